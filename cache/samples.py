@@ -1,0 +1,65 @@
+"""Samples: ids, splits, targets and groups of a dataset's rows, and what is predicted."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Kind = Literal["image", "text", "audio", "video", "code", "tabular", "series", "layout"]
+KINDS: tuple[Kind, ...] = (
+    "image", "text", "audio", "video", "code", "tabular", "series", "layout",
+)  # fmt: skip
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Modality:
+    """A named column of a dataset; the name is a word of the command line and a path part."""
+
+    name: str
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is predicted.
+
+    `classes`: one of C, cross-entropy; `labels`: any of C, each on its own; `value`: one number.
+    `names` are the class or label names in logit order; for `value`, the name of the target.
+    """
+
+    kind: Literal["classes", "labels", "value"]
+    names: tuple[str, ...]
+
+    @property
+    def outputs(self) -> int:
+        """Width C of the logits; 1 for `value`."""
+        return 1 if self.kind == "value" else len(self.names)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The rows of a dataset as stage 2 sees them, in the dataset's order.
+
+    Attributes:
+        ids: (N,) unique strings, object dtype.
+        splits: (N,) of `train`, `val`, `test` or "" (in no split), object dtype.
+        targets: (N,) int64 class numbers, (N, C) float32 zeros and ones for `labels`,
+            (N,) float64 for `value`.
+        groups: (N,) strings that keep rows together in folds, or None.
+        task: what is predicted.
+        modalities: every modality of the dataset, encoded or not.
+        source: `real` or `synthetic` data.
+    """
+
+    ids: NDArray[np.object_]
+    splits: NDArray[np.object_]
+    targets: NDArray[np.int64] | NDArray[np.float32] | NDArray[np.float64]
+    groups: NDArray[np.object_] | None
+    task: Task
+    modalities: tuple[Modality, ...]
+    source: Literal["real", "synthetic"]
+
+    def __len__(self) -> int:
+        return len(self.ids)

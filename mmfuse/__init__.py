@@ -1,0 +1,1 @@
+"""The library door: `import mmfuse` has the verbs of the command line, imported when first used."""

@@ -1,0 +1,1 @@
+"""The front door: words in, one library call, a table out."""

@@ -1,0 +1,1 @@
+"""What happens: from rows to scores. Never prints."""

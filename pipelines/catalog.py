@@ -1,0 +1,89 @@
+"""name → module → build(); lists plug-ins with one line each and imports none of them."""
+
+import ast
+import contextlib
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+from cache.errors import MmfuseError, unknown
+
+Shelf = Literal["datasets", "encoders", "methods"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A plug-in as its source reads: nothing of it has been imported."""
+
+    name: str
+    summary: str
+    path: Path | None
+    constants: dict[str, object]
+    module: str = ""
+
+
+def entries(shelf: Shelf) -> dict[str, Entry]:
+    """Every plug-in of a shelf by name: our folder, then entry points `mmfuse.<shelf>`."""
+    folder = Path(__file__).parent / shelf
+    files = sorted(p for p in folder.glob("*.py") if p.stem != "__init__")
+    found = {p.stem: _entry(p.stem, p, f"pipelines.{shelf}.{p.stem}") for p in files}
+    for point in entry_points(group=f"mmfuse.{shelf}"):
+        package = getattr(point.dist, "name", "") or "another package"
+        found.setdefault(point.name, Entry(point.name, f"from {package}", None, {}, point.value))
+    return found
+
+
+def find(shelf: Shelf, name: str) -> ModuleType:
+    """The plug-in's module, imported: by name, or by a path that ends in `.py`.
+
+    Raises:
+        MmfuseError: for an unknown name (with the nearest), a missing file or library, or a
+            module without `build`.
+    """
+    if name.endswith(".py"):
+        module = _from_path(shelf, Path(name))
+    else:
+        known = entries(shelf)
+        if name not in known:
+            raise unknown(shelf.removesuffix("s"), name, known)
+        module = _import(known[name].module, name)
+    if not callable(getattr(module, "build", None)):
+        raise MmfuseError(f"{name}: a plug-in is a module with a function `build`; it has none")
+    return module
+
+
+def _entry(name: str, path: Path, module: str) -> Entry:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    constants: dict[str, object] = {}
+    for node in tree.body:
+        match node:
+            case ast.Assign([ast.Name(name_)], value) | ast.AnnAssign(ast.Name(name_), _, value):
+                if value is not None and name_.isupper():
+                    with contextlib.suppress(ValueError, TypeError):  # not a literal
+                        constants[name_] = ast.literal_eval(value)
+    summary = (ast.get_docstring(tree) or "").split("\n", 1)[0]
+    return Entry(name, summary, path, constants, module)
+
+
+def _import(module: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        message = f"{name} needs the package {package}; run: pip install {package}"
+        raise MmfuseError(message) from error
+
+
+def _from_path(shelf: Shelf, path: Path) -> ModuleType:
+    if not path.is_file():
+        raise MmfuseError(f"no such file: {path} (asked for as one of the {shelf})")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise MmfuseError(f"{path} cannot be imported as a Python module")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,1 @@
+"""Datasets: one file each, with build(root) that gives a Dataset."""

@@ -1,0 +1,1 @@
+"""Encoders: one file each, with KINDS and build() that gives an Encoder."""

@@ -1,0 +1,1 @@
+"""Fusion methods: one file each, with build() that gives a FusionHead."""

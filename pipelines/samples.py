@@ -1,0 +1,91 @@
+"""Dataset: rows before encoding, one polars row a sample, with what is to be predicted."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from cache.errors import MmfuseError
+from cache.layout import check_name
+from cache.samples import KINDS, SPLITS, Kind, Modality, Samples, Task
+
+__all__ = ["KINDS", "SPLITS", "Dataset", "Kind", "Modality", "Task"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A named table of samples, checked where it is made and trusted after.
+
+    Attributes:
+        name: word of the command line and path part, such as `mug/pkm_t1`.
+        table: one row a sample. `id` (String, unique), `split` (String: train, val, test, or ""),
+            `target` (Int64 class number | List(Int64) label numbers | Float64), optionally `group`
+            (String), and one column a modality; null = absent. Cells by kind: image, audio, video:
+            a path relative to `root` (String) or the encoded bytes (Binary); text, code: the text
+            itself (String); tabular: a Struct of numbers, strings and dates; series: List(Float32)
+            or List(List(Float32)), time first.
+        modalities: the modality columns, in order.
+        task: what `target` means.
+        root: folder that paths are relative to; `a/b.png` is looked for below it, else as the
+            member `a/b.png` of `a.zip` there.
+        source: real or synthetic data.
+        licence: one line for what leaves this machine (`cache pack`).
+    """
+
+    name: str
+    table: pl.DataFrame
+    modalities: tuple[Modality, ...]
+    task: Task
+    root: Path | None = None
+    source: Literal["real", "synthetic"] = "real"
+    licence: str = ""
+
+    def __post_init__(self) -> None:
+        """Check what later rooms trust: names, unique ids, known splits, a target that varies."""
+        check_name("dataset", self.name)
+        for modality in self.modalities:
+            check_name("modality", modality.name)
+            if modality.name not in self.table.columns:
+                raise MmfuseError(f"{self.name}: no column for modality {modality.name!r}")
+        if not len(self.table):
+            raise MmfuseError(f"{self.name}: the table has no rows")
+        ids = self.table["id"]
+        if ids.null_count() or ids.n_unique() != len(ids):
+            twice = self.table.filter(ids.is_duplicated())["id"].head(3).to_list()
+            raise MmfuseError(f"{self.name}: sample ids are not unique, for example {twice}")
+        strange = set(self.table["split"].unique()) - {*SPLITS, ""}
+        if strange:
+            words = sorted(map(str, strange))
+            raise MmfuseError(f"{self.name}: unknown split {words}; use {', '.join(SPLITS)}")
+        for split in SPLITS:
+            if not (self.table["split"] == split).any():
+                raise MmfuseError(f"{self.name}: the {split} split is empty")
+        train = self.table.filter(pl.col("split") == "train")["target"]
+        if self.table["target"].null_count():
+            lacking = self.table["target"].null_count()
+            raise MmfuseError(f"{self.name}: {lacking} rows lack a target")
+        if train.n_unique() < 2:
+            raise MmfuseError(f"{self.name}: the target has only one value in the train split")
+
+    def samples(self) -> Samples:
+        """The same rows as stage 2 sees them."""
+        target = self.table["target"]
+        if self.task.kind == "labels":
+            targets = np.zeros((len(target), self.task.outputs), np.float32)
+            for row, labels in enumerate(target.to_list()):
+                targets[row, labels] = 1
+        else:
+            dtype = np.int64 if self.task.kind == "classes" else np.float64
+            targets = target.to_numpy().astype(dtype)
+        groups = self.table["group"] if "group" in self.table.columns else None
+        return Samples(
+            ids=np.array(self.table["id"].to_list(), object),
+            splits=np.array(self.table["split"].to_list(), object),
+            targets=targets,
+            groups=None if groups is None else np.array(groups.to_list(), object),
+            task=self.task,
+            modalities=self.modalities,
+            source=self.source,
+        )
