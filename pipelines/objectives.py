@@ -1,0 +1,227 @@
+"""Objectives: what a head minimises, as plain functions of tensors.
+
+Every function is pure and of fixed shape: rows are chosen by `where` and masked means, never by
+indexing, so it runs under `torch.func.vmap`, and a row that is left out changes neither value nor
+gradient. Scores are computed in at least single precision.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+TaskKind = Literal["classes", "labels", "value"]
+
+SHORTEST = 1e-8
+"""Vectors shorter than this have no direction: their cosine with anything is 0."""
+
+
+def task_loss(
+    kind: TaskKind, logits: Tensor, targets: Tensor, keep: Tensor, weights: Tensor | None = None
+) -> Tensor:
+    """Mean over the kept rows of cross-entropy, binary cross-entropy or squared error.
+
+    Args:
+        kind: of the task.
+        logits: (B, C).
+        targets: (B,) class numbers, (B, C) zeros and ones, or (B,) numbers.
+        keep: (B,) bool; rows that count. None kept: 0.
+        weights: (C,) of the classes or labels. A row's cross-entropy is multiplied by its class's
+            weight and the mean is over the weights, as in `torch.nn.functional.cross_entropy`.
+    """
+    losses = row_losses(kind, logits, targets, weights)
+    if kind == "classes" and weights is not None:
+        share = torch.where(keep, weights[targets], 0)
+        return torch.where(keep, losses, 0).sum() / share.sum().clamp(min=1e-12)
+    return masked_mean(losses, keep)
+
+
+def row_losses(
+    kind: TaskKind, logits: Tensor, targets: Tensor, weights: Tensor | None = None
+) -> Tensor:
+    """(B,) loss of each row; for `labels` the mean over labels, for `value` the squared error."""
+    logits = wide(logits)
+    if kind == "classes":
+        return F.cross_entropy(logits, targets, weight=weights, reduction="none")
+    targets = targets.to(logits.dtype)
+    if kind == "labels":
+        each = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        return (each if weights is None else each * weights).mean(-1)
+    return (logits.squeeze(-1) - targets).square()
+
+
+def info_nce(
+    anchors: Tensor,
+    fused: Tensor,
+    present: Tensor,
+    *,
+    temperature: float,
+    weighting: Literal["stream", "flat"] = "stream",
+    both_ways: bool = False,
+    negatives: Tensor | None = None,
+) -> Tensor:
+    """Cosine InfoNCE that pulls each present stream towards its own row's fused vector.
+
+    The candidates of an anchor are the fused vectors of all rows that have anything at all.
+
+    Args:
+        anchors: (B, M, H) one vector a stream, before fusion.
+        fused: (B, H).
+        present: (B, M) bool; absent streams are never anchors.
+        temperature: divides the cosines.
+        weighting: mean over streams of the mean over rows, or the mean over all pairs at once.
+        both_ways: also from fused vector to stream, averaged with the first direction.
+        negatives: (B, B) bool, False for pairs that must not serve as negatives; None = all serve.
+
+    Returns:
+        (), at least 0; 0 where there is no anchor.
+    """
+    keep = present.mT  # (M, B)
+    alive = present.any(-1).expand_as(keep)  # (M, B)
+    scores = cosines(anchors.transpose(0, 1), fused) / temperature  # (M, B, B)
+    losses = diagonal_cross_entropy(scores, alive, negatives)  # (M, B)
+    if both_ways:
+        losses = (losses + diagonal_cross_entropy(scores.mT, keep, negatives)) / 2
+    if weighting == "flat":
+        return masked_mean(losses, keep)
+    return masked_mean(masked_mean(losses, keep, dim=-1), keep.any(-1))
+
+
+def nt_xent(
+    cosine: Tensor,
+    keep: Tensor,
+    *,
+    temperature: float,
+    hardest: int,
+    form: Literal["paper", "code"] = "paper",
+    negatives: Tensor | None = None,
+) -> Tensor:
+    """NT-Xent against the hardest negatives of each row, in log space.
+
+    `paper`: −log(pos / (pos + sum of the hardest)), in [0, log(1 + k) + 2/temperature];
+    `code`: −log(pos / sum of the hardest), the decoupled form, without a lower bound.
+    The published 1e-7 in the denominator is not needed here: it only keeps a logarithm finite.
+
+    Args:
+        cosine: (B, B); row = anchor, column = candidate, the diagonal holds the positives.
+        keep: (B,) bool; other rows are neither anchors nor candidates.
+        temperature: divides the cosines.
+        hardest: k, the number of negatives a row; fewer where the batch has fewer.
+        form: see above.
+        negatives: (B, B) bool, False for pairs that must not serve as negatives.
+
+    Returns:
+        () mean over the kept rows that have a negative; 0 where there is none.
+    """
+    scores = wide(cosine) / temperature
+    allowed = keep.unsqueeze(-1) & keep & off_diagonal(scores)
+    if negatives is not None:
+        allowed = allowed & negatives
+    floor = torch.finfo(scores.dtype).min / 2
+    top = scores.masked_fill(~allowed, floor).topk(max(1, min(hardest, scores.shape[-1] - 1)), -1)
+    positive = scores.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)  # (B, 1)
+    against = torch.cat([positive, top.values], -1) if form == "paper" else top.values
+    usable = allowed.any(-1)
+    against = torch.where(usable.unsqueeze(-1), against, positive.detach())
+    losses = against.logsumexp(-1) - positive.squeeze(-1)
+    return masked_mean(losses, usable)
+
+
+def semantic_matching(
+    made: Tensor, real: Tensor, keep: Tensor, *, temperature: float, both_ways: bool = True
+) -> Tensor:
+    """Cross-entropy of the similarity matrix between made and real vectors against the diagonal.
+
+    Args:
+        made: (B, D).
+        real: (B, D).
+        keep: (B,) bool; other rows are neither anchors nor candidates.
+        temperature: divides the cosines; not below 0.01.
+        both_ways: rows against columns and columns against rows, averaged.
+
+    Returns:
+        (), at least 0; exactly 0 with a zero gradient where fewer than two rows are kept.
+    """
+    scores = cosines(made, real) / max(temperature, 0.01)
+    losses = diagonal_cross_entropy(scores, keep)
+    if both_ways:
+        losses = (losses + diagonal_cross_entropy(scores.mT, keep)) / 2
+    return torch.where(keep.sum() > 1, masked_mean(losses, keep), 0)
+
+
+def entropy_weights(kind: TaskKind, stream_logits: Tensor, present: Tensor) -> Tensor:
+    """(B, M) softmax over the present streams of minus their entropy; zeros where none is present.
+
+    Args:
+        kind: `classes` or `labels`.
+        stream_logits: (B, M, C).
+        present: (B, M) bool.
+    """
+    return masked_softmax(-entropy(kind, stream_logits), present)
+
+
+def entropy(kind: TaskKind, logits: Tensor) -> Tensor:
+    """Entropy in nats over the last axis: of the softmax, or the sum over independent labels."""
+    logits = wide(logits)
+    if kind == "classes":
+        logs = logits.log_softmax(-1)
+        return -(logs.exp() * logs).sum(-1)
+    return (F.softplus(logits) - logits * logits.sigmoid()).sum(-1)
+
+
+def diagonal_cross_entropy(
+    scores: Tensor, candidates: Tensor, negatives: Tensor | None = None
+) -> Tensor:
+    """(…, B) cross-entropy of each row of `scores` (…, B, B) against its diagonal entry.
+
+    Args:
+        scores: (…, B, B).
+        candidates: (…, B) bool; columns that compete. A row's own column always does.
+        negatives: (…, B, B) bool, False for pairs left out.
+    """
+    allowed = candidates.unsqueeze(-2).expand_as(scores)
+    if negatives is not None:
+        allowed = allowed & negatives
+    shut = ~allowed & off_diagonal(scores)
+    against = scores.masked_fill(shut, torch.finfo(scores.dtype).min / 2)
+    return against.logsumexp(-1) - scores.diagonal(dim1=-2, dim2=-1)
+
+
+def cosines(rows: Tensor, columns: Tensor) -> Tensor:
+    """(…, B, B') cosine of every row (…, B, D) with every column (…, B', D)."""
+    return unit(rows) @ unit(columns).mT
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors over the last axis at length 1; those shorter than 1e-8 become 0, gradient too."""
+    vectors = wide(vectors)
+    square = vectors.square().sum(-1, keepdim=True)
+    directed = square > SHORTEST**2
+    return torch.where(directed, vectors, 0) * torch.where(directed, square, 1).rsqrt()
+
+
+def masked_softmax(scores: Tensor, keep: Tensor, dim: int = -1) -> Tensor:
+    """Softmax over the kept entries; exact zeros elsewhere, and everywhere if none is kept."""
+    scores = wide(scores)
+    floor = torch.finfo(scores.dtype).min / 2
+    return torch.where(keep, scores.masked_fill(~keep, floor).softmax(dim), 0)
+
+
+def masked_mean(values: Tensor, keep: Tensor, dim: int | None = None) -> Tensor:
+    """Mean of the kept values, over all axes or one; 0 where none is kept."""
+    kept = torch.where(keep, values, 0)
+    count = keep.expand_as(values)
+    if dim is None:
+        return kept.sum() / count.sum().clamp(min=1)
+    return kept.sum(dim) / count.sum(dim).clamp(min=1)
+
+
+def off_diagonal(scores: Tensor) -> Tensor:
+    """(B, B) bool, True off the diagonal, for a square matrix of that size."""
+    return ~torch.eye(scores.shape[-1], dtype=torch.bool, device=scores.device)
+
+
+def wide(values: Tensor) -> Tensor:
+    """At least single precision: half-precision exponentials overflow at a cosine of 1."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
