@@ -1,0 +1,345 @@
+"""FusionHead: what a method builds, and the presence-aware parts that heads are made of.
+
+A head is a pure function of (parameters, buffers, batch): no `.item()`, no Python branch on data,
+no dynamic shapes, no `nn.Dropout` (`pipelines.numbers.dropout` replaces it), no in-place writes.
+A buffer is state: a forward that assigns a new tensor to a registered buffer has it carried on.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cache.samples import Task
+from pipelines.batching import Batch
+
+Norm = Literal["none", "l2", "zscore"]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One encoder's features of one modality: width D, and whether rows are sequences (T, D)."""
+
+    width: int
+    modality: str
+    sequence: bool = False
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What `build` gets: the streams in the order of `present`'s columns, and the task."""
+
+    streams: Mapping[str, Stream]
+    task: Task
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the M streams, in order."""
+        return tuple(self.streams)
+
+    @property
+    def outputs(self) -> int:
+        """Width C of the logits."""
+        return self.task.outputs
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and standard deviation of a stream's train rows, each (D,), over what is present."""
+
+    mean: Tensor
+    deviation: Tensor
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of training with its own weights in motion.
+
+    Attributes:
+        name: as `trains` is asked.
+        steps: optimisation steps of a batch, in order; None = the head's `steps`.
+        monitor: what validation selects by: `task` (task loss of the logits), `loss` (the head's
+            own loss), `score` (the task's first metric); None = as the plan says.
+        plan: fields of the Plan that differ in this stage, such as {"learning_rate": 1e-4}.
+    """
+
+    name: str
+    steps: tuple[str, ...] | None = None
+    monitor: Literal["task", "loss", "score"] | None = None
+    plan: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A head's opinion.
+
+    Attributes:
+        logits: (B, C); for a `value` task (B, 1).
+        tokens: (B, M, H) one vector a stream, or None.
+        stream_logits: (B, M, C) where the method has an opinion of each stream; undefined where
+            absent (but finite).
+        weights: (B, M) how much each stream counted, or None.
+        extras: what else the loss needs, by name.
+    """
+
+    logits: Tensor
+    tokens: Tensor | None = None
+    stream_logits: Tensor | None = None
+    weights: Tensor | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class FusionHead(nn.Module):
+    """Features of M streams, some absent, to C logits.
+
+    Attributes:
+        steps: optimisation steps of every batch, in order.
+        stages: parts of training, in order.
+        additive: True where logits are a sum over streams, so that no synergy (XOR) is learned.
+        frozen: parameters that never receive a gradient (name, or prefix ending in "."), with
+            the reason.
+    """
+
+    steps: tuple[str, ...] = ("joint",)
+    stages: tuple[Stage, ...] = (Stage("fit"),)
+    additive: bool = False
+    frozen: Mapping[str, str] = {}
+    class_weight: Tensor
+
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.register_buffer("class_weight", torch.ones(inputs.outputs))
+
+    def forward(self, batch: Batch) -> Fused:
+        """Opinion on a batch; finite also where nothing is present."""
+        raise NotImplementedError
+
+    def loss(self, batch: Batch, fused: Fused, step: str) -> Tensor:
+        """What this optimisation step minimises, a scalar; the task's loss unless overridden."""
+        return self.task_loss(batch, fused.logits)
+
+    def task_loss(self, batch: Batch, logits: Tensor, counted: Tensor | None = None) -> Tensor:
+        """The task's loss over the rows that have anything present (and are `counted`, (B,))."""
+        rows = batch.present.any(1) if counted is None else batch.present.any(1) & counted
+        return task_loss(self.inputs.task, logits, batch.targets, rows, self.class_weight)
+
+    def trains(self, name: str, step: str, stage: str) -> bool:
+        """Whether a parameter moves (or a buffer is carried on) in this step of this stage."""
+        return True
+
+    def decays(self, name: str, parameter: Tensor) -> bool:
+        """Whether weight decay applies: to matrices named `weight…`, and to nothing else.
+
+        So biases, norms, placeholders and queries are left alone.
+        """
+        return name.rsplit(".", 1)[-1].startswith("weight") and parameter.ndim >= 2
+
+    def modify_gradients(
+        self,
+        gradients: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        batch: Batch,
+        fused: Fused,
+        step: str,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Change gradients (of what trains in this step) before they are used; buffers are state.
+
+        Runs under `vmap`, one replica at a time; returns new dicts, writes nothing in place.
+        """
+        return gradients, buffers
+
+
+def task_loss(
+    task: Task, logits: Tensor, targets: Tensor, rows: Tensor, class_weight: Tensor | None = None
+) -> Tensor:
+    """Mean loss over the counted rows; 0 with zero gradient where there are none.
+
+    Args:
+        task: `classes` cross-entropy, `labels` binary cross-entropy (mean over C), `value`
+            squared error.
+        logits: (B, C).
+        targets: as in `Batch`.
+        rows: (B,) bool, which rows count.
+        class_weight: (C,) or None; as in `nn.CrossEntropyLoss`, the mean is weighted too. For
+            `labels` it weights the positive term.
+    """
+    if task.kind == "classes":
+        each = F.cross_entropy(logits, targets, reduction="none")  # (B,)
+        weight = torch.ones_like(each) if class_weight is None else class_weight[targets]
+    elif task.kind == "labels":
+        target = targets.to(logits.dtype)
+        each = F.binary_cross_entropy_with_logits(
+            logits, target, reduction="none", pos_weight=class_weight
+        ).mean(-1)
+        weight = torch.ones_like(each)
+    else:
+        each = (logits[:, 0] - targets.to(logits.dtype)) ** 2
+        weight = torch.ones_like(each)
+    weight = torch.where(rows, weight.to(each.dtype), 0)
+    total = torch.where(rows, each, 0) * weight
+    count = weight.sum()
+    return total.sum() / torch.where(count > 0, count, 1)
+
+
+def slot(name: str) -> str:
+    """A stream's name as a key of `nn.ModuleDict`, which takes no dots."""
+    return name.replace(".", "~")
+
+
+def shown(batch: Batch, name: str) -> Tensor:
+    """Which values of a stream are defined: (B, 1), or (B, T, 1) for a sequence stream."""
+    present = batch.present[:, list(batch.features).index(name)]
+    if name in batch.frame_present:
+        return (present[:, None] & batch.frame_present[name])[..., None]
+    return present[:, None]
+
+
+class Clean(nn.Module):
+    """Features with zeros for what is absent, normalised if asked.
+
+    With `zscore` the statistics of the train rows are buffers that the engine fills before
+    training; absent values become 0, which is then the mean.
+    """
+
+    def __init__(self, inputs: Inputs, norm: Norm = "none") -> None:
+        super().__init__()
+        self.norm = norm
+        if norm == "zscore":
+            for name, stream in inputs.streams.items():
+                self.register_buffer(f"mean_{slot(name)}", torch.zeros(stream.width))
+                self.register_buffer(f"deviation_{slot(name)}", torch.ones(stream.width))
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """By stream (B, D) or (B, T, D); neither NaN nor gradient comes from what is absent."""
+        return {name: self._one(batch, name) for name in batch.features}
+
+    def _one(self, batch: Batch, name: str) -> Tensor:
+        there = shown(batch, name)
+        x = torch.where(there, batch.features[name], 0)
+        if self.norm == "l2":
+            x = x / torch.sqrt((x * x).sum(-1, keepdim=True) + 1e-12)
+        elif self.norm == "zscore":
+            mean = self.get_buffer(f"mean_{slot(name)}")
+            deviation = self.get_buffer(f"deviation_{slot(name)}")
+            x = torch.where(there, (x - mean) / deviation, 0)
+        return x
+
+    def observe(self, moments: Mapping[str, Moments]) -> None:
+        """Take the train rows' statistics; a constant dimension keeps deviation 1."""
+        if self.norm != "zscore":
+            return
+        for name, seen in moments.items():
+            mean = self.get_buffer(f"mean_{slot(name)}")
+            deviation = torch.where(seen.deviation > 1e-6, seen.deviation, 1)
+            mean.copy_(seen.mean)
+            self.get_buffer(f"deviation_{slot(name)}").copy_(deviation)
+
+
+def pooled(x: Tensor, frame_present: Tensor | None) -> Tensor:
+    """Mean over present frames: (B, T, D) and (B, T) → (B, D); zeros where no frame is present.
+
+    Args:
+        x: clean values (see `Clean`); (B, D) passes through.
+        frame_present: (B, T), or None for a pooled stream.
+    """
+    if frame_present is None:
+        return x
+    total = torch.where(frame_present[..., None], x, 0).sum(-2)
+    return total / frame_present.sum(-1, keepdim=True).clamp(min=1)
+
+
+class LinearStem(nn.Module):
+    """The simplest front end of a stream: mean over present frames, then one linear map."""
+
+    def __init__(self, stream: Stream, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(stream.width, width)
+
+    def forward(self, x: Tensor, frame_present: Tensor | None) -> Tensor:
+        """Clean values (B, D) or (B, T, D) → (B, H)."""
+        return torch.as_tensor(self.linear(pooled(x, frame_present)))
+
+
+class Tokens(nn.Module):
+    """Every stream in one width H, a learned placeholder where it is absent.
+
+    Args:
+        inputs: streams and task.
+        width: H.
+        placeholder: one vector for all streams, or one each; initialised N(0, 0.02²).
+        norm: normalisation of the inputs, see `Clean`.
+        stem: front end of a stream, `stem(stream, width)` → module (values, frame_present) → H.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        width: int,
+        *,
+        placeholder: Literal["shared", "each"] = "each",
+        norm: Norm = "none",
+        stem: Callable[[Stream, int], nn.Module] = LinearStem,
+    ) -> None:
+        super().__init__()
+        self.clean = Clean(inputs, norm)
+        self.stems = nn.ModuleDict({slot(n): stem(s, width) for n, s in inputs.streams.items()})
+        count = 1 if placeholder == "shared" else len(inputs.streams)
+        self.placeholder = nn.Parameter(torch.randn(count, width) * 0.02)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(B, M, H), in the order of `batch.features`."""
+        clean = self.clean(batch)
+        each = [self.stems[slot(n)](x, batch.frame_present.get(n)) for n, x in clean.items()]
+        return torch.where(batch.present[..., None], torch.stack(each, 1), self.placeholder)
+
+
+def present_mean(x: Tensor, present: Tensor) -> Tensor:
+    """Mean over what is present: (B, M, H) and (B, M) → (B, H); zeros where nothing is."""
+    total = torch.where(present[..., None], x, 0).sum(1)
+    return total / present.sum(1, keepdim=True).clamp(min=1)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over the counted rows alone; with running statistics in eval mode.
+
+    `nn.BatchNorm1d` counts its batches in place and sees padded rows; this one is pure. Momentum,
+    unbiased running variance and eps are its defaults. With fewer than two rows counted the
+    running statistics are used and kept.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, width: int, *, momentum: float = 0.1, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.momentum, self.eps = momentum, eps
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.register_buffer("running_mean", torch.zeros(width))
+        self.register_buffer("running_var", torch.ones(width))
+
+    def forward(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        """(B, H) and which rows count (B,), default all → (B, H)."""
+        mean, variance = self.running_mean, self.running_var
+        if self.training:
+            rows = torch.ones_like(x[:, 0], dtype=torch.bool) if rows is None else rows
+            count = rows.sum()
+            enough = count > 1
+            kept = torch.where(rows[:, None], x, 0)
+            batch_mean = kept.sum(0) / count.clamp(min=1)
+            spread = torch.where(rows[:, None], x - batch_mean, 0)
+            batch_variance = (spread * spread).sum(0) / count.clamp(min=1)
+            unbiased = batch_variance * (count / (count - 1).clamp(min=1))
+            self.running_mean = torch.where(
+                enough, torch.lerp(mean, batch_mean.detach(), self.momentum), mean
+            )
+            self.running_var = torch.where(
+                enough, torch.lerp(variance, unbiased.detach(), self.momentum), variance
+            )
+            mean = torch.where(enough, batch_mean, mean)
+            variance = torch.where(enough, batch_variance, variance)
+        return (x - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
