@@ -1,7 +1,7 @@
 """The Encoder protocol and the payloads that encoders are given."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -20,11 +20,15 @@ class Waveform:
 
 @dataclass(frozen=True)
 class Frames:
-    """Video: the number of frames it has, and RGB pictures by frame number, decoded when asked."""
+    """Video: the number of frames it has; `decoding.pictures` decodes RGB pictures by number.
+
+    Exactly one of `path` and `data` (the encoded bytes) says where the film is.
+    """
 
     path: str
     count: int
     rate: float
+    data: bytes = field(default=b"", repr=False)
 
 
 Record = Mapping[str, object]  # one row of a table: numbers, strings, dates; None where missing
@@ -54,9 +58,10 @@ class Unreadable(Exception):  # noqa: N818 - it names a state of a sample, not a
 class Encoder(Protocol):
     """A frozen map from payloads to vectors; built cheaply, loaded when first used.
 
-    A module in `pipelines/encoders/` has a constant `KINDS: dict[Kind, int | None]` (kind to width,
-    None where it depends on options or data) that is read without importing the module, and
-    `build(*, weights=None, device="cpu", dtype="auto", model=None, sequence=False, **own options)`.
+    A module in `pipelines/encoders/` has a constant `KINDS: dict[Kind, int | None]` (kind to width
+    without options, None where data or the model tell) that is read without importing the module,
+    and `build`, whose keyword-only arguments are those of `model`, `weights`, `device`, `dtype` and
+    `sequence` that mean something to it, and options of its own.
     Building must not import torch: `fields()` alone decides whether a cached stream is still good.
 
     Attributes:
@@ -67,11 +72,17 @@ class Encoder(Protocol):
         weights: where the numbers come from, for the tag of every result.
     """
 
-    name: str
-    kinds: Mapping[Kind, int | None]
-    storage: Literal["float16", "float32"]
-    sequence: bool
-    weights: Literal["pretrained", "weight-free", "random"]
+    # Properties, so that a frozen dataclass fits as well as any other object.
+    @property
+    def name(self) -> str: ...  # noqa: D102 - described under Attributes, as the next four
+    @property
+    def kinds(self) -> Mapping[Kind, int | None]: ...  # noqa: D102
+    @property
+    def storage(self) -> Literal["float16", "float32"]: ...  # noqa: D102
+    @property
+    def sequence(self) -> bool: ...  # noqa: D102
+    @property
+    def weights(self) -> Literal["pretrained", "weight-free", "random"]: ...  # noqa: D102
 
     def fields(self, kind: Kind) -> dict[str, object]:
         """What made the vectors, as JSON: weights digest, preprocessing, options, version.
@@ -107,3 +118,44 @@ class FittedEncoder(Encoder, Protocol):
 
     def restore(self, state: Mapping[str, object]) -> None:
         """Take up a state that `fit` returned, for new rows and for resuming."""
+
+
+def build_encoder(
+    word: str,
+    *,
+    weights: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    sequence: bool = False,
+    **options: object,
+) -> Encoder:
+    """The encoder that a word of the command line names; nothing is loaded yet.
+
+    Args:
+        word: a name (`pixels`), a name and a model (`clip:ViT-B-16/openai`, `pixels:hog`), or a
+            path to a module (`./mine.py`).
+        weights: path of local weights, instead of the model's published ones.
+        device: where it encodes: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        dtype: what it computes in: `auto` (half precision on GPUs, float32 on CPUs), `float32`, …
+        sequence: a sequence of vectors a sample instead of one.
+        options: the encoder's own; an encoder without weights has no use for device and dtype.
+
+    Raises:
+        MmfuseError: for an unknown encoder, or an option that it does not have.
+    """
+    name, _, model = (word, "", "") if word.endswith(".py") else word.partition(":")
+    build = catalog.find("encoders", name).build
+    known = set(inspect.signature(build).parameters)
+    asked: dict[str, object] = dict(options)
+    for key, value in (("model", model), ("weights", weights), ("sequence", sequence)):
+        if value:
+            asked[key] = value
+    for key, value in (("device", device), ("dtype", dtype)):
+        if key in known:
+            asked[key] = value
+    for key in asked:
+        if key not in known:
+            have = ", ".join(sorted(known - {"device", "dtype"})) or "none"
+            raise MmfuseError(f"encoder {name} has no option {key} (its options: {have})")
+    encoder: Encoder = build(**asked)
+    return encoder

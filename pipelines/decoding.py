@@ -1,0 +1,181 @@
+"""Bytes of a picture, a sound or a film → the payload; every fault is a reason, never a crash."""
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.encoding import Frames, Unreadable, Waveform
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_PIXELS = 89_478_485  # Pillow's own line above which it suspects a decompression bomb
+MAX_SOUND = 1 << 30  # samples of all channels; 4 GB of float32
+
+
+def decode_image(data: bytes) -> "Image":
+    """An upright RGB picture with 8 bits a channel, decoded to the last byte.
+
+    The first frame of an animation; 16 bits scaled to 8; EXIF orientation applied; transparency is
+    dropped, as the reference pipelines of CLIP and torchvision do, not blended.
+
+    Raises:
+        Unreadable: wrong-type, truncated, damaged, bomb, non-finite.
+    """
+    from PIL import Image, ImageFile, UnidentifiedImageError
+
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # somebody's True would turn damage into grey
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on size and odd metadata: judged here
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise Unreadable("bomb", f"{width} × {height} pixels")
+                image.load()
+                return _rgb(_upright(image))
+        except Unreadable:
+            raise
+        except UnidentifiedImageError as error:
+            raise Unreadable("wrong-type", "no known picture format") from error
+        except Image.DecompressionBombError as error:
+            raise Unreadable("bomb", str(error)) from error
+        except Exception as error:  # decoders raise anything on damaged bytes; it costs the cell
+            reason = "truncated" if "truncated" in str(error).lower() else "damaged"
+            raise Unreadable(reason, f"{type(error).__name__}: {error}") from error
+
+
+def _upright(image: "Image") -> "Image":
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # a picture with nonsense for metadata is still a picture
+        return image.copy()
+
+
+def _rgb(image: "Image") -> "Image":
+    from PIL import Image
+
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_eight_bits(np.asarray(image), image.mode)).convert("RGB")
+    if image.mode == "P":  # a palette's transparency wants this way round
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _eight_bits(values: NDArray[Any], mode: str) -> NDArray[np.uint8]:
+    """(H, W) grey values of deep modes → 0 … 255.
+
+    Integers are taken as 16 bits wide, or 32 where they do not fit; floats as 0 … 1, or 0 … 255
+    where they do not fit.
+    """
+    deep = values.astype(np.float64)
+    if not np.isfinite(deep).all():
+        raise Unreadable("non-finite", "the picture holds NaN or infinity")
+    top = deep.max()
+    if mode == "F":
+        scale = 255.0 if top <= 1 else 1.0
+    else:
+        scale = 255 / 65535 if top <= 65535 else 255 / (2**31 - 1)
+    return np.clip(np.rint(deep * scale), 0, 255).astype(np.uint8)
+
+
+def decode_audio(data: bytes) -> Waveform:
+    """Sound as mono float32, channels averaged; WAV, FLAC, OGG and MP3.
+
+    Raises:
+        Unreadable: wrong-type, truncated, empty, bomb, non-finite.
+    """
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            if file.frames * file.channels > MAX_SOUND:
+                raise Unreadable("bomb", f"{file.frames:,} frames of {file.channels} channels")
+            promised, rate = file.frames, int(file.samplerate)
+            channels = file.read(dtype="float32", always_2d=True)  # (T, channels)
+    except (soundfile.LibsndfileError, ValueError, RuntimeError, TypeError) as error:
+        detail = f"{error}; WAV, FLAC, OGG and MP3 can be read"
+        raise Unreadable("wrong-type", detail) from error
+    if not len(channels):
+        raise Unreadable("truncated" if promised > 0 else "empty", "the sound has no samples")
+    if len(channels) < promised < 2**62:  # a stream of unknown length promises the largest number
+        raise Unreadable("truncated", f"{len(channels):,} of {promised:,} samples could be decoded")
+    samples = channels.mean(axis=1, dtype=np.float32)  # (T,)
+    if not np.isfinite(samples).all():
+        raise Unreadable("non-finite", "the sound holds NaN or infinity")
+    return Waveform(samples, rate)
+
+
+def decode_video(data: bytes) -> Frames:
+    """A film by its number of frames; the pictures are decoded when `pictures` asks for them.
+
+    Raises:
+        Unreadable: wrong-type, empty, or no-decoder where the package `av` is not installed.
+    """
+    with _film(data) as container:
+        stream = _video_stream(container)
+        rate = float(stream.average_rate or 0)
+        # Containers may not know their length, or state it wrongly: packets are counted.
+        count = sum(packet.size > 0 for packet in _until_damage(container.demux(stream)))
+    if not count:
+        raise Unreadable("empty", "the film has no frames")
+    return Frames(path="", count=count, rate=rate, data=data)
+
+
+def pictures(frames: Frames, numbers: Sequence[int]) -> list["Image"]:
+    """RGB pictures of a film by frame number, in the order asked for, repeats allowed.
+
+    A film that ends before its packets promised gives its last picture for later numbers.
+
+    Raises:
+        Unreadable: where not a single picture can be decoded.
+    """
+    wanted = set(numbers)
+    found: dict[int, Image] = {}
+    last = None
+    with _film(frames.data or frames.path) as container:
+        stream = _video_stream(container)
+        stream.thread_type = "AUTO"
+        for number, frame in enumerate(_until_damage(container.decode(stream))):
+            last = frame
+            if number in wanted:
+                found[number] = frame.to_image().convert("RGB")
+            if number >= max(wanted):
+                break
+    if last is None:
+        raise Unreadable("damaged", "not a single picture of the film can be decoded")
+    ending = last.to_image().convert("RGB")
+    return [found.get(number, ending) for number in numbers]
+
+
+def _until_damage(items: Iterator[Any]) -> Iterator[Any]:
+    import av
+
+    try:
+        yield from items
+    except av.error.FFmpegError:
+        return  # what came so far is good
+
+
+def _video_stream(container: Any) -> Any:  # noqa: ANN401 - av ships no types
+    if not container.streams.video:
+        raise Unreadable("wrong-type", "the file has no pictures in it")
+    return container.streams.video[0]
+
+
+def _film(source: bytes | str) -> Any:  # noqa: ANN401 - av ships no types
+    try:
+        import av
+    except ModuleNotFoundError as error:
+        detail = "video needs the package av; run: pip install av"
+        raise Unreadable("no-decoder", detail) from error
+    try:
+        return av.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except (av.error.FFmpegError, ValueError) as error:
+        raise Unreadable("wrong-type", f"no known film format: {error}") from error

@@ -1,0 +1,286 @@
+"""A cell of a dataset → the bytes that identify it → the raw payload an encoder is given."""
+
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from pipelines.decoding import decode_audio, decode_image, decode_video
+from pipelines.encoding import Record, Series, Unreadable
+from pipelines.samples import Kind
+
+FILES: frozenset[Kind] = frozenset({"image", "audio", "video", "layout"})  # cells may be paths
+TEXTS: frozenset[Kind] = frozenset({"text", "code"})  # cells are the text itself
+MAX_BYTES = 4 << 30  # of one file or archive member; above it something is wrong
+_OPEN_ARCHIVES = 16  # zip handles a process keeps
+_DATES: dict[str, Callable[[str], object]] = {
+    "datetime": datetime.fromisoformat,
+    "date": date.fromisoformat,
+    "time": time.fromisoformat,
+}
+
+
+def read(kind: Kind, cell: object, root: Path | None) -> Any:  # noqa: ANN401 - one of the payloads
+    """`raw` and `decode` in one: what `Encoder.prepare` is given.
+
+    Raises:
+        Unreadable: with the reason, when the cell cannot be read or decoded.
+    """
+    return decode(kind, raw(kind, cell, root))
+
+
+def raw(kind: Kind, cell: object, root: Path | None) -> bytes:
+    """The bytes whose digest is the row's identity.
+
+    Bytes of the file or archive member, the bytes themselves, text as UTF-8, a record as canonical
+    JSON, a series as its shape and little-endian float32.
+
+    Args:
+        kind: kind of the modality.
+        cell: what the table holds; null cells are absent and must not be asked for.
+        root: folder that paths are relative to.
+
+    Raises:
+        Unreadable: missing-file, outside-root, directory, permission, empty, wrong-type,
+            non-finite, too-large, bad-archive, encrypted, or io (worth trying again).
+    """
+    if isinstance(cell, bytes | bytearray | memoryview):
+        data = bytes(cell)
+    elif kind in FILES:
+        if not isinstance(cell, str):
+            raise Unreadable("wrong-type", f"a path or bytes is wanted, this is {_type(cell)}")
+        data = _contents(locate(cell, root))
+    elif kind in TEXTS:
+        data = _text_bytes(cell)
+    elif kind == "tabular":
+        data = _record_bytes(cell)
+    else:
+        data = _series_bytes(cell)
+    if not data:
+        raise Unreadable("empty", "there are no bytes in it")
+    return data
+
+
+def decode(kind: Kind, data: bytes) -> Any:  # noqa: ANN401 - one of the payloads
+    """Raw bytes → an RGB picture, a str, a Waveform, Frames, a Record or a Series.
+
+    Raises:
+        Unreadable: truncated, damaged, wrong-type, bomb, empty, non-finite, no-decoder.
+    """
+    match kind:
+        case "image" | "layout":
+            return decode_image(data)
+        case "audio":
+            return decode_audio(data)
+        case "video":
+            return decode_video(data)
+        case "text" | "code":
+            return _text(data)
+        case "tabular":
+            return _record(data)
+        case "series":
+            return _series(data)
+
+
+def absent(column: pl.Series, kind: Kind) -> NDArray[np.bool_]:
+    """(N,) True where a modality's cell is absent: null, or a record without a single value."""
+    nulls = column.is_null()
+    if kind == "tabular" and isinstance(column.dtype, pl.Struct):
+        for series in column.struct.unnest():
+            empty = series.is_null()
+            if series.dtype.is_float():
+                empty |= series.is_nan().fill_null(value=True)
+            nulls = empty if series.name == column.struct.fields[0] else nulls & empty
+        nulls |= column.is_null()
+    return nulls.to_numpy().astype(bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the bytes of a path cell lie: a plain file, or a member of an archive."""
+
+    path: str
+    member: str | None = None
+
+
+def locate(cell: str, root: Path | None) -> Place:
+    """The file a path cell means: below `root`, else `<top>/…` inside `<root>/<top>.zip`.
+
+    The path may not leave the root by its words (`..`, another absolute path); a symbolic link
+    inside the root is the owner's wish and is followed.
+
+    Raises:
+        Unreadable: missing-file or outside-root.
+    """
+    if root is None:
+        raise Unreadable("missing-file", f"{cell!r} is a path, and the dataset has no data root")
+    if not cell or "\0" in cell:
+        raise Unreadable("missing-file", f"{cell!r} is no path")
+    top = os.path.abspath(root)  # noqa: PTH100 - strings: a million cells pass here
+    path = os.path.normpath(os.path.join(top, cell))  # noqa: PTH118 - as above
+    inside = path[len(top.rstrip("/")) + 1 :]
+    if path not in (top, os.path.join(top, inside)):  # noqa: PTH118 - as above
+        raise Unreadable("outside-root", f"{cell!r} leads out of {top}")
+    if os.path.lexists(path):
+        return Place(path)
+    first, _, rest = inside.partition("/")
+    archive = os.path.join(top, f"{first}.zip")  # noqa: PTH118 - as above
+    if rest and os.path.isfile(archive):  # noqa: PTH113 - as above
+        names = _archive(archive)[1]
+        for member in (inside, rest):
+            if member in names:
+                return Place(archive, member)
+        raise Unreadable("missing-file", f"no {inside} in {archive}")
+    raise Unreadable("missing-file", f"no file {path}")
+
+
+def _contents(place: Place) -> bytes:
+    try:
+        if place.member is not None:
+            return _member(place.path, place.member)
+        with open(place.path, "rb") as file:  # noqa: PTH123 - a million cells pass here
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:
+                raise Unreadable("too-large", f"{place.path} has {size:,} bytes")
+            return file.read()
+    except IsADirectoryError:
+        raise Unreadable("directory", f"{place.path} is a folder, not a file") from None
+    except FileNotFoundError:
+        raise Unreadable("missing-file", f"no file {place.path}") from None
+    except PermissionError:
+        raise Unreadable("permission", f"{place.path} may not be read") from None
+    except OSError as error:
+        raise Unreadable("io", f"{place.path}: {error}", transient=True) from error
+
+
+def _member(path: str, member: str) -> bytes:
+    archive, names = _archive(path)
+    info = names[member]
+    if info.is_dir():
+        raise Unreadable("directory", f"{member} in {path} is a folder, not a file")
+    if info.flag_bits & 1:
+        raise Unreadable("encrypted", f"{member} in {path} needs a password")
+    if info.file_size > MAX_BYTES:
+        raise Unreadable("too-large", f"{member} in {path} has {info.file_size:,} bytes")
+    try:
+        return archive.read(info)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error) as error:
+        raise Unreadable("bad-archive", f"{member} in {path}: {error}") from error
+
+
+def _archive(path: str) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
+    state = os.stat(path)  # noqa: PTH116 - a million cells pass here
+    # The process is part of the key: after a fork two processes would share one file position.
+    return _opened(path, state.st_ino, state.st_mtime_ns, state.st_size, os.getpid())
+
+
+@lru_cache(maxsize=_OPEN_ARCHIVES)
+def _opened(path: str, *_identity: int) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise Unreadable("bad-archive", f"{path}: {error}") from error
+    return archive, {info.filename: info for info in archive.infolist()}
+
+
+def _text_bytes(cell: object) -> bytes:
+    if not isinstance(cell, str):
+        raise Unreadable("wrong-type", f"text is wanted, this is {_type(cell)}")
+    if not cell.strip():
+        raise Unreadable("empty", "the text is empty")
+    try:
+        return cell.encode()
+    except UnicodeEncodeError as error:
+        raise Unreadable("wrong-type", f"the text is not Unicode: {error.reason}") from error
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise Unreadable("wrong-type", f"the text is not UTF-8: {error.reason}") from error
+
+
+def _record_bytes(cell: object) -> bytes:
+    if not isinstance(cell, Mapping):
+        raise Unreadable("wrong-type", f"a record is wanted, this is {_type(cell)}")
+    fields = {str(name): _field(str(name), value) for name, value in cell.items()}
+    if all(value is None for value in fields.values()):
+        raise Unreadable("empty", "the record has no value at all")
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _field(name: str, value: object) -> object:
+    """JSON for one value of a record; dates are a list of their type and their ISO form."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    elif isinstance(value, Decimal):
+        value = float(value)
+    elif isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, float) and np.isinf(value):
+        raise Unreadable("non-finite", f"{name} is infinite")
+    if isinstance(value, float) and np.isnan(value):
+        return None  # a missing number
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    for type_ in (datetime, date, time):  # a datetime is a date too
+        if isinstance(value, type_):
+            return [type_.__name__, value.isoformat()]
+    raise Unreadable("wrong-type", f"{name} is {_type(value)}, not a number, a word or a date")
+
+
+def _record(data: bytes) -> Record:
+    try:
+        fields = json.loads(data)
+        return {
+            name: _DATES[value[0]](value[1]) if isinstance(value, list) else value
+            for name, value in fields.items()
+        }
+    except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        raise Unreadable("damaged", f"not a record: {error}") from error
+
+
+def _series_bytes(cell: object) -> bytes:
+    """Width V as four bytes, then (T, V) float32; null elements are missing and become NaN."""
+    if isinstance(cell, str) or not hasattr(cell, "__iter__"):
+        raise Unreadable("wrong-type", f"a list of numbers is wanted, this is {_type(cell)}")
+    rows = [list(row) if hasattr(row, "__iter__") else [row] for row in cell]
+    if not rows or not rows[0]:
+        raise Unreadable("empty", "the series has no values")
+    if len({len(row) for row in rows}) > 1:
+        raise Unreadable("wrong-type", "the series has rows of different lengths")
+    try:
+        values = np.array([[np.nan if x is None else x for x in row] for row in rows], np.float32)
+        missing = np.array([[x is None for x in row] for row in rows])
+    except (TypeError, ValueError) as error:
+        raise Unreadable("wrong-type", f"the series is not numbers: {error}") from error
+    if missing.all():
+        raise Unreadable("empty", "every value of the series is missing")
+    if not np.isfinite(values[~missing]).all():
+        raise Unreadable("non-finite", "the series holds NaN or infinity; missing values are null")
+    return len(rows[0]).to_bytes(4, "little") + values.astype("<f4").tobytes()
+
+
+def _series(data: bytes) -> Series:
+    width = int.from_bytes(data[:4], "little")
+    body = io.BytesIO(data[4:]).getbuffer()
+    if not width or len(body) % (4 * width):
+        raise Unreadable("damaged", "the bytes are no series")
+    return np.frombuffer(body, "<f4").reshape(-1, width).astype(np.float32)  # (T, V)
+
+
+def _type(value: object) -> str:
+    return f"a {type(value).__name__}"

@@ -1,0 +1,352 @@
+"""Reading: every kind of cell becomes its payload, every fault becomes its reason."""
+
+import io
+import os
+import pickle
+import struct
+import zipfile
+import zlib
+from concurrent.futures import ProcessPoolExecutor
+from datetime import date, datetime
+from multiprocessing import get_context
+
+import numpy as np
+import polars as pl
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipelines import decoding, reading
+from pipelines.encoding import Unreadable
+
+
+def picture_bytes(image, kind="PNG", **options):
+    """An encoded picture."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def sound_bytes(samples, rate=8000, kind="WAV", subtype=None):
+    """An encoded sound."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format=kind, subtype=subtype)
+    return buffer.getvalue()
+
+
+def film_bytes(count=7):
+    """A film of `count` grey frames, each 30 lighter than the one before."""
+    av = pytest.importorskip("av")
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 32
+        for number in range(count):
+            grey = np.full((32, 32, 3), 30 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def why(kind, cell, root=None):
+    """The reason a cell cannot be read."""
+    with pytest.raises(Unreadable) as caught:
+        reading.read(kind, cell, root)
+    return caught.value.reason
+
+
+@pytest.fixture
+def noise():
+    """A picture that no codec can shorten."""
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8))
+
+
+def test_a_picture_is_read_the_same_from_a_file_a_zip_and_bytes(tmp_path, noise):
+    """Files, members of a sibling archive (with or without the folder's name) and bytes agree."""
+    data = picture_bytes(noise)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.png").write_bytes(data)
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("b/x.png", data)
+        archive.writestr("y.png", data)
+    for cell in ("a/x.png", str(tmp_path / "a/x.png"), "b/x.png", "b/y.png", data):
+        assert reading.raw("image", cell, tmp_path) == data
+        assert np.array_equal(reading.read("image", cell, tmp_path), noise)
+
+
+@pytest.mark.parametrize("cell", ["../x.png", "a/../../x.png", "/etc/passwd", "../root2/x"])
+def test_a_path_that_leaves_the_root_is_refused(tmp_path, cell):
+    """`..` and absolute paths elsewhere give outside-root, whether or not a file is there."""
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "x.png").write_bytes(b"secret")
+    assert why("image", cell, root) == "outside-root"
+
+
+def test_what_is_no_file_has_its_reason(tmp_path):
+    """Folders, absent files, absent members, roots that are not there: one word each."""
+    (tmp_path / "folder.png").mkdir()
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.mkdir("z/folder")
+    (tmp_path / "bad.zip").write_bytes(b"no archive")
+    assert why("image", "folder.png", tmp_path) == "directory"
+    assert why("image", ".", tmp_path) == "directory"
+    assert why("image", "z/folder/", tmp_path) == "missing-file"
+    assert why("image", "none.png", tmp_path) == "missing-file"
+    assert why("image", "z/none.png", tmp_path) == "missing-file"
+    assert why("image", "bad/x.png", tmp_path) == "bad-archive"
+    assert why("image", "x\0.png", tmp_path) == "missing-file"
+    assert why("image", "", tmp_path) == "missing-file"
+    assert why("image", "x.png", None) == "missing-file"
+    assert why("image", 3.5, tmp_path) == "wrong-type"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_has_its_reason(tmp_path):
+    """A file that may not be read costs its cell and says so."""
+    path = tmp_path / "x.png"
+    path.write_bytes(b"x")
+    path.chmod(0)
+    assert why("image", "x.png", tmp_path) == "permission"
+
+
+def test_a_damaged_member_of_an_archive_has_its_reason(tmp_path):
+    """The archive's own checksum finds a flipped bit before any decoder sees it."""
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.writestr("z/x.txt", b"a" * 1000)
+    data = bytearray((tmp_path / "z.zip").read_bytes())
+    data[200] ^= 1
+    (tmp_path / "z.zip").write_bytes(data)
+    assert why("image", "z/x.txt", tmp_path) == "bad-archive"
+
+
+def test_an_archive_that_changed_is_opened_anew(tmp_path):
+    """A kept handle never serves the members of a file that has been replaced."""
+    for text in (b"one", b"another"):
+        with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+            archive.writestr("z/x", text)
+        assert reading.raw("image", "z/x", tmp_path) == text
+
+
+def test_archives_are_read_by_spawned_workers(tmp_path, noise):
+    """Nothing that reading keeps open has to travel to another process."""
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.writestr("z/x.png", picture_bytes(noise))
+    expected = reading.raw("image", "z/x.png", tmp_path)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        assert pool.submit(reading.raw, "image", "z/x.png", tmp_path).result(60) == expected
+
+
+def test_a_fault_survives_the_way_from_a_worker():
+    """Unreadable pickles with its reason, detail and whether to try again."""
+    fault = pickle.loads(pickle.dumps(Unreadable("io", "disk", transient=True)))
+    assert (fault.reason, fault.detail, fault.transient) == ("io", "disk", True)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
+def test_a_picture_cut_anywhere_never_passes_for_whole(noise, kind):
+    """A file cut to any length either fails with a reason or had every pixel already."""
+    whole = picture_bytes(noise, kind)
+    full = np.asarray(reading.decode("image", whole))
+    for keep in range(1, len(whole) - 1, max(1, len(whole) // 40)):
+        try:
+            cut = reading.decode("image", whole[:keep])
+        except Unreadable:
+            continue
+        assert np.array_equal(cut, full)
+
+
+def test_half_a_jpeg_is_truncated(noise, monkeypatch):
+    """Even where another library told Pillow to pad truncated files with grey."""
+    from PIL import ImageFile
+
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    data = picture_bytes(noise, "JPEG")
+    assert why("image", data[: len(data) // 2]) == "truncated"
+
+
+def test_bytes_that_are_no_picture_have_their_reason():
+    """Text under a picture's name is of the wrong type, nothing is empty."""
+    assert why("image", b"hello, I am text") == "wrong-type"
+    assert why("image", b"") == "empty"
+
+
+def test_orientation_is_applied(noise):
+    """A camera's turned picture is given upright."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = reading.decode("image", picture_bytes(noise, "PNG", exif=exif))
+    assert upright.size == (40, 30)
+    assert np.array_equal(upright, noise.transpose(Image.Transpose.ROTATE_270))
+
+
+def test_nonsense_for_metadata_does_not_cost_the_picture(noise):
+    """A broken EXIF block is ignored: the pixels are whole."""
+    data = picture_bytes(noise, "JPEG", exif=b"Exif\0\0MM\0*" + b"\xff" * 40)
+    assert reading.decode("image", data).size == (30, 40)
+
+
+def test_sixteen_bits_are_scaled_to_eight():
+    """Deep grey keeps its brightness: 0, half and full stay 0, 128 and 255."""
+    deep = np.array([[0, 32896, 65535]], np.uint16)
+    for kind in ("PNG", "TIFF"):
+        data = picture_bytes(Image.fromarray(deep), kind)
+        assert np.asarray(reading.decode("image", data))[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_floating_pictures_are_scaled_and_nan_is_refused():
+    """Floats in 0 … 1 become 0 … 255; NaN is a reason, not a black dot."""
+    grey = np.array([[0, 0.5, 1]], np.float32)
+    data = picture_bytes(Image.fromarray(grey), "TIFF")
+    assert np.asarray(reading.decode("image", data))[0, :, 0].tolist() == [0, 128, 255]
+    grey[0, 1] = np.nan
+    assert why("image", picture_bytes(Image.fromarray(grey), "TIFF")) == "non-finite"
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "LAB", "I", "I;16"])
+def test_every_mode_becomes_rgb(noise, mode):
+    """Whatever the colours were stored as, an encoder is given RGB with eight bits."""
+    grey = noise.convert("L")
+    image = grey.convert("I").convert(mode) if mode.startswith("I") else noise.convert(mode)
+    decoded = reading.decode("image", picture_bytes(image, "PNG" if mode in {"LA"} else "TIFF"))
+    assert (decoded.mode, decoded.size) == ("RGB", noise.size)
+
+
+def test_cmyk_jpeg_keeps_its_colours():
+    """A red CMYK picture comes out red, not its negative."""
+    data = picture_bytes(Image.new("RGB", (16, 16), (220, 20, 20)).convert("CMYK"), "JPEG")
+    red, green, blue = np.asarray(reading.decode("image", data)).mean(axis=(0, 1))
+    assert red > 180
+    assert max(green, blue) < 70
+
+
+def test_a_palette_with_transparency_gives_its_colours(noise):
+    """Transparency in a palette is dropped without a warning and the colours stay."""
+    image = noise.convert("P", palette=Image.Palette.ADAPTIVE)
+    data = picture_bytes(image, "PNG", transparency=bytes(range(256)))
+    assert np.array_equal(reading.decode("image", data), image.convert("RGB"))
+
+
+def test_the_first_frame_of_an_animation_is_given(noise):
+    """An animated GIF counts as its first picture."""
+    first, second = noise.convert("P"), Image.new("P", noise.size)
+    data = picture_bytes(first, "GIF", save_all=True, append_images=[second])
+    assert np.array_equal(reading.decode("image", data), first.convert("RGB"))
+
+
+def test_one_pixel_is_a_picture():
+    """The smallest picture is legal."""
+    one = reading.decode("image", picture_bytes(Image.new("RGB", (1, 1), (1, 2, 3))))
+    assert one.getpixel((0, 0)) == (1, 2, 3)
+
+
+@pytest.mark.parametrize("side", [10_000, 20_000])
+def test_a_picture_of_monstrous_size_is_a_bomb(side):
+    """A few bytes that promise 10^8 pixels and more are refused before they are unpacked."""
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk
+    data += struct.pack(">I", zlib.crc32(chunk)) + struct.pack(">I", 0) + b"IDAT"
+    assert why("image", data + b"\x35\xaf\x06\x1e") == "bomb"
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
+def test_sound_is_mono_at_its_own_rate(kind):
+    """Two channels are averaged; the rate is the file's; the tone is still there."""
+    time = np.arange(8000) / 8000
+    tone = 0.5 * np.sin(2 * np.pi * 440 * time)
+    wave = reading.decode("audio", sound_bytes(np.stack([tone, 0 * tone], 1), 8000, kind))
+    assert (wave.rate, wave.samples.dtype, wave.samples.ndim) == (8000, np.float32, 1)
+    spectrum = np.abs(np.fft.rfft(wave.samples))
+    assert abs(np.argmax(spectrum) * 8000 / len(wave.samples) - 440) < 2
+    assert np.abs(wave.samples).max() == pytest.approx(0.25, abs=0.03)
+
+
+def test_bad_sound_has_its_reason(tmp_path):
+    """Empty, NaN and truncated sound, and what is no sound at all."""
+    assert why("audio", sound_bytes(np.zeros(0))) == "empty"
+    bad = np.zeros(100, np.float32)
+    bad[50] = np.nan
+    assert why("audio", sound_bytes(bad, subtype="FLOAT")) == "non-finite"
+    flac = sound_bytes(np.random.default_rng(0).uniform(-1, 1, 60_000), 8000, "FLAC")
+    assert why("audio", flac[: len(flac) // 2]) in {"truncated", "wrong-type"}
+    assert why("audio", b"no sound in here") == "wrong-type"
+    assert why("audio", b"") == "empty"
+
+
+def test_a_film_gives_its_pictures_by_number():
+    """Frames are counted, and decoded only when asked for, in any order."""
+    frames = reading.decode("video", film_bytes(7))
+    assert (frames.count, frames.rate) == (7, 10)
+    greys = [np.asarray(p).mean() for p in decoding.pictures(frames, [5, 0, 5])]
+    assert greys == pytest.approx([150, 0, 150], abs=6)
+
+
+def test_what_is_no_film_has_its_reason():
+    """Text and sound are no film."""
+    pytest.importorskip("av")
+    assert why("video", b"no film in here") == "wrong-type"
+    assert why("video", sound_bytes(np.zeros(100))) == "wrong-type"
+
+
+@given(st.text().filter(str.strip))
+def test_text_is_itself(text):
+    """Any Unicode text survives its bytes, the word None included."""
+    assert reading.read("text", text, None) == text
+    assert reading.read("code", text, None) == text
+
+
+def test_text_that_is_none_has_its_reason():
+    """Blank text is empty, a number is no text, stray bytes are no UTF-8."""
+    assert why("text", "  \n") == "empty"
+    assert why("text", 7) == "wrong-type"
+    assert why("text", b"\xff\xfe") == "wrong-type"
+
+
+def test_a_record_keeps_its_types():
+    """Numbers, words, truths, dates and what is missing come back as they were."""
+    record = {
+        "b": 1.5, "a": 2, "word": "None", "yes": True, "gap": None, "nan": float("nan"),
+        "day": date(2020, 2, 29), "moment": datetime(2020, 2, 29, 12, 30),
+    }  # fmt: skip
+    back = reading.read("tabular", record, None)
+    assert back == record | {"nan": None}
+    assert type(back["moment"]) is datetime
+    assert type(back["day"]) is date
+
+
+def test_a_record_is_identified_by_its_fields_not_their_order():
+    """The same fields in another order have the same bytes; another value has others."""
+    one = reading.raw("tabular", {"a": 1, "b": 2}, None)
+    assert one == reading.raw("tabular", {"b": 2, "a": 1}, None)
+    assert one != reading.raw("tabular", {"a": 1, "b": 3}, None)
+
+
+def test_a_record_without_values_is_absent():
+    """Null cells and records of nulls are absent; one value makes a record present."""
+    column = pl.Series(
+        [{"a": 1.0, "b": "x"}, {"a": None, "b": None}, None, {"a": float("nan"), "b": None},
+         {"a": None, "b": "y"}],
+    )  # fmt: skip
+    assert reading.absent(column, "tabular").tolist() == [False, True, True, True, False]
+    assert reading.absent(pl.Series(["x", None]), "text").tolist() == [False, True]
+    assert why("tabular", {"a": None}) == "empty"
+    assert why("tabular", {"a": float("inf")}) == "non-finite"
+    assert why("tabular", {"a": [1]}) == "wrong-type"
+
+
+def test_a_series_keeps_its_shape_and_its_gaps():
+    """(T,) becomes (T, 1), (T, V) stays, null is a gap and NaN is a fault."""
+    assert reading.read("series", [1.0, None, 3.0], None).tolist()[::2] == [[1], [3]]
+    assert np.isnan(reading.read("series", [1.0, None, 3.0], None)[1, 0])
+    square = np.arange(6, dtype=np.float32).reshape(3, 2)
+    assert np.array_equal(reading.read("series", square.tolist(), None), square)
+    assert np.array_equal(reading.read("series", pl.Series([1.0, 2.0]), None), [[1], [2]])
+    assert why("series", [1.0, float("nan")]) == "non-finite"
+    assert why("series", []) == "empty"
+    assert why("series", [None, None]) == "empty"
+    assert why("series", [[1, 2], [3]]) == "wrong-type"
+    assert why("series", ["a"]) == "wrong-type"
+    assert why("series", "1 2 3") == "wrong-type"
