@@ -1,5 +1,6 @@
 """The Encoder protocol and the payloads that encoders are given."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -7,6 +8,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.errors import MmfuseError
+from pipelines import catalog
 from pipelines.samples import Kind
 
 
@@ -74,7 +77,7 @@ class Encoder(Protocol):
 
     # Properties, so that a frozen dataclass fits as well as any other object.
     @property
-    def name(self) -> str: ...  # noqa: D102 - described under Attributes, as the next four
+    def name(self) -> str: ...  # noqa: D102 - see Attributes
     @property
     def kinds(self) -> Mapping[Kind, int | None]: ...  # noqa: D102
     @property
@@ -146,13 +149,10 @@ def build_encoder(
     name, _, model = (word, "", "") if word.endswith(".py") else word.partition(":")
     build = catalog.find("encoders", name).build
     known = set(inspect.signature(build).parameters)
-    asked: dict[str, object] = dict(options)
-    for key, value in (("model", model), ("weights", weights), ("sequence", sequence)):
-        if value:
-            asked[key] = value
-    for key, value in (("device", device), ("dtype", dtype)):
-        if key in known:
-            asked[key] = value
+    given: dict[str, object] = {"model": model, "weights": weights, "sequence": sequence}
+    places: dict[str, object] = {"device": device, "dtype": dtype}
+    asked = options | {key: value for key, value in given.items() if value}
+    asked |= {key: value for key, value in places.items() if key in known}
     for key in asked:
         if key not in known:
             have = ", ".join(sorted(known - {"device", "dtype"})) or "none"

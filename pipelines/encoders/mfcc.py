@@ -1,0 +1,111 @@
+"""Log-mel and MFCC statistics of sound, or their sequence; no weights."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.encoding import Unreadable
+from pipelines.samples import Kind
+
+KINDS: dict[Kind, int | None] = {"audio": 248}
+VERSION = 1
+WINDOW, HOP = 0.025, 0.010  # seconds, as is usual for speech
+BANDS, COEFFICIENTS = 64, 20
+FLOOR = 80.0  # decibels below the loudest place of a clip that are told apart
+PARTS = 3  # the clip's beginning, middle and end, by their mean coefficients
+
+
+@dataclass(frozen=True)
+class Mfcc:
+    """64 log-mel bands and 20 cepstral coefficients every 10 ms, or statistics of them.
+
+    A clip's statistics are means and standard deviations of the 84 rows, means of the rows' changes
+    in size (delta) for the coefficients, and the coefficients' means in three parts of the clip.
+    """
+
+    rate: int
+    sequence: bool
+    name: str = "mfcc"
+    storage: Literal["float32"] = "float32"
+    weights: Literal["weight-free"] = "weight-free"
+
+    @property
+    def kinds(self) -> Mapping[Kind, int]:
+        """`audio` → 84 a frame, or 2 × 84 + 20 × 4 a clip."""
+        rows = BANDS + COEFFICIENTS
+        return {"audio": rows if self.sequence else 2 * rows + COEFFICIENTS * (1 + PARTS)}
+
+    def fields(self, kind: Kind) -> dict[str, object]:
+        """The rate that clips are brought to, the window, and what is kept of it."""
+        return {
+            "encoder": self.name,
+            "version": VERSION,
+            "rate": self.rate,
+            "window": [WINDOW, HOP],
+            "rows": [BANDS, COEFFICIENTS],
+            "floor": FLOOR,
+            "parts": PARTS,
+            "sequence": self.sequence,
+        }
+
+    def provenance(self) -> dict[str, object]:
+        """The libraries that resample and transform."""
+        libraries = ("librosa", "soxr", "scipy")
+        return {"versions": {library: version(library) for library in libraries}}
+
+    def prepare(self, kind: Kind, payload: Any) -> tuple[NDArray[np.float32], int]:  # noqa: ANN401
+        """Waveform → (84, T) rows or (D,) statistics, float32; the cost is 1.
+
+        Raises:
+            Unreadable: for sound without samples or with NaN or infinity among them.
+        """
+        import librosa
+
+        sound = np.asarray(payload.samples, np.float32)
+        if not sound.size:
+            raise Unreadable("empty", "the clip has no samples")
+        if not np.isfinite(sound).all():
+            raise Unreadable("non-finite", "the clip holds NaN or infinity")
+        if payload.rate != self.rate:
+            sound = librosa.resample(sound, orig_sr=payload.rate, target_sr=self.rate)
+        window, hop = round(WINDOW * self.rate), round(HOP * self.rate)
+        size = 1 << (window - 1).bit_length()
+        if len(sound) < size:
+            sound = np.pad(sound, (0, size - len(sound)))
+        power = librosa.feature.melspectrogram(
+            y=sound, sr=self.rate, n_fft=size, win_length=window, hop_length=hop, n_mels=BANDS
+        )
+        mel = librosa.power_to_db(power, top_db=FLOOR)  # (64, T)
+        cepstrum = librosa.feature.mfcc(S=mel, n_mfcc=COEFFICIENTS)  # (20, T)
+        rows = np.concatenate([mel, cepstrum]).astype(np.float32)  # (84, T)
+        return (rows if self.sequence else _statistics(rows)), 1
+
+    def encode(self, kind: Kind, batch: Sequence[Any]) -> list[NDArray[Any]]:
+        """Prepared clips → (D,) float32 each, or (T, 84) with `sequence`."""
+        return [np.ascontiguousarray(rows.T) for rows in batch] if self.sequence else list(batch)
+
+
+def _statistics(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(84, T) → (248,)."""
+    cepstrum = rows[BANDS:]
+    steps = np.abs(np.diff(cepstrum, axis=1)) if cepstrum.shape[1] > 1 else np.zeros_like(cepstrum)
+    edges = np.linspace(0, rows.shape[1], PARTS + 1).round().astype(int)
+    parts = [
+        cepstrum[:, start : max(stop, start + 1)].mean(axis=1)
+        for start, stop in zip(np.minimum(edges[:-1], rows.shape[1] - 1), edges[1:], strict=True)
+    ]
+    return np.concatenate([rows.mean(axis=1), rows.std(axis=1), steps.mean(axis=1), *parts])
+
+
+def build(*, rate: int = 16000, sequence: bool = False) -> Mfcc:
+    """Log-mel bands and MFCC as an encoder.
+
+    Args:
+        rate: hertz that every clip is resampled to.
+        sequence: one vector every 10 ms instead of one a clip.
+    """
+    return Mfcc(rate, sequence)

@@ -1,0 +1,250 @@
+"""Numbers, categories and dates of a table's row, scaled by its training rows; no weights."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from importlib.metadata import version
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import MmfuseError
+from pipelines.encoding import Unreadable
+from pipelines.samples import Kind
+
+KINDS: dict[Kind, int | None] = {"tabular": None}
+VERSION = 1
+LIMIT = 3.0  # scaled numbers are squashed smoothly into (-LIMIT, LIMIT)
+HUGE = 1e30  # stands for infinity before squashing
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
+_YEAR = 365.2425 * 86400  # seconds
+
+Column = dict[str, Any]  # what was learnt of a column, as JSON
+Values = list[object]  # a column's cells, None where missing
+
+
+@dataclass
+class Tabular:
+    """Each column as a block of numbers, by what its training cells were.
+
+    - numbers: centred on the median, divided by the interquartile range, squashed by
+      x / √(1 + (x/3)²) (robust scaling and smooth clipping; Holzmüller, Grinsztajn and Steinwart,
+      "Better by Default", NeurIPS 2024, section 3), so that one wild cell cannot drown a row;
+    - categories: one place each, and one for all that were rare or never seen in training;
+    - dates: a number as above, and sine and cosine of the season, the weekday and the hour;
+    - and one place that says "missing", where a training cell was.
+    """
+
+    categories: int
+    rare: float
+    columns: list[Column] | None = field(default=None, compare=False)
+    name: str = "tabular"
+    storage: Literal["float32"] = "float32"
+    sequence: bool = False
+    weights: Literal["weight-free"] = "weight-free"
+
+    @property
+    def kinds(self) -> Mapping[Kind, int | None]:
+        """`tabular` → the places that the training rows asked for; None before that."""
+        if self.columns is None:
+            return {"tabular": None}
+        return {"tabular": sum(map(_width, self.columns))}
+
+    def fields(self, kind: Kind) -> dict[str, object]:
+        """The options; what the training rows were is for the engine to add."""
+        return {
+            "encoder": self.name,
+            "version": VERSION,
+            "categories": self.categories,
+            "rare": self.rare,
+        }
+
+    def provenance(self) -> dict[str, object]:
+        """The library that finds scales and categories."""
+        return {"versions": {"scikit-learn": version("scikit-learn")}}
+
+    def fit(self, kind: Kind, payloads: Sequence[Any]) -> dict[str, object]:
+        """Learn columns, scales and categories from training rows alone.
+
+        Returns:
+            What was learnt, as JSON; `restore` takes it back.
+
+        Raises:
+            MmfuseError: where there are no training rows, or none of their columns varies.
+        """
+        names = dict.fromkeys(name for payload in payloads for name in payload)
+        columns = []
+        for name in names:
+            values = [payload.get(name) for payload in payloads]
+            columns.append({"name": name, **self._learn(values)})
+        self.columns = [column for column in columns if _width(column)]
+        if not self.columns:
+            raise MmfuseError(
+                f"tabular: nothing varies in the {len(payloads)} training rows with a table; "
+                "leave the modality out"
+            )
+        return {"columns": self.columns}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Take up what an earlier `fit` returned."""
+        columns = state["columns"]
+        if not isinstance(columns, list):
+            raise MmfuseError("tabular: the stored state holds no list of columns; extract anew")
+        self.columns = columns
+
+    def prepare(self, kind: Kind, payload: Any) -> tuple[dict[str, object], int]:  # noqa: ANN401
+        """The row itself; the cost is 1.
+
+        Raises:
+            Unreadable: for what is not a row of named cells, and for a row without any cell.
+        """
+        if not isinstance(payload, Mapping):
+            raise Unreadable("wrong-type", f"a table row has named cells; got {type(payload)}")
+        if all(_missing(value) for value in payload.values()):
+            raise Unreadable("empty", "every cell of the row is missing")
+        return dict(payload), 1
+
+    def encode(self, kind: Kind, batch: Sequence[Any]) -> list[NDArray[Any]]:
+        """Rows → (D,) float32 each; cells of columns that training never saw are passed over.
+
+        Raises:
+            MmfuseError: before `fit` or `restore`.
+        """
+        if self.columns is None:
+            raise MmfuseError("tabular must be fitted on training rows before it can encode")
+        blocks = [
+            _block(column, [row.get(column["name"]) for row in batch]) for column in self.columns
+        ]
+        return list(np.concatenate(blocks, axis=1).astype(np.float32))
+
+    def _learn(self, values: Values) -> Column:
+        known = [value for value in values if not _missing(value)]
+        learnt: Column = {"missing": 0 < len(known) < len(values)}
+        if len({str(value) for value in known}) < 2:
+            return {"kind": "number", **learnt, "centre": 0.0, "spread": 0.0}
+        if all(isinstance(value, int | float) for value in known):
+            numbers = np.array([_number(value) for value in known])
+            return {"kind": "number", **learnt, **_scale(numbers)}
+        moments = [_moment(value) for value in known]
+        if all(moment is not None for moment in moments):
+            seconds = np.array([moment.timestamp() for moment in moments if moment is not None])
+            clock = bool((seconds % 86400).any())
+            return {"kind": "date", "clock": clock, **learnt, **_scale(seconds / _YEAR)}
+        return {"kind": "category", **learnt, "names": self._frequent([str(v) for v in known])}
+
+    def _frequent(self, known: list[str]) -> list[str]:
+        from sklearn.preprocessing import OneHotEncoder
+
+        cells = np.array(known, object)[:, None]
+        atleast = max(2, math.ceil(self.rare * len(known)))
+        learner = OneHotEncoder(min_frequency=atleast, max_categories=self.categories + 1)
+        learner.fit(cells)
+        infrequent = learner.infrequent_categories_[0]
+        rare = set() if infrequent is None else set(infrequent)
+        return [name for name in learner.categories_[0] if name not in rare]
+
+
+def _missing(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _moment(value: object) -> datetime | None:
+    """The moment of a date or of an ISO 8601 text, in UTC where it names no zone."""
+    if isinstance(value, str) and _DATE.fullmatch(value):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
+    if not isinstance(value, datetime):
+        return None
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def _scale(numbers: NDArray[np.float64]) -> Column:
+    """Median and interquartile range; half the whole range where that is 0; 0 for a constant."""
+    from sklearn.preprocessing import RobustScaler
+
+    finite = numbers[np.isfinite(numbers)][:, None]
+    if not len(finite) or finite.min() == finite.max():
+        return {"centre": float(finite[0, 0]) if len(finite) else 0.0, "spread": 0.0}
+    learner = RobustScaler().fit(finite)
+    low, high = np.percentile(finite, [25, 75])
+    spread = float(learner.scale_[0]) if high > low else float(np.ptp(finite)) / 2
+    return {"centre": float(learner.center_[0]), "spread": spread}
+
+
+def _width(column: Column) -> int:
+    match column["kind"]:
+        case "number":
+            own = 1 if column["spread"] else 0
+        case "date":
+            own = 1 + 4 + 2 * column["clock"] if column["spread"] else 0
+        case _:
+            own = len(column["names"]) + 1
+    return int(own + column["missing"])
+
+
+def _block(column: Column, values: Values) -> NDArray[np.float64]:
+    """(B, width of this column)."""
+    missing = np.array([_missing(value) for value in values], bool)
+    match column["kind"]:
+        case "number":
+            parts = _squashed(column, [_number(value) for value in values])
+        case "date":
+            parts = _date_parts(column, [_moment(value) for value in values])
+        case _:
+            places = {name: place for place, name in enumerate(column["names"])}
+            parts = np.zeros((len(values), len(places) + 1))
+            found = [places.get(str(value), len(places)) for value in values]
+            parts[np.arange(len(values)), found] = ~missing
+    return np.concatenate([parts, missing[:, None]], axis=1) if column["missing"] else parts
+
+
+def _number(value: object) -> float:
+    """The number in a cell; NaN for what is none, infinity for what no float can hold."""
+    if not isinstance(value, int | float):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _squashed(column: Column, numbers: list[float]) -> NDArray[np.float64]:
+    """(B, 1) in (-LIMIT, LIMIT), 0 where missing; (B, 0) for a column that was constant."""
+    if not column["spread"]:
+        return np.zeros((len(numbers), 0))
+    scaled = (np.array(numbers, float) - column["centre"]) / column["spread"]
+    scaled = np.nan_to_num(np.clip(scaled, -HUGE, HUGE))[:, None]
+    squashed: NDArray[np.float64] = scaled / np.sqrt(1 + (scaled / LIMIT) ** 2)
+    return squashed
+
+
+def _date_parts(column: Column, moments: list[datetime | None]) -> NDArray[np.float64]:
+    """(B, 5 or 7): time, season (2), weekday (2), hour (2) if any; zeros where missing."""
+    if not column["spread"]:
+        return np.zeros((len(moments), 0))
+    present = np.array([moment is not None for moment in moments], bool)
+    seconds = np.array([moment.timestamp() if moment else math.nan for moment in moments])
+    parts = [_squashed(column, list(seconds / _YEAR))]
+    days = np.nan_to_num(seconds) / 86400
+    turns = [days / 365.2425, np.floor(days) / 7, *([days % 1] if column["clock"] else [])]
+    for turn in turns:
+        angles = 2 * np.pi * turn
+        parts.append(np.stack([np.sin(angles), np.cos(angles)], axis=1) * present[:, None])
+    return np.concatenate(parts, axis=1)
+
+
+def build(*, categories: int = 32, rare: float = 0.01) -> Tabular:
+    """A table's rows as an encoder.
+
+    Args:
+        categories: most places that one column may take, without its rare place.
+        rare: share of the training rows below which a category is rare; so is one seen once.
+    """
+    return Tabular(categories, rare)
