@@ -1,1 +1,55 @@
 """The library door: `import mmfuse` has the verbs of the command line, imported when first used."""
+
+import importlib
+import importlib.util
+from pathlib import Path
+
+_HOME_OF = {
+    "Dataset": "pipelines.samples",
+    "FeatureStore": "cache.features",
+    "Home": "cache.layout",
+    "MissingPattern": "pipelines.missing",
+    "MmfuseError": "cache.errors",
+    "Modality": "cache.samples",
+    "Plan": "pipelines.training",
+    "Task": "cache.samples",
+    "build_encoder": "pipelines.encoding",
+    "evaluate": "pipelines.evaluation",
+    "extract": "pipelines.extraction",
+    "list_runs": "cache.runs",
+    "load_run": "cache.runs",
+    "open_dataset": "pipelines.sources",
+    "train": "pipelines.training",
+}
+__all__ = sorted(_HOME_OF)
+
+
+def _check_names() -> None:
+    """Refuse to run on somebody else's `cache` or `pipelines`: both are common names of files.
+
+    Raises:
+        ImportError: naming the file that is in the way.
+    """
+    ours = Path(__file__).resolve().parent.parent
+    for name in ("cache", "pipelines"):
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            raise ImportError(f"mmfuse is not whole: its package {name} is missing; install again")
+        if Path(spec.origin).resolve() != ours / name / "__init__.py":
+            raise ImportError(
+                f"{spec.origin} is in the way: mmfuse has a package named {name}, and Python finds "
+                f"your file first; rename it, or run from another folder"
+            )
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"mmfuse has no {name!r}; it has: {', '.join(__all__)}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+_check_names()

@@ -4,6 +4,8 @@ import ast
 import contextlib
 import importlib
 import importlib.util
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -45,12 +47,12 @@ def find(shelf: Shelf, name: str) -> ModuleType:
             module without `build`.
     """
     if name.endswith(".py"):
-        module = _from_path(shelf, Path(name))
+        module = _imported(name, lambda: _from_path(shelf, Path(name)))
     else:
         known = entries(shelf)
         if name not in known:
             raise unknown(shelf.removesuffix("s"), name, known)
-        module = _import(known[name].module, name)
+        module = _imported(name, lambda: importlib.import_module(known[name].module))
     if not callable(getattr(module, "build", None)):
         raise MmfuseError(f"{name}: a plug-in is a module with a function `build`; it has none")
     return module
@@ -69,21 +71,24 @@ def _entry(name: str, path: Path, module: str) -> Entry:
     return Entry(name, summary, path, constants, module)
 
 
-def _import(module: str, name: str) -> ModuleType:
+def _imported(name: str, load: Callable[[], ModuleType]) -> ModuleType:
     try:
-        return importlib.import_module(module)
+        return load()
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         message = f"{name} needs the package {package}; run: pip install {package}"
         raise MmfuseError(message) from error
+    except SyntaxError as error:
+        raise MmfuseError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
 
 
 def _from_path(shelf: Shelf, path: Path) -> ModuleType:
     if not path.is_file():
         raise MmfuseError(f"no such file: {path} (asked for as one of the {shelf})")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"mmfuse_{shelf}_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise MmfuseError(f"{path} cannot be imported as a Python module")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickles look their module up here
     spec.loader.exec_module(module)
     return module

@@ -1,0 +1,110 @@
+"""Everything that is drawn: tables, progress and notes; the only file that imports rich."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pipelines.reporting import Table
+
+Item = TypeVar("Item")
+_EVERY = 10.0  # seconds between progress lines where there is no terminal to redraw
+
+
+def note(sentence: str) -> None:
+    """One line for the person, on stderr."""
+    typer.echo(typer.style(sentence, dim=True) if sys.stderr.isatty() else sentence, err=True)
+
+
+def show(tables: Sequence[Table], *, as_json: bool, ends: Sequence[str] = ()) -> None:
+    """Results on stdout; then, on stderr, where things went and what to type next."""
+    if as_json:
+        document = {"tables": [table.records() for table in tables], "notes": list(ends)}
+        typer.echo(json.dumps(document, ensure_ascii=False, indent=1))
+        return
+    for number, table in enumerate(tables):
+        if number:
+            typer.echo("")
+        _draw(table)
+    sys.stdout.flush()
+    for sentence in ends:
+        note(sentence)
+
+
+def track(items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
+    """The items, with progress on stderr: a bar on a terminal, else a line every ten seconds."""
+    if sys.stderr.isatty():
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            yield from progress.track(items, total=total, description=label)
+        return
+    said = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        if time.monotonic() - said > _EVERY:
+            said = time.monotonic()
+            note(f"{label}: {done:,} of {total:,}" if total else f"{label}: {done:,}")
+
+
+def _draw(table: Table) -> None:
+    texts = table.texts()
+    shown = [*([list(table.columns)] if table.columns else []), *texts]
+    widths = [max(len(row[k]) for row in shown) for k in range(len(table.columns))]
+    wide = sum(widths) + 2 * (len(widths) - 1)
+    room = _room()
+    if table.title:
+        _line(table.title, bold=True)
+    if room is not None and wide > room:
+        _stack(table.columns, texts)
+    else:
+        right = [_numbers(row[k] for row in texts) for k in range(len(widths))]
+        _line(_aligned(table.columns, widths, right), bold=True)
+        for row in texts:
+            _line(_aligned(row, widths, right))
+    for sentence in table.notes:
+        typer.echo(sentence)
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    padded = (
+        cell.rjust(width) if to_right else cell.ljust(width)
+        for cell, width, to_right in zip(cells, widths, right, strict=True)
+    )
+    return "  ".join(padded).rstrip()
+
+
+def _stack(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table too wide for the terminal: one short block a row instead of broken lines."""
+    indent = max(map(len, columns[1:]), default=0)
+    for row in rows:
+        _line(row[0], bold=True)
+        for name, cell in zip(columns[1:], row[1:], strict=True):
+            typer.echo(f"  {name.ljust(indent)}  {cell}")
+
+
+def _room() -> int | None:
+    """Characters in a line; None where nobody set a limit (a pipe, a file)."""
+    if sys.stdout.isatty():
+        return Console().width
+    said = os.environ.get("COLUMNS", "")
+    return int(said) if said.isdigit() else None
+
+
+def _numbers(cells: Iterable[str]) -> bool:
+    """Whether a column is aligned to the right: every cell is a number or nothing."""
+    return all(cell == "-" or cell[:1].isdigit() or cell[:2] in {"+0", "-0"} for cell in cells)
+
+
+def _line(text: str, *, bold: bool = False) -> None:
+    typer.echo(typer.style(text, bold=True) if bold and sys.stdout.isatty() else text)

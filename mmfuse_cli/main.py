@@ -1,0 +1,91 @@
+"""The app: mounts the commands, and turns what the user can mend into one line and exit code 2."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from mmfuse_cli import names, words
+
+_ANYWHERE = {"--home": 1, "--data": 1, "--json": 0}  # how many words follow each
+
+
+class _Door(TyperGroup):
+    """The group of all commands; says errors in one line."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer's own signature differs by version
+        from cache.errors import MmfuseError
+
+        try:
+            return super().invoke(ctx)
+        except MmfuseError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo("stopped; type the same command again to go on where it stopped", err=True)
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    name="mmfuse",
+    cls=_Door,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Frozen encoders once into a feature cache; fusion heads in seconds; modalities missing.",
+    epilog="--home, --data and --json may also stand after the command. Start: mmfuse demo",
+)
+
+
+@app.callback()
+def _options(
+    context: typer.Context,
+    home: Annotated[
+        Path, typer.Option(envvar="MMFUSE_HOME", help="Where features and runs are kept.")
+    ] = Path("artifacts"),
+    data: Annotated[
+        Path | None, typer.Option(help="Where raw data is; then $MMFUSE_DATA, then ./data.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Results as JSON.")] = False,
+) -> None:
+    context.obj = words.Settings(home, words.data_roots(data), json)
+
+
+app.command("list")(names.list_names)
+
+
+def main() -> None:
+    """Run the command line; the entry point `mmfuse`."""
+    try:
+        import mmfuse  # noqa: F401 - refuses a user's own cache.py or pipelines.py
+    except ImportError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    app(args=_to_the_front(sys.argv[1:]), prog_name="mmfuse")
+
+
+def _to_the_front(typed: Sequence[str]) -> list[str]:
+    """The same words with the global options first, where the app itself reads them."""
+    front: list[str] = []
+    rest: list[str] = []
+    left = list(typed)
+    while left:
+        word = left.pop(0)
+        if word == "--":
+            return [*front, *rest, word, *left]
+        arity = _ANYWHERE.get(word.split("=", 1)[0])
+        if arity is None:
+            rest.append(word)
+        elif arity and "=" not in word:
+            front += [word, *left[:1]]
+            left = left[1:]
+        else:
+            front.append(word)
+    return [*front, *rest]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""mmfuse list: what there is on each shelf, whether it is ready, and how to get it."""
+
+from typing import Annotated
+
+import typer
+
+from mmfuse_cli import words
+
+SHELVES = ("datasets", "encoders", "methods", "features")
+
+
+def list_names(
+    context: typer.Context,
+    shelf: Annotated[
+        str | None, typer.Argument(help="datasets, encoders, methods or features; all without.")
+    ] = None,
+) -> None:
+    """What there is, whether it is ready, and how to get it."""
+    from cache.errors import unknown
+
+    if shelf is not None and shelf not in SHELVES:
+        raise unknown("list", shelf, SHELVES)
+    from mmfuse_cli import console
+    from pipelines import shelves
+
+    asked = words.settings(context)
+    tables = {
+        "datasets": lambda: shelves.datasets(asked.roots),
+        "encoders": shelves.encoders,
+        "methods": shelves.methods,
+        "features": lambda: shelves.features(asked.layout),
+    }
+    shown = [tables[name]() for name in ([shelf] if shelf else SHELVES)]
+    ends = ["next: mmfuse extract --dataset DATASET --encoder ENCODER (or mmfuse demo)"]
+    console.show(shown, as_json=asked.json, ends=ends)

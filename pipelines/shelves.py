@@ -1,0 +1,63 @@
+"""What there is on each shelf as a table: one line each, whether it is ready, how to get it."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from cache.layout import Home
+from pipelines import catalog
+from pipelines.reporting import Cell, Table, counted
+
+
+def datasets(roots: Sequence[Path]) -> Table:
+    """Datasets, and where their raw data was found below the roots."""
+    rows = []
+    for name, entry in catalog.entries("datasets").items():
+        if entry.constants.get("NEEDS_DATA"):
+            found = [root / name for root in roots if (root / name).exists()]
+            ready = f"in {found[0]}" if found else f"no; {entry.constants.get('SOURCE', '')}"
+        else:
+            ready = "yes, built in"
+        rows.append((name, entry.summary, ready))
+    looked = f"raw data is looked for in {', '.join(f'{root}/NAME' for root in roots)}"
+    own = "your own: --dataset FILE.csv --modality poster=image --target COLUMN"
+    return Table("datasets", ("name", "what it is", "ready"), tuple(rows), (looked, own))
+
+
+def encoders() -> Table:
+    """Encoders, the kinds they serve and how wide, and what has to be fetched first."""
+    rows = []
+    for name, entry in catalog.entries("encoders").items():
+        kinds = entry.constants.get("KINDS")
+        served = kinds if isinstance(kinds, dict) else {}
+        widths = ", ".join(f"{kind} {width or '?'}" for kind, width in served.items())
+        package = entry.constants.get("PACKAGE")
+        if isinstance(package, str) and find_spec(package) is None:
+            ready = f"no; pip install {package}"
+        else:
+            ready = "fetched when first used" if entry.constants.get("WEIGHTS") else "yes"
+        rows.append((name, widths, entry.summary, ready))
+    return Table("encoders", ("name", "kinds and widths", "what it is", "ready"), tuple(rows))
+
+
+def methods() -> Table:
+    """Methods."""
+    rows = tuple((name, entry.summary) for name, entry in catalog.entries("methods").items())
+    return Table("methods", ("name", "what it is"), rows, ("your own: --method ./my_head.py",))
+
+
+def features(home: Home) -> Table:
+    """Streams in the cache, finished or not."""
+    from cache.features import FeatureStore
+
+    rows: list[tuple[Cell, ...]] = []
+    for dataset in home.datasets():
+        for info in FeatureStore(home, dataset).streams():
+            lacking = {state: n for state, n in info.counts.items() if n and state != "ok"}
+            width = f"{info.width} {info.dtype}{' a frame' if info.sequence else ''}"
+            weights = str(info.provenance.get("weights", "?"))
+            state = "complete" if info.complete else "unfinished"
+            row = (dataset, info.key.label, info.rows, counted(lacking), width, weights, state)
+            rows.append(row)
+    columns = ("dataset", "stream", "rows", "not present", "width", "weights", "state")
+    return Table("features", columns, tuple(rows), () if rows else (f"none in {home.root} yet",))

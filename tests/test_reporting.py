@@ -1,0 +1,59 @@
+"""Tables: what cells look like, and that nothing is lost on the way to JSON."""
+
+import json
+import math
+import statistics
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.reporting import Spread, Table, amount, counted, text
+
+FINITE = st.floats(-1e6, 1e6)
+
+
+@given(st.lists(FINITE, min_size=2, max_size=9))
+def test_a_spread_is_mean_and_sample_deviation(values):
+    """Mean and standard deviation agree with Python's statistics, for any replicas."""
+    spread = Spread(tuple(values))
+    assert math.isclose(spread.mean, statistics.fmean(values), abs_tol=1e-6)
+    assert math.isclose(spread.std, statistics.stdev(values), rel_tol=1e-6, abs_tol=1e-6)
+
+
+def test_one_replica_is_written_without_a_deviation():
+    """A single seed has no spread to speak of."""
+    assert str(Spread((0.5,))) == "0.500"
+
+
+def test_several_replicas_are_written_with_their_deviation():
+    """Two seeds of 0.4 and 0.6 are 0.500 ± 0.141."""
+    assert str(Spread((0.4, 0.6))) == "0.500 ± 0.141"
+
+
+def test_an_undefined_score_is_a_dash_not_a_number():
+    """NaN among the replicas shows as nothing, never as a mean of the others."""
+    assert str(Spread((0.5, math.nan))) == "-"
+
+
+def test_cells_read_as_people_write_them():
+    """Counts have thousands marks, numbers three places, nothing is a dash."""
+    assert [text(12345), text(0.12345), text(None), text("a")] == ["12,345", "0.123", "-", "a"]
+
+
+def test_reasons_are_counted_most_frequent_first():
+    """The summary of failures names every reason once."""
+    assert counted({"empty": 1, "truncated": 2}) == "3 (2 truncated, 1 empty)"
+    assert counted({}) == "0"
+
+
+def test_sizes_are_powers_of_ten():
+    """A kilobyte is a thousand bytes, as disks are sold."""
+    assert [amount(999), amount(1500), amount(2.5e9)] == ["999 B", "1.5 kB", "2.5 GB"]
+
+
+def test_json_keeps_every_replica_and_no_nan():
+    """Machines get all values; what is undefined is null, since NaN is not JSON."""
+    table = Table("t", ("name", "score"), (("a", Spread((0.5, math.nan))),), ("note",))
+    records = json.loads(json.dumps(table.records(), allow_nan=False))
+    score = {"mean": None, "std": None, "values": [0.5, None]}
+    assert records == {"title": "t", "rows": [{"name": "a", "score": score}], "notes": ["note"]}

@@ -1,0 +1,100 @@
+"""The house keeps its shape: packages, layers, sizes, and who may draw or print."""
+
+import ast
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("mmfuse", "mmfuse_cli", "pipelines", "cache")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+LIBRARY = [path for path in SOURCES if "mmfuse_cli" not in path.parts]
+
+
+def imported(path: Path, *, anywhere: bool) -> set[str]:
+    """Top-level names that a file imports, at module level or anywhere in it."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = ast.walk(tree) if anywhere else tree.body
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[0])
+    return found
+
+
+def test_the_wheel_holds_exactly_the_four_packages():
+    """The build names mmfuse, mmfuse_cli, pipelines and cache, and nothing else."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    packages = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert sorted(packages) == sorted(PACKAGES)
+    folders = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert folders == set(PACKAGES)
+
+
+def test_every_folder_of_source_is_a_package():
+    """A folder without __init__.py would be left out of nothing, but found by accident."""
+    assert [path.parent for path in SOURCES if not (path.parent / "__init__.py").is_file()] == []
+
+
+@pytest.mark.parametrize("path", ["cache/features.py", "cache/new_file.py", "cache/shards.py"])
+def test_no_ignore_line_hides_the_source_folder_cache(path):
+    """`cache/` is source code: git must see every file of it."""
+    done = subprocess.run(["git", "check-ignore", "-q", path], cwd=ROOT, check=False)
+    assert done.returncode == 1
+
+
+def test_only_the_console_imports_rich():
+    """One file draws."""
+    drawers = [path.name for path in SOURCES if "rich" in imported(path, anywhere=True)]
+    assert drawers == ["console.py"]
+
+
+def test_the_front_door_imports_only_typer_at_module_level():
+    """Beyond the standard library and itself, a command loads typer until it is run."""
+    import sys
+
+    for path in (ROOT / "mmfuse_cli").glob("*.py"):
+        extra = imported(path, anywhere=False) - set(sys.stdlib_module_names)
+        if path.name != "console.py":
+            assert extra <= {"typer", "mmfuse_cli"}, path
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_library_code_never_prints_exits_or_reads_the_environment(path):
+    """The library takes a `track`, returns or raises; words and variables come from the door."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    assert not called & {"print", "sys.exit", "exit", "quit", "os.getenv", "input"}
+    read = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert "os.environ" not in read
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_stay_readable(path):
+    """About 300 lines a file, none called utils, common or helpers, each with a first line."""
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 330
+    assert path.stem not in {"utils", "common", "helpers"}
+    assert (ast.get_docstring(ast.parse(text)) or "").strip()
+
+
+def test_commands_stay_short():
+    """A command is words in, one call, a table out: at most 90 lines a file."""
+    long = {
+        path.name: len(path.read_text(encoding="utf-8").splitlines())
+        for path in (ROOT / "mmfuse_cli").glob("*.py")
+        if path.name != "console.py"
+    }
+    assert {name: lines for name, lines in long.items() if lines > 90} == {}
+
+
+def test_nothing_unsafe_is_loaded():
+    """No pickles and no remote code: safetensors, JSON and parquet only."""
+    for path in LIBRARY:
+        text = path.read_text(encoding="utf-8")
+        assert "trust_remote_code=True" not in text, path
+        assert "import pickle" not in text, path

@@ -1,0 +1,74 @@
+"""Runs a transcript's commands for real and gives back the transcript as it came out."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+_MMFUSE = Path(sys.executable).with_name("mmfuse")
+_LOOSE = (  # what differs from machine to machine → what the transcript says instead
+    (r"\d[\d,]*(\.\d+)? rows/s", "# rows/s"),
+    (r"\b\d[\d,]*(\.\d+)? (ms|s|min|h)\b", "# s"),
+    (r"\b\d+(\.\d+)? (kB|MB|GB|TB)\b", "# MB"),
+    (r"-[0-9a-f]{8}\b", "-########"),
+    (r"\b\d{8}-\d{6}[0-9a-z-]*", "RUN"),
+    (r"\d+\.\d{3}( ± \d+\.\d{3})?", "#.###"),
+    (r"[+-]#\.###", "±#.###"),
+    (r" {2,}", "  "),
+)
+
+
+@dataclass
+class Walk:
+    """A folder to walk in: commands run there, and see nothing of this machine's settings.
+
+    Attributes:
+        folder: the working folder of every command.
+        loose: further (pattern, replacement) pairs for what may differ in this walk.
+        environment: variables set for every command.
+    """
+
+    folder: Path
+    loose: tuple[tuple[str, str], ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def replay(self, transcript: Path) -> tuple[str, str]:
+        """(what the transcript says, what came out when its commands were run again)."""
+        said = transcript.read_text(encoding="utf-8")
+        commands = [line[2:] for line in said.splitlines() if line.startswith("$ ")]
+        return said, "\n".join(self.run(command) for command in commands)
+
+    def run(self, command: str) -> str:
+        """One command as a block of a transcript: output, `! ` before errors, the exit code."""
+        words = [self._program(word) if k == 0 else word for k, word in enumerate(_split(command))]
+        done = subprocess.run(
+            words,
+            cwd=self.folder,
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        errors = "".join(f"! {line}\n" for line in done.stderr.splitlines())
+        block = f"{done.stdout}{errors}".replace(f"{self.folder}/", "")
+        for pattern, instead in (*_LOOSE, *self.loose):
+            block = re.sub(pattern, instead, block)
+        lines = "".join(f"{line.rstrip()}\n" for line in block.splitlines())
+        return f"$ {command}\n{lines}[exit {done.returncode}]\n"
+
+    def _program(self, word: str) -> str:
+        return {"mmfuse": str(_MMFUSE), "python": sys.executable}[word]
+
+    def _environment(self) -> dict[str, str]:
+        quiet = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HOME": str(self.folder / "user")}
+        kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+        return {**kept, **quiet, "XDG_CACHE_HOME": str(self.folder / "user"), **self.environment}
+
+
+def _split(command: str) -> list[str]:
+    return shlex.split(command)
