@@ -34,6 +34,15 @@ class Home:
         """What is kept beside the Zarr group: snapshots, commits, claims, journal, failures."""
         return self.root / "features" / f"{check_name('dataset', dataset)}.meta"
 
+    def digests(self, dataset: str) -> Path:
+        """The memory of the digests of a dataset's files."""
+        return self.meta(dataset) / "digests.parquet"
+
+    @property
+    def ceilings(self) -> Path:
+        """Batch sizes that fitted into memory, an encoder and a device each, as JSON."""
+        return self.root / "features" / "ceilings.json"
+
     def datasets(self) -> list[str]:
         """Names of the datasets that have a store here, sorted."""
         top = self.root / "features"

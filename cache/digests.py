@@ -1,0 +1,126 @@
+"""The memory of file digests by git's rule: a file that has not changed is not read again."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+DIGEST_BYTES = 16
+RACY_NS = 2_000_000_000  # the coarsest modification time of a file system in use (FAT) is 2 s
+
+_SCHEMA = {
+    "place": pl.String,
+    "size": pl.Int64,
+    "mtime_ns": pl.Int64,
+    "inode": pl.UInt64,
+    "recorded_ns": pl.Int64,
+    "digest": pl.Binary,
+}
+
+
+def stamps(paths: Sequence[str]) -> pl.DataFrame:
+    """What the file system says of each path: size, mtime_ns, inode; null where there is no file.
+
+    Args:
+        paths: absolute, or relative to the working directory; "" counts as no file.
+    """
+    size: list[int | None] = []
+    mtime: list[int | None] = []
+    inode: list[int | None] = []
+    stat = os.stat  # this loop is what a no-op extract of files costs
+    for path in paths:
+        try:
+            found = stat(path)
+        except OSError:
+            size.append(None)
+            mtime.append(None)
+            inode.append(None)
+            continue
+        size.append(found.st_size)
+        mtime.append(found.st_mtime_ns)
+        inode.append(found.st_ino)
+    columns = {"size": size, "mtime_ns": mtime, "inode": inode}
+    return pl.DataFrame(columns, schema={name: _SCHEMA[name] for name in columns})
+
+
+class DigestMemory:
+    """Digests by place, each good while size, mtime_ns and inode match and mtime is older.
+
+    "Older" is older than the moment before the file was read, by more than a file system's
+    coarsest clock: a file changed in the same tick as it was read is read once more.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._known = _read(path)
+        self._learnt: list[pl.DataFrame] = []
+
+    def recall(self, places: pl.Series, seen: pl.DataFrame) -> pl.Series:
+        """The digest of each place as 16 bytes, null where it has to be read.
+
+        Args:
+            places: (N,) names such as `image:/data/a.png`.
+            seen: (N,) rows of `stamps`, in the same order.
+        """
+        asked = seen.with_columns(place=places)
+        both = asked.join(
+            self._known, on="place", how="left", maintain_order="left", suffix="_then"
+        )
+        same = (
+            (pl.col("size") == pl.col("size_then"))
+            & (pl.col("mtime_ns") == pl.col("mtime_ns_then"))
+            & (pl.col("inode") == pl.col("inode_then"))
+            & (pl.col("mtime_ns") + RACY_NS < pl.col("recorded_ns"))
+        )
+        return both.select(pl.when(same).then(pl.col("digest")))["digest"]
+
+    def learn(
+        self, places: pl.Series, seen: pl.DataFrame, digests: NDArray[np.uint8], recorded_ns: int
+    ) -> None:
+        """Remember digests, with the file stamps taken before and the clock before reading.
+
+        Args:
+            places: (N,) names.
+            seen: (N,) rows of `stamps`; places without a file are not remembered.
+            digests: (N, 16) uint8.
+            recorded_ns: `time.time_ns()` from before the first of the files was read.
+        """
+        column = pl.Series("digest", [row.tobytes() for row in digests], pl.Binary)
+        frame = seen.with_columns(
+            place=places, recorded_ns=pl.lit(recorded_ns, pl.Int64), digest=column
+        )
+        self._learnt.append(frame.select(*_SCHEMA).filter(pl.col("size").is_not_null()))
+
+    def save(self) -> None:
+        """Write what was learnt, in whole and atomically; nothing learnt writes nothing.
+
+        Two processes that save at once keep the memory of one: the other is read again, no more.
+        """
+        if not sum(map(len, self._learnt)):
+            return
+        known = pl.concat([self._known, *self._learnt]).unique("place", keep="last")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
+        os.close(handle)
+        try:
+            known.write_parquet(name)
+            Path(name).replace(self.path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                Path(name).unlink()
+        self._known, self._learnt = known, []
+
+
+def _read(path: Path) -> pl.DataFrame:
+    if path.is_file():
+        # A memory that cannot be read is a memory lost, not an error: files are read again.
+        with contextlib.suppress(pl.exceptions.PolarsError, OSError):
+            frame = pl.read_parquet(path, memory_map=False)
+            if frame.schema == _SCHEMA:
+                return frame
+    return pl.DataFrame(schema=_SCHEMA)
