@@ -1,7 +1,6 @@
 """The app: mounts the commands, and turns what the user can mend into one line and exit code 2."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,8 +8,6 @@ import typer
 from typer.core import TyperGroup
 
 from mmfuse_cli import names, words
-
-_ANYWHERE = {"--home": 1, "--data": 1, "--json": 0}  # how many words follow each
 
 
 class _Door(TyperGroup):
@@ -64,27 +61,7 @@ def main() -> None:
     except ImportError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
-    app(args=_to_the_front(sys.argv[1:]), prog_name="mmfuse")
-
-
-def _to_the_front(typed: Sequence[str]) -> list[str]:
-    """The same words with the global options first, where the app itself reads them."""
-    front: list[str] = []
-    rest: list[str] = []
-    left = list(typed)
-    while left:
-        word = left.pop(0)
-        if word == "--":
-            return [*front, *rest, word, *left]
-        arity = _ANYWHERE.get(word.split("=", 1)[0])
-        if arity is None:
-            rest.append(word)
-        elif arity and "=" not in word:
-            front += [word, *left[:1]]
-            left = left[1:]
-        else:
-            front.append(word)
-    return [*front, *rest]
+    app(args=words.to_the_front(sys.argv[1:]), prog_name="mmfuse")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -11,6 +11,8 @@ import typer
 
 if TYPE_CHECKING:
     from cache.layout import Home
+
+_ANYWHERE = {"--home": 1, "--data": 1, "--json": 0}  # how many words follow each
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,26 @@ def remembered(home: Path, command: str) -> dict[str, object]:
     """What the last successful `command` named here; empty when there was none."""
     words = _last(home).get(command)
     return dict(words) if isinstance(words, dict) else {}
+
+
+def to_the_front(typed: Sequence[str]) -> list[str]:
+    """The same words with the global options first, where the app itself reads them."""
+    front: list[str] = []
+    rest: list[str] = []
+    left = list(typed)
+    while left:
+        word = left.pop(0)
+        if word == "--":
+            return [*front, *rest, word, *left]
+        arity = _ANYWHERE.get(word.split("=", 1)[0])
+        if arity is None:
+            rest.append(word)
+        elif arity and "=" not in word:
+            front += [word, *left[:1]]
+            left = left[1:]
+        else:
+            front.append(word)
+    return [*front, *rest]
 
 
 def _last(home: Path) -> dict[str, object]:

@@ -5,9 +5,7 @@ import pytest
 from cache.errors import MmfuseError
 from pipelines import catalog
 
-HEAD = '"""One line about it."""\n\nWIDTH = 3\n\n\ndef build(inputs):\n    return 7\n'
-    '"""One line about it."""\n\nWIDTH = 3\nFOUND = len([])\n\n\ndef build(inputs):\n    return 7\n'
-)
+HEAD = '"""One line about it."""\n\n\ndef build(inputs):\n    return 7\n'
 
 
 def test_a_plug_in_is_found_by_its_path(tmp_path):
