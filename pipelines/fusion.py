@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cache.samples import Task
 from pipelines.batching import Batch
-from pipelines.objectives import task_loss
 
 Norm = Literal["none", "l2", "zscore"]
 
@@ -125,8 +125,7 @@ class FusionHead(nn.Module):
     def task_loss(self, batch: Batch, logits: Tensor, counted: Tensor | None = None) -> Tensor:
         """The task's loss over the rows that have anything present (and are `counted`, (B,))."""
         rows = batch.present.any(1) if counted is None else batch.present.any(1) & counted
-        kind = self.inputs.task.kind
-        return task_loss(kind, logits, batch.targets, rows, self.class_weight)
+        return task_loss(self.inputs.task, logits, batch.targets, rows, self.class_weight)
 
     def trains(self, name: str, step: str, stage: str) -> bool:
         """Whether a parameter moves (or a buffer is carried on) in this step of this stage."""
@@ -152,6 +151,38 @@ class FusionHead(nn.Module):
         Runs under `vmap`, one replica at a time; returns new dicts, writes nothing in place.
         """
         return gradients, buffers
+
+
+def task_loss(
+    task: Task, logits: Tensor, targets: Tensor, rows: Tensor, class_weight: Tensor | None = None
+) -> Tensor:
+    """Mean loss over the counted rows; 0 with zero gradient where there are none.
+
+    Args:
+        task: `classes` cross-entropy, `labels` binary cross-entropy (mean over C), `value`
+            squared error.
+        logits: (B, C).
+        targets: as in `Batch`.
+        rows: (B,) bool, which rows count.
+        class_weight: (C,) or None; as in `nn.CrossEntropyLoss`, the mean is weighted too. For
+            `labels` it weights the positive term.
+    """
+    if task.kind == "classes":
+        each = F.cross_entropy(logits, targets, reduction="none")  # (B,)
+        weight = torch.ones_like(each) if class_weight is None else class_weight[targets]
+    elif task.kind == "labels":
+        target = targets.to(logits.dtype)
+        each = F.binary_cross_entropy_with_logits(
+            logits, target, reduction="none", pos_weight=class_weight
+        ).mean(-1)
+        weight = torch.ones_like(each)
+    else:
+        each = (logits[:, 0] - targets.to(logits.dtype)) ** 2
+        weight = torch.ones_like(each)
+    weight = torch.where(rows, weight.to(each.dtype), 0)
+    total = torch.where(rows, each, 0) * weight
+    count = weight.sum()
+    return total.sum() / torch.where(count > 0, count, 1)
 
 
 def slot(name: str) -> str:
