@@ -1,0 +1,205 @@
+"""Row identities: sixteen bytes for every cell of a modality, read from disk only where needed."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from cache.digests import DIGEST_BYTES, DigestMemory, stamps
+from cache.fingerprints import digest
+from pipelines.encoding import Unreadable
+from pipelines.reading import FILES, TEXTS, absent, raw
+from pipelines.samples import Dataset, Kind, Modality
+from pipelines.tracking import Track, untracked
+
+_BLOCK = 256  # files that are read ahead of their digests' being taken
+_THREADS = 8  # hashing lets go of the interpreter, and discs answer several questions at once
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a modality's rows are, by content.
+
+    Attributes:
+        digests: (N, 16) uint8; zeros where the cell is absent. A cell that cannot be read has the
+            digest of its words, so that it is known again until it can be.
+        absent: (N,) bool.
+    """
+
+    digests: NDArray[np.uint8]
+    absent: NDArray[np.bool_]
+
+
+def inputs(
+    dataset: Dataset, modality: Modality, memory: DigestMemory, track: Track = untracked
+) -> Inputs:
+    """Digests of every cell of a modality; files that the memory knows are not opened.
+
+    Args:
+        dataset: the rows.
+        modality: which column of them.
+        memory: digests of files from earlier runs; what is read now is learnt and saved.
+        track: progress over the files that are read.
+    """
+    column = dataset.table[modality.name]
+    gone = absent(column, modality.kind)
+    if modality.kind in FILES and column.dtype == pl.String:
+        found = _files(column, modality, dataset.root, memory, track)
+    else:
+        found = _in_table(column, modality.kind)
+    found[gone] = 0
+    return Inputs(found, gone)
+
+
+def _in_table(column: pl.Series, kind: Kind) -> NDArray[np.uint8]:
+    """(N, 16) for cells that the table itself holds."""
+    cells = _cells(column, kind)
+    hashed = partial(blake2b, digest_size=DIGEST_BYTES, person=kind.encode()[:16])
+    return _rows(b"".join([hashed(cell).digest() for cell in cells]))
+
+
+def _cells(column: pl.Series, kind: Kind) -> Iterator[bytes]:
+    """One bytes a row that is equal where, and only where, the payload would be."""
+    if column.dtype == pl.Binary or (column.dtype == pl.String and kind in TEXTS):
+        return iter(column.cast(pl.Binary).fill_null(b"").to_list())
+    if isinstance(column.dtype, pl.Struct):
+        return _records(column)
+    if column.dtype == pl.List(pl.Float32) and not column.explode().null_count():
+        return _series(column)
+    return (_cell(kind, cell) for cell in column)
+
+
+def _cell(kind: Kind, cell: object) -> bytes:
+    try:
+        return b"" if cell is None else raw(kind, cell, None)
+    except Unreadable as fault:
+        return f"unreadable: {fault.reason}: {cell!r}".encode()
+
+
+def _records(column: pl.Series) -> Iterator[bytes]:
+    """Records by columns, since a million of them as JSON would take half a minute."""
+    frame = column.struct.unnest()
+    names = sorted(frame.columns)
+    words = [name for name in names if not _numeric(frame[name].dtype)]
+    plain = [name for name in names if name not in words]
+    head = repr([(name, str(frame[name].dtype)) for name in words + plain]).encode()
+    fixed = np.zeros((len(frame), len(plain), 9), np.uint8)  # eight bytes and whether they are
+    for place, name in enumerate(plain):
+        values = frame[name].to_physical()
+        values = values.fill_nan(None) if values.dtype.is_float() else values
+        wide = values.cast(pl.Float64 if values.dtype.is_float() else pl.Int64).fill_null(0)
+        fixed[:, place, :8] = wide.to_numpy().view(np.uint8).reshape(-1, 8)
+        fixed[:, place, 8] = values.is_null().to_numpy()
+    numbers = (row.tobytes() for row in fixed)
+    texts = [_texts(frame[name]) for name in words]
+    for number, *cells in zip(numbers, *texts, strict=True):
+        yield b"".join([head, number, *cells])
+
+
+def _numeric(dtype: pl.DataType) -> bool:
+    """Whether eight bytes hold any value of it."""
+    exact = dtype.is_numeric() and dtype != pl.UInt64 and not dtype.is_decimal()
+    return exact or dtype.is_temporal() or dtype == pl.Boolean
+
+
+def _texts(values: pl.Series) -> list[bytes]:
+    """Each value as its length and itself, or a word for null, so that neighbours never merge."""
+    if values.dtype == pl.String:
+        return [b"-" if v is None else b"%d:%b" % (len(v), v) for v in values.cast(pl.Binary)]
+    return [b"%d:%b" % (len(v), v) for v in (repr(value).encode() for value in values)]
+
+
+def _series(column: pl.Series) -> Iterator[bytes]:
+    """Series of width 1 as slices of one array."""
+    flat = column.drop_nulls().explode(empty_as_null=False).to_numpy().astype("<f4").tobytes()
+    stops = column.list.len().fill_null(0).cum_sum().to_list()
+    start = 0
+    for stop in stops:
+        yield flat[4 * start : 4 * stop]
+        start = stop
+
+
+def _files(
+    column: pl.Series, modality: Modality, root: Path | None, memory: DigestMemory, track: Track
+) -> NDArray[np.uint8]:
+    """(N, 16) for cells that are paths; each file once, however many rows name it."""
+    cells = column.drop_nulls().unique(maintain_order=True)
+    top = "" if root is None else os.path.abspath(root)  # noqa: PTH100 - a million cells pass here
+    places = (f"{modality.kind}:{top}/" + cells).alias("place")
+    before = time.time_ns()
+    seen = _stamps(cells.to_list(), top)
+    known = memory.recall(places, seen)
+    found = np.zeros((len(cells), DIGEST_BYTES), np.uint8)
+    found[known.is_not_null().to_numpy()] = _rows(b"".join(known.drop_nulls().to_list()))
+    unknown = known.is_null().arg_true()
+    if len(unknown):
+        label = f"{modality.name}: reading files"
+        results: list[_Read] = []
+        reading = _reading(cells.gather(unknown).to_list(), partial(_read, modality.kind, root))
+        try:
+            results.extend(track(reading, label, len(unknown)))
+        finally:  # what was read before Ctrl-C need not be read again
+            done = unknown.head(len(results))
+            rows = _rows(b"".join(result.digest for result in results))
+            good = pl.Series([result.readable for result in results], dtype=pl.Boolean)
+            sound = done.filter(good)
+            memory.learn(places[sound], seen[sound], rows[good.to_numpy()], before)
+            memory.save()
+        found[unknown.to_numpy()] = rows
+    numbered = pl.DataFrame({"cell": cells, "number": np.arange(len(cells))})
+    order = pl.DataFrame({"cell": column}).join(
+        numbered, on="cell", how="left", maintain_order="left"
+    )
+    spread = np.zeros((len(column), DIGEST_BYTES), np.uint8)
+    here = order["number"].is_not_null().to_numpy()
+    spread[here] = found[order["number"].drop_nulls().to_numpy()]
+    return spread
+
+
+def _stamps(cells: list[str], top: str) -> pl.DataFrame:
+    """What the file system says of each file, or of the archive that it may be a member of."""
+    seen = stamps([f"{top}/{cell}" for cell in cells] if top else [""] * len(cells))
+    lacking = seen["size"].is_null().arg_true().to_list()
+    if not lacking or not top:
+        return seen
+    firsts = [cells[row].partition("/")[0] for row in lacking]
+    archives = sorted(set(firsts))
+    state = dict(zip(archives, stamps([f"{top}/{a}.zip" for a in archives]).rows(), strict=True))
+    members = pl.DataFrame([state[first] for first in firsts], schema=seen.schema, orient="row")
+    whole = seen.with_row_index("row")
+    return whole.update(
+        members.with_columns(row=pl.Series(lacking, dtype=pl.UInt32)), on="row"
+    ).drop("row")
+
+
+@dataclass(frozen=True)
+class _Read:
+    digest: bytes
+    readable: bool
+
+
+def _reading(cells: list[str], read: Callable[[str], _Read]) -> Iterator[_Read]:
+    """Files read by several threads, in order, a block ahead at most."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for start in range(0, len(cells), _BLOCK):
+            yield from pool.map(read, cells[start : start + _BLOCK])
+
+
+def _read(kind: Kind, root: Path | None, cell: str) -> _Read:
+    try:
+        return _Read(digest(kind, raw(kind, cell, root)), readable=True)
+    except Unreadable as fault:
+        return _Read(digest(kind, f"unreadable: {fault.reason}: {cell}".encode()), readable=False)
+
+
+def _rows(joined: bytes) -> NDArray[np.uint8]:
+    """Digests one after another → (N, 16)."""
+    return np.frombuffer(joined, np.uint8).reshape(-1, DIGEST_BYTES).copy()
