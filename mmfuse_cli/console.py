@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pipelines.reporting import Table
 
 Item = TypeVar("Item")
+_NUMBER = re.compile(r"-|[+-]?[\d.,]+( ± [\d.]+)?( %)?")
 _EVERY = 10.0  # seconds between progress lines where there is no terminal to redraw
 
 
@@ -103,7 +105,7 @@ def _room() -> int | None:
 
 def _numbers(cells: Iterable[str]) -> bool:
     """Whether a column is aligned to the right: every cell is a number or nothing."""
-    return all(cell == "-" or cell[:1].isdigit() or cell[:2] in {"+0", "-0"} for cell in cells)
+    return all(_NUMBER.fullmatch(cell) for cell in cells)
 
 
 def _line(text: str, *, bold: bool = False) -> None:

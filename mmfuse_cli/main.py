@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from mmfuse_cli import names, words
+from mmfuse_cli import doctor, names, words
 
 
 class _Door(TyperGroup):
@@ -52,6 +52,7 @@ def _options(
 
 
 app.command("list")(names.list_names)
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:

@@ -1,10 +1,14 @@
 """mmfuse list: what there is on each shelf, whether it is ready, and how to get it."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmfuse_cli import words
+
+if TYPE_CHECKING:
+    from pipelines.reporting import Table
 
 SHELVES = ("datasets", "encoders", "methods", "features")
 
@@ -24,7 +28,7 @@ def list_names(
     from pipelines import shelves
 
     asked = words.settings(context)
-    tables = {
+    tables: dict[str, Callable[[], Table]] = {
         "datasets": lambda: shelves.datasets(asked.roots),
         "encoders": shelves.encoders,
         "methods": shelves.methods,

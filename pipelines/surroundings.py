@@ -1,0 +1,77 @@
+"""What this machine has for the work: versions, device, processors, disk and weights found."""
+
+import os
+import platform
+import shutil
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pipelines.reporting import Table, amount
+
+_LIBRARIES = (
+    "torch", "torchvision", "numpy", "zarr", "polars", "h5py", "scikit-learn", "open_clip_torch",
+    "transformers", "timm", "sentence-transformers", "av", "soundfile", "librosa", "pillow",
+)  # fmt: skip
+
+
+def versions() -> Table:
+    """mmfuse, Python and the libraries that results depend on."""
+    rows = [("mmfuse", _version("mmfuse")), ("python", platform.python_version())]
+    rows += [(name, _version(name)) for name in _LIBRARIES]
+    return Table("versions", ("library", "version"), tuple(rows))
+
+
+def devices() -> Table:
+    """Where encoders and heads can run; imports torch."""
+    import torch
+
+    rows = [("cpu", f"{_cores()} cores, torch uses {torch.get_num_threads()} threads")]
+    for number in range(torch.cuda.device_count()):
+        seen = torch.cuda.get_device_properties(number)
+        rows.append((f"cuda:{number}", f"{seen.name}, {amount(seen.total_memory)}"))
+    if torch.backends.mps.is_available():
+        rows.append(("mps", "Apple GPU"))
+    lacking = () if len(rows) > 1 else ("no GPU that torch can use: encoders run on the CPU",)
+    return Table("devices", ("device", "what it is"), tuple(rows), lacking)
+
+
+def places(home: Path, roots: Sequence[Path], weights: Sequence[Path]) -> Table:
+    """Folders that are written to and looked in, with the space left.
+
+    Args:
+        home: of features and runs.
+        roots: of raw data.
+        weights: folders that libraries keep downloaded weights in.
+    """
+    rows = [("home", str(home.resolve()), _space(home))]
+    rows += [("data", str(root.resolve()), _held(root)) for root in roots]
+    rows += [("weights", str(folder), _held(folder)) for folder in weights]
+    return Table("places", ("for", "folder", "state"), tuple(rows))
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _cores() -> int:
+    """Processors that this process may use, which may be fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _space(folder: Path) -> str:
+    there = folder.resolve()
+    while not there.exists():
+        there = there.parent
+    free = amount(shutil.disk_usage(there).free)
+    return f"{free} free{'' if folder.exists() else ', not made yet'}"
+
+
+def _held(folder: Path) -> str:
+    if not folder.is_dir():
+        return "not there"
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    return ", ".join(names) if names else "empty"
