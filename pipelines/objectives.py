@@ -1,4 +1,4 @@
-"""Objectives: what a head minimises, as plain functions of tensors.
+"""Objectives: contrastive and matching losses, entropies and weights, as plain functions.
 
 Every function is pure and of fixed shape: rows are chosen by `where` and masked means, never by
 indexing, so it runs under `torch.func.vmap`, and a row that is left out changes neither value nor
@@ -15,40 +15,6 @@ TaskKind = Literal["classes", "labels", "value"]
 
 SHORTEST = 1e-8
 """Vectors shorter than this have no direction: their cosine with anything is 0."""
-
-
-def task_loss(
-    kind: TaskKind, logits: Tensor, targets: Tensor, keep: Tensor, weights: Tensor | None = None
-) -> Tensor:
-    """Mean over the kept rows of cross-entropy, binary cross-entropy or squared error.
-
-    Args:
-        kind: of the task.
-        logits: (B, C).
-        targets: (B,) class numbers, (B, C) zeros and ones, or (B,) numbers.
-        keep: (B,) bool; rows that count. None kept: 0.
-        weights: (C,) of the classes or labels. A row's cross-entropy is multiplied by its class's
-            weight and the mean is over the weights, as in `torch.nn.functional.cross_entropy`.
-    """
-    losses = row_losses(kind, logits, targets, weights)
-    if kind == "classes" and weights is not None:
-        share = torch.where(keep, weights[targets], 0)
-        return torch.where(keep, losses, 0).sum() / share.sum().clamp(min=1e-12)
-    return masked_mean(losses, keep)
-
-
-def row_losses(
-    kind: TaskKind, logits: Tensor, targets: Tensor, weights: Tensor | None = None
-) -> Tensor:
-    """(B,) loss of each row; for `labels` the mean over labels, for `value` the squared error."""
-    logits = wide(logits)
-    if kind == "classes":
-        return F.cross_entropy(logits, targets, weight=weights, reduction="none")
-    targets = targets.to(logits.dtype)
-    if kind == "labels":
-        each = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-        return (each if weights is None else each * weights).mean(-1)
-    return (logits.squeeze(-1) - targets).square()
 
 
 def info_nce(

@@ -294,36 +294,6 @@ def test_entropy_of_labels_is_the_sum_of_coin_entropies_and_survives_large_logit
     assert float(objectives.entropy("classes", huge)) == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["classes", "labels", "value"])
-def test_task_loss_equals_the_library_on_the_kept_rows(kind):
-    """Left-out rows change neither the mean nor the gradient; none kept gives 0."""
-    keep = torch.tensor([True, False, True, True])
-    logits = draw(4, 1 if kind == "value" else 3)
-    targets = {
-        "classes": torch.tensor([0, 1, 2, 1]),
-        "labels": torch.tensor([[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0]]).double(),
-        "value": draw(4, seed=2),
-    }[kind]
-    library = {
-        "classes": torch.nn.functional.cross_entropy,
-        "labels": torch.nn.functional.binary_cross_entropy_with_logits,
-        "value": lambda x, y: torch.nn.functional.mse_loss(x[:, 0], y),
-    }[kind]
-    got = objectives.task_loss(kind, logits, targets, keep)
-    torch.testing.assert_close(got, library(logits[keep], targets[keep]))
-    none = objectives.task_loss(kind, logits, targets, torch.zeros(4).bool())
-    assert float(none) == 0
-
-
-def test_class_weights_average_as_the_library_does():
-    """Weighted cross-entropy divides by the weights of the kept rows, not by their number."""
-    logits, targets = draw(5, 3), torch.tensor([0, 1, 2, 2, 0])
-    keep, weights = torch.tensor([1, 1, 0, 1, 1]).bool(), torch.tensor([0.2, 1.0, 3.0]).double()
-    got = objectives.task_loss("classes", logits, targets, keep, weights)
-    want = torch.nn.functional.cross_entropy(logits[keep], targets[keep], weights)
-    torch.testing.assert_close(got, want)
-
-
 def test_a_vector_of_zeros_has_no_direction_and_no_gradient():
     """Normalising a zero row in the published code has a gradient of 4.8e11; here it is 0."""
     vectors = torch.zeros(2, 3).requires_grad_()
@@ -356,7 +326,6 @@ def test_objectives_run_under_vmap():
                 objectives.nt_xent(matrix, keep, temperature=0.07, hardest=2),
                 objectives.semantic_matching(a[:, 1], f, keep, temperature=0.07),
                 objectives.entropy_weights("classes", a, p).square().sum(),
-                objectives.task_loss("classes", f, torch.arange(5) % 4, keep),
             ]
         )
 

@@ -1,0 +1,149 @@
+"""Puzzles: small made-up batches and data whose best possible score is known."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from cache.samples import Task
+from pipelines.batching import Batch
+from pipelines.fusion import Inputs, Stream
+
+CLASSES = Task("classes", ("a", "b", "c"))
+LABELS = Task("labels", ("a", "b", "c"))
+VALUE = Task("value", ("a",))
+TASKS = (CLASSES, LABELS, VALUE)
+
+
+def inputs(widths: Sequence[int], task: Task = CLASSES, *, sequences: Sequence[int] = ()) -> Inputs:
+    """Streams `e0/m0`, `e1/m1`, … of these widths; those numbered in `sequences` have frames."""
+    streams = {
+        f"e{i}/m{i}": Stream(width, f"m{i}", sequence=i in sequences)
+        for i, width in enumerate(widths)
+    }
+    return Inputs(streams, task)
+
+
+def batch(made: Inputs, rows: int, seed: int = 0, *, absent: float = 0.3, frames: int = 4) -> Batch:
+    """Normal features and random targets; cells absent by chance, at least one of a row stays."""
+    numbers = torch.Generator().manual_seed(seed)
+    features, frame_present = {}, {}
+    present = torch.rand(rows, len(made.streams), generator=numbers) >= absent
+    spare = torch.randint(len(made.streams), (rows,), generator=numbers)
+    present[torch.arange(rows), spare] |= ~present.any(1)
+    for column, (name, stream) in enumerate(made.streams.items()):
+        shape = (rows, frames, stream.width) if stream.sequence else (rows, stream.width)
+        features[name] = torch.randn(shape, generator=numbers)
+        if stream.sequence:
+            there = torch.rand(rows, frames, generator=numbers) < 0.7
+            there[:, 0] |= ~there.any(1)
+            frame_present[name] = there & present[:, column, None]
+    return Batch(
+        features, present, frame_present, _targets(made.task, rows, numbers),
+        torch.arange(rows), torch.tensor(seed),
+    )  # fmt: skip
+
+
+def with_present(batch: Batch, present: Tensor) -> Batch:
+    """The same values behind another pattern (B, M); frames follow their stream."""
+    order = list(batch.features)
+    frames = {
+        name: torch.ones_like(there) & present[:, order.index(name), None]
+        for name, there in batch.frame_present.items()
+    }
+    return replace(batch, present=present, frame_present=frames)
+
+
+def behind_absent(batch: Batch, value: float) -> Batch:
+    """The same batch with `value` (NaN, say) in place of everything that is not present."""
+    features = {}
+    for column, (name, x) in enumerate(batch.features.items()):
+        there = batch.present[:, column]
+        if name in batch.frame_present:
+            there = batch.frame_present[name] & there[:, None]
+        features[name] = torch.where(there[..., None], x, value)
+    return replace(batch, features=features)
+
+
+def some_rows(batch: Batch, rows: slice) -> Batch:
+    """Only these rows of a batch."""
+    return replace(
+        batch,
+        features={name: x[rows] for name, x in batch.features.items()},
+        present=batch.present[rows],
+        frame_present={name: there[rows] for name, there in batch.frame_present.items()},
+        targets=batch.targets[rows],
+        rows=batch.rows[rows],
+    )
+
+
+def double(batch: Batch) -> Batch:
+    """The same batch in double precision."""
+    targets = batch.targets.double() if batch.targets.is_floating_point() else batch.targets
+    features = {name: x.double() for name, x in batch.features.items()}
+    return replace(batch, features=features, targets=targets)
+
+
+def _targets(task: Task, rows: int, numbers: torch.Generator) -> Tensor:
+    if task.kind == "classes":
+        return torch.randint(task.outputs, (rows,), generator=numbers)
+    if task.kind == "labels":
+        return (torch.rand(rows, task.outputs, generator=numbers) < 0.5).float()
+    return torch.randn(rows, generator=numbers)
+
+
+@dataclass(frozen=True)
+class Puzzle:
+    """Two streams, and the best accuracy that any head can reach on them.
+
+    Attributes:
+        name: what the classes depend on.
+        inputs: streams and task.
+        features: by stream, (N, D).
+        targets: (N,) class numbers.
+        best: with everything present.
+        best_without: by stream, with that stream absent.
+        best_additive: with everything present, for a head whose logits are a sum over streams.
+    """
+
+    name: Literal["synergy", "redundant", "unique"]
+    inputs: Inputs
+    features: dict[str, Tensor]
+    targets: Tensor
+    best: float
+    best_without: dict[str, float]
+    best_additive: float
+
+
+def puzzle(name: Literal["synergy", "redundant", "unique"], rows: int, seed: int = 0) -> Puzzle:
+    """Data of a kind, with signs ±1 in the first dimension, noise ±0.2 in three more.
+
+    `synergy`: the class is whether the two signs differ (XOR), so one alone says nothing;
+    `redundant`: both signs are the class; `unique`: four classes, one bit in each stream.
+    """
+    numbers = torch.Generator().manual_seed(seed)
+    bits = _balanced(rows, numbers)
+    if name == "redundant":
+        bits = bits[:, :1].expand(-1, 2)
+    signs = bits * 2.0 - 1
+    noise = (torch.rand(2, rows, 3, generator=numbers) - 0.5) * 0.4
+    features = {f"e{m}/m{m}": torch.cat([signs[:, m, None], noise[m]], 1) for m in range(2)}
+    if name == "unique":
+        task, targets = Task("classes", ("00", "01", "10", "11")), bits[:, 0] * 2 + bits[:, 1]
+    else:
+        task = Task("classes", ("no", "yes"))
+        targets = bits[:, 0] ^ bits[:, 1] if name == "synergy" else bits[:, 0]
+    alone = {"synergy": 0.5, "redundant": 1.0, "unique": 0.5}[name]
+    made = inputs((4, 4), task)
+    return Puzzle(
+        name, made, features, targets, 1.0, dict.fromkeys(made.names, alone),
+        0.5 if name == "synergy" else 1.0,
+    )  # fmt: skip
+
+
+def _balanced(rows: int, numbers: torch.Generator) -> Tensor:
+    """(N, 2) bits, the four combinations equally often up to one row, in random order."""
+    corner = torch.randperm(rows, generator=numbers) % 4
+    return torch.stack([corner // 2, corner % 2], 1)
