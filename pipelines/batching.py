@@ -1,9 +1,15 @@
-"""Batch: what a head is given, some rows of every stream with what is present of them."""
+"""FeatureTable and Batch: cached features as tensors that stay on the device, and rows of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from cache.samples import Samples
 
 
 @dataclass(frozen=True)
@@ -27,3 +33,136 @@ class Batch:
     targets: Tensor
     rows: Tensor
     numbers: Tensor
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What turns `value` targets into units of the train rows, and outputs back."""
+
+    mean: float = 0.0
+    deviation: float = 1.0
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Every stream of a dataset side by side, row for row: all that stage 2 sees.
+
+    Attributes:
+        features: by stream in order, float32 (N, D) or (N, T, D).
+        frame_present: by sequence stream, (N, T) bool.
+        present: (N, M) bool.
+        modalities: (M) the modality of each stream, in order.
+        samples: ids, splits, targets and task of the N rows.
+        rows: (N,) int64 row numbers in the dataset.
+        scale: of `value` targets.
+    """
+
+    features: Mapping[str, Tensor]
+    frame_present: Mapping[str, Tensor]
+    present: Tensor
+    modalities: tuple[str, ...]
+    samples: Samples
+    rows: Tensor
+    scale: Scale = Scale()
+
+    def __len__(self) -> int:
+        return len(self.present)
+
+    @property
+    def device(self) -> torch.device:
+        """Where all of it lies."""
+        return self.present.device
+
+    @cached_property
+    def owners(self) -> tuple[int, ...]:
+        """For each stream, the number of its modality in `distinct`."""
+        return tuple(self.distinct.index(m) for m in self.modalities)
+
+    @cached_property
+    def distinct(self) -> tuple[str, ...]:
+        """Modalities that have a stream, in order of first appearance."""
+        return tuple(dict.fromkeys(self.modalities))
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """Targets on the device as `Batch` has them."""
+        if self.samples.task.kind == "value":
+            scaled = (self.samples.targets - self.scale.mean) / self.scale.deviation
+            return torch.as_tensor(scaled, dtype=torch.float32, device=self.device)
+        return torch.as_tensor(self.samples.targets, device=self.device)
+
+    def split(self, name: str) -> NDArray[np.int64]:
+        """Positions of the rows of a split."""
+        return np.flatnonzero(self.samples.splits == name)
+
+    def take(self, index: NDArray[np.int64]) -> "FeatureTable":
+        """These rows alone; nothing of the others can be reached from it."""
+        at = torch.as_tensor(index, device=self.device)
+        return replace(
+            self,
+            features={n: x.index_select(0, at) for n, x in self.features.items()},
+            frame_present={n: x.index_select(0, at) for n, x in self.frame_present.items()},
+            present=self.present.index_select(0, at),
+            samples=take_samples(self.samples, index),
+            rows=self.rows.index_select(0, at),
+        )
+
+
+def take_samples(samples: Samples, index: NDArray[np.int64]) -> Samples:
+    """These rows of the samples."""
+    groups = samples.groups
+    return replace(
+        samples,
+        ids=samples.ids[index],
+        splits=samples.splits[index],
+        targets=samples.targets[index],
+        groups=None if groups is None else groups[index],
+    )
+
+
+def pad(
+    values: NDArray[np.floating], offsets: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Sequences end to end → (N, T, D) float32 with zeros behind each end, and (N, T) bool.
+
+    Args:
+        values: (sum T, D).
+        offsets: (N + 1,) where each row's sequence begins and ends.
+    """
+    lengths = np.diff(offsets)
+    longest = max(1, int(lengths.max(initial=1)))
+    there = np.arange(longest) < lengths[:, None]  # (N, T)
+    padded = np.zeros((len(lengths), longest, values.shape[1]), np.float32)
+    padded[there] = values[offsets[0] : offsets[-1]]
+    return padded, there
+
+
+def gather(table: FeatureTable, index: Tensor, numbers: Tensor) -> Batch:
+    """R batches side by side: every field of the Batch has a leading axis R.
+
+    Args:
+        table: all rows.
+        index: (R, B) int64 positions in the table.
+        numbers: (R,) keys.
+    """
+    flat, shape = index.flatten(), index.shape
+
+    def take(x: Tensor) -> Tensor:
+        return x.index_select(0, flat).view(*shape, *x.shape[1:])
+
+    return Batch(
+        features={n: take(x) for n, x in table.features.items()},
+        present=take(table.present),
+        frame_present={n: take(x) for n, x in table.frame_present.items()},
+        targets=take(table.targets),
+        rows=take(table.rows),
+        numbers=numbers,
+    )
+
+
+def cut(count: int, size: int) -> list[tuple[int, int]]:
+    """Start and end of each batch of an epoch; a trailing batch of one joins its predecessor."""
+    starts = list(range(0, count, size))
+    if len(starts) > 1 and count - starts[-1] == 1:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], count], strict=True))
