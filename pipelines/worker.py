@@ -1,0 +1,59 @@
+"""What runs in a spawned worker: cells in, prepared items out, until the pipe closes."""
+
+import os
+import pickle
+import signal
+import time
+from multiprocessing.connection import Connection
+from typing import Any
+
+READY = b"ready"
+
+
+def work(pipe: Connection, current: Any) -> None:  # noqa: ANN401 - a shared array has no public type
+    """Serve one pipe: a recipe once, then lists of cells, each answered by a list of results.
+
+    Args:
+        pipe: both ways, pickled messages.
+        current: shared doubles: number of the cell in work (-1 for none) and the monotonic second
+            it was begun, which name the culprit when this process dies or hangs.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")  # the workers are the parallelism
+    from pipelines.preparing import prepare
+
+    recipes: dict[int, Any] = {}
+    pipe.send_bytes(READY)
+    while True:
+        try:
+            message = pickle.loads(pipe.recv_bytes())
+        except (EOFError, OSError):
+            return  # the parent is gone or done
+        number, recipe, cells = message
+        try:
+            if recipe is not None:
+                recipes[number] = pickle.loads(recipe)
+            results = []
+            for place, cell in enumerate(cells):
+                current[1] = time.monotonic()
+                current[0] = place
+                results.append(prepare(recipes[number], cell))
+            answer = _packed(results)
+        except Exception as error:  # for the parent to raise
+            answer = pickle.dumps(error)
+        current[0] = -1
+        try:
+            pipe.send_bytes(answer)
+        except OSError:
+            return
+
+
+def _packed(results: list[Any]) -> bytes:
+    """The results pickled; an item that cannot be is its own cell's failure."""
+    from pipelines.preparing import unsendable
+
+    try:
+        return pickle.dumps(results, 5)
+    except Exception:  # pickling raises whatever the object's own code does
+        return pickle.dumps([unsendable(result) for result in results], 5)

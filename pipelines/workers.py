@@ -1,0 +1,298 @@
+"""Workers: spawned processes that prepare samples; none that dies or hangs is waited for."""
+
+import contextlib
+import pickle
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from multiprocessing import connection, get_context
+from queue import SimpleQueue
+from typing import Any
+
+from cache.errors import MmfuseError
+from pipelines.preparing import Cell, Failure, Prepared, Recipe
+from pipelines.worker import READY, work
+
+TIMEOUT = 600.0  # seconds one sample may take before its worker counts as hanging
+KILLS = 2  # times a sample may end its worker before it is left alone
+_STILLBORN = 3  # workers that may end before they have begun
+_CHUNK_SECONDS = 0.05  # work handed out at a time: long against a message, short against a wait
+_CHUNK_CELLS = 256
+_TICK = 1.0  # seconds between two looks for a worker that hangs
+
+
+class Workers:
+    """A crew of spawned processes behind `submit`; never forked, so no lock is ever inherited.
+
+    One thread hands out cells, takes in results and watches the crew. A process that ends or
+    hangs is replaced; the sample it was at is tried once more and then recorded as failed.
+    """
+
+    def __init__(self, count: int, timeout: float = TIMEOUT) -> None:
+        self._foreman = _Foreman(count, timeout)
+        self._orders: SimpleQueue[_Chunk | None] = SimpleQueue()
+        self._recipes: dict[int, tuple[Recipe, bytes]] = {}
+        self._broken: Exception | None = None
+        self._woken, self._wake = get_context("spawn").Pipe(duplex=False)
+        self._thread = threading.Thread(target=self._run, name="workers", daemon=True)
+        self._thread.start()
+
+    def submit(self, recipe: Recipe, cells: Sequence[Cell]) -> "Future[list[Prepared]]":
+        """Cells → what became of each, in their order, when the future is done.
+
+        Raises:
+            MmfuseError: for an encoder that cannot be sent to another process.
+        """
+        future: Future[list[Prepared]] = Future()
+        if cells:
+            order = _Order(future, recipe, self._packed(recipe), len(cells))
+            self._orders.put(_Chunk(order, list(enumerate(cells))))
+            self._wake.send_bytes(b"-")
+            if self._broken:
+                order.refuse(self._broken)
+        else:
+            future.set_result([])
+        return future
+
+    def close(self) -> None:
+        """End the crew; what was submitted and not done is dropped."""
+        self._orders.put(None)
+        self._wake.send_bytes(b"-")
+        self._thread.join()
+        self._wake.close()
+        self._woken.close()
+
+    def _packed(self, recipe: Recipe) -> bytes:
+        if id(recipe) not in self._recipes:
+            try:
+                self._recipes[id(recipe)] = (recipe, pickle.dumps(recipe))
+            except Exception as error:  # pickling raises whatever the object's own code does
+                raise MmfuseError(
+                    f"encoder {recipe.encoder.name} cannot be sent to worker processes ({error}); "
+                    "use --workers 0"
+                ) from error
+        return self._recipes[id(recipe)][1]
+
+    def _run(self) -> None:
+        # Blocked in this thread, SIGINT is blocked in every process that it starts.
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        foreman = self._foreman
+        try:
+            while True:
+                foreman.hand_out()
+                if foreman.attend(self._woken):
+                    chunk = self._orders.get()
+                    if chunk is None:
+                        return
+                    foreman.waiting.append(chunk)
+        except Exception as error:  # whoever waits must hear of it, whatever it is
+            self._broken = error
+            foreman.refuse(error)
+            while not self._orders.empty():
+                chunk = self._orders.get()
+                if chunk is not None:
+                    chunk.order.refuse(error)
+        finally:
+            foreman.dismiss()
+
+
+class _Order:
+    """What was submitted at once, and what has come back of it."""
+
+    def __init__(
+        self, future: "Future[list[Prepared]]", recipe: Recipe, packed: bytes, count: int
+    ) -> None:
+        self.future, self.recipe, self.packed = future, recipe, packed
+        self._results: dict[int, Prepared] = {}
+        self._count = count
+
+    def settle(self, place: int, result: Prepared) -> None:
+        """Take in one result; the last one completes the future."""
+        self._results[place] = result
+        if len(self._results) == self._count and not self.future.done():
+            self.future.set_result([self._results[number] for number in range(self._count)])
+
+    def refuse(self, error: BaseException) -> None:
+        """Let whoever waits hear of an error."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+@dataclass
+class _Chunk:
+    """Cells of one order that are handed out together, with their places in it."""
+
+    order: _Order
+    cells: list[tuple[int, Cell]]
+
+
+class _Worker:
+    """One process, what it has in hand, and the recipes that it knows."""
+
+    def __init__(self) -> None:
+        context = get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        # number of the cell in work and the monotonic second that it was begun
+        self.current = context.RawArray("d", [-1.0, 0.0])
+        arguments = (theirs, self.current)
+        self.process = context.Process(
+            target=work, args=arguments, name="mmfuse-worker", daemon=True
+        )
+        self.process.start()
+        theirs.close()
+        self.ready = False
+        self.chunk: _Chunk | None = None
+        self.known: set[int] = set()
+
+    def give(self, chunk: _Chunk) -> None:
+        """Send cells, and how to prepare them where the worker does not know yet."""
+        self.chunk = chunk
+        order = chunk.order
+        number = id(order.recipe)
+        recipe = None if number in self.known else order.packed
+        self.known.add(number)
+        message = (number, recipe, [cell for _, cell in chunk.cells])
+        with contextlib.suppress(OSError):  # it died: found at its sentinel
+            self.pipe.send_bytes(pickle.dumps(message, 5))
+
+    def take(self) -> Any:  # noqa: ANN401 - a list of results, an error, or None for a sign of life
+        """What the worker sent.
+
+        Raises:
+            EOFError, OSError: if it died.
+        """
+        answer = self.pipe.recv_bytes()
+        if answer == READY:
+            self.ready = True
+            return None
+        return pickle.loads(answer)
+
+    def hangs(self, timeout: float) -> bool:
+        """Whether it has been at one cell for longer than `timeout` seconds."""
+        place, since = self.current
+        return self.chunk is not None and place >= 0 and time.monotonic() - since > timeout
+
+    def end(self) -> int | None:
+        """Make an end of it; its exit code."""
+        self.pipe.close()
+        self.process.join(0.1 if self.chunk else 1.0)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        code = self.process.exitcode
+        self.process.close()
+        return code
+
+
+class _Foreman:
+    """Hands out cells, takes in results, replaces whoever fell."""
+
+    def __init__(self, count: int, timeout: float) -> None:
+        self.waiting: deque[_Chunk] = deque()
+        self._count, self._timeout = count, timeout
+        self._crew: list[_Worker] = []
+        self._kills: Counter[tuple[int, int]] = Counter()
+        self._stillborn = 0
+        self._pace = 0.0  # seconds a cell takes, of late
+
+    def hand_out(self) -> None:
+        """Give waiting cells to every worker that has none."""
+        while self.waiting and len(self._crew) < self._count:
+            self._crew.append(_Worker())
+        for worker in self._crew:
+            if self.waiting and worker.ready and worker.chunk is None:
+                worker.give(self._portion())
+
+    def attend(self, woken: connection.Connection) -> bool:
+        """Wait for news of the crew, a second at most; True when something was submitted."""
+        pipes: dict[Any, _Worker] = {worker.pipe: worker for worker in self._crew}
+        ends: dict[Any, _Worker] = {worker.process.sentinel: worker for worker in self._crew}
+        news = connection.wait([woken, *pipes, *ends], _TICK)
+        fallen = {ends[one]: "worker-died" for one in news if one in ends}
+        for worker in [pipes[one] for one in news if one in pipes]:
+            try:
+                self._take_in(worker)
+            except (EOFError, OSError):
+                fallen[worker] = "worker-died"
+        for worker in self._crew:
+            if worker.hangs(self._timeout):
+                fallen.setdefault(worker, "timeout")
+        for worker, reason in fallen.items():
+            self._crew.remove(worker)
+            self._bury(worker, reason)
+        if woken in news:
+            woken.recv_bytes()
+            return True
+        return False
+
+    def refuse(self, error: BaseException) -> None:
+        """Let everybody who waits hear of an error."""
+        held = [worker.chunk for worker in self._crew if worker.chunk]
+        for chunk in [*self.waiting, *held]:
+            chunk.order.refuse(error)
+
+    def dismiss(self) -> None:
+        """End every process."""
+        for worker in self._crew:
+            worker.end()
+
+    def _portion(self) -> _Chunk:
+        """The next cells for one worker: some 50 ms of them, and never more than its share."""
+        chunk = self.waiting[0]
+        share = -(-len(chunk.cells) // self._count)
+        paced = int(_CHUNK_SECONDS / self._pace) if self._pace else 4
+        size = max(1, min(share, paced, _CHUNK_CELLS))
+        if size >= len(chunk.cells):
+            return self.waiting.popleft()
+        portion = _Chunk(chunk.order, chunk.cells[:size])
+        chunk.cells = chunk.cells[size:]
+        return portion
+
+    def _take_in(self, worker: _Worker) -> None:
+        answer = worker.take()
+        chunk, worker.chunk = worker.chunk, None
+        if chunk is None:
+            return
+        if isinstance(answer, BaseException):
+            chunk.order.refuse(answer)
+            self.waiting = deque(other for other in self.waiting if other.order is not chunk.order)
+            return
+        for (place, _), result in zip(chunk.cells, answer, strict=True):
+            chunk.order.settle(place, result)
+        spent = sum(result.read + result.prepare for result in answer) / len(answer)
+        self._pace = 0.5 * (self._pace or spent) + 0.5 * spent
+        self._stillborn = 0
+
+    def _bury(self, worker: _Worker, reason: str) -> None:
+        """Put what a fallen worker had in hand back; twice fatal cells are failures."""
+        place, chunk = int(worker.current[0]), worker.chunk
+        code = worker.end()
+        if chunk is None or not 0 <= place < len(chunk.cells):
+            self._stillborn += 1
+            if chunk is not None:
+                self.waiting.appendleft(chunk)
+            if self._stillborn >= _STILLBORN:
+                raise MmfuseError(
+                    f"worker processes end before they begin (exit code {code}); use --workers 0; "
+                    "a script that extracts needs `if __name__ == '__main__':` around its work"
+                )
+            return
+        number, cell = chunk.cells[place]
+        rest = chunk.cells[:place] + chunk.cells[place + 1 :]
+        if rest:
+            self.waiting.appendleft(_Chunk(chunk.order, rest))
+        self._kills[id(chunk.order.recipe), cell.row] += 1
+        if self._kills[id(chunk.order.recipe), cell.row] < KILLS:
+            # Alone, so that nothing else is lost if it kills again.
+            self.waiting.appendleft(_Chunk(chunk.order, [(number, cell)]))
+            return
+        detail = f"preparing it ended {KILLS} worker processes, the last with exit code {code}"
+        if reason == "timeout":
+            detail = f"preparing it took more than {self._timeout:g} s, {KILLS} times"
+        failure = Failure(reason, detail, transient=True)
+        chunk.order.settle(number, Prepared(cell.row, None, 0, failure, 0.0, 0.0))

@@ -1,0 +1,192 @@
+"""Worker processes: order, isolation of what is bad, and nobody waits for the dead."""
+
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from cache.errors import MmfuseError
+from cache.fingerprints import digest
+from pipelines.encoding import Unreadable
+from pipelines.preparing import Cell, Failure, Inline, Recipe
+from pipelines.workers import Workers
+
+
+@dataclass(frozen=True)
+class Words:
+    """An encoder of text that does what the text says, to itself or to its process."""
+
+    name: str = "words"
+
+    def prepare(self, kind, payload):
+        """The word's length as item and cost, or the accident that it names."""
+        match payload.split():
+            case ["bad"]:
+                raise Unreadable("odd", "it says so itself", transient=True)
+            case ["raise"]:
+                raise ValueError("boom")
+            case ["exit"]:
+                os._exit(7)
+            case ["kill"]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            case ["sleep"]:
+                time.sleep(600)
+            case ["mend"]:
+                raise MmfuseError("install something")
+            case ["lambda"]:
+                return (lambda: None), 1
+            case ["once", path]:
+                if not os.path.exists(path):  # noqa: PTH110
+                    open(path, "w").close()  # noqa: PTH123
+                    os._exit(1)
+        return np.full(3, len(payload)), len(payload)
+
+
+RECIPE = Recipe(Words(), "text", None)
+
+
+def cells(*words):
+    """A cell a word, in order."""
+    return [Cell(row, word, digest("text", word.encode())) for row, word in enumerate(words)]
+
+
+def outcome(results):
+    """Row, item and reason of every result."""
+    return [
+        (r.row, None if r.failure else int(r.item[0]), r.failure and r.failure.reason)
+        for r in results
+    ]
+
+
+@pytest.fixture(scope="module")
+def crew():
+    """Two workers, shared by the tests since starting them takes a second."""
+    workers = Workers(2, timeout=1.5)
+    yield workers
+    workers.close()
+
+
+def test_workers_give_what_this_process_gives_in_the_same_order(crew):
+    """Where cells are prepared changes neither items nor order, over several orders at once."""
+    words = [f"{'x' * (n % 17)}{n}" for n in range(1000)]
+    first = crew.submit(RECIPE, cells(*words))
+    second = crew.submit(RECIPE, cells(*reversed(words)))
+    expected = Inline().submit(RECIPE, cells(*words)).result()
+    assert outcome(first.result(30)) == outcome(expected)
+    assert outcome(second.result(30))[0][1] == len(words[-1])
+
+
+@pytest.mark.parametrize("place", ["here", "workers"])
+def test_a_bad_cell_costs_itself_alone(crew, place):
+    """Unreadable keeps its reason, other exceptions become `error`, neighbours are untouched."""
+    words = ["a", "bad", "bb", "raise", "ccc", "", "dddd"]
+    preparer = Inline() if place == "here" else crew
+    results = preparer.submit(RECIPE, cells(*words)).result(30)
+    assert outcome(results) == [
+        (0, 1, None),
+        (1, None, "odd"),
+        (2, 2, None),
+        (3, None, "error"),
+        (4, 3, None),
+        (5, None, "empty"),
+        (6, 4, None),
+    ]
+    assert results[1].failure == Failure("odd", "it says so itself", transient=True)
+    assert results[3].failure == Failure("error", "ValueError: boom")
+
+
+@pytest.mark.parametrize(
+    ("word", "reason", "detail"),
+    [
+        ("exit", "worker-died", "exit code 7"),
+        ("kill", "worker-died", "-9"),
+        ("sleep", "timeout", "1.5 s"),
+    ],
+)
+def test_a_sample_that_ends_or_hangs_its_worker_twice_is_left_alone(crew, word, reason, detail):
+    """Every other cell arrives, the culprit is named by its reason, all within 30 s."""
+    words = [*["fine"] * 40, word, *["good"] * 40]
+    start = time.monotonic()
+    results = crew.submit(RECIPE, cells(*words)).result(30)
+    assert time.monotonic() - start < 30
+    assert [r.row for r in results if r.failure] == [40]
+    assert results[40].failure.reason == reason
+    assert detail in results[40].failure.detail
+    assert results[40].failure.transient
+    assert all(int(r.item[0]) == 4 for r in results if not r.failure)
+
+
+def test_a_sample_that_ended_a_worker_by_chance_gets_its_second_chance(crew, tmp_path):
+    """One accident quarantines nothing: the sample is tried once more and arrives."""
+    words = ["a", f"once {tmp_path / 'mark'}", "b"]
+    assert [r.failure for r in crew.submit(RECIPE, cells(*words)).result(30)] == [None] * 3
+
+
+def test_an_item_that_cannot_be_sent_is_its_own_failure(crew):
+    """What cannot be pickled costs its cell, and the detail says why."""
+    results = crew.submit(RECIPE, cells("a", "lambda", "b")).result(30)
+    assert [r.failure and r.failure.reason for r in results] == [None, "error", None]
+    assert "cannot be sent" in results[1].failure.detail
+
+
+def test_what_the_user_must_mend_stops_the_order(crew):
+    """A MmfuseError of an encoder is not a bad sample: it reaches whoever waits."""
+    with pytest.raises(MmfuseError, match="install something"):
+        crew.submit(RECIPE, cells("a", "mend", "b")).result(30)
+    assert outcome(crew.submit(RECIPE, cells("a")).result(30)) == [(0, 1, None)]
+
+
+def test_an_encoder_that_cannot_be_sent_is_an_error_that_says_what_to_do(crew):
+    """A locally defined encoder answers with `--workers 0`, at once."""
+
+    class Local:
+        name = "local"
+
+    with pytest.raises(MmfuseError, match=r"local cannot be sent.*--workers 0"):
+        crew.submit(Recipe(Local(), "text", None), cells("a"))
+
+
+def test_workers_that_cannot_begin_are_an_error_not_a_wait():
+    """Workers that die before their first cell end the wait with what to do."""
+    workers = Workers(1)
+    try:
+        future = workers.submit(Recipe(Unborn(), "text", None), cells("a"))
+        with pytest.raises(MmfuseError, match=r"end before they begin.*--workers 0"):
+            future.result(60)
+        again = workers.submit(RECIPE, cells("a"))
+        with pytest.raises(MmfuseError, match="end before they begin"):
+            again.result(10)
+    finally:
+        workers.close()
+
+
+class Unborn:
+    """An encoder whose loading ends the process, but only where it is loaded."""
+
+    name = "unborn"
+
+    def __reduce__(self):
+        return os._exit, (3,)
+
+
+def test_closing_leaves_no_process_and_no_thread():
+    """Work that nobody waits for ends with the crew, also in the middle of a sample."""
+    before = {thread.name for thread in threading.enumerate()}
+    workers = Workers(2)
+    waiting = workers.submit(RECIPE, cells("sleep", "sleep"))
+    deadline = time.monotonic() + 30
+    crew = workers._foreman._crew
+    while not any(worker.current[0] >= 0 for worker in list(crew)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    processes = [worker.process.pid for worker in crew]
+    workers.close()
+    for process in processes:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+    assert not waiting.done()
+    assert {thread.name for thread in threading.enumerate()} == before
