@@ -5,8 +5,8 @@ no dynamic shapes, no `nn.Dropout` (`pipelines.numbers.dropout` replaces it), no
 A buffer is state: a forward that assigns a new tensor to a registered buffer has it carried on.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -114,6 +114,11 @@ class FusionHead(nn.Module):
         self.inputs = inputs
         self.register_buffer("class_weight", torch.ones(inputs.outputs))
 
+    def __call__(self, batch: Batch) -> Fused:
+        """`forward`, with the streams in the order of `inputs` whatever the batch's order is."""
+        fused: Fused = super().__call__(arranged(batch, self.inputs.names))
+        return fused
+
     def forward(self, batch: Batch) -> Fused:
         """Opinion on a batch; finite also where nothing is present."""
         raise NotImplementedError
@@ -151,6 +156,18 @@ class FusionHead(nn.Module):
         Runs under `vmap`, one replica at a time; returns new dicts, writes nothing in place.
         """
         return gradients, buffers
+
+
+def arranged(batch: Batch, names: Sequence[str]) -> Batch:
+    """The same batch with its streams in this order."""
+    order = list(batch.features)
+    if order == list(names):
+        return batch
+    return replace(
+        batch,
+        features={name: batch.features[name] for name in names},
+        present=batch.present[:, [order.index(name) for name in names]],
+    )
 
 
 def task_loss(
