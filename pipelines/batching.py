@@ -107,6 +107,18 @@ class FeatureTable:
             rows=self.rows.index_select(0, at),
         )
 
+    def window(self, start: int, stop: int) -> "FeatureTable":
+        """Rows from start to stop without copying features."""
+        index = np.arange(start, stop)
+        return replace(
+            self,
+            features={n: x[start:stop] for n, x in self.features.items()},
+            frame_present={n: x[start:stop] for n, x in self.frame_present.items()},
+            present=self.present[start:stop],
+            samples=take_samples(self.samples, index),
+            rows=self.rows[start:stop],
+        )
+
 
 def take_samples(samples: Samples, index: NDArray[np.int64]) -> Samples:
     """These rows of the samples."""

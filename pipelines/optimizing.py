@@ -1,0 +1,230 @@
+"""Optimiser, clipping, schedules and early stopping as vectors over R replicas.
+
+Parameters of R heads lie in one matrix (R, P) a block, so a step is one fused kernel over rows,
+each row with its own rate, and rows of stopped replicas are left out.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Rule = Literal["adamw", "sgd"]
+Schedule = Literal["constant", "cosine", "plateau", "step"]
+BETAS = (0.9, 0.999)
+EPS = 1e-8
+
+
+class Block:
+    """Parameters of R replicas that always move together, and their optimiser's state.
+
+    Args:
+        parameters: by name, (R, …) each; copied.
+        decaying: names that weight decay applies to; they come first in the matrix.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor], decaying: set[str]) -> None:
+        self.names = sorted(parameters, key=lambda name: (name not in decaying, name))
+        self.shapes = {name: tuple(parameters[name].shape[1:]) for name in self.names}
+        rows = [parameters[name].detach().flatten(1) for name in self.names]
+        self.flat = torch.cat(rows, 1)  # (R, P)
+        self.border = sum(math.prod(self.shapes[n]) for n in self.names if n in decaying)
+        self.first = torch.zeros_like(self.flat)
+        self.second = torch.zeros_like(self.flat)
+        self.count = torch.zeros(len(self.flat), device=self.flat.device)
+
+    def views(self, matrix: Tensor) -> dict[str, Tensor]:
+        """By name, (R, …) windows into a matrix (R, P) laid out as this block."""
+        found, at = {}, 0
+        for name in self.names:
+            size = math.prod(self.shapes[name])
+            found[name] = matrix[:, at : at + size].view(len(matrix), *self.shapes[name])
+            at += size
+        return found
+
+    def gather(self, gradients: Mapping[str, Tensor]) -> Tensor:
+        """(R, P) from gradients by name."""
+        return torch.cat([gradients[name].flatten(1) for name in self.names], 1)
+
+    def segments(self, matrix: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Rows of the decaying columns, and rows of the others."""
+        return matrix[:, : self.border].unbind(0), matrix[:, self.border :].unbind(0)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What one optimiser step of one replica needs to know."""
+
+    learning_rate: float
+    weight_decay: float
+    momentum: float = 0.9
+
+
+def update(block: Block, gradient: Tensor, rule: Rule, rates: Sequence[Rates | None]) -> None:
+    """One step as `torch.optim.AdamW` or `SGD` (momentum, coupled decay) would do it, in place.
+
+    Args:
+        block: what moves.
+        gradient: (R, P).
+        rule: which optimiser.
+        rates: one a replica; None leaves a stopped replica exactly as it is.
+    """
+    moving = [r for r, rate in enumerate(rates) if rate is not None]
+    if len(moving) == len(rates):
+        block.count += 1
+    else:
+        block.count[moving] += 1
+    groups: dict[Rates, list[int]] = {}
+    for r, rate in enumerate(rates):
+        if rate is not None:
+            groups.setdefault(rate, []).append(r)
+    matrices = [block.flat, gradient, block.first, block.second]
+    segments = [block.segments(matrix) for matrix in matrices]
+    counts = block.count.unbind(0)
+    for rate, rows in groups.items():
+        for part, decay in ((0, rate.weight_decay), (1, 0.0)):
+            chosen = [[pair[part][r] for r in rows] for pair in segments]
+            if not chosen[0][0].numel():
+                continue
+            if rule == "adamw":
+                _adamw(chosen, [counts[r] for r in rows], rate, decay)
+            else:
+                _sgd(chosen, rate, decay)
+
+
+def clip(gradients: Sequence[Tensor], largest: Sequence[float | None]) -> None:
+    """Scale each replica's gradient to a norm of at most `largest`, in place.
+
+    Args:
+        gradients: (R, P) of each block; the norm is over all of them, one a replica.
+        largest: one a replica, None for no limit.
+    """
+    if all(limit is None for limit in largest):
+        return
+    square = torch.stack([g.square().sum(1) for g in gradients]).sum(0)  # (R,)
+    limit = torch.tensor([math.inf if x is None else x for x in largest], device=square.device)
+    factor = (limit.to(square) / (square.sqrt() + 1e-6)).clamp(max=1)
+    for gradient in gradients:
+        gradient.mul_(factor[:, None])
+
+
+@dataclass
+class Pace:
+    """Learning rates of R replicas over the epochs, and which replicas still train.
+
+    Attributes:
+        rates: initial learning rates.
+        schedule: `cosine` anneals to zero over the epochs, `step` divides by ten every `every`
+            epochs, `plateau` multiplies by `factor` after `waits` epochs without improvement.
+        epochs: number of epochs.
+        patience: epochs without improvement after which a replica stops; None never.
+        least: an improvement must be larger than this.
+        best: best monitored value so far, smaller is better.
+        bad: epochs since then; `flat` the same for the plateau.
+        scale: what plateaus have made of the rate.
+        active: which replicas still train.
+    """
+
+    rates: list[float]
+    schedule: Schedule
+    epochs: int
+    patience: int | None
+    least: float = 0.0
+    every: int = 70
+    factor: float = 0.1
+    waits: int = 10
+    best: list[float] = field(default_factory=list)
+    bad: list[int] = field(default_factory=list)
+    plateau: list[float] = field(default_factory=list)
+    flat: list[int] = field(default_factory=list)
+    scale: list[float] = field(default_factory=list)
+    active: list[bool] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Begin, unless it is continued from a state."""
+        count = len(self.rates)
+        self.best = self.best or [math.inf] * count
+        self.bad = self.bad or [0] * count
+        self.plateau = self.plateau or [math.inf] * count
+        self.flat = self.flat or [0] * count
+        self.scale = self.scale or [1.0] * count
+        self.active = self.active or [True] * count
+
+    def at(self, epoch: int) -> list[float]:
+        """Learning rates of an epoch, counted from 0."""
+        if self.schedule == "cosine":
+            part = (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+        elif self.schedule == "step":
+            part = 0.1 ** (epoch // self.every)
+        else:
+            part = 1.0
+        return [rate * part * scale for rate, scale in zip(self.rates, self.scale, strict=True)]
+
+    def observe(self, values: Sequence[float]) -> list[bool]:
+        """Take an epoch's monitored values; returns which active replicas are at their best.
+
+        A value that is not finite is no improvement. The plateau's threshold is that of
+        `torch.optim.lr_scheduler.ReduceLROnPlateau`, 1e-4 relative.
+        """
+        improved = [False] * len(values)
+        for r, value in enumerate(values):
+            if not self.active[r]:
+                continue
+            improved[r] = value < self.best[r] - self.least or (
+                math.isinf(self.best[r]) and math.isfinite(value)
+            )
+            self.best[r] = value if improved[r] else self.best[r]
+            self.bad[r] = 0 if improved[r] else self.bad[r] + 1
+            self._watch_plateau(r, value)
+            if self.patience is not None and self.bad[r] >= self.patience:
+                self.active[r] = False
+        return improved
+
+    def _watch_plateau(self, r: int, value: float) -> None:
+        if self.schedule != "plateau":
+            return
+        best = self.plateau[r]
+        lower = value < (best - abs(best) * 1e-4 if math.isfinite(best) else best)
+        self.plateau[r] = value if lower else best
+        self.flat[r] = 0 if lower else self.flat[r] + 1
+        if self.flat[r] > self.waits:
+            self.scale[r] *= self.factor
+            self.flat[r] = 0
+
+
+def _adamw(rows: list[list[Tensor]], counts: list[Tensor], rate: Rates, decay: float) -> None:
+    parameters, gradients, first, second = rows
+    torch._fused_adamw_(
+        parameters,
+        gradients,
+        first,
+        second,
+        [],
+        counts,
+        lr=rate.learning_rate,
+        beta1=BETAS[0],
+        beta2=BETAS[1],
+        weight_decay=decay,
+        eps=EPS,
+        amsgrad=False,
+        maximize=False,
+    )
+
+
+def _sgd(rows: list[list[Tensor]], rate: Rates, decay: float) -> None:
+    parameters, gradients, buffers, _ = rows
+    torch._fused_sgd_(
+        parameters,
+        gradients,
+        buffers,
+        lr=rate.learning_rate,
+        momentum=rate.momentum,
+        weight_decay=decay,
+        dampening=0.0,
+        nesterov=False,
+        maximize=False,
+        is_first_step=False,
+    )

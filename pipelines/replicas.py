@@ -1,0 +1,237 @@
+"""Replicas: R heads of one shape trained side by side with stacked parameters and `vmap`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+
+from pipelines.batching import Batch, FeatureTable
+from pipelines.fusion import Fused, FusionHead
+from pipelines.optimizing import Block, Rates, Rule, clip, update
+
+State = dict[str, Tensor]
+Fields = tuple[Mapping[str, Tensor], Tensor, Mapping[str, Tensor], Tensor, Tensor, Tensor]
+EVAL_ROWS = 2048
+
+
+class Replicas:
+    """R heads as one: every parameter and buffer has a leading axis R; R = 1 is a case.
+
+    Args:
+        heads: R heads of one shape, initialised each with its own seed.
+
+    Attributes:
+        head: the first of them, as a function; its own tensors are not used.
+        buffers: by name, (R, …).
+        blocks: parameters by which steps of which stages move them.
+    """
+
+    def __init__(self, heads: Sequence[FusionHead]) -> None:
+        self.head = heads[0]
+        self.count = len(heads)
+        self._objective = _Objective(self.head)
+        self._compiled: dict[tuple[str, str], Callable[..., Any]] = {}
+        states = [dict(head.named_parameters()) for head in heads]
+        parameters = {n: torch.stack([s[n].detach() for s in states]) for n in states[0]}
+        buffers = [dict(head.named_buffers()) for head in heads]
+        self.buffers: State = {n: torch.stack([b[n] for b in buffers]) for n in buffers[0]}
+        self.blocks = self._make_blocks(parameters)
+        self._views()
+
+    @property
+    def state(self) -> State:
+        """Parameters and buffers by name, (R, …); windows, not copies."""
+        return {**self.parameters, **self.buffers}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take up a state; shapes are checked by the copy."""
+        with torch.no_grad():
+            for name, view in self.parameters.items():
+                view.copy_(state[name])
+        self.buffers = {n: state[n].to(b).clone() for n, b in self.buffers.items()}
+
+    def steps(self, stage_name: str) -> tuple[str, ...]:
+        """Optimisation steps of a batch in this stage, in order."""
+        stage = next(s for s in self.head.stages if s.name == stage_name)
+        return self.head.steps if stage.steps is None else stage.steps
+
+    def step(
+        self,
+        batch: Batch,
+        where: tuple[str, str],
+        rule: Rule,
+        rates: Sequence[Rates | None],
+        limits: Sequence[float | None],
+    ) -> Tensor:
+        """One optimisation step of every replica.
+
+        Args:
+            batch: fields with a leading axis R.
+            where: step and stage.
+            rule: which optimiser.
+            rates: one a replica; None = stopped, changes nothing, buffers included.
+            limits: largest gradient norm, one a replica, or None.
+
+        Returns:
+            (R,) losses before the step.
+        """
+        moving = [b for b in self.blocks if self._moves(b, *where)]
+        trained = {n: self.parameters[n] for b in moving for n in b.names}
+        fixed = {n: p for n, p in self.parameters.items() if n not in trained}
+        self.head.train()
+        run = self._step_function(where)
+        gradients, losses, buffers = run(trained, fixed, self.buffers, _fields(batch))
+        with torch.no_grad():
+            flats = [block.gather(gradients) for block in moving]
+            clip(flats, limits)
+            for block, gradient in zip(moving, flats, strict=True):
+                update(block, gradient, rule, rates)
+            self._carry(buffers, rates)
+        return torch.as_tensor(losses)
+
+    def opinions(self, table: FeatureTable) -> Fused:
+        """All replicas' opinions on every row in eval mode: logits (R, N, C) and so on."""
+        parts = [self._opinion(part) for part in _chunks(table, EVAL_ROWS)]
+        return _unpack({name: torch.cat([p[name] for p in parts], 1) for name in parts[0]})
+
+    def losses(self, table: FeatureTable, step: str, size: int) -> Tensor:
+        """(R,) mean loss of a step over the rows in eval mode, in batches of `size`."""
+        self.head.eval()
+        total = torch.zeros(self.count, device=table.device)
+        for part in _chunks(table, size):
+
+            def one(state: State, fields: Fields) -> Tensor:
+                loss, _ = self._call(state, Batch(*fields), step)
+                return loss
+
+            with torch.no_grad():
+                losses = vmap(one, in_dims=(0, None))(self.state, _fields(_whole(part)))
+            total += losses.to(total) * len(part)
+        return total / len(table)
+
+    def _opinion(self, table: FeatureTable) -> State:
+        self.head.eval()
+
+        def one(state: State, fields: Fields) -> State:
+            return _pack(functional_call(self.head, state, (Batch(*fields),)))
+
+        with torch.no_grad():
+            return dict(vmap(one, in_dims=(0, None))(self.state, _fields(_whole(table))))
+
+    def _step_function(self, where: tuple[str, str]) -> Callable[..., Any]:
+        if where not in self._compiled:
+            self._compiled[where] = vmap(partial(self._one_step, where))
+        return self._compiled[where]
+
+    def _one_step(
+        self, where: tuple[str, str], trained: State, fixed: State, buffers: State, fields: Fields
+    ) -> tuple[State, Tensor, State]:
+        """One replica's gradients, loss and next buffers; runs under `vmap`."""
+        batch = Batch(*fields)
+        step, stage = where
+
+        def objective(trained: State) -> tuple[Tensor, tuple[State, State]]:
+            state = {**trained, **fixed, **buffers}
+            loss, fused = self._call(state, batch, step)
+            return loss, (_pack(fused), {name: state[name] for name in buffers})
+
+        gradients, (loss, (packed, after)) = grad_and_value(objective, has_aux=True)(trained)
+        after = {n: b if self.head.trains(n, step, stage) else buffers[n] for n, b in after.items()}
+        if type(self.head).modify_gradients is not FusionHead.modify_gradients:
+            fused = _unpack(packed)
+            gradients, after = self.head.modify_gradients(gradients, after, batch, fused, step)
+        return gradients, loss, after
+
+    def _call(self, state: State, batch: Batch, step: str) -> tuple[Tensor, Fused]:
+        """Loss and opinion under a state, whose buffers become what the forward made of them."""
+        named = {f"head.{name}": value for name, value in state.items()}
+        loss, fused = functional_call(self._objective, named, (batch, step))
+        state.update({name: named[f"head.{name}"] for name in state})
+        return loss, fused
+
+    def _carry(self, buffers: State, rates: Sequence[Rates | None]) -> None:
+        if all(rate is not None for rate in rates):
+            self.buffers = buffers
+            return
+        going = [rate is not None for rate in rates]
+        for name, after in buffers.items():
+            before = self.buffers[name]
+            shape = (-1, *[1] * (after.ndim - 1))
+            chosen = torch.tensor(going, device=after.device).view(shape)
+            self.buffers[name] = torch.where(chosen, after, before)
+
+    def _make_blocks(self, parameters: State) -> list[Block]:
+        stages = [(s.name, self.steps(s.name)) for s in self.head.stages]
+        places = [(step, name) for name, steps in stages for step in steps]
+        groups: dict[tuple[bool, ...], list[str]] = {}
+        for name in parameters:
+            moves = tuple(self.head.trains(name, *place) for place in places)
+            groups.setdefault(moves, []).append(name)
+        blocks = []
+        for names in groups.values():
+            members = {n: parameters[n] for n in names}
+            blocks.append(Block(members, {n for n in names if self.head.decays(n, members[n][0])}))
+        return blocks
+
+    def _moves(self, block: Block, step: str, stage: str) -> bool:
+        return self.head.trains(block.names[0], step, stage)
+
+    def _views(self) -> None:
+        self.parameters: State = {}
+        for block in self.blocks:
+            self.parameters.update(block.views(block.flat))
+
+
+class _Objective(nn.Module):
+    """A head's forward and loss as one call, so that both see the same parameters."""
+
+    def __init__(self, head: FusionHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, batch: Batch, step: str) -> tuple[Tensor, Fused]:
+        fused = self.head(batch)
+        return self.head.loss(batch, fused, step), fused
+
+
+def _fields(batch: Batch) -> Fields:
+    features, frames = dict(batch.features), dict(batch.frame_present)
+    return features, batch.present, frames, batch.targets, batch.rows, batch.numbers
+
+
+def _whole(table: FeatureTable) -> Batch:
+    nothing = torch.zeros((), dtype=torch.int64, device=table.device)
+    parts = (table.features, table.present, table.frame_present, table.targets, table.rows)
+    return Batch(*parts, nothing)
+
+
+def _chunks(table: FeatureTable, size: int) -> list[FeatureTable]:
+    if len(table) <= size:
+        return [table]
+    starts = range(0, len(table), size)
+    return [table.window(start, min(start + size, len(table))) for start in starts]
+
+
+def _pack(fused: Fused) -> State:
+    parts = {
+        "logits": fused.logits,
+        "tokens": fused.tokens,
+        "stream_logits": fused.stream_logits,
+        "weights": fused.weights,
+    }
+    packed = {name: value for name, value in parts.items() if value is not None}
+    return packed | {f"extra {name}": value for name, value in fused.extras.items()}
+
+
+def _unpack(packed: Mapping[str, Tensor]) -> Fused:
+    extras = {n.removeprefix("extra "): v for n, v in packed.items() if n.startswith("extra ")}
+    return Fused(
+        packed["logits"],
+        packed.get("tokens"),
+        packed.get("stream_logits"),
+        packed.get("weights"),
+        extras,
+    )
