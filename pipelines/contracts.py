@@ -1,0 +1,57 @@
+"""The contract of a head: every promise tried on a method by name or on a user's own file."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pipelines import answers, catalog, promises
+from pipelines.tracking import Track, untracked
+from pipelines.trials import BrokenError, Subject
+
+
+@dataclass(frozen=True)
+class Promise:
+    """One promise about a method.
+
+    Attributes:
+        text: the promise as a sentence.
+        kept: whether it was seen to hold.
+        detail: what was seen.
+    """
+
+    text: str
+    kept: bool
+    detail: str
+
+
+def check(
+    method: str,
+    options: Mapping[str, object] | None = None,
+    *,
+    training: bool = True,
+    track: Track = untracked,
+) -> list[Promise]:
+    """Try every promise on a method.
+
+    Args:
+        method: a name, or the path of a file with `build`.
+        options: for `build`; its own defaults otherwise.
+        training: also the promises that train heads, which take seconds rather than moments.
+        track: progress.
+
+    Raises:
+        MmfuseError: where there is no such method.
+    """
+    subject = Subject(catalog.find("methods", method).build, options or {})
+    chosen = [*promises.PROMISES, *(answers.PROMISES if training else ())]
+    return [attempt(promise, subject) for promise in track(chosen, "promises", len(chosen))]
+
+
+def attempt(promise: Callable[[Subject], str], subject: Subject) -> Promise:
+    """Whether a promise kept; an error inside the head is an answer too."""
+    text = (promise.__doc__ or promise.__name__).split("\n", 1)[0].rstrip(".")
+    try:
+        return Promise(text, kept=True, detail=promise(subject))
+    except BrokenError as seen:
+        return Promise(text, kept=False, detail=str(seen))
+    except Exception as error:  # a user's head may fail in any way, and the other promises go on
+        return Promise(text, kept=False, detail=f"{type(error).__name__}: {error}")

@@ -1,0 +1,312 @@
+"""Promises: what every head keeps, one function each; a broken one raises `BrokenError`."""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipelines import puzzles
+from pipelines.batching import Batch
+from pipelines.fusion import Fused, FusionHead, Inputs, arranged
+from pipelines.trials import (
+    ROWS,
+    BrokenError,
+    Seen,
+    Subject,
+    gradients,
+    outputs,
+    see,
+    settings,
+    settled,
+    turns,
+)
+
+SMALLEST = 1e-6
+"""A parameter whose largest gradient is below this share of the head's largest is dead."""
+
+DRAWING = {"Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout"}
+"""Modules that draw from global random state."""
+
+State = dict[str, Tensor]
+
+
+def gradients_reach(subject: Subject) -> str:
+    """Every parameter receives a gradient, or is listed as frozen with a reason."""
+    seen = 0
+    for scene, inputs in settings(subject):
+        head = subject.head(inputs).train()
+        largest = _largest_gradients(head, inputs)
+        top = max(largest.values())
+        frozen = {name for name in largest if _reason(head, name) is not None}
+        dead = [n for n, size in largest.items() if n not in frozen and size <= SMALLEST * top]
+        if dead:
+            raise BrokenError(f"{scene}: no gradient reaches {', '.join(dead)}")
+        moved = [n for n in frozen if largest[n] > SMALLEST * top]
+        if moved:
+            raise BrokenError(f"{scene}: listed as frozen but moves: {moved}")
+        seen += len(largest)
+    return f"{seen} parameters over tasks and numbers of streams"
+
+
+def nothing_absent_is_seen(subject: Subject) -> str:
+    """What lies behind absent changes outputs, losses and gradients by exactly 0."""
+    compared = 0
+    for scene, inputs in settings(subject):
+        batch = puzzles.batch(inputs, ROWS)
+        for training in (True, False):
+            zeros = see(subject.head(inputs).train(training), puzzles.behind_absent(batch, 0.0))
+            for value in (float("nan"), float("inf"), 1e4):
+                other = see(
+                    subject.head(inputs).train(training), puzzles.behind_absent(batch, value)
+                )
+                leaks = zeros.unlike(other, 0.0)
+                if leaks:
+                    raise BrokenError(f"{scene}: {value} behind absent changes {leaks[:3]}")
+            compared += len(zeros.values)
+    return f"{compared} tensors compared with zeros, NaN, infinity and 1e4 behind absent"
+
+
+def finite_under_every_pattern(subject: Subject) -> str:
+    """Outputs, losses and gradients are finite under every pattern of presence, none included."""
+    patterns = 0
+    for task in subject.tasks():
+        for count in (1, 2, 3, 10):
+            inputs = puzzles.inputs((4,) * count, task)
+            every = torch.tensor(list(itertools.product([False, True], repeat=count)))
+            for part in every.split(128):
+                batch = puzzles.with_present(puzzles.batch(inputs, len(part)), part)
+                for training in (True, False):
+                    _finite(subject.head(inputs).train(training), batch, f"{count} streams")
+            nothing = puzzles.with_present(batch, torch.zeros_like(part))
+            for training in (True, False):
+                _finite(subject.head(inputs).train(training), nothing, "nothing present")
+            patterns += len(every)
+    return f"{patterns} patterns"
+
+
+def finite_on_strange_data(subject: Subject) -> str:
+    """Finite on constant features, equal targets, huge values and identical modalities."""
+    for task in subject.tasks():
+        inputs = puzzles.inputs((4, 4, 4), task)
+        plain = puzzles.batch(inputs, ROWS)
+        same = dict.fromkeys(inputs.names, next(iter(plain.features.values())))
+        strange = {
+            "zeros": _with_features(plain, lambda x: torch.zeros_like(x)),
+            "constant features": _with_features(plain, lambda x: torch.full_like(x, 2.5)),
+            "features of 1e3": _with_features(plain, lambda x: x * 1e3),
+            "identical modalities": replace(plain, features=same),
+            "equal targets": replace(plain, targets=plain.targets[:1].expand_as(plain.targets)),
+        }
+        for training in (True, False):
+            for name, batch in strange.items():
+                _finite(subject.head(inputs).train(training), batch, name)
+            loud = subject.head(inputs).train(training)
+            _finite(_amplified(loud, plain), plain, "logits of 1e3")
+    return "zeros, constants, 1e3, identical modalities, equal targets, logits of 1e3"
+
+
+def one_row_is_a_batch(subject: Subject) -> str:
+    """A batch of one is finite, in training too."""
+    for task in subject.tasks():
+        inputs = puzzles.inputs((5, 4, 3), task)
+        for absent, training in itertools.product((0.0, 0.6), (True, False)):
+            batch = puzzles.batch(inputs, 1, absent=absent)
+            _finite(subject.head(inputs).train(training), batch, "one row")
+    return "complete and incomplete, training and evaluation"
+
+
+def neighbours_do_not_matter(subject: Subject) -> str:
+    """In evaluation a sample's output does not depend on the rest of its batch."""
+    for scene, inputs in settings(subject):
+        head = settled(subject, inputs)
+        batch = puzzles.batch(inputs, ROWS, seed=3)
+        together = dict(outputs(head(batch)))
+        for row in range(0, ROWS, 5):
+            alone = dict(outputs(head(puzzles.some_rows(batch, slice(row, row + 1)))))
+            for name, x in together.items():
+                gap = float((x[row] - alone[name][0]).abs().max())
+                if not gap <= 1e-5 * max(1.0, float(x[row].abs().max())):
+                    message = f"{scene}: {name} of a row alone differs by {gap:.1e}"
+                    raise BrokenError(message)
+    return "rows alone equal rows in a batch within 1e-5"
+
+
+def order_of_streams_does_not_matter(subject: Subject) -> str:
+    """Streams are found by name: a batch that holds them in another order changes nothing."""
+    for scene, inputs in settings(subject):
+        head = settled(subject, inputs)
+        batch = puzzles.batch(inputs, ROWS)
+        turned = arranged(batch, list(inputs.names)[::-1])
+        if not torch.equal(head(batch).logits, head(turned).logits):
+            raise BrokenError(f"{scene}: logits change with the order of streams")
+    return "reversed streams give equal logits"
+
+
+def state_makes_the_round_trip(subject: Subject) -> str:
+    """A head rebuilt from its state says the same."""
+    for scene, inputs in settings(subject):
+        head = settled(subject, inputs)
+        batch = puzzles.batch(inputs, ROWS)
+        state = {name: x.clone() for name, x in head.state_dict().items()}
+        other = subject.head(inputs, seed=99).eval()
+        other.load_state_dict(state)
+        if Seen(dict(outputs(head(batch)))).unlike(Seen(dict(outputs(other(batch)))), 0.0):
+            raise BrokenError(f"{scene}: outputs differ after the round trip")
+    return "outputs equal bit for bit"
+
+
+def chance_is_passed_in(subject: Subject) -> str:
+    """Training depends on the batch's numbers alone, never on global random state."""
+    for scene, inputs in settings(subject):
+        batch = puzzles.batch(inputs, ROWS)
+        head = subject.head(inputs)
+        drawn = [type(m).__name__ for m in head.modules() if type(m).__name__ in DRAWING]
+        if drawn:
+            raise BrokenError(f"{drawn[0]} draws from global state; use pipelines.numbers.dropout")
+        state = torch.random.get_rng_state()
+        first = see(subject.head(inputs).train(), batch)
+        second = see(subject.head(inputs).train(), batch)
+        same_state = torch.equal(state, torch.random.get_rng_state())
+        if first.unlike(second, 0.0) or not same_state:
+            raise BrokenError(f"{scene}: two passes over one batch differ")
+    return "two passes over one batch are equal bit for bit"
+
+
+def replicas_are_heads(subject: Subject) -> str:
+    """Replicas stacked under vmap do what separate heads do, state included."""
+    widest = 0.0
+    for scene, inputs in settings(subject):
+        heads = [subject.head(inputs, seed).double().train() for seed in range(3)]
+        batches = [puzzles.double(puzzles.batch(inputs, ROWS, seed)) for seed in range(3)]
+        for stage, step in turns(heads[0]):
+            gap = _drift(heads, batches, stage, step)
+            widest = max(widest, gap)
+            if not gap <= 1e-8:
+                raise BrokenError(f"{scene}, {step}: they drift apart by {gap:.1e}")
+    return f"largest difference {widest:.1e} in double precision"
+
+
+def foreign_tasks_are_refused(subject: Subject) -> str:
+    """Every kind of task is taken, or refused with a MmfuseError when the head is built."""
+    said = [f"{task.kind}: {subject.refusal(task) or 'taken'}" for task in puzzles.TASKS]
+    if not subject.tasks():
+        raise BrokenError("; ".join(said))
+    return "; ".join(said)
+
+
+PROMISES: tuple[Callable[[Subject], str], ...] = (
+    foreign_tasks_are_refused,
+    gradients_reach,
+    nothing_absent_is_seen,
+    finite_under_every_pattern,
+    finite_on_strange_data,
+    one_row_is_a_batch,
+    neighbours_do_not_matter,
+    order_of_streams_does_not_matter,
+    state_makes_the_round_trip,
+    chance_is_passed_in,
+    replicas_are_heads,
+)
+
+
+def _largest_gradients(head: FusionHead, inputs: Inputs) -> dict[str, float]:
+    """By parameter, over every step of every stage in which it moves."""
+    largest = dict.fromkeys(dict(head.named_parameters()), 0.0)
+    batch = puzzles.batch(inputs, 4 * ROWS, absent=0.4)
+    fused = head(batch)
+    for stage, step in turns(head):
+        for name, gradient in gradients(head, head.loss(batch, fused, step)).items():
+            if head.trains(name, step, stage):
+                largest[name] = max(largest[name], float(gradient.abs().max()))
+    return largest
+
+
+def _reason(head: FusionHead, name: str) -> str | None:
+    for what, why in head.frozen.items():
+        if name == what or (what.endswith(".") and name.startswith(what)):
+            return why
+    return None
+
+
+def _finite(head: FusionHead, batch: Batch, what: str) -> None:
+    strange = see(head, batch).strange()
+    if strange:
+        kind = head.inputs.task.kind
+        raise BrokenError(f"{what}, {kind}: not finite: {', '.join(strange[:3])}")
+
+
+def _with_features(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    return replace(batch, features={name: change(x) for name, x in batch.features.items()})
+
+
+def _amplified(head: FusionHead, batch: Batch) -> FusionHead:
+    """The same head with its linear maps made larger until the logits reach about 1e3."""
+    maps = [module for module in head.modules() if isinstance(module, nn.Linear)]
+    with torch.no_grad():
+        for _ in range(12):
+            if not maps or float(head(batch).logits.abs().max()) > 1e3:
+                break
+            for linear in maps:
+                linear.weight.mul_(2)
+    return head
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """One step of one stage as a pure function of state and batch."""
+
+    head: FusionHead
+    stage: str
+    step: str
+
+    def __call__(self, parameters: State, buffers: State, fields: dict[str, Any]) -> State:
+        """Loss, logits, modified gradients, and what became of the buffers."""
+        batch = Batch(**fields)
+
+        def loss(parameters: State) -> tuple[Tensor, tuple[State, State]]:
+            state = {f"head.{name}": x for name, x in {**parameters, **buffers}.items()}
+            value, fused = torch.func.functional_call(_Losing(self), state, (batch,))
+            said = {name: x for name, x in vars(fused).items() if x is not None}
+            return value, (said, {name: state[f"head.{name}"].detach() for name in buffers})
+
+        found, (value, (said, after)) = torch.func.grad_and_value(loss, has_aux=True)(parameters)
+        moving = {n: x for n, x in found.items() if self.head.trains(n, self.step, self.stage)}
+        fused = Fused(**said)
+        moving, after = self.head.modify_gradients(moving, after, batch, fused, self.step)
+        changed = {f"gradient {name}": x for name, x in moving.items()}
+        return {"loss": value, "logits": fused.logits, **changed, **after}
+
+
+class _Losing(nn.Module):
+    """Forward and loss of one step as one call, so that both see the same state."""
+
+    def __init__(self, turn: _Turn) -> None:
+        super().__init__()
+        self.head, self.step = turn.head, turn.step
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Fused]:
+        fused: Fused = self.head(batch)
+        return self.head.loss(batch, fused, self.step), fused
+
+
+def _drift(heads: list[FusionHead], batches: list[Batch], stage: str, step: str) -> float:
+    """Largest difference in loss, gradients and buffers between stacked and separate heads."""
+    turn = _Turn(heads[0], stage, step)
+    parameters, buffers = torch.func.stack_module_state(list[nn.Module](heads))
+    stacked = {key: _stack([vars(batch)[key] for batch in batches]) for key in vars(batches[0])}
+    together = torch.vmap(turn)(parameters, buffers, stacked)
+    gaps = []
+    for number, (head, batch) in enumerate(zip(heads, batches, strict=True)):
+        state = dict(head.named_parameters()), dict(head.named_buffers())
+        alone = _Turn(head, stage, step)(*state, vars(batch))
+        gaps += [(together[name][number] - x).abs().max() for name, x in alone.items()]
+    return float(torch.stack(gaps).max().detach())
+
+
+def _stack(values: list[Any]) -> Any:  # noqa: ANN401 a Batch's fields are tensors or dicts of them
+    if isinstance(values[0], Tensor):
+        return torch.stack(values)
+    return {key: _stack([each[key] for each in values]) for key in values[0]}

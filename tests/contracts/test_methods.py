@@ -1,0 +1,197 @@
+"""Every method on the shelf keeps the contract, and the contract notices heads that do not."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cache.errors import MmfuseError
+from pipelines import answers, catalog, contracts, fusion, promises
+from pipelines.batching import Batch
+from pipelines.fusion import Fused, FusionHead, Inputs
+from pipelines.numbers import dropout
+from pipelines.trials import Subject
+
+METHODS = sorted(catalog.entries("methods"))
+EVERY = (*promises.PROMISES, *answers.PROMISES)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small tensors on one thread, so that timings do not depend on neighbours."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("promise", EVERY, ids=lambda p: p.__name__)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_keeps_every_promise(method, promise):
+    """The shelf is listed, so a new method is checked the moment its file exists."""
+    subject = Subject(catalog.find("methods", method).build, {})
+    seen = contracts.attempt(promise, subject)
+    assert seen.kept, seen.detail
+
+
+class Plain(FusionHead):
+    """A good head with one place where each bad head below goes wrong."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__(inputs)
+        self.tokens = fusion.Tokens(inputs, 6)
+        self.out = nn.Linear(6 * len(inputs.streams), inputs.outputs)
+
+    def forward(self, batch: Batch) -> Fused:
+        """Concatenate, drop, decide."""
+        hidden = self.mixed(self.tokens(batch).flatten(1), batch)
+        hidden = dropout(hidden, 0.2, batch.numbers, "plain", training=self.training)
+        return Fused(self.out(hidden))
+
+    def mixed(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Where the bad ones differ."""
+        return hidden
+
+
+class Idle(Plain):
+    """Has a parameter that nothing uses."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__(inputs)
+        self.unused = nn.Parameter(torch.zeros(3))
+
+
+class Peeking(Plain):
+    """Multiplies by presence, so NaN behind absent comes through."""
+
+    def mixed(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """0 × NaN is NaN."""
+        total = sum(x.mean(-1) * batch.present[:, m] for m, x in enumerate(_pooled(batch)))
+        return hidden + torch.as_tensor(total)[:, None]
+
+
+class Dividing(Plain):
+    """Divides by the number of present streams."""
+
+    def mixed(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Something over 0 where nothing is present."""
+        return hidden / batch.present.sum(1, keepdim=True)
+
+
+class Exploding(Plain):
+    """Exponentiates what may be large."""
+
+    def mixed(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """exp(100) is infinite in single precision."""
+        return hidden + hidden.exp() * 1e-3
+
+
+class Crowded(Plain):
+    """Normalises over the batch in evaluation too."""
+
+    def mixed(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """The mean of the neighbours."""
+        return hidden - hidden.mean(0)
+
+
+class Spread(Plain):
+    """Divides by the spread of its batch in training."""
+
+    def mixed(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """The unbiased deviation of one row is NaN."""
+        return hidden / hidden.std(0) if self.training else hidden
+
+
+class Forgetful(Plain):
+    """Keeps state that is neither parameter nor buffer."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__(inputs)
+        self.hidden_state = torch.randn(())
+
+    def mixed(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """A number that the state dict does not hold."""
+        return hidden + self.hidden_state
+
+
+class Gambling(Plain):
+    """Draws from global random state."""
+
+    def mixed(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Noise nobody passed in."""
+        return hidden + torch.randn_like(hidden) if self.training else hidden
+
+
+class Branching(Plain):
+    """Looks at values to decide what to compute."""
+
+    def mixed(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """A Python branch on data, which vmap cannot take."""
+        return hidden * 2 if float(batch.present.sum()) > 3 else hidden
+
+
+def _pooled(batch: Batch) -> list[Tensor]:
+    return [fusion.pooled(x, batch.frame_present.get(n)) for n, x in batch.features.items()]
+
+
+BAD: list[tuple[type[Plain], Callable[[Subject], str]]] = [
+    (Idle, promises.gradients_reach),
+    (Peeking, promises.nothing_absent_is_seen),
+    (Dividing, promises.finite_under_every_pattern),
+    (Exploding, promises.finite_on_strange_data),
+    (Spread, promises.one_row_is_a_batch),
+    (Crowded, promises.neighbours_do_not_matter),
+    (Forgetful, promises.state_makes_the_round_trip),
+    (Gambling, promises.chance_is_passed_in),
+    (Branching, promises.replicas_are_heads),
+]
+
+
+@pytest.mark.parametrize("promise", promises.PROMISES, ids=lambda p: p.__name__)
+def test_a_good_head_of_one_s_own_keeps_every_promise(promise):
+    """The heads below are bad in one place only: without it nothing is reported."""
+    seen = contracts.attempt(promise, Subject(Plain, {}))
+    assert seen.kept, seen.detail
+
+
+@pytest.mark.parametrize(("head", "promise"), BAD, ids=lambda x: x.__name__)
+def test_the_contract_notices(head, promise):
+    """Each promise is broken by a head made for it, so no check passes whatever happens."""
+    seen = contracts.attempt(promise, Subject(head, {}))
+    assert not seen.kept
+    assert seen.detail
+
+
+def test_a_head_that_finds_streams_by_position_is_noticed():
+    """A head that goes round the arrangement by name gives other logits for reversed streams."""
+
+    class Positional(Plain):
+        def __call__(self, batch: Batch) -> Fused:
+            return nn.Module.__call__(self, batch)
+
+        def mixed(self, hidden: Tensor, batch: Batch) -> Tensor:
+            return hidden + _pooled(batch)[0].nan_to_num().mean(-1, keepdim=True)
+
+    seen = contracts.attempt(promises.order_of_streams_does_not_matter, Subject(Positional, {}))
+    assert not seen.kept
+
+
+def test_a_head_that_takes_no_task_is_noticed():
+    """Refusing every kind of task, even with a good error, is not a method."""
+
+    def build(inputs: Inputs) -> FusionHead:
+        raise MmfuseError(f"nothing for {inputs.task.kind}")
+
+    seen = contracts.attempt(promises.foreign_tasks_are_refused, Subject(build, {}))
+    assert not seen.kept
+
+
+def test_the_contract_runs_on_a_user_s_own_file(tmp_path):
+    """`mmfuse check ./my_head.py` needs a file with `build`, and nothing registered."""
+    path = tmp_path / "my_head.py"
+    source = catalog.entries("methods")["concat"].path
+    path.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    seen = contracts.check(str(path), {"width": 8}, training=False)
+    assert len(seen) == len(promises.PROMISES)
+    assert all(one.kept for one in seen), [one.detail for one in seen]
