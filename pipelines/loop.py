@@ -1,0 +1,301 @@
+"""The loop: fit() is one page; R replicas on train rows, best weights by validation rows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from cache.errors import MmfuseError
+from pipelines import numbers
+from pipelines.batching import Batch, FeatureTable, cut, gather
+from pipelines.fusion import FusionHead, Moments, Stage, task_loss
+from pipelines.metrics import LOWER_IS_BETTER, PRIMARY, scores
+from pipelines.missing import drop
+from pipelines.optimizing import Pace, Rates
+from pipelines.planning import Plan
+from pipelines.replicas import Replicas, State
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What happened in one epoch, one value a replica; NaN where a replica had stopped.
+
+    Attributes:
+        stage: name of the stage.
+        number: from 1.
+        of: epochs at most.
+        losses: mean training loss.
+        monitored: what selection goes by, smaller is better.
+        scores: the task's first metric on validation rows.
+        rates: learning rates.
+        active: which replicas still train after it.
+    """
+
+    stage: str
+    number: int
+    of: int
+    losses: tuple[float, ...]
+    monitored: tuple[float, ...]
+    scores: tuple[float, ...]
+    rates: tuple[float, ...]
+    active: tuple[bool, ...]
+
+
+@dataclass
+class Progress:
+    """Where training stands at the end of an epoch: with it, going on equals never stopping.
+
+    Attributes:
+        stage: number of the current stage.
+        epoch: epochs done in it.
+        pace: its rates and patience, None before its first epoch.
+        best: the best state so far in this stage, by name (R, …).
+        history: epochs so far, all stages.
+    """
+
+    stage: int = 0
+    epoch: int = 0
+    pace: Pace | None = None
+    best: State = field(default_factory=dict)
+    history: list[Epoch] = field(default_factory=list)
+
+    def begin(self, stage: int) -> None:
+        """Before the first epoch of a stage."""
+        self.stage, self.epoch, self.pace, self.best = stage, 0, None, {}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is fitted: rows, and a plan and a seed for every replica.
+
+    Attributes:
+        table: train and validation rows and no others.
+        plans: one a replica; they may differ in `planning.VECTOR_FIELDS`.
+        seeds: one a replica.
+        on_epoch: told about each epoch.
+        keep: given what continuing needs after each epoch.
+    """
+
+    table: FeatureTable
+    plans: Sequence[Plan]
+    seeds: Sequence[int]
+    on_epoch: Callable[[Epoch], None] | None = None
+    keep: Callable[[Replicas, Progress], None] | None = None
+
+    @cached_property
+    def train(self) -> Tensor:
+        """Positions of the train rows, on the device."""
+        return torch.as_tensor(self.table.split("train"), device=self.table.device)
+
+    @cached_property
+    def held(self) -> FeatureTable:
+        """The validation rows."""
+        return self.table.take(self.table.split("val"))
+
+
+def fit(replicas: Replicas, job: Job, progress: Progress | None = None) -> list[Epoch]:
+    """Train every stage of R heads; they end with the weights that did best on validation rows.
+
+    Args:
+        replicas: initialised heads; changed in place.
+        job: rows, plans, seeds.
+        progress: where to go on from, after `replicas` took up the state of then.
+
+    Returns:
+        What happened, epoch by epoch.
+
+    Raises:
+        MmfuseError: if a replica never had a finite validation loss.
+    """
+    progress = progress or Progress()
+    stages = replicas.head.stages
+    while progress.stage < len(stages):
+        stage = stages[progress.stage]
+        plans = [replace(plan, **stage.plan) for plan in job.plans]  # type: ignore[arg-type]
+        pace = progress.pace or _pace(plans)
+        progress.pace = pace
+        while progress.epoch < plans[0].epochs and any(pace.active):
+            rates = _rates(plans, pace, progress.epoch)
+            losses = _one_epoch(replicas, job, plans, rates, progress)
+            monitored, firsts = _validate(replicas, job.held, plans[0], stage)
+            _remember(replicas, progress, pace.observe(monitored))
+            progress.epoch += 1
+            went = [rate is not None for rate in rates]
+            progress.history.append(
+                Epoch(
+                    stage.name,
+                    progress.epoch,
+                    plans[0].epochs,
+                    _where(went, losses),
+                    _where(went, monitored),
+                    _where(went, firsts),
+                    tuple(rate.learning_rate if rate else float("nan") for rate in rates),
+                    tuple(pace.active),
+                )
+            )
+            if job.on_epoch:
+                job.on_epoch(progress.history[-1])
+            if job.keep:
+                job.keep(replicas, progress)
+        _check_best(pace, job.seeds, stage)
+        replicas.load(progress.best)
+        progress.stage, progress.epoch, progress.pace, progress.best = (
+            progress.stage + 1,
+            0,
+            None,
+            {},
+        )
+    return progress.history
+
+
+def prepare(heads: Sequence[FusionHead], table: FeatureTable, plan: Plan) -> None:
+    """Give heads what they know of the train rows: moments of the streams, class weights."""
+    train = table.take(table.split("train"))
+    seen = moments(train)
+    weights = class_weights(train) if plan.class_weights else None
+    for head in heads:
+        if weights is not None:
+            head.class_weight.copy_(weights)
+        for module in head.modules():
+            if hasattr(module, "observe") and not isinstance(module, FusionHead):
+                module.observe(seen)
+
+
+def moments(table: FeatureTable) -> dict[str, Moments]:
+    """Mean and deviation of every stream over its present rows (and frames)."""
+    found = {}
+    for number, (name, x) in enumerate(table.features.items()):
+        there = table.present[:, number]
+        if name in table.frame_present:
+            there = there[:, None] & table.frame_present[name]
+        values = x[there].double()  # (rows or frames, D)
+        mean = values.mean(0) if len(values) else torch.zeros(x.shape[-1])
+        spread = values.std(0, correction=0) if len(values) else torch.ones(x.shape[-1])
+        found[name] = Moments(mean.to(x), spread.to(x))
+    return found
+
+
+def class_weights(table: FeatureTable) -> Tensor:
+    """(C,) inverse frequency with mean 1 over rows; for `labels` absent / present, at most 100."""
+    task, targets = table.samples.task, table.targets
+    if task.kind == "value":
+        raise MmfuseError("class weights are for classes and labels, not for a value")
+    if task.kind == "labels":
+        positive = targets.sum(0)
+        return ((len(table) - positive) / positive.clamp(min=1)).clamp(0.01, 100)
+    counts = torch.bincount(targets, minlength=task.outputs)
+    return torch.where(counts > 0, len(table) / (task.outputs * counts.clamp(min=1)), 1.0)
+
+
+def _one_epoch(
+    replicas: Replicas,
+    job: Job,
+    plans: Sequence[Plan],
+    rates: Sequence[Rates | None],
+    progress: Progress,
+) -> list[float]:
+    """Every train row once, in an order of each replica's own; mean losses."""
+    table, count, stage = job.table, len(job.train), replicas.head.stages[progress.stage].name
+    seeds = torch.tensor(list(job.seeds), device=table.device)
+    epoch_key = numbers.key(seeds, progress.stage, progress.epoch)  # (R,)
+    order = vmap(lambda key: numbers.permutation(key, "order", count))(epoch_key)
+    order = job.train[order]  # (R, N)
+    limits = [plan.clip for plan in plans]
+    steps = replicas.steps(stage)
+    total = torch.zeros(replicas.count, device=table.device)
+    for number, (start, stop) in enumerate(cut(count, plans[0].batch_size)):
+        key = numbers.key(epoch_key, number)
+        batch = _drop(gather(table, order[:, start:stop], key), table, plans)
+        for turn, step in enumerate(steps):
+            turned = replace(batch, numbers=numbers.key(key, turn)) if turn else batch
+            losses = replicas.step(turned, (step, stage), plans[0].optimizer, rates, limits)
+            total += losses.detach().to(total) * (stop - start) / len(steps)
+    return (total / count).tolist()
+
+
+def _drop(batch: Batch, table: FeatureTable, plans: Sequence[Plan]) -> Batch:
+    """Modality dropout, each replica at its own chance."""
+    chances = [plan.drop_rate for plan in plans]
+    if not any(chances):
+        return batch
+    shares = torch.tensor(chances, device=table.device)
+    owners = table.owners
+    present = vmap(lambda p, s, k: drop(p, owners, s, k))(batch.present, shares, batch.numbers)
+    return replace(batch, present=present)
+
+
+def _validate(
+    replicas: Replicas, held: FeatureTable, plan: Plan, stage: Stage
+) -> tuple[list[float], list[float]]:
+    """What selection goes by and the first metric, on validation rows, one a replica."""
+    task, monitor = held.samples.task, stage.monitor or plan.monitor
+    logits = replicas.opinions(held).logits  # (R, N, C)
+    name = PRIMARY[task.kind]
+    firsts = [scores(task, *decoded(held, each))[name] for each in logits]
+    if monitor == "score":
+        return [f if name in LOWER_IS_BETTER else -f for f in firsts], firsts
+    if monitor == "loss":
+        steps = replicas.steps(stage.name)
+        each = [replicas.losses(held, step, plan.batch_size) for step in steps]
+        return torch.stack(each).mean(0).tolist(), firsts
+    rows = held.present.any(1)
+    weights = replicas.buffers["class_weight"]
+    pairs = zip(logits, weights, strict=True)
+    losses = [float(task_loss(task, each, held.targets, rows, weight)) for each, weight in pairs]
+    return losses, firsts
+
+
+def decoded(table: FeatureTable, logits: Tensor) -> tuple[Any, Any]:
+    """Outputs in units of the targets, and the targets, as arrays for `metrics.scores`."""
+    outputs = logits.double().cpu().numpy()
+    if table.samples.task.kind == "value":
+        outputs = outputs * table.scale.deviation + table.scale.mean
+    return outputs, table.samples.targets
+
+
+def _remember(replicas: Replicas, progress: Progress, improved: Sequence[bool]) -> None:
+    """Copy the state of the replicas that are at their best."""
+    if not progress.best:
+        progress.best = {name: value.clone() for name, value in replicas.state.items()}
+        return
+    rows = [r for r, better in enumerate(improved) if better]
+    for name, value in replicas.state.items():
+        if rows:
+            progress.best[name][rows] = value[rows]
+
+
+def _pace(plans: Sequence[Plan]) -> Pace:
+    first = plans[0]
+    return Pace(
+        [plan.learning_rate for plan in plans],
+        first.schedule,
+        first.epochs,
+        first.patience,
+        first.min_delta,
+        first.step_every,
+        first.plateau_factor,
+        first.plateau_patience,
+    )
+
+
+def _rates(plans: Sequence[Plan], pace: Pace, epoch: int) -> list[Rates | None]:
+    each = zip(plans, pace.at(epoch), pace.active, strict=True)
+    return [Rates(rate, p.weight_decay, p.momentum) if on else None for p, rate, on in each]
+
+
+def _where(went: Sequence[bool], values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(v if on else float("nan") for v, on in zip(values, went, strict=True))
+
+
+def _check_best(pace: Pace, seeds: Sequence[int], stage: Stage) -> None:
+    lost = [seed for seed, best in zip(seeds, pace.best, strict=True) if not np.isfinite(best)]
+    if lost:
+        raise MmfuseError(
+            f"training diverged in stage {stage.name} for seed {', '.join(map(str, lost))}: no "
+            f"finite validation loss; lower it with --set learning_rate=…"
+        )

@@ -1,0 +1,199 @@
+"""Plan: how heads are trained; and `--set` words coerced by what they set."""
+
+import dataclasses
+import inspect
+import itertools
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from cache.errors import MmfuseError, unknown
+from pipelines.fusion import Inputs
+from pipelines.missing import Protocol
+from pipelines.optimizing import Rule, Schedule
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a head is trained; a method's module may have other defaults in its `PLAN`.
+
+    Attributes:
+        epochs: at most this many, of each stage.
+        batch_size: rows a step.
+        learning_rate: at the start.
+        weight_decay: of what the head says decays; decoupled for adamw, coupled for sgd.
+        optimizer: adamw or sgd.
+        momentum: of sgd.
+        clip: largest norm of a gradient, or None.
+        schedule: constant, cosine (to zero over the epochs), plateau, or step.
+        plateau_patience: epochs without improvement before `plateau_factor` is applied.
+        plateau_factor: what a plateau multiplies the rate by.
+        step_every: epochs between divisions by ten of `step`.
+        patience: epochs without improvement before a replica stops, or None.
+        min_delta: an improvement must be larger than this.
+        monitor: what validation selects by: `task` (task loss), `loss` (the head's own), `score`
+            (the task's first metric).
+        class_weights: weigh classes (or positive labels) by how rare they are in training.
+        drop_rate: chance of hiding each present modality of each sample at every step.
+        missing_rate: chance η of the data protocol, the same in every split.
+        missing_protocol: bernoulli_guard, bernoulli or cpm_exact.
+        missing_seed: of the protocol, not of the replicas.
+        seeds: one replica each.
+    """
+
+    epochs: int = 100
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    optimizer: Rule = "adamw"
+    momentum: float = 0.9
+    clip: float | None = 1.0
+    schedule: Schedule = "plateau"
+    plateau_patience: int = 10
+    plateau_factor: float = 0.1
+    step_every: int = 70
+    patience: int | None = 15
+    min_delta: float = 0.0
+    monitor: Literal["task", "loss", "score"] = "task"
+    class_weights: bool = False
+    drop_rate: float = 0.0
+    missing_rate: float = 0.0
+    missing_protocol: Protocol = "bernoulli_guard"
+    missing_seed: int = 0
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+
+    def __post_init__(self) -> None:
+        """Check what would fail late or train nothing."""
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise MmfuseError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("drop_rate", "missing_rate"):
+            if not 0 <= getattr(self, name) < 1:
+                raise MmfuseError(f"{name} must be from 0 to below 1, not {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise MmfuseError(f"learning_rate must be above 0, not {self.learning_rate}")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise MmfuseError(f"seeds must be different numbers, at least one, not {self.seeds}")
+
+
+VECTOR_FIELDS = frozenset({"learning_rate", "weight_decay", "clip", "drop_rate", "momentum"})
+"""Fields that may differ between replicas trained side by side."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A plan and a head's options, as one run has them."""
+
+    plan: Plan
+    options: dict[str, object]
+
+
+def settings(module: ModuleType, name: str, words: Mapping[str, object]) -> list[Setting]:
+    """One setting, or a grid of them where a word lists several values (`1e-3,3e-3`).
+
+    Args:
+        module: the method.
+        name: what the method is called in errors.
+        words: plan fields and options of `build` by name; values as words or as they are.
+
+    Raises:
+        MmfuseError: for an unknown name (with the valid ones) or a value that does not fit.
+    """
+    hints = option_types(module.build)
+    fields = get_type_hints(Plan)
+    axes: list[list[tuple[str, object]]] = []
+    for key, word in words.items():
+        if key not in hints and key not in fields:
+            raise unknown(f"setting of {name}", key, [*hints, *fields])
+        kind = hints[key] if key in hints else fields[key]
+        axes.append([(key, value) for value in _values(key, word, kind)])
+    base = base_plan(module, name)
+    found = []
+    for chosen in itertools.product(*axes):
+        changes: dict[str, Any] = {k: v for k, v in chosen if k not in hints}
+        options = {k: v for k, v in chosen if k in hints}
+        found.append(Setting(replace(base, **changes), options))
+    return found
+
+
+def base_plan(module: ModuleType, name: str) -> Plan:
+    """The method's own defaults: its constant `PLAN` over Plan's."""
+    own = getattr(module, "PLAN", {})
+    known = {field.name for field in dataclasses.fields(Plan)}
+    for key in own:
+        if key not in known:
+            raise unknown(f"field of PLAN in {name}", key, known)
+    return Plan(**own)
+
+
+def option_types(build: Callable[..., object]) -> dict[str, Any]:
+    """Keyword-only parameters of a method's `build`, with their annotations."""
+    hints = get_type_hints(build)
+    parameters = inspect.signature(build).parameters.values()
+    names = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    return {name: hints.get(name, str) for name in names}
+
+
+def option_defaults(build: Callable[..., object]) -> dict[str, object]:
+    """Keyword-only parameters of a method's `build`, with their defaults."""
+    parameters = inspect.signature(build).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def coerce(key: str, word: str, kind: Any) -> object:  # noqa: ANN401 - any annotation
+    """A word as the value that an annotation asks for.
+
+    Raises:
+        MmfuseError: naming the setting, what it takes and what it got.
+    """
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return _coerce_union(key, word, args)
+    if origin is Literal:
+        for value in args:
+            if str(value) == word:
+                return value
+        raise MmfuseError(f"{key} is one of {', '.join(map(str, args))}, not {word!r}")
+    if origin in (tuple, list):
+        inner = args[0] if args else str
+        return tuple(coerce(key, part.strip(), inner) for part in word.split(",") if part.strip())
+    if kind is bool:
+        spelled = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if word.lower() in spelled:
+            return spelled[word.lower()]
+        raise MmfuseError(f"{key} is true or false, not {word!r}")
+    if kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            noun = "a whole number" if kind is int else "a number"
+            raise MmfuseError(f"{key} is {noun}, not {word!r}") from None
+    return word
+
+
+def build_head(module: ModuleType, inputs: Inputs, options: Mapping[str, object]) -> Any:  # noqa: ANN401
+    """The method's head with these options, defaults for the rest."""
+    return module.build(inputs, **options)
+
+
+def _coerce_union(key: str, word: str, args: tuple[Any, ...]) -> object:
+    if type(None) in args and word.lower() in ("none", ""):
+        return None
+    problems = []
+    for kind in args:
+        if kind is not type(None):
+            try:
+                return coerce(key, word, kind)
+            except MmfuseError as error:
+                problems.append(str(error))
+    raise MmfuseError("; ".join(problems))
+
+
+def _values(key: str, word: object, kind: Any) -> list[object]:  # noqa: ANN401
+    if not isinstance(word, str):
+        return [word]
+    if get_origin(kind) in (tuple, list) or kind is str or "," not in word:
+        return [coerce(key, word, kind)]
+    return [coerce(key, part.strip(), kind) for part in word.split(",")]
