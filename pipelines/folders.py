@@ -1,0 +1,62 @@
+"""A folder a class (and perhaps a folder a split above them) as a Dataset."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+
+from cache.errors import MmfuseError
+from pipelines import splits
+from pipelines.columns import SUFFIXES, Part
+from pipelines.samples import Dataset, Kind
+from pipelines.tables import Note, TableOptions, assemble
+
+
+def load_folder(path: Path, options: TableOptions, note: Note | None = None) -> Dataset:
+    """Files by class: `cats/a.png`, or by split and class: `train/cats/a.png`.
+
+    Files of one place and stem are one sample of several modalities: `cats/a.png` and `cats/a.wav`.
+
+    Raises:
+        MmfuseError: for a folder without such files, or with two of one kind and stem.
+    """
+    root = path.expanduser().absolute()
+    folders = [folder for folder in sorted(root.iterdir()) if _shown(folder) and folder.is_dir()]
+    by_split = bool(folders) and all(folder.name.lower() in splits.WORDS for folder in folders)
+    rows: dict[str, dict[str, str]] = {}
+    for file in sorted(root.rglob("*")):
+        kind = _kind(file)
+        parts = file.relative_to(root).parts
+        if kind is None or len(parts) < 2 + by_split or not file.is_file():
+            continue
+        place = file.relative_to(root)
+        row = rows.setdefault(place.with_suffix("").as_posix(), {"label": parts[by_split]})
+        if by_split:
+            row["split"] = parts[0]
+        if kind in row:
+            raise MmfuseError(f"{root} holds {row[kind]} and {place}: two of one name and kind")
+        row[kind] = place.as_posix()
+    if not rows:
+        endings = " ".join(ending for endings in SUFFIXES.values() for ending in endings)
+        raise MmfuseError(f"{root} holds no folder a class with files in it ({endings})")
+    kinds = [kind for kind in SUFFIXES if any(kind in row for row in rows.values())]
+    names = ["label", *(["split"] if by_split else []), *kinds]
+    frame = pl.DataFrame(
+        {"id": list(rows), **{name: [row.get(name) for row in rows.values()] for name in names}},
+        schema=dict.fromkeys(["id", *names], pl.String),
+    )
+    if not options.modalities:
+        alone = tuple(Part(kind, kind, (kind,)) for kind in kinds)
+        options = replace(options, modalities=alone)
+    return assemble(frame, root, root, options, note)
+
+
+def _kind(file: Path) -> Kind | None:
+    if not _shown(file):
+        return None
+    ending = file.suffix.lower()
+    return next((kind for kind, endings in SUFFIXES.items() if ending in endings), None)
+
+
+def _shown(file: Path) -> bool:
+    return not file.name.startswith((".", "__"))

@@ -1,0 +1,128 @@
+"""A dataset word → datasets: a built-in name, `group/task`, or a path to the user's own data."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from cache.errors import MmfuseError, unknown
+from pipelines import catalog, folders, hub, tables
+from pipelines.samples import Dataset
+from pipelines.tables import Note, TableOptions
+
+
+def open_dataset(
+    word: str,
+    *,
+    roots: Sequence[Path] = (),
+    table: TableOptions | None = None,
+    note: Note | None = None,
+) -> list[Dataset]:
+    """The datasets a word means; more than one where it names a group.
+
+    Args:
+        word: `digits`, `mug`, `mug/pkm_t1`, a `.csv`, `.parquet` or `.jsonl` file, a folder with a
+            folder a class, a task's folder in MuG's layout, `hf:org/name`, or a plug-in's `.py`.
+        roots: folders with `<name>/` below, in the order they are tried.
+        table: how to read own data; of it, `split` also chooses another split of a known dataset.
+        note: told one sentence for everything that was guessed about own data.
+
+    Raises:
+        MmfuseError: for an unknown word (with the nearest), data that is not there (with every
+            folder tried, the source, and what works without data), or data that is wrong.
+    """
+    options = table or TableOptions()
+    known = catalog.entries("datasets")
+    name, _, task = word.partition("/")
+    if name in known:
+        return _named(name, task, roots, options)
+    path = Path(word).expanduser()
+    if word.endswith(".py"):
+        return _built(catalog.find("datasets", word), path.stem, None, "", options)
+    if word.startswith("hf:"):
+        return [hub.load_hub(word.removeprefix("hf:"), options, note)]
+    if path.is_dir() and (path / "info.json").is_file():
+        layout = catalog.find("datasets", "mug")
+        own = options.name or tables.store_name(path)
+        return [layout.read(path, own, split=options.split)]
+    if path.is_dir():
+        return [folders.load_folder(path, options, note)]
+    if path.exists() or path.suffix.lower() in tables.SUFFIXES:
+        return [tables.load(path, options, note)]
+    if "/" in word or path.suffix:
+        raise MmfuseError(f"no such dataset or file: {word} (looked for {path.absolute()})")
+    raise unknown("dataset", word, known)
+
+
+def _named(name: str, task: str, roots: Sequence[Path], options: TableOptions) -> list[Dataset]:
+    module = catalog.find("datasets", name)
+    if not getattr(module, "NEEDS_DATA", False):
+        return _built(module, name, None, task, options)
+    tried = [root.expanduser().absolute() / name for root in roots]
+    for folder in tried:
+        if _ready(folder, getattr(module, "LOOKS_FOR", ("*",))):
+            return _built(module, name, folder, task, options)
+    places = "".join(f"\n  looked in {folder}" for folder in tried) or "\n  no folder to look in"
+    source = getattr(module, "SOURCE", "its authors")
+    raise MmfuseError(
+        f"no data for {name}{places}\n  source: {source}\n"
+        f"  to put it elsewhere: --data DIR, with {name}/ below it\n"
+        f"  without any data: mmfuse demo"
+    )
+
+
+def _built(
+    module: ModuleType, name: str, root: Path | None, task: str, options: TableOptions
+) -> list[Dataset]:
+    build: Callable[..., Dataset | list[Dataset]] = module.build
+    accepted = inspect.signature(build).parameters
+    given: dict[str, Any] = {"split": options.split} if options.split else {}
+    if task:
+        if "task" not in accepted:
+            raise MmfuseError(
+                f"{name} is one dataset, it has no part {task!r}; use --dataset {name}"
+            )
+        given["task"] = task
+    if options != TableOptions(split=options.split):
+        raise MmfuseError(f"{name} brings its own columns; only --split can choose another of them")
+    if options.split and "split" not in accepted:
+        raise MmfuseError(f"{name} has one split only; leave --split out")
+    built = build(root, **given)
+    return built if isinstance(built, list) else [built]
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One line of `mmfuse list datasets`."""
+
+    name: str
+    summary: str
+    ready: bool
+    where: str
+
+
+def offers(roots: Sequence[Path] = ()) -> list[Offer]:
+    """Every known dataset: whether it is ready, and where it lies or how to get it.
+
+    Reads the plug-ins' sources and lists folders; imports none of them and opens no data.
+    """
+    found = []
+    for name, entry in catalog.entries("datasets").items():
+        constants = entry.constants
+        if not constants.get("NEEDS_DATA", False):
+            found.append(Offer(name, entry.summary, ready=True, where="built in"))
+            continue
+        patterns = constants.get("LOOKS_FOR", ("*",))
+        assert isinstance(patterns, tuple)
+        folders = [root.expanduser().absolute() / name for root in roots]
+        there = next((folder for folder in folders if _ready(folder, patterns)), None)
+        source = str(constants.get("SOURCE", "see its module"))
+        where = str(there) if there else f"put it into <data>/{name}; source: {source}"
+        found.append(Offer(name, entry.summary, ready=there is not None, where=where))
+    return found
+
+
+def _ready(folder: Path, patterns: Sequence[str]) -> bool:
+    return any(next(folder.glob(pattern), None) is not None for pattern in patterns)

@@ -1,0 +1,216 @@
+"""Own data: a CSV, Parquet or JSON-lines table as a Dataset, guessing what is not said."""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from cache.errors import MmfuseError, unknown
+from pipelines import columns, splits
+from pipelines.columns import Part
+from pipelines.reading import FILES
+from pipelines.samples import Dataset, Modality
+from pipelines.targets import TARGETS, encode_target, strata
+
+SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
+SHARES = "0.8/0.1/0.1"
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """How to read own data; every word may be left out, and what is guessed is then told.
+
+    Attributes:
+        modalities: what to use as what; `columns.part` makes one from a word such as
+            `poster=image` or `stats=tabular:height,weight`. Empty: guessed from the columns.
+        target: the column to predict; else one named target, label, class or y.
+        task: `classes`, `labels` or `value`; else judged by the target's values.
+        id: the column of ids; else one named id, else rows are numbered.
+        split: a column of split words, or shares of train/val/test; else a column named split,
+            else 0.8/0.1/0.1.
+        group: a column whose equal values stay on one side of the split.
+        name: of the store; else the file's stem and six hex of its path.
+        seed: of the split by shares.
+    """
+
+    modalities: tuple[Part, ...] = ()
+    target: str | None = None
+    task: Literal["classes", "labels", "value"] | None = None
+    id: str | None = None
+    split: str | None = None
+    group: str | None = None
+    name: str | None = None
+    seed: int = 0
+
+
+def load(path: Path, options: TableOptions, note: Note | None = None) -> Dataset:
+    """A table's file as a dataset.
+
+    Args:
+        path: the file; path cells are relative to its folder.
+        options: which column is what.
+        note: told one sentence for everything that was guessed.
+
+    Raises:
+        MmfuseError: for whatever is wrong with it, before any work.
+    """
+    return assemble(_frame(path), path, path.absolute().parent, options, note)
+
+
+def assemble(
+    frame: pl.DataFrame, path: Path, root: Path | None, options: TableOptions, note: Note | None
+) -> Dataset:
+    """A data frame as a dataset.
+
+    Args:
+        frame: one row a sample; blank cells count as absent.
+        path: its name in messages, and what its store is named after.
+        root: what path cells are relative to.
+        options: which column is what.
+        note: told one sentence for everything that was guessed.
+
+    Raises:
+        MmfuseError: for whatever is wrong with it.
+    """
+    tell = note or (lambda _: None)
+    where = str(path)
+    if not len(frame):
+        raise MmfuseError(f"{where} has no rows")
+    for name in (options.id, options.target, options.group):
+        if name is not None:
+            _check(frame, name, where)
+    frame = frame.with_columns(
+        pl.when(pl.col(pl.String).str.strip_chars() != "").then(pl.col(pl.String)).name.keep()
+    )
+    target_name = options.target or _only(frame, TARGETS, where)
+    target, task = encode_target(frame[target_name], options.task, where, tell)
+    ids, id_name = _ids(frame, options.id, where)
+    split, split_name = _split(frame, strata(target, task), options, where, tell)
+    table = pl.DataFrame([ids, split, target])
+    if options.group:
+        table = table.with_columns(frame[options.group].cast(pl.String).alias("group"))
+    taken = (target_name, id_name, split_name, options.group or "")
+    parts = options.modalities or _guessed(frame, taken, where, tell)
+    for part in parts:
+        _check_part(part, frame, (*table.columns, "group"), target_name, where)
+        column = columns.cells(frame, part)
+        if root is not None and part.kind in FILES:
+            columns.check_paths(column, root, where)
+        table = table.with_columns(column)
+    return Dataset(
+        name=options.name or store_name(path),
+        table=table,
+        modalities=tuple(Modality(part.name, part.kind) for part in parts),
+        task=task,
+        root=root,
+    )
+
+
+def _guessed(frame: pl.DataFrame, taken: Sequence[str], where: str, tell: Note) -> tuple[Part, ...]:
+    found = columns.guess(frame, taken)
+    for line in found.notes:
+        tell(f"guessed {line}")
+    if not found.parts:
+        raise MmfuseError(f"{where}: no column looks like a modality; name them by --modality")
+    return found.parts
+
+
+def _check_part(
+    part: Part, frame: pl.DataFrame, taken: Sequence[str], target: str, where: str
+) -> None:
+    for name in part.columns:
+        _check(frame, name, where)
+        if name == target:
+            raise MmfuseError(f"{where}: {name!r} is the target; it cannot be a modality too")
+    if part.name in taken:
+        raise MmfuseError(
+            f"{where}: a modality cannot be called {part.name!r}; "
+            f"--modality OTHER={part.kind}:{','.join(part.columns)}"
+        )
+
+
+def store_name(path: Path) -> str:
+    """The file's stem and six hex of its absolute path: two files of one name are two stores."""
+    full = str(path.expanduser().absolute())
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", path.stem).lstrip("._-") or "data"
+    return f"{stem}-{hashlib.blake2b(full.encode(), digest_size=3).hexdigest()}"
+
+
+def _frame(path: Path) -> pl.DataFrame:
+    if not path.is_file():
+        raise MmfuseError(f"no such file: {path} (looked for {path.absolute()})")
+    try:
+        match path.suffix.lower():
+            case ".csv":
+                return pl.read_csv(path, infer_schema=False)
+            case ".tsv":
+                return pl.read_csv(path, infer_schema=False, separator="\t")
+            case ".parquet":
+                return pl.read_parquet(path)
+            case ".jsonl" | ".ndjson":
+                return pl.read_ndjson(path, infer_schema_length=None)
+    except (pl.exceptions.PolarsError, UnicodeDecodeError, OSError) as error:
+        raise MmfuseError(f"{path} cannot be read as a table: {error}") from error
+    raise MmfuseError(f"{path}: a table ends in {', '.join(SUFFIXES)}")
+
+
+def _check(frame: pl.DataFrame, name: str, where: str) -> None:
+    if name not in frame.columns:
+        raise unknown(f"column in {where}", name, frame.columns)
+
+
+def _only(frame: pl.DataFrame, names: tuple[str, ...], where: str) -> str:
+    found = [column for column in frame.columns if column.lower() in names]
+    if len(found) != 1:
+        listed = ", ".join(found or frame.columns)
+        raise MmfuseError(f"{where}: which column is to be predicted? --target one of: {listed}")
+    return found[0]
+
+
+def _ids(frame: pl.DataFrame, name: str | None, where: str) -> tuple[pl.Series, str]:
+    name = name or next((column for column in frame.columns if column.lower() == "id"), None)
+    if name is None:
+        width = len(str(len(frame)))
+        return pl.Series("id", [f"row-{row:0{width}d}" for row in range(len(frame))]), ""
+    ids = frame[name].cast(pl.String).alias("id")
+    if ids.null_count():
+        raise MmfuseError(f"{where}: {ids.null_count()} rows have no {name!r}")
+    if len(twice := ids.filter(ids.is_duplicated())):
+        shown = ", ".join(twice.unique(maintain_order=True).head(3))
+        raise MmfuseError(
+            f"{where}: ids in column {name!r} are not unique: {shown}; "
+            f"mend them, or name another column by --id"
+        )
+    return ids, name
+
+
+def _split(
+    frame: pl.DataFrame, classes: list[int], options: TableOptions, where: str, tell: Note
+) -> tuple[pl.Series, str]:
+    """The split words and the column they come from ("" where rows were dealt)."""
+    name = options.split or next((c for c in frame.columns if c.lower() == "split"), None)
+    if name in frame.columns:
+        words = splits.named(frame[name], where)
+        for split in ("train", "val", "test"):
+            if not (words == split).any():
+                raise MmfuseError(
+                    f"{where}: the {split} split is empty in column {name!r}; "
+                    f"to deal the rows anew: --split {SHARES}"
+                )
+        return words, str(name)
+    parts = splits.shares(name or SHARES)
+    groups = frame[options.group].to_list() if options.group else None
+    dealt = splits.deal(parts, seed=options.seed, strata=classes, groups=groups)
+    words = pl.Series("split", list(dealt), pl.String)
+    sizes = {split: int((words == split).sum()) for split in ("train", "val", "test")}
+    if not all(sizes.values()):
+        raise MmfuseError(f"{where}: {len(frame)} rows are too few for --split {name or SHARES}")
+    how = f"groups of {options.group!r} whole" if options.group else "each class evenly"
+    shown = ", ".join(f"{split} {size}" for split, size in sizes.items())
+    tell(f"rows dealt {name or SHARES} ({shown}), {how}, seed {options.seed}")
+    return words, ""
