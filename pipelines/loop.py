@@ -17,7 +17,7 @@ from pipelines.fusion import FusionHead, Moments, Stage, task_loss
 from pipelines.metrics import LOWER_IS_BETTER, PRIMARY, scores
 from pipelines.missing import drop
 from pipelines.optimizing import Pace, Rates
-from pipelines.planning import Plan
+from pipelines.plans import Plan
 from pipelines.replicas import Replicas, State
 
 
@@ -75,7 +75,7 @@ class Job:
 
     Attributes:
         table: train and validation rows and no others.
-        plans: one a replica; they may differ in `planning.VECTOR_FIELDS`.
+        plans: one a replica; they may differ in `plans.VECTOR_FIELDS`.
         seeds: one a replica.
         on_epoch: told about each epoch.
         keep: given what continuing needs after each epoch.
@@ -162,8 +162,9 @@ def prepare(heads: Sequence[FusionHead], table: FeatureTable, plan: Plan) -> Non
         if weights is not None:
             head.class_weight.copy_(weights)
         for module in head.modules():
-            if hasattr(module, "observe") and not isinstance(module, FusionHead):
-                module.observe(seen)
+            observe = getattr(module, "observe", None)
+            if callable(observe):
+                observe(seen)
 
 
 def moments(table: FeatureTable) -> dict[str, Moments]:
