@@ -1,6 +1,7 @@
 """The only file that knows paths: where features, their records and runs live under one home."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,20 +35,10 @@ class Home:
         """What is kept beside the Zarr group: snapshots, commits, claims, journal, failures."""
         return self.root / "features" / f"{check_name('dataset', dataset)}.meta"
 
-    def digests(self, dataset: str) -> Path:
-        """The memory of the digests of a dataset's files."""
-        return self.meta(dataset) / "digests.parquet"
-
-    @property
-    def ceilings(self) -> Path:
-        """Batch sizes that fitted into memory, an encoder and a device each, as JSON."""
-        return self.root / "features" / "ceilings.json"
-
     def datasets(self) -> list[str]:
         """Names of the datasets that have a store here, sorted."""
         top = self.root / "features"
-        found = (p.relative_to(top).as_posix() for p in top.rglob("*.zarr") if p.is_dir())
-        return sorted(name.removesuffix(".zarr") for name in found)
+        return sorted(p.relative_to(top).as_posix().removesuffix(".zarr") for p in _stores(top))
 
     @property
     def runs(self) -> Path:
@@ -58,3 +49,141 @@ class Home:
     def last(self) -> Path:
         """What the last successful commands named, as JSON."""
         return self.root / "last.json"
+
+
+def _stores(folder: Path) -> Iterator[Path]:
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if path.name.endswith(".zarr"):
+            yield path
+        elif path.is_dir() and not path.name.endswith(".meta"):
+            yield from _stores(path)
+
+
+@dataclass(frozen=True)
+class DatasetPaths:
+    """What lies beside a dataset's Zarr group."""
+
+    zarr: Path
+    meta: Path
+
+    @classmethod
+    def of(cls, home: Home, dataset: str) -> "DatasetPaths":
+        """The paths of a dataset's store."""
+        return cls(home.features(dataset), home.meta(dataset))
+
+    @property
+    def store(self) -> Path:
+        """The record that says which schema this store has."""
+        return self.meta / "store.json"
+
+    @property
+    def scratch(self) -> Path:
+        """Unfinished files before their rename; what a killed process leaves is swept."""
+        return self.meta / "scratch"
+
+    @property
+    def snapshots(self) -> Path:
+        """Samples as streams name them: <id>.parquet and <id>.json."""
+        return self.meta / "snapshots"
+
+    @property
+    def streams(self) -> Path:
+        """One folder an encoder, one a modality below it."""
+        return self.meta / "streams"
+
+    def stream(self, label: str) -> "StreamPaths":
+        """The paths of the stream `clip-1a2b3c4d/image`."""
+        return StreamPaths(self, label)
+
+
+@dataclass(frozen=True)
+class StreamPaths:
+    """What a stream consists of, generation by generation."""
+
+    dataset: DatasetPaths
+    label: str
+
+    @property
+    def meta(self) -> Path:
+        """Everything of the stream that is not Zarr."""
+        return self.dataset.streams / self.label
+
+    @property
+    def current(self) -> Path:
+        """The pointer: which generation and snapshot readers see."""
+        return self.meta / "current.json"
+
+    def generations(self) -> list[int]:
+        """Numbers of the generations that have a folder, sorted."""
+        if not self.meta.is_dir():
+            return []
+        return sorted(int(p.name) for p in self.meta.iterdir() if p.name.isdecimal())
+
+    def generation(self, number: int) -> "GenerationPaths":
+        """The paths of one generation."""
+        return GenerationPaths(self, number)
+
+
+@dataclass(frozen=True)
+class GenerationPaths:
+    """The objects of one generation of a stream."""
+
+    stream: StreamPaths
+    number: int
+
+    @property
+    def group(self) -> Path:
+        """The Zarr group: `clip-1a2b3c4d/image`, later generations `…/image@2`."""
+        suffix = "" if self.number == 1 else f"@{self.number}"
+        return self.stream.dataset.zarr / f"{self.stream.label}{suffix}"
+
+    @property
+    def meta(self) -> Path:
+        """Everything of the generation that is not Zarr."""
+        return self.stream.meta / str(self.number)
+
+    @property
+    def record(self) -> Path:
+        """What the generation is; immutable."""
+        return self.meta / "stream.json"
+
+    @property
+    def commits(self) -> Path:
+        """One immutable object a finished shard."""
+        return self.meta / "commits"
+
+    @property
+    def claims(self) -> Path:
+        """Who is at work on which shard."""
+        return self.meta / "claims"
+
+    @property
+    def journal(self) -> Path:
+        """Rows that were encoded but not committed yet."""
+        return self.meta / "journal"
+
+    @property
+    def seal(self) -> Path:
+        """Of a sequence stream: the digests of its assembled arrays."""
+        return self.meta / "seal.json"
+
+    def commit(self, shard: int) -> Path:
+        """The commit object of a shard."""
+        return self.commits / f"{shard:05d}.json"
+
+    def part(self, shard: int) -> Path:
+        """Of a sequence stream: the frames of a shard until all of them are assembled."""
+        return self.meta / "parts" / f"{shard:05d}.npz"
+
+    def failures(self, shard: int | None = None) -> Path:
+        """The failures of one shard, or of the whole stream."""
+        if shard is None:
+            return self.meta / "failures.parquet"
+        return self.meta / "failures" / f"{shard:05d}.parquet"
+
+    def block(self, array: str, number: int) -> Path:
+        """The object of an array's shard (values: two axes) or chunk, by Zarr's default keys."""
+        key = f"c/{number}/0" if array in {"values", "inputs"} else f"c/{number}"
+        return self.group / array / key

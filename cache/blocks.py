@@ -1,0 +1,112 @@
+"""Blocks: the rows of one shard while they are collected, whatever order they come in."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import MmfuseError
+from cache.readers import ranges
+from cache.streams import OK, PENDING, StreamSpec
+
+
+class Block:
+    """State and values of a shard's rows; rows are numbered within the shard here."""
+
+    def __init__(self, rows: int, spec: StreamSpec) -> None:
+        self._spec = spec
+        self.state = np.zeros(rows, np.uint8)
+        self._pooled = np.empty((0, 0))
+        self._frames: list[NDArray[Any]] = []
+        self._empty = np.empty((0, spec.width), spec.dtype)
+        if spec.sequence:
+            self._frames = [self._empty] * rows
+        else:
+            self._pooled = np.full((rows, spec.width), np.nan, spec.dtype)
+
+    def fill(
+        self, rows: NDArray[np.int64], lengths: NDArray[np.int64], values: NDArray[Any]
+    ) -> None:
+        """Settle rows as ok; values is (sum of lengths, D) in the stored dtype."""
+        self.state[rows] = OK
+        if not self._spec.sequence:
+            self._pooled[rows] = values
+            return
+        pieces = np.split(values, np.cumsum(lengths)[:-1]) if len(lengths) else []
+        for row, piece in zip(rows.tolist(), pieces, strict=True):
+            self._frames[row] = piece
+
+    def follow(self, first: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Give pending rows what the first row with their input has; returns those that failed."""
+        pending = np.flatnonzero((self.state == PENDING) & (self.state[first] != PENDING))
+        leaders = first[pending]
+        ok = self.state[leaders] == OK
+        lengths, values = self.take(leaders[ok])
+        self.fill(pending[ok], lengths, values)
+        failed: NDArray[np.int64] = pending[~ok]
+        return failed
+
+    def take(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """Lengths and values of rows."""
+        if not self._spec.sequence:
+            return np.ones(len(rows), np.int64), self._pooled[rows]
+        pieces = [self._frames[row] for row in rows.tolist()]
+        lengths = np.array([len(piece) for piece in pieces], np.int64)
+        return lengths, np.concatenate([self._empty, *pieces])
+
+    def whole(self) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """Lengths (rows,) and values of the whole shard, in order."""
+        if not self._spec.sequence:
+            return np.ones(len(self._pooled), np.int64), self._pooled
+        return self.take(np.arange(len(self._frames)))
+
+
+class Admitted:
+    """Vectors that came from an encoder, with the reason why some of them cannot be kept."""
+
+    def __init__(self, values: Sequence[NDArray[Any]] | NDArray[Any], spec: StreamSpec) -> None:
+        stacked, self._lengths = _stack(values, spec)
+        stored = stacked
+        if stacked.dtype != np.dtype(spec.dtype):
+            with np.errstate(over="ignore"):
+                stored = stacked.astype(spec.dtype)
+        self._stored = stored
+        finite, fits = np.isfinite(stacked).all(1), np.isfinite(stored).all(1)
+        if spec.sequence:
+            starts = np.cumsum(self._lengths) - self._lengths
+            filled = self._lengths > 0
+            row = np.repeat(np.arange(len(self._lengths)), self._lengths)
+            self.reason = np.where(filled, "", "empty").astype(object)
+            self.reason[row[~fits]] = "overflow"
+            self.reason[row[~finite]] = "non-finite"
+            self._starts = starts
+        else:
+            self.reason = np.where(finite, np.where(fits, "", "overflow"), "non-finite").astype(
+                object
+            )
+            self._starts = np.arange(len(stored))
+
+    def good(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]:
+        """Positions of the rows that can be kept, their lengths and their values."""
+        at = np.flatnonzero(self.reason == "")
+        if len(at) == len(self._lengths):
+            return at, self._lengths, self._stored
+        lengths = self._lengths[at]
+        return at, lengths, self._stored[ranges(self._starts[at], lengths)]
+
+
+def _stack(
+    values: Sequence[NDArray[Any]] | NDArray[Any], spec: StreamSpec
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    if not spec.sequence and isinstance(values, np.ndarray) and values.shape[1:] == (spec.width,):
+        return values, np.ones(len(values), np.int64)
+    rank = 2 if spec.sequence else 1
+    for value in values:
+        if value.ndim != rank or value.shape[-1] != spec.width:
+            shape = f"(T, {spec.width})" if spec.sequence else f"({spec.width},)"
+            raise MmfuseError(f"an encoder gave a vector of shape {value.shape} instead of {shape}")
+    lengths = np.array([len(v) if spec.sequence else 1 for v in values], np.int64)
+    if not len(values):
+        return np.empty((0, spec.width), spec.dtype), lengths
+    return (np.concatenate(values) if spec.sequence else np.stack(list(values))), lengths

@@ -1,0 +1,124 @@
+"""Claims: one writer a shard, by create-if-absent; whoever dies or falls silent loses it.
+
+Claim files are numbered: <shard>.<epoch>.json. The highest epoch holds the shard unless it says
+released, its process is gone, or its last beat is older than EXPIRY. Taking over is creating the
+next epoch, which only one can; nothing is deleted before the shard's commit exists. So no two
+processes can both believe that they removed the same stale claim.
+"""
+
+import contextlib
+import os
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cache.errors import MmfuseError
+from cache.objects import (
+    Damaged,
+    create_record,
+    delete,
+    get_record,
+    machine,
+    process_start,
+    put_record,
+)
+
+EXPIRY = 120.0  # seconds without a beat
+BEAT = 15.0  # seconds between beats
+
+
+@dataclass
+class Lease:
+    """A claim that this process holds, kept alive by a thread until it is released."""
+
+    folder: Path
+    name: str
+    epoch: int
+    scratch: Path
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    beat: float = BEAT
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _writing: threading.Lock = field(default_factory=threading.Lock)
+
+    def record(self, *, released: bool = False) -> dict[str, object]:
+        """Who holds it, and when that was last true."""
+        pid = os.getpid()
+        return {
+            "machine": machine(),
+            "pid": pid,
+            "started": process_start(pid),
+            "token": self.token,
+            "beat": time.time(),
+            "released": released,
+        }
+
+    @property
+    def path(self) -> Path:
+        """The claim's file."""
+        return _path(self.folder, self.name, self.epoch)
+
+    def start(self) -> None:
+        """Begin to beat."""
+        threading.Thread(target=self._keep, name=f"claim-{self.name}", daemon=True).start()
+
+    def held(self) -> bool:
+        """Whether nobody has taken over while this process slept."""
+        return not _path(self.folder, self.name, self.epoch + 1).exists()
+
+    def release(self) -> None:
+        """Let others have the shard."""
+        self._stop.set()
+        with self._writing, contextlib.suppress(MmfuseError):  # disk full: our end will do
+            if self.path.exists():  # gone after a commit
+                put_record(self.path, self.record(released=True), self.scratch)
+
+    def retire(self) -> None:
+        """Remove every claim of a shard whose commit exists."""
+        self._stop.set()
+        with self._writing:
+            for epoch in range(self.epoch + 1):
+                delete(_path(self.folder, self.name, epoch))
+
+    def _keep(self) -> None:
+        while not self._stop.wait(self.beat):
+            with self._writing, contextlib.suppress(MmfuseError):  # disk full: at the next beat
+                if not self._stop.is_set() and self.path.exists():
+                    put_record(self.path, self.record(), self.scratch)
+
+
+def acquire(folder: Path, name: str, scratch: Path, *, expiry: float = EXPIRY) -> Lease | None:
+    """Claim a shard, or None while another live process holds it."""
+    epoch = 0
+    while (path := _path(folder, name, epoch)).exists():
+        epoch += 1
+    if epoch and holds(_path(folder, name, epoch - 1), expiry):
+        return None
+    lease = Lease(folder, name, epoch, scratch)
+    if not create_record(path, lease.record(), scratch):
+        return None
+    lease.start()
+    return lease
+
+
+def holds(path: Path, expiry: float = EXPIRY) -> bool:
+    """Whether the claim in this file is alive."""
+    try:
+        record = get_record(path)
+    except Damaged:
+        return path.exists() and time.time() - path.stat().st_mtime < expiry
+    if record is None or record["released"]:
+        return False
+    return time.time() - record["beat"] < expiry and not _gone(record)
+
+
+def _gone(record: dict[str, Any]) -> bool:
+    return bool(
+        record["machine"] == machine() and process_start(record["pid"]) != record["started"]
+    )
+
+
+def _path(folder: Path, name: str, epoch: int) -> Path:
+    return folder / f"{name}.{epoch}.json"

@@ -1,0 +1,359 @@
+"""FeatureStore: the streams of a dataset under one home; what stage 1 fills and stage 2 reads."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from cache.errors import MmfuseError
+from cache.inputs import Digests, identity
+from cache.known import failures_of
+from cache.layout import DatasetPaths, Home
+from cache.objects import Damaged, delete, sweep
+from cache.readers import Reader
+from cache.resolving import resolve
+from cache.samples import Samples, read_snapshot, write_snapshot
+from cache.shards import Grid
+from cache.streams import (
+    ABSENT,
+    DTYPES,
+    FAILED,
+    OK,
+    PENDING,
+    Generation,
+    Shard,
+    StreamInfo,
+    StreamKey,
+    StreamSpec,
+    StreamValues,
+    check_key,
+    create_generation,
+    current,
+    open_store,
+    read_generation,
+)
+from cache.writing import StreamWriter
+
+__all__ = [
+    "ABSENT",
+    "FAILED",
+    "OK",
+    "PENDING",
+    "FeatureStore",
+    "Shard",
+    "StreamInfo",
+    "StreamKey",
+    "StreamSpec",
+    "StreamValues",
+]
+
+
+class FeatureStore:
+    """Every stream of one dataset.
+
+    Raises:
+        MmfuseError: if a newer mmfuse wrote this store.
+    """
+
+    def __init__(self, home: Home, dataset: str) -> None:
+        self.home, self.dataset = home, dataset
+        self.paths = DatasetPaths.of(home, dataset)
+        open_store(self.paths, dataset, create=False)
+        self._readers: dict[StreamKey, tuple[object, Reader]] = {}
+
+    def streams(self) -> list[StreamInfo]:
+        """What there is, complete or not, by label; of each stream what readers see."""
+        found = []
+        for encoder in sorted(p for p in self.paths.streams.glob("*") if p.is_dir()):
+            for modality in sorted(p for p in encoder.glob("*") if p.is_dir()):
+                info = self._info(f"{encoder.name}/{modality.name}")
+                if info is not None:
+                    found.append(info)
+        return found
+
+    def resolve(self, words: Sequence[str] | None) -> list[StreamInfo]:
+        """The complete streams that words mean: `clip/image`, `clip-1a2b3c4d/image`, `clip`.
+
+        None means all of them, one fingerprint a name.
+
+        Raises:
+            MmfuseError: where a word means no complete stream or several, or where the streams
+                belong to different samples; it names the command that mends it.
+        """
+        return resolve(self.dataset, self.streams(), words)
+
+    def samples(self, info: StreamInfo) -> Samples:
+        """Ids, splits and targets of a stream's rows.
+
+        Raises:
+            MmfuseError: if they are missing or damaged.
+        """
+        return read_snapshot(info.snapshot, self.paths)
+
+    def whole(self, key: StreamKey) -> StreamValues:
+        """Every row of a stream; each chunk's crc32c is checked while it is copied.
+
+        Raises:
+            MmfuseError: if the stream is not there, not complete, or damaged.
+        """
+        with self._mendable(key):
+            return self._reader(key).whole()
+
+    def rows(self, key: StreamKey, index: NDArray[np.int64]) -> NDArray[Any]:
+        """(K, D) of rows in any order, repeats allowed, straight from the page cache.
+
+        Raises:
+            IndexError: for a row that is not there.
+            MmfuseError: if the stream is not there, not complete, damaged, or of sequences.
+        """
+        with self._mendable(key):
+            reader = self._reader(key)
+            if reader.generation.spec.sequence:
+                raise MmfuseError(f"{key.label} holds sequences; read them with sequences()")
+            return reader.gather(_checked(index, reader.generation.rows))
+
+    def sequences(
+        self, key: StreamKey, index: NDArray[np.int64]
+    ) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Frames (sum T, D) of rows in any order, and where each begins, (K + 1,).
+
+        Raises:
+            IndexError: for a row that is not there.
+            MmfuseError: if the stream is not there, not complete, damaged, or pooled.
+        """
+        with self._mendable(key):
+            reader = self._reader(key)
+            if not reader.generation.spec.sequence:
+                raise MmfuseError(f"{key.label} is pooled; read it with rows()")
+            lengths, frames = reader.ragged(_checked(index, reader.generation.rows))
+            return frames, np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+
+    def failures(self, key: StreamKey) -> pl.DataFrame:
+        """row, id, reason, detail, transient of the rows that failed, by row.
+
+        Raises:
+            MmfuseError: if there is no such stream.
+        """
+        info = self._find(key)
+        generation = self._generation(key, info.generation)
+        table = failures_of(generation)
+        ids = self.samples(info).ids if info.snapshot else np.full(info.rows, "", object)
+        names = pl.Series("id", ids[table["row"].to_numpy()].tolist(), dtype=pl.String)
+        return table.with_columns(names).select("row", "id", "reason", "detail", "transient")
+
+    def writer(
+        self,
+        key: StreamKey,
+        *,
+        spec: StreamSpec,
+        samples: Samples,
+        inputs: Digests,
+        absent: NDArray[np.bool_],
+        retry_failed: bool = False,
+    ) -> StreamWriter:
+        """Open a stream to fill it, or resume: the same rows are the same generation.
+
+        Args:
+            key: which stream.
+            spec: what the encoder makes.
+            samples: the rows, in the dataset's order.
+            inputs: (N, 16) uint8 digests of the bytes behind each row; zeros mean that a row has
+                none, so that it is equal to no other and never known.
+            absent: (N,) bool, where there is nothing to encode.
+            retry_failed: encode once more what failed, in a new generation.
+
+        Raises:
+            MmfuseError: if the store cannot be written, or a newer mmfuse wrote it.
+        """
+        check_key(key)
+        if inputs.shape != (len(samples), 16) or absent.shape != (len(samples),):
+            raise ValueError(f"inputs {inputs.shape}, absent {absent.shape}, {len(samples)} rows")
+        if spec.dtype not in DTYPES:
+            raise MmfuseError(f"{key.name}: stored dtype is one of {DTYPES}, not {spec.dtype!r}")
+        open_store(self.paths, self.dataset, create=True)
+        sweep(self.paths.scratch)
+        inputs = np.where(absent[:, None], np.uint8(0), inputs)
+        snapshot = write_snapshot(samples, self.paths)
+        generation = self._open(key, spec, inputs, absent, retry_failed=retry_failed)
+        if not spec.sequence and not (generation.paths.group / "zarr.json").exists():
+            from cache import nodes  # zarr: not needed where nothing is written
+
+            nodes.publish(generation)
+        _revoke_lost(generation)
+        writer = StreamWriter(self.home, generation, inputs, absent, snapshot)
+        if generation.complete():
+            writer.finish()  # rows may be as they were before, or have other ids or splits
+        return writer
+
+    def _open(
+        self,
+        key: StreamKey,
+        spec: StreamSpec,
+        inputs: Digests,
+        absent: NDArray[np.bool_],
+        *,
+        retry_failed: bool,
+    ) -> Generation:
+        """The generation of these rows, made if there is none."""
+        stream = self.paths.stream(key.label)
+        name = identity(inputs, absent)
+        while True:
+            same = [g for g in self._generations(key) if g.identity == name]
+            base = _preferred(same, current(stream))
+            retries = None
+            if base is not None:
+                if not (retry_failed and any(c.counts["failed"] for c in base.commits().values())):
+                    return base
+                retries = base.number
+                for generation in same:
+                    if generation.retries == retries and not generation.complete():
+                        return generation
+            number = max([0, *stream.generations()]) + 1
+            rows = len(inputs)
+            if spec.sequence:
+                from cache.sequences import part_grid
+
+                grid = part_grid(rows, spec.width, spec.dtype)
+            else:
+                grid = Grid.plan(rows, spec.width, spec.dtype)
+            made = Generation(stream.generation(number), key, spec, rows, name, retries, grid)
+            if create_generation(made):
+                return made
+
+    def _generations(self, key: StreamKey) -> list[Generation]:
+        stream = self.paths.stream(key.label)
+        found = []
+        for number in stream.generations():
+            with contextlib.suppress(Damaged):  # `cache verify` names it; its rows are not trusted
+                generation = read_generation(stream.generation(number))
+                if generation is not None:
+                    _check_same(generation.key, key)
+                    found.append(generation)
+        return found
+
+    def _generation(self, key: StreamKey, number: int) -> Generation:
+        generation = read_generation(self.paths.stream(key.label).generation(number))
+        if generation is None:
+            raise MmfuseError(f"{self.dataset}: no generation {number} of {key.label}")
+        return generation
+
+    def _info(self, label: str) -> StreamInfo | None:
+        stream = self.paths.stream(label)
+        seen = current(stream)
+        numbers = [seen[0]] if seen else list(reversed(stream.generations()))
+        for number in numbers:
+            generation = read_generation(stream.generation(number))
+            if generation is not None:
+                return _describe(generation, seen[1] if seen else "")
+        return None
+
+    def _find(self, key: StreamKey) -> StreamInfo:
+        info = self._info(key.label)
+        if info is None:
+            raise MmfuseError(
+                f"no features of {self.dataset} for {key.name}; run: "
+                f"mmfuse extract --dataset {self.dataset} --encoder {key.encoder}"
+            )
+        _check_same(info.key, key)
+        return info
+
+    def _reader(self, key: StreamKey) -> Reader:
+        """A reader of what the pointer names; kept while the pointer stays the same file."""
+        try:
+            stat = os.stat(self.paths.stream(key.label).current)  # noqa: PTH116 - in a hot path
+            token: object = (stat.st_ino, stat.st_mtime_ns)
+        except FileNotFoundError:
+            token = None
+        held = self._readers.get(key)
+        if held is None or held[0] != token:
+            info = self._find(key)
+            if not info.complete:
+                raise MmfuseError(
+                    f"{key.label} of {self.dataset} is not complete ({info.counts['pending']} of "
+                    f"{info.rows} rows are missing); run: "
+                    f"mmfuse extract --dataset {self.dataset} --encoder {key.encoder}"
+                )
+            held = self._readers[key] = token, Reader(self._generation(key, info.generation))
+        return held[1]
+
+    @contextlib.contextmanager
+    def _mendable(self, key: StreamKey) -> Iterator[None]:
+        try:
+            yield
+        except Damaged as error:
+            self._readers.pop(key, None)
+            raise MmfuseError(
+                f"{key.label} of {self.dataset}: {error}; run: mmfuse cache verify, then "
+                f"mmfuse extract --dataset {self.dataset} --encoder {key.encoder}"
+            ) from error
+
+
+def _checked(index: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+    index = np.asarray(index, np.int64)
+    if len(index) and (index.min() < 0 or index.max() >= rows):
+        raise IndexError(f"row numbers {index.min()}…{index.max()}, but there are {rows} rows")
+    return index
+
+
+def _check_same(found: StreamKey, key: StreamKey) -> None:
+    if found.fingerprint != key.fingerprint:
+        raise MmfuseError(
+            f"two fingerprints of {key.name} begin alike: {found.fingerprint} is stored, "
+            f"{key.fingerprint} is asked for; extract it under another --home"
+        )
+
+
+def _preferred(same: list[Generation], seen: tuple[int, str] | None) -> Generation | None:
+    """Of generations with the same rows: what readers see, else what is done, else the newest."""
+    if not same:
+        return None
+    number = seen[0] if seen else -1
+    return max(same, key=lambda g: (g.number == number, g.complete(), g.number))
+
+
+def _revoke_lost(generation: Generation) -> None:
+    """Take back commits whose objects are gone or cut, as far as their lengths tell."""
+    if generation.spec.sequence and generation.seal() is not None:
+        return
+    for number, commit in generation.commits().items():
+        for name, stored in commit.objects.items():
+            path = _path(generation, name, number)
+            if not path.exists() or path.stat().st_size != stored.bytes:
+                delete(generation.paths.commit(number))
+                break
+
+
+def _path(generation: Generation, name: str, number: int) -> Any:  # noqa: ANN401
+    if name == "part":
+        return generation.paths.part(number)
+    if name == "failures":
+        return generation.paths.failures(number)
+    return generation.paths.block(name, number)
+
+
+def _describe(generation: Generation, snapshot: str) -> StreamInfo:
+    counts = {"ok": 0, "absent": 0, "failed": 0, "pending": generation.rows}
+    for commit in generation.commits().values():
+        for name in ("ok", "absent", "failed"):
+            counts[name] += commit.counts[name]
+        counts["pending"] -= len(commit.shard)
+    spec = generation.spec
+    return StreamInfo(
+        key=generation.key,
+        kind=spec.kind,
+        width=spec.width,
+        dtype=spec.dtype,
+        sequence=spec.sequence,
+        fields=spec.fields,
+        provenance=spec.provenance,
+        rows=generation.rows,
+        counts=counts,
+        complete=bool(snapshot) and generation.complete(),
+        snapshot=snapshot,
+        generation=generation.number,
+        path=generation.paths.group,
+    )

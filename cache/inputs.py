@@ -1,0 +1,75 @@
+"""Inputs: which rows are the same bytes, and which of them are known, without a loop over rows.
+
+A digest is (16,) uint8. Sixteen zeros mean "no identity": such a row equals no other.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Digests = NDArray[np.uint8]  # (N, 16)
+
+
+def identity(inputs: Digests, absent: NDArray[np.bool_]) -> str:
+    """Hex digest of every row's input and absence, in order: what makes a generation."""
+    state = hashlib.blake2b(digest_size=16)
+    state.update(np.ascontiguousarray(inputs).data)
+    state.update(np.packbits(absent).data)
+    state.update(str(len(inputs)).encode())
+    return state.hexdigest()
+
+
+def first_of_each(inputs: Digests) -> NDArray[np.int64]:
+    """(N,) the first row with the same input as each row; its own number where it is the first."""
+    high, low = _halves(inputs)
+    order = np.lexsort((low, high))  # stable: the first row of a group leads it
+    new = np.ones(len(order), bool)
+    new[1:] = (high[order[1:]] != high[order[:-1]]) | (low[order[1:]] != low[order[:-1]])
+    new |= (high[order] == 0) & (low[order] == 0)
+    leader = np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))
+    first = np.empty(len(order), np.int64)
+    first[order] = order[leader]
+    return first
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Digests in order, each once, and the position of each where it was first given."""
+
+    high: NDArray[np.uint64]
+    low: NDArray[np.uint64]
+    position: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, inputs: Digests) -> "Lookup":
+        """An index of (K, 16) digests; of equal ones the first counts."""
+        first = np.flatnonzero(first_of_each(inputs) == np.arange(len(inputs)))
+        high, low = _halves(inputs[first])
+        known = (high != 0) | (low != 0)
+        first, high, low = first[known], high[known], low[known]
+        order = np.lexsort((low, high))
+        return cls(high[order], low[order], first[order])
+
+    def find(self, inputs: Digests) -> NDArray[np.int64]:
+        """(N,) the position of each digest, -1 where it is unknown."""
+        high, low = _halves(inputs)
+        found = np.full(len(inputs), -1, np.int64)
+        if not len(self.high):
+            return found
+        at = np.searchsorted(self.high, high)
+        seeking = np.arange(len(inputs))
+        while len(seeking):  # once, save where the first eight bytes of two digests agree
+            seeking = seeking[at[seeking] < len(self.high)]
+            seeking = seeking[self.high[at[seeking]] == high[seeking]]
+            hit = self.low[at[seeking]] == low[seeking]
+            found[seeking[hit]] = self.position[at[seeking[hit]]]
+            seeking = seeking[~hit]
+            at[seeking] += 1
+        return found
+
+
+def _halves(inputs: Digests) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    words = np.ascontiguousarray(inputs).view(">u8").astype(np.uint64)
+    return np.ascontiguousarray(words[:, 0]), np.ascontiguousarray(words[:, 1])

@@ -1,0 +1,91 @@
+"""The journal: rows that were encoded but whose shard is not committed; a kill loses ≤ one beat.
+
+One immutable object a checkpoint, `<shard>-<epoch>-<number>.npz`; a torn one is no object at all,
+since it is published whole. They go when the shard's commit exists.
+"""
+
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.objects import delete, put
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A row that could not be encoded, and why."""
+
+    row: int
+    reason: str
+    detail: str
+    transient: bool
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one checkpoint holds.
+
+    Attributes:
+        rows: (K,) int64 row numbers of the stream.
+        lengths: (K,) int64 frames a row; all 1 where the stream is pooled.
+        values: (sum of lengths, D) in the stored dtype.
+        failures: rows that failed.
+    """
+
+    rows: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    values: NDArray[Any]
+    failures: tuple[Failure, ...]
+
+
+class Journal:
+    """The journal of one shard."""
+
+    def __init__(self, folder: Path, shard: int, scratch: Path) -> None:
+        self._folder, self._prefix, self._scratch = folder, f"{shard:05d}-", scratch
+
+    def write(self, entry: Entry, epoch: int, number: int) -> None:
+        """Publish a checkpoint, durable when this returns."""
+        buffer = io.BytesIO()
+        failures = json.dumps([[f.row, f.reason, f.detail, f.transient] for f in entry.failures])
+        np.savez(
+            buffer,
+            rows=entry.rows,
+            lengths=entry.lengths,
+            values=entry.values,
+            failures=np.frombuffer(failures.encode(), np.uint8),
+        )
+        put(self._folder / f"{self._prefix}{epoch}-{number}.npz", buffer.getbuffer(), self._scratch)
+
+    def read(self) -> list[Entry]:
+        """Every checkpoint that is as it was written; others are as if they had never been."""
+        found = (_read(path) for path in self._paths())
+        return [entry for entry in found if entry is not None]
+
+    def clear(self) -> None:
+        """Remove the shard's checkpoints."""
+        for path in self._paths():
+            delete(path)
+
+    def _paths(self) -> list[Path]:
+        return sorted(self._folder.glob(f"{self._prefix}*.npz"))
+
+
+def _read(path: Path) -> Entry | None:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            failures = json.loads(file["failures"].tobytes().decode())
+            return Entry(
+                file["rows"],
+                file["lengths"],
+                file["values"],
+                tuple(Failure(*failure) for failure in failures),
+            )
+    except (FileNotFoundError, zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError):
+        return None  # zip's own CRC-32 found it

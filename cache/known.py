@@ -1,0 +1,134 @@
+"""Known rows: what other generations and datasets of a home have already encoded, by digest."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from cache.inputs import Digests, Lookup
+from cache.journal import Failure
+from cache.layout import DatasetPaths, Home
+from cache.objects import Damaged
+from cache.readers import Reader
+from cache.streams import OK, Generation, read_generation
+
+NO_FAILURES = pl.DataFrame(
+    schema={"row": pl.Int64, "reason": pl.String, "detail": pl.String, "transient": pl.Boolean}
+)
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """Rows that need no encoder: where they go, how long they are, what they hold."""
+
+    at: NDArray[np.int64]  # (K,) positions in what was asked for
+    lengths: NDArray[np.int64]  # (K,) frames a row; all 1 where pooled
+    values: NDArray[Any]  # (sum of lengths, D)
+
+
+class Known:
+    """Encoded rows of several generations by the digest of their input; the first one counts."""
+
+    def __init__(self, generations: Sequence[Generation]) -> None:
+        self._readers = [Reader(generation) for generation in generations]
+
+    @cached_property
+    def _index(self) -> tuple[Lookup, NDArray[np.int32], NDArray[np.int64]]:
+        rows = [np.flatnonzero(reader.state == OK) for reader in self._readers]
+        digests = [r.inputs[i] for r, i in zip(self._readers, rows, strict=True)]
+        sources = [np.full(len(i), n, np.int32) for n, i in enumerate(rows)]
+        return (
+            Lookup.of(np.concatenate([np.zeros((0, 16), np.uint8), *digests])),
+            np.concatenate([np.zeros(0, np.int32), *sources]),
+            np.concatenate([np.zeros(0, np.int64), *rows]),
+        )
+
+    def has(self, inputs: Digests) -> NDArray[np.bool_]:
+        """(N,) whether each input was encoded before; whether it is still good shows later."""
+        found: NDArray[np.bool_] = self._index[0].find(inputs) >= 0
+        return found
+
+    def recall(self, inputs: Digests) -> Iterator[Recalled]:
+        """The known ones of these (N, 16) inputs, source by source, checked."""
+        lookup, sources, rows = self._index
+        position = lookup.find(inputs)
+        known = np.flatnonzero(position >= 0)
+        source = sources[position[known]]
+        for number in np.unique(source):
+            at = known[source == number]
+            sound, lengths, values = self._readers[number].recall(rows[position[at]])
+            yield Recalled(at[sound], lengths, values)
+
+
+class FailedBefore:
+    """Rows that failed in earlier generations of a stream, by digest: not tried again unasked."""
+
+    def __init__(self, generations: Sequence[Generation]) -> None:
+        self._generations = generations
+
+    @cached_property
+    def _index(self) -> tuple[Lookup, pl.DataFrame]:
+        tables, digests = [NO_FAILURES], [np.zeros((0, 16), np.uint8)]
+        for generation in self._generations:
+            table = failures_of(generation)
+            if len(table):
+                tables.append(table)
+                digests.append(Reader(generation).inputs[table["row"].to_numpy()])
+        return Lookup.of(np.concatenate(digests)), pl.concat(tables)
+
+    def recall(self, inputs: Digests) -> list[Failure]:
+        """The failures of those of these (N, 16) inputs that failed; `row` is the position."""
+        lookup, table = self._index
+        position = lookup.find(inputs)
+        at = np.flatnonzero(position >= 0)
+        found = table[position[at]].select("reason", "detail", "transient")
+        return [
+            Failure(row, *failure)
+            for row, failure in zip(at.tolist(), found.iter_rows(), strict=True)
+        ]
+
+
+def failures_of(generation: Generation) -> pl.DataFrame:
+    """row, reason, detail, transient of a generation's committed shards, by row."""
+    tables = [NO_FAILURES]
+    for number, commit in generation.commits().items():
+        if "failures" in commit.objects:
+            tables.append(pl.read_parquet(generation.paths.failures(number)))
+    return pl.concat(tables).sort("row")
+
+
+def relatives(home: Home, generation: Generation) -> list[Generation]:
+    """Generations in this home that hold the same encoder's rows of the same kind.
+
+    The stream's own come first, newest first; then other modalities and other datasets.
+    """
+    own = generation.paths.stream
+    folder = generation.key.label.split("/")[0]
+    found: list[Generation] = []
+    for dataset in home.datasets():
+        paths = DatasetPaths.of(home, dataset)
+        for modality in sorted(p.name for p in (paths.streams / folder).glob("*")):
+            stream = paths.stream(f"{folder}/{modality}")
+            for number in reversed(stream.generations()):
+                try:
+                    other = read_generation(stream.generation(number))
+                except Damaged:
+                    continue
+                if (
+                    other is not None
+                    and _alike(other, generation)
+                    and other.paths != generation.paths
+                ):
+                    found.append(other)
+    return sorted(found, key=lambda other: other.paths.stream != own)
+
+
+def _alike(other: Generation, generation: Generation) -> bool:
+    a, b = other.spec, generation.spec
+    return other.key.fingerprint == generation.key.fingerprint and (
+        (a.kind, a.width, a.dtype, a.sequence) == (b.kind, b.width, b.dtype, b.sequence)
+    )

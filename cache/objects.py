@@ -1,0 +1,245 @@
+"""Objects: whole files that are published at once or not at all, and JSON records that know it.
+
+Only what an object store can do as well: put whole, create if absent, get, delete, list.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cache.errors import MmfuseError
+
+_DAY = 86_400.0
+_ADVICE = {
+    errno.ENOSPC: "the disk is full; what is committed is safe: free some space and run it again",
+    errno.EDQUOT: "the disk quota is used up; what is committed is safe: free some and run again",
+    errno.EROFS: "the file system is read-only; choose another place with --home DIR",
+    errno.EACCES: "no permission; change it, or choose another place with --home DIR",
+    errno.EPERM: "not permitted; change that, or choose another place with --home DIR",
+    errno.EIO: "the disk reports an input/output error; what is committed is safe",
+}
+
+
+class Damaged(MmfuseError):  # noqa: N818 - it names a state of the store
+    """Bytes are not what was written."""
+
+
+@contextlib.contextmanager
+def mendable(path: Path) -> Iterator[None]:
+    """Turn what the system refuses into an error that says what to do.
+
+    Raises:
+        MmfuseError: disk full, quota, read-only, no permission, input/output error.
+    """
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0)
+        if advice is None:
+            raise
+        raise MmfuseError(f"{path}: {advice}") from error
+
+
+def put(path: Path, data: bytes | memoryview, scratch: Path) -> None:
+    """Publish bytes under a name, replacing what was there without reading it.
+
+    A reader sees the old bytes or the new ones; after a power cut it is still one of the two.
+
+    Raises:
+        MmfuseError: when the disk is full, read-only or not ours; nothing has changed then.
+    """
+    with mendable(path), _temporary(data, scratch) as temporary:
+        ensure_folder(path.parent)
+        temporary.replace(path)
+        sync_folder(path.parent)
+
+
+def create(path: Path, data: bytes, scratch: Path) -> bool:
+    """Publish bytes under a name that nobody has taken; False if somebody has.
+
+    Raises:
+        MmfuseError: when the disk is full, read-only or not ours.
+    """
+    with mendable(path), _temporary(data, scratch) as temporary:
+        ensure_folder(path.parent)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS}:
+                raise
+            return _create_exclusively(path, data)  # a file system without hard links
+        sync_folder(path.parent)
+    return True
+
+
+def delete(path: Path) -> None:
+    """Remove an object; one that is gone already is fine."""
+    with mendable(path), contextlib.suppress(FileNotFoundError):
+        path.unlink()
+        sync_folder(path.parent)
+
+
+def put_record(path: Path, record: Mapping[str, object], scratch: Path) -> None:
+    """Publish a JSON record with its own digest inside."""
+    put(path, pack_record(record), scratch)
+
+
+def create_record(path: Path, record: Mapping[str, object], scratch: Path) -> bool:
+    """Publish a JSON record unless the name is taken."""
+    return create(path, pack_record(record), scratch)
+
+
+def get_record(path: Path) -> dict[str, Any] | None:
+    """A JSON record, or None where there is none.
+
+    Raises:
+        Damaged: if it is not what was written.
+    """
+    try:
+        with mendable(path):
+            data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return unpack_record(data, path)
+
+
+def pack_record(record: Mapping[str, object]) -> bytes:
+    """Canonical JSON with `check`, the digest of the rest."""
+    body = json.dumps(record, separators=(",", ":"), allow_nan=False)
+    check = hashlib.blake2b(body.encode(), digest_size=8).hexdigest()
+    return f'{body[:-1]},"check":"{check}"}}\n'.encode()
+
+
+def unpack_record(data: bytes, path: Path) -> dict[str, Any]:
+    """The record in these bytes.
+
+    Raises:
+        Damaged: if its digest does not fit.
+    """
+    body, mark, tail = data.rpartition(b',"check":"')
+    body += b"}"
+    check = hashlib.blake2b(body, digest_size=8).hexdigest().encode()
+    if not mark or tail != check + b'"}\n':
+        raise Damaged(f"{path} is damaged: its digest does not fit; run: mmfuse cache verify")
+    record: dict[str, Any] = json.loads(body)
+    return record
+
+
+def content_digest(data: bytes | memoryview) -> str:
+    """Hex blake2b-128 of an object's bytes."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def ensure_folder(folder: Path) -> None:
+    """Make a folder and its parents, each durable in its own parent."""
+    if folder.is_dir():
+        return
+    ensure_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder survive a power cut, where the system has that."""
+    with contextlib.suppress(PermissionError):  # a folder that may be written but not read
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def machine() -> str:
+    """This machine, as far as process numbers mean anything: host and process namespace."""
+    try:
+        return f"{socket.gethostname()}:{Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return socket.gethostname()
+
+
+def process_start(pid: int) -> str | None:
+    """When a process of this machine began, in the system's ticks; None if there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        if Path("/proc/self").exists():
+            return None
+        return "" if _answers(pid) else None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else fields[19]  # a zombie holds nothing any more
+
+
+def orphans(scratch: Path) -> list[Path]:
+    """Unfinished files whose process is gone, or which are older than a day."""
+    if not scratch.is_dir():
+        return []
+    host, now = _host(), time.time()
+    found = []
+    for path in scratch.iterdir():
+        owner, _, rest = path.name.partition("~")
+        pid = rest.partition("~")[0]
+        gone = owner == host and pid.isdecimal() and process_start(int(pid)) is None
+        with contextlib.suppress(FileNotFoundError):
+            if gone or now - path.stat().st_mtime > _DAY:
+                found.append(path)
+    return sorted(found)
+
+
+def sweep(scratch: Path) -> list[Path]:
+    """Remove the orphans; returns them."""
+    gone = orphans(scratch)
+    for path in gone:
+        delete(path)
+    return gone
+
+
+def _answers(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _host() -> str:
+    return hashlib.blake2b(machine().encode(), digest_size=4).hexdigest()
+
+
+@contextlib.contextmanager
+def _temporary(data: bytes | memoryview, scratch: Path) -> Iterator[Path]:
+    ensure_folder(scratch)
+    path = scratch / f"{_host()}~{os.getpid()}~{uuid.uuid4().hex[:12]}.partial"
+    try:
+        with path.open("xb", buffering=0) as file:
+            view = memoryview(data).cast("B")
+            while len(view):
+                view = view[file.write(view) :]
+            os.fsync(file.fileno())
+        yield path
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _create_exclusively(path: Path, data: bytes) -> bool:
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        return False
+    sync_folder(path.parent)
+    return True

@@ -1,0 +1,223 @@
+"""Readers: the rows of one generation, mapped, whole, or by input; never through the codecs."""
+
+import zipfile
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import MmfuseError
+from cache.inputs import Digests
+from cache.objects import Damaged
+from cache.shards import Grid, MappedShard, read_flat, read_shard
+from cache.streams import OK, PENDING, Generation, StreamValues
+
+FLAT_ROWS = 1 << 20  # rows a chunk of the small arrays of a sequence stream
+
+
+class Reader:
+    """A generation as it is when this is made; shards committed later are pending here."""
+
+    def __init__(self, generation: Generation) -> None:
+        self.generation = generation
+        self._spec = generation.spec
+        self._commits = generation.commits()
+        self._seal = generation.seal() if generation.spec.sequence else None
+        self._mapped: dict[int, MappedShard] = {}
+        self._parts: dict[int, dict[str, NDArray[Any]]] = {}
+
+    @cached_property
+    def state(self) -> NDArray[np.uint8]:
+        """(N,) 0 not yet, 1 ok, 2 absent, 3 failed; not yet too where a shard cannot be read."""
+        return self._flat("state", (), "uint8", strict=False)
+
+    @cached_property
+    def inputs(self) -> Digests:
+        """(N, 16) digests; zeros where a shard is not committed or cannot be read."""
+        return self._flat("inputs", (16,), "uint8", strict=False)
+
+    def settled(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(K,) whether each row's shard is committed."""
+        done = np.zeros(self.generation.grid.shards, bool)
+        done[list(self._commits)] = True
+        settled: NDArray[np.bool_] = done[rows // self.generation.grid.shard_rows]
+        return settled
+
+    def whole(self) -> StreamValues:
+        """Every row, each chunk's crc32c checked while it is copied.
+
+        Raises:
+            Damaged: if one does not fit.
+            MmfuseError: if rows are still pending.
+        """
+        self._require_complete()
+        grid = self.frame_grid
+        values = np.empty((grid.rows, grid.width), grid.dtype)
+        for shard in range(grid.shards):
+            start, stop = grid.bounds(shard)
+            path = self.generation.paths.block("values", shard)
+            read_shard(path, grid, shard, values[start:stop])
+        state = self._flat("state", (), "uint8", strict=True)
+        present = self._flat("present", (), "bool", strict=True)
+        offsets = self.offsets if self._spec.sequence else None
+        return StreamValues(values, offsets, present, state)
+
+    def gather(self, frames: NDArray[np.int64]) -> NDArray[Any]:
+        """(K, D) of rows (frames, of a sequence stream), in any order, mapped.
+
+        Raises:
+            Damaged: if a chunk is not as it was written.
+        """
+        grid = self.frame_grid
+        out = np.empty((len(frames), grid.width), grid.dtype)
+        shard, row = np.divmod(frames, grid.shard_rows)
+        for number in np.unique(shard):
+            at = np.flatnonzero(shard == number)
+            out[at] = self._shard(int(number)).gather(row[at])
+        return out
+
+    def ragged(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """Lengths (K,) and frames (sum of lengths, D) of rows of a sequence stream."""
+        lengths = np.diff(self.offsets)[rows]
+        return lengths, self.gather(ranges(self.offsets[rows], lengths))
+
+    def recall(
+        self, rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[Any]]:
+        """What is still good of these rows: sound (K,), and lengths and values of the sound ones.
+
+        Never raises for damage: a row that cannot be trusted is not sound, and is encoded again.
+        """
+        if self._spec.sequence and self._seal is None:
+            return self._recall_parts(rows)
+        if not self._spec.sequence:
+            sound = self._sound(rows)
+            return sound, np.ones(int(sound.sum()), np.int64), self.gather(rows[sound])
+        try:
+            offsets = self.offsets
+        except Damaged:
+            nothing = np.empty((0, self._spec.width), self._spec.dtype)
+            return np.zeros(len(rows), bool), np.zeros(0, np.int64), nothing
+        lengths = np.diff(offsets)[rows]
+        frames = ranges(offsets[rows], lengths)
+        starts = np.cumsum(lengths) - lengths
+        good = self._sound(frames)
+        sound = np.logical_and.reduceat(good, starts) if len(rows) else np.zeros(0, bool)
+        return sound, lengths[sound], self.gather(frames[np.repeat(sound, lengths)])
+
+    @property
+    def frame_grid(self) -> Grid:
+        """How the values are cut: rows, or the frames of a sequence stream."""
+        if not self._spec.sequence:
+            return self.generation.grid
+        assert self._seal is not None
+        return Grid(
+            self._seal["frames"],
+            self._spec.width,
+            self._spec.dtype,
+            self._seal["chunk_rows"],
+            self._seal["per_shard"],
+        )
+
+    @cached_property
+    def offsets(self) -> NDArray[np.int64]:
+        """(N + 1,) where each row's frames begin."""
+        return self._flat("offsets", (), "int64", strict=True, extra=1)
+
+    def _require_complete(self) -> None:
+        if not self.generation.complete():
+            raise MmfuseError(f"{self.generation.key.label} is not complete yet")
+
+    def _flat(
+        self, name: str, shape: tuple[int, ...], dtype: str, *, strict: bool, extra: int = 0
+    ) -> NDArray[Any]:
+        generation, rows = self.generation, self.generation.rows + extra
+        if self._spec.sequence and self._seal is None:
+            return self._flat_of_parts(name, shape, dtype)
+        step = FLAT_ROWS if self._spec.sequence else generation.grid.shard_rows
+        out = np.zeros((rows, *shape), dtype)
+        for number in range(-(-rows // step)):
+            if not self._spec.sequence and number not in self._commits:
+                continue
+            part = out[number * step : (number + 1) * step]
+            try:
+                part[:] = read_flat(generation.paths.block(name, number), part.shape, dtype)
+            except Damaged:
+                if strict:
+                    raise
+        return out
+
+    def _shard(self, number: int) -> MappedShard:
+        shard = self._mapped.get(number)
+        if shard is None or not shard.fresh():
+            path = self.generation.paths.block("values", number)
+            shard = self._mapped[number] = MappedShard(path, self.frame_grid, number)
+        return shard
+
+    def _sound(self, frames: NDArray[np.int64]) -> NDArray[np.bool_]:
+        good = np.zeros(len(frames), bool)
+        shard, row = np.divmod(frames, self.frame_grid.shard_rows)
+        for number in np.unique(shard):
+            at = np.flatnonzero(shard == number)
+            try:
+                good[at] = self._shard(int(number)).sound(row[at])
+            except Damaged:
+                continue
+        return good
+
+    def _part(self, number: int) -> dict[str, NDArray[Any]] | None:
+        """The last part that was asked for is kept: neighbours come from the same one."""
+        if number not in self._parts:
+            part = read_part(self.generation, number)
+            if part is None:
+                return None
+            self._parts = {number: part}
+        return self._parts[number]
+
+    def _flat_of_parts(self, name: str, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+        out = np.zeros((self.generation.rows, *shape), dtype)
+        for number, commit in self._commits.items():
+            part = self._part(number)
+            if part is not None:
+                out[commit.shard.start : commit.shard.stop] = part[name]
+        return out
+
+    def _recall_parts(
+        self, rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[Any]]:
+        sound = np.zeros(len(rows), bool)
+        pieces: dict[int, NDArray[Any]] = {}
+        shard, local = np.divmod(rows, self.generation.grid.shard_rows)
+        for number in np.unique(shard):
+            part = self._part(int(number))
+            if part is None:
+                continue
+            offsets = np.concatenate([[0], np.cumsum(part["lengths"])])
+            for at in np.flatnonzero(shard == number):
+                row = local[at]
+                pieces[int(at)] = part["values"][offsets[row] : offsets[row + 1]]
+                sound[at] = True
+        found = [pieces[at] for at in sorted(pieces)]
+        lengths = np.array([len(piece) for piece in found], np.int64)
+        empty = np.empty((0, self._spec.width), self._spec.dtype)
+        return sound, lengths, np.concatenate([empty, *found])
+
+
+def read_part(generation: Generation, number: int) -> dict[str, NDArray[Any]] | None:
+    """A committed part of a sequence stream: values, lengths, state, inputs; None if damaged."""
+    try:
+        with np.load(generation.paths.part(number), allow_pickle=False) as file:
+            return {name: file[name] for name in ("values", "lengths", "state", "inputs")}
+    except (FileNotFoundError, zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError):
+        return None
+
+
+def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """start, start + 1, … of each pair, one after the other; (sum of lengths,)."""
+    before = np.cumsum(lengths) - lengths
+    found: NDArray[np.int64] = np.repeat(starts - before, lengths)
+    return found + np.arange(int(lengths.sum()), dtype=np.int64)
+
+
+__all__ = ["FLAT_ROWS", "OK", "PENDING", "Reader", "ranges", "read_part"]

@@ -1,0 +1,114 @@
+"""Sequences: when all parts are in, they become one array of frames, in whole shards."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache import nodes
+from cache.errors import MmfuseError
+from cache.objects import content_digest, delete, put, put_record
+from cache.readers import FLAT_ROWS, read_part
+from cache.shards import Grid, chunk_sums, make, make_flat
+from cache.streams import OK, SCHEMA, Generation
+
+PART_FRAMES = 256  # frames a row that a part's size is planned for; they are not known before
+PART_BYTES = 48 << 20
+
+
+def part_grid(rows: int, width: int, dtype: str) -> Grid:
+    """How the rows of a sequence stream are cut into units of work, before lengths are known."""
+    row = PART_FRAMES * width * np.dtype(dtype).itemsize
+    return Grid(rows, width, dtype, min(rows, max(16, PART_BYTES // row)), 1)
+
+
+def assemble(generation: Generation) -> None:
+    """Write the arrays of a sequence stream from its parts, seal them, and remove the parts.
+
+    Memory is that of two shards. What a kill interrupts is done again, byte by byte the same.
+    """
+    lengths, state, inputs = _small(generation)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    grid = Grid.plan(int(offsets[-1]), generation.spec.width, generation.spec.dtype)
+    nodes.publish_sequence(generation, grid, FLAT_ROWS)
+    objects: dict[str, list[object]] = {}
+    frames = _Frames(generation, offsets)
+    for shard in range(grid.shards):
+        data = make(frames.read(*grid.bounds(shard)), grid)
+        objects[f"values/{shard}"] = _put(generation, "values", shard, data)
+        objects[f"values/{shard}"].append(chunk_sums(data, grid, shard))
+    flat = {"offsets": offsets, "present": state == OK, "state": state, "inputs": inputs}
+    for name, array in flat.items():
+        step = min(len(array), FLAT_ROWS)
+        for number in range(-(-len(array) // FLAT_ROWS)):
+            data = make_flat(array[number * FLAT_ROWS : (number + 1) * FLAT_ROWS], step)
+            objects[f"{name}/{number}"] = _put(generation, name, number, data)
+    seal = {
+        "schema": SCHEMA,
+        "frames": grid.rows,
+        "chunk_rows": grid.chunk_rows,
+        "per_shard": grid.per_shard,
+        "objects": objects,
+    }
+    put_record(generation.paths.seal, seal, generation.paths.stream.dataset.scratch)
+    remove_parts(generation)
+
+
+def remove_parts(generation: Generation) -> None:
+    """Remove the parts of a sealed generation."""
+    for shard in generation.shards:
+        delete(generation.paths.part(shard.number))
+
+
+def _put(generation: Generation, name: str, number: int, data: bytes) -> list[object]:
+    put(generation.paths.block(name, number), data, generation.paths.stream.dataset.scratch)
+    return [len(data), content_digest(data)]
+
+
+def _small(
+    generation: Generation,
+) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.uint8]]:
+    rows = generation.rows
+    lengths, state = np.zeros(rows, np.int64), np.zeros(rows, np.uint8)
+    inputs = np.zeros((rows, 16), np.uint8)
+    for shard in generation.shards:
+        part = _part(generation, shard.number)
+        at = slice(shard.start, shard.stop)
+        lengths[at], state[at], inputs[at] = part["lengths"], part["state"], part["inputs"]
+    return lengths, state, inputs
+
+
+def _part(generation: Generation, number: int) -> dict[str, NDArray[Any]]:
+    part = read_part(generation, number)
+    if part is None:
+        delete(generation.paths.commit(number))
+        raise MmfuseError(
+            f"{generation.paths.part(number)} is missing or damaged; its rows will be encoded "
+            "again: run the same extract command once more"
+        )
+    return part
+
+
+class _Frames:
+    """The frames of all parts, as if they were one array; keeps the part that was read last."""
+
+    def __init__(self, generation: Generation, offsets: NDArray[np.int64]) -> None:
+        self._generation, self._offsets = generation, offsets
+        self._held: tuple[int, NDArray[Any]] = (-1, np.empty(0))
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Frames start … stop, (stop - start, D)."""
+        spec = self._generation.spec
+        out = np.empty((stop - start, spec.width), spec.dtype)
+        for shard in self._generation.shards:
+            first, last = int(self._offsets[shard.start]), int(self._offsets[shard.stop])
+            low, high = max(first, start), min(last, stop)
+            if low < high:
+                values = self._part(shard.number)
+                out[low - start : high - start] = values[low - first : high - first]
+        return out
+
+    def _part(self, number: int) -> NDArray[Any]:
+        if self._held[0] != number:
+            self._held = number, _part(self._generation, number)["values"]
+        return self._held[1]

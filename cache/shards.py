@@ -1,0 +1,246 @@
+"""Shards: how rows are cut into chunks and shards, made by zarr in memory, mapped, and checked.
+
+A shard without compression is its inner chunks one after the other, each raw little-endian bytes
+and their crc32c (4 bytes), then the index: offset and length of each chunk (16 bytes) and the
+index's own crc32c. So rows are read straight from the file, and zarr is needed for writing only.
+"""
+
+import math
+import mmap
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.objects import Damaged
+
+CHUNK_BYTES = 1 << 20  # ~1 MB: what a read has to check before it may be believed
+CHUNKS_PER_SHARD = 48
+_CRC = 4
+_NOWHERE = (1 << 64) - 1  # the index's entry of a chunk that is not there
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How (rows, width) values are cut: `per_shard` chunks of `chunk_rows` rows a shard.
+
+    Chunks are as equal as they can be, so that the last one wastes next to nothing.
+    """
+
+    rows: int
+    width: int
+    dtype: str
+    chunk_rows: int
+    per_shard: int
+
+    @classmethod
+    def plan(cls, rows: int, width: int, dtype: str) -> "Grid":
+        """Chunks of about 1 MB, at most 48 a shard; what is smaller than a chunk is one chunk."""
+        size = rows * width * np.dtype(dtype).itemsize
+        chunk_rows = max(1, math.ceil(rows / max(1, math.ceil(size / CHUNK_BYTES))))
+        chunks = max(1, math.ceil(rows / chunk_rows))
+        shards = math.ceil(chunks / CHUNKS_PER_SHARD)
+        return cls(rows, width, dtype, chunk_rows, math.ceil(chunks / shards))
+
+    @property
+    def shard_rows(self) -> int:
+        """Rows of a whole shard."""
+        return self.chunk_rows * self.per_shard
+
+    @property
+    def shards(self) -> int:
+        """How many shards there are."""
+        return math.ceil(self.rows / self.shard_rows)
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of a chunk's values, without its crc32c."""
+        return self.chunk_rows * self.width * np.dtype(self.dtype).itemsize
+
+    def bounds(self, shard: int) -> tuple[int, int]:
+        """First row of a shard and the one after its last."""
+        start = shard * self.shard_rows
+        return start, min(self.rows, start + self.shard_rows)
+
+    def chunks(self, shard: int) -> int:
+        """Chunks that a shard really has."""
+        start, stop = self.bounds(shard)
+        return math.ceil((stop - start) / self.chunk_rows)
+
+    def file_bytes(self, shard: int) -> int:
+        """Size of a shard's file."""
+        return self.chunks(shard) * (self.chunk_bytes + _CRC) + 16 * self.per_shard + _CRC
+
+
+def crc32c(data: NDArray[np.uint8]) -> int:
+    """The checksum of contiguous bytes."""
+    return int(google_crc32c.value(data))
+
+
+def make(block: NDArray[Any], grid: Grid) -> bytes:
+    """The bytes of one shard, made whole in memory by zarr; block is (rows of the shard, D)."""
+    shape = (len(block), grid.width)
+    chunks = (grid.chunk_rows, grid.width)
+    return _encode(block, shape, chunks, (grid.shard_rows, grid.width))
+
+
+def make_flat(block: NDArray[Any], chunk_rows: int) -> bytes:
+    """The bytes of one unsharded chunk with its crc32c; block is (rows,) or (rows, 16)."""
+    return _encode(block, block.shape, (chunk_rows, *block.shape[1:]), None)
+
+
+def _encode(
+    block: NDArray[Any],
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    shards: Any,  # noqa: ANN401
+) -> bytes:
+    from cache.nodes import memory_array  # zarr is not needed for reading
+
+    array, objects = memory_array(shape, block.dtype.name, chunks, shards)
+    array[...] = block
+    data: bytes = objects["/".join(["c", *["0"] * len(shape)])].to_bytes()
+    return data
+
+
+def chunk_sums(data: bytes, grid: Grid, shard: int) -> list[int]:
+    """The crc32c of each chunk, as a shard's bytes have them."""
+    step = grid.chunk_bytes + _CRC
+    ends = range(grid.chunk_bytes, step * grid.chunks(shard), step)
+    return [int.from_bytes(data[end : end + _CRC], "little") for end in ends]
+
+
+def read_flat(path: Path, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    """The first `shape` of an unsharded chunk, checked.
+
+    Raises:
+        Damaged: if it is missing, too short, or its crc32c does not fit.
+    """
+    try:
+        data = np.fromfile(path, np.uint8)
+    except FileNotFoundError as error:
+        raise Damaged(f"{path} is missing") from error
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    body = data[:-_CRC]
+    if len(body) < size or crc32c(body) != int.from_bytes(data[-_CRC:].tobytes(), "little"):
+        raise Damaged(f"{path} is damaged: its checksum does not fit")
+    found: NDArray[Any] = body[:size].view(dtype).reshape(shape)
+    return found
+
+
+def check_index(tail: bytes, grid: Grid, shard: int, path: Path) -> None:
+    """Check a shard's index: its crc32c, and that the chunks lie one after the other.
+
+    Raises:
+        Damaged: if not.
+    """
+    index = np.frombuffer(tail[:-_CRC], "<u8").reshape(-1, 2)
+    step, count = grid.chunk_bytes + _CRC, grid.chunks(shard)
+    expected = np.full((grid.per_shard, 2), _NOWHERE, "<u8")
+    expected[:count, 0] = np.arange(count, dtype="<u8") * step
+    expected[:count, 1] = step
+    fits = crc32c(np.frombuffer(tail[:-_CRC], np.uint8)) == int.from_bytes(tail[-_CRC:], "little")
+    if not fits or not np.array_equal(index, expected):
+        raise Damaged(f"{path} is damaged: its index does not fit")
+
+
+def read_shard(path: Path, grid: Grid, shard: int, out: NDArray[Any]) -> None:
+    """Copy a whole shard into out (rows of the shard, D), checking each chunk on the way.
+
+    Raises:
+        Damaged: naming the rows, if the file is missing, cut, or a checksum does not fit.
+    """
+    first, _ = grid.bounds(shard)
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError as error:
+        raise Damaged(f"{path} is missing") from error
+    try:
+        if os.fstat(handle).st_size != grid.file_bytes(shard):
+            raise Damaged(f"{path} is damaged: it has a wrong length")
+        index = 16 * grid.per_shard + _CRC
+        check_index(os.pread(handle, index, grid.file_bytes(shard) - index), grid, shard, path)
+        target = out.reshape(-1).view(np.uint8)
+        spare, stored = np.empty(grid.chunk_bytes, np.uint8), bytearray(_CRC)
+        step = grid.chunk_bytes + _CRC
+        for chunk in range(grid.chunks(shard)):
+            part = target[chunk * grid.chunk_bytes : (chunk + 1) * grid.chunk_bytes]
+            whole = part if len(part) == grid.chunk_bytes else spare  # the last one may be padded
+            got = os.preadv(handle, [whole.data, stored], chunk * step)
+            if got != step or crc32c(whole) != int.from_bytes(stored, "little"):
+                raise _damaged_chunk(path, grid, first, chunk)
+            if whole is spare:
+                part[:] = spare[: len(part)]
+    finally:
+        os.close(handle)
+
+
+class MappedShard:
+    """A shard's rows in the page cache; each chunk is checked once, before it is first used."""
+
+    def __init__(self, path: Path, grid: Grid, shard: int) -> None:
+        self.path, self._grid = path, grid
+        self._first, _ = grid.bounds(shard)
+        try:
+            with path.open("rb") as file:
+                stat = os.fstat(file.fileno())
+                if stat.st_size != grid.file_bytes(shard):
+                    raise Damaged(f"{path} is damaged: it has a wrong length")
+                memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except FileNotFoundError as error:
+            raise Damaged(f"{path} is missing") from error
+        self._identity = (stat.st_ino, stat.st_mtime_ns)
+        check_index(memory[-16 * grid.per_shard - _CRC :], grid, shard, path)
+        self._bytes = np.frombuffer(memory, np.uint8)
+        dtype = np.dtype(grid.dtype).newbyteorder("<")
+        shape = (grid.chunks(shard), grid.chunk_rows, grid.width)
+        row = grid.width * dtype.itemsize
+        strides = (grid.chunk_bytes + _CRC, row, dtype.itemsize)
+        self._view: NDArray[Any] = np.ndarray(shape, dtype, memory, 0, strides)
+        self._unchecked = np.ones(shape[0], bool)
+        self._all_checked = False
+
+    def fresh(self) -> bool:
+        """Whether the file is still the one that was mapped."""
+        try:
+            stat = self.path.stat()
+        except FileNotFoundError:
+            return False
+        return (stat.st_ino, stat.st_mtime_ns) == self._identity
+
+    def gather(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """(K, D) of rows numbered within the shard, in any order.
+
+        Raises:
+            Damaged: if a chunk's checksum does not fit.
+        """
+        chunk, row = np.divmod(rows, self._grid.chunk_rows)
+        if not self._all_checked:
+            for number in np.unique(chunk[self._unchecked[chunk]]):
+                if not self._sound(int(number)):
+                    raise _damaged_chunk(self.path, self._grid, self._first, int(number))
+                self._unchecked[number] = False
+            self._all_checked = not self._unchecked.any()
+        return self._view[chunk, row]
+
+    def sound(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(K,) whether each row's chunk is as it was written."""
+        chunk = rows // self._grid.chunk_rows
+        numbers, inverse = np.unique(chunk, return_inverse=True)
+        return np.array([self._sound(int(n)) for n in numbers], bool)[inverse]
+
+    def _sound(self, chunk: int) -> bool:
+        start = chunk * (self._grid.chunk_bytes + _CRC)
+        end = start + self._grid.chunk_bytes
+        stored = int.from_bytes(self._bytes[end : end + _CRC].tobytes(), "little")
+        return crc32c(self._bytes[start:end]) == stored
+
+
+def _damaged_chunk(path: Path, grid: Grid, first: int, chunk: int) -> Damaged:
+    start = first + chunk * grid.chunk_rows
+    stop = min(grid.rows, start + grid.chunk_rows)
+    return Damaged(f"{path} is damaged: the checksum of rows {start}–{stop - 1} does not fit")
