@@ -1,0 +1,292 @@
+"""Runs: what a training was and what it scored, as JSON, parquet and safetensors in one folder.
+
+runs/<id>/: `run.json`, the record, written last, so that a folder without it is no run;
+`head.safetensors`, parameters and buffers of R replicas; `history.parquet`; `predictions.parquet`;
+`scores/<pattern>.<split>.json` and `baselines/<name>/` the same, added when something is scored.
+"""
+
+import datetime
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from cache.errors import MmfuseError, unknown
+from cache.layout import Home
+from cache.samples import Task
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class RunStream:
+    """A stream that a head was trained on, as it stood then."""
+
+    name: str
+    encoder: str
+    fingerprint: str
+    modality: str
+    width: int
+    sequence: bool
+    weights: str
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a run (or a baseline) is worth on the rows of a split under a missing pattern.
+
+    Attributes:
+        pattern: the pattern's label, such as `complete` or `without audio`.
+        split: val or test.
+        rows: how many.
+        realised_rate: share of the present cells that the pattern hid.
+        metrics: by name, one value a replica; the task's first metric first.
+    """
+
+    pattern: str
+    split: str
+    rows: int
+    realised_rate: float
+    metrics: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """All that is needed to know what was done, and to rebuild the heads.
+
+    Attributes:
+        id: readable and unique, such as 20261121-clarga-digits-ab12cd.
+        group: of the runs that one command made.
+        dataset: its name.
+        snapshot: of its samples.
+        method: name, or path of a file.
+        method_digest: sha256 of a method given as a file (kept beside the record), or "".
+        task: what was predicted.
+        streams: in the order of `present`.
+        options: of the method, all of them.
+        plan: of the training, all of it.
+        seeds: one replica each.
+        parameters: of one head.
+        scale: mean and deviation of `value` targets in training.
+        tags: data {real, synthetic} and weights {pretrained, weight-free, random}.
+        absent: share of absent cells by split, by true absence and by the missing protocol.
+        missing_rate: share of present cells that the protocol hid, over all rows.
+        costs: macs of one row, p50 and p95 latency in seconds, and so on.
+        versions: of the libraries.
+        device: where it ran.
+        seconds: how long training took, all replicas together.
+        epochs: trained, one a replica.
+        created: ISO time in UTC.
+        notes: remarks that belong under every table of it.
+        path: its folder.
+    """
+
+    id: str
+    group: str
+    dataset: str
+    snapshot: str
+    method: str
+    method_digest: str
+    task: Task
+    streams: tuple[RunStream, ...]
+    options: dict[str, Any]
+    plan: dict[str, Any]
+    seeds: tuple[int, ...]
+    parameters: int
+    scale: tuple[float, float]
+    tags: dict[str, str]
+    absent: dict[str, float]
+    missing_rate: float
+    costs: dict[str, float]
+    versions: dict[str, str]
+    device: str
+    seconds: float
+    epochs: tuple[int, ...]
+    created: str
+    notes: tuple[str, ...]
+    path: Path
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities of its streams, in order."""
+        return tuple(dict.fromkeys(stream.modality for stream in self.streams))
+
+    @property
+    def scores(self) -> list[Scores]:
+        """Everything scored so far; the patterns as they were asked for, val before test."""
+        return _read_scores(self.path / "scores")
+
+    @property
+    def baselines(self) -> dict[str, list[Scores]]:
+        """By name (majority, logistic, single <modality>), the same."""
+        top = self.path / "baselines"
+        folders = sorted(p for p in top.glob("*") if p.is_dir())
+        return {folder.name.replace("~", " "): _read_scores(folder) for folder in folders}
+
+    def add_scores(self, found: Iterable[Scores], baseline: str | None = None) -> None:
+        """Keep scores beside the record; the same pattern and split again replaces them."""
+        folder = self.path / "scores"
+        if baseline is not None:
+            folder = self.path / "baselines" / baseline.replace(" ", "~")
+        folder.mkdir(parents=True, exist_ok=True)
+        for scores in found:
+            order = len(list(folder.glob("*.json")))
+            name = f"{_slug(scores.pattern)}.{scores.split}.json"
+            _write(folder / name, _json({"order": order, **asdict(scores)}))
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Parameters and buffers by name, (R, …)."""
+        from safetensors.numpy import load_file
+
+        return load_file(self.path / "head.safetensors")
+
+    def history(self) -> pl.DataFrame:
+        """stage, epoch, seed, loss, monitored, score, learning_rate; one row an epoch and seed."""
+        return pl.read_parquet(self.path / "history.parquet")
+
+    def predictions(self) -> pl.DataFrame:
+        """split, row, id, seed, outputs; outputs in units of the target."""
+        return pl.read_parquet(self.path / "predictions.parquet")
+
+
+def new_id(method: str, dataset: str) -> str:
+    """A readable id that no other run has."""
+    today = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d")
+    stem = Path(method).stem if method.endswith(".py") else method
+    return f"{today}-{_slug(stem)}-{_slug(dataset)}-{secrets.token_hex(3)}"
+
+
+def write_run(
+    record: RunRecord,
+    state: Mapping[str, NDArray[Any]],
+    history: pl.DataFrame,
+    predictions: pl.DataFrame,
+    source: str | None = None,
+) -> None:
+    """Write a run; it exists once its record does, which is written last and never changed.
+
+    Args:
+        record: with `path` set.
+        state: of the heads.
+        history: see `RunRecord.history`.
+        predictions: see `RunRecord.predictions`.
+        source: text of the method where it was given as a file.
+
+    Raises:
+        MmfuseError: if the run exists.
+    """
+    from safetensors.numpy import save
+
+    if (record.path / "run.json").exists():
+        raise MmfuseError(f"the run {record.id} exists")
+    record.path.mkdir(parents=True, exist_ok=True)
+    _write(record.path / "head.safetensors", save(dict(state)))
+    for name, table in (("history", history), ("predictions", predictions)):
+        scratch = record.path / f".{name}.partial"
+        table.write_parquet(scratch)
+        scratch.replace(record.path / f"{name}.parquet")
+    if source is not None:
+        _write(record.path / "method.py", source.encode())
+    plain = {f.name: getattr(record, f.name) for f in fields(record) if f.name != "path"}
+    plain |= {"task": asdict(record.task), "streams": [asdict(s) for s in record.streams]}
+    _write(record.path / "run.json", _json({"schema": SCHEMA, **plain}))
+
+
+def load_run(home: Home, run: str) -> RunRecord:
+    """A run by its id, or by a beginning of it that no other run has.
+
+    Raises:
+        MmfuseError: for an unknown or ambiguous id, or a record of a newer schema.
+    """
+    ids = _ids(home)
+    if run not in ids:
+        begins = [known for known in ids if run and known.startswith(run)]
+        if len(begins) > 1:
+            raise MmfuseError(f"several runs begin with {run!r}: {', '.join(begins)}")
+        if not begins:
+            raise unknown("run", run, ids)
+        run = begins[0]
+    return _read(home.runs / run)
+
+
+def list_runs(home: Home) -> list[RunRecord]:
+    """Every run of this home, oldest first."""
+    return sorted((_read(home.runs / i) for i in _ids(home)), key=lambda r: (r.created, r.id))
+
+
+def latest_group(home: Home) -> list[RunRecord]:
+    """The runs of the last `train` command, oldest first.
+
+    Raises:
+        MmfuseError: if there is none.
+    """
+    runs = list_runs(home)
+    if not runs:
+        raise MmfuseError(f"no runs in {home.runs}; run: mmfuse train --method concat")
+    return [run for run in runs if run.group == runs[-1].group]
+
+
+def _ids(home: Home) -> list[str]:
+    return sorted(path.parent.name for path in home.runs.glob("*/run.json"))
+
+
+def _read(path: Path) -> RunRecord:
+    plain = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    schema = plain.pop("schema")
+    if schema > SCHEMA:
+        raise MmfuseError(f"{path} was written by a newer mmfuse (schema {schema}); upgrade it")
+    plain["task"] = Task(plain["task"]["kind"], tuple(plain["task"]["names"]))
+    plain["streams"] = tuple(RunStream(**stream) for stream in plain["streams"])
+    for name in ("seeds", "epochs", "notes", "scale"):
+        plain[name] = tuple(plain[name])
+    return RunRecord(**plain, path=path)
+
+
+def _read_scores(folder: Path) -> list[Scores]:
+    found = [json.loads(p.read_text(encoding="utf-8")) for p in folder.glob("*.json")]
+    found.sort(key=lambda plain: (plain.pop("order"), plain["pattern"], plain["split"]))
+    for plain in found:
+        plain["metrics"] = {
+            name: [np.nan if v is None else v for v in values]
+            for name, values in plain["metrics"].items()
+        }
+    return [Scores(**plain) for plain in found]
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._+=-]+", "-", text).strip("-.") or "x"
+
+
+def _json(plain: Mapping[str, object]) -> bytes:
+    return (json.dumps(_finite(plain), indent=1, allow_nan=False) + "\n").encode()
+
+
+def _finite(value: object) -> object:
+    """The same with null for numbers that JSON does not have."""
+    match value:
+        case dict():
+            return {key: _finite(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_finite(inner) for inner in value]
+        case float():
+            return value if np.isfinite(value) else None
+        case _:
+            return value
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole: temporary, fsync, rename."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with scratch.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)

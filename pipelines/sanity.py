@@ -1,0 +1,169 @@
+"""Sanity: majority class and regularised linear models, the rows every table has beside a head."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cache.runs import Scores
+from cache.samples import Task
+from pipelines.batching import FeatureTable
+from pipelines.fusion import Moments, pooled
+from pipelines.loop import moments
+from pipelines.metrics import scores
+
+PENALTIES = (1e0, 1e-1, 1e-2, 1e-3, 1e-4)
+"""Halved squared weights are weighed by these against the mean loss of a row, strongest first.
+
+scikit-learn's C is 1 / (penalty × train rows); its Ridge alpha is penalty × train rows.
+"""
+ITERATIONS = 100
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear model on the concatenation of some streams, with a bit for each that says present.
+
+    Attributes:
+        names: the streams.
+        seen: their train moments; features are z-scored, absent ones are then 0.
+        weight: (D + 1, C), the last row is the bias.
+        penalty: the one that did best on validation rows.
+    """
+
+    names: tuple[str, ...]
+    seen: dict[str, Moments]
+    weight: Tensor
+    penalty: float
+
+    def outputs(self, table: FeatureTable) -> NDArray[np.float64]:
+        """(N, C) logits; for `value` in units of the target."""
+        found = design(table, self.names, self.seen).double() @ self.weight.double()
+        array = found.cpu().numpy()
+        if table.samples.task.kind == "value":
+            array = array * table.scale.deviation + table.scale.mean
+        return np.asarray(array)
+
+
+def majority(table: FeatureTable, split: str) -> Scores:
+    """What always saying the train rows' most frequent class, labels or mean value scores."""
+    task, train = table.samples.task, table.samples.targets[table.split("train")]
+    rows = table.split(split)
+    constant = _constant(task, train)
+    outputs = np.broadcast_to(constant, (len(rows), task.outputs))
+    found = scores(task, outputs, table.samples.targets[rows])
+    return Scores("complete", split, len(rows), 0.0, {k: [v] for k, v in found.items()})
+
+
+def fit_linear(table: FeatureTable, names: Sequence[str] | None = None) -> Linear:
+    """Logistic (or ridge) regression on train rows, its penalty chosen on validation rows.
+
+    Args:
+        table: train and validation rows at least; no others are looked at.
+        names: of the streams to use; None = all.
+    """
+    names = tuple(table.features) if names is None else tuple(names)
+    train, held = table.take(table.split("train")), table.take(table.split("val"))
+    seen = {name: m for name, m in moments(train).items() if name in names}
+    x, y = design(train, names, seen), train.targets
+    x_held, y_held = design(held, names, seen), held.targets
+    task = table.samples.task
+    weight = torch.zeros(x.shape[1], task.outputs, device=x.device)
+    best, chosen, choice = float("inf"), weight, PENALTIES[0]
+    for penalty in PENALTIES:
+        if task.kind == "value":
+            weight = _ridge(x, y, penalty)
+        else:
+            weight = _logistic(x, y, task, penalty, weight)
+        loss = float(_loss(task, x_held @ weight, y_held))
+        if loss < best:
+            best, chosen, choice = loss, weight, penalty
+    return Linear(names, seen, chosen, choice)
+
+
+def linear_scores(
+    model: Linear, table: FeatureTable, split: str, pattern: str = "complete", realised: float = 0.0
+) -> Scores:
+    """Its metrics on the rows of a split, of a table that may have had things hidden."""
+    part = table.take(table.split(split))
+    found = scores(part.samples.task, model.outputs(part), part.samples.targets)
+    return Scores(pattern, split, len(part), realised, {k: [v] for k, v in found.items()})
+
+
+def design(table: FeatureTable, names: Sequence[str], seen: dict[str, Moments]) -> Tensor:
+    """(N, D + 1): z-scored streams with 0 where absent, presence bits, and a column of ones."""
+    columns, bits = [], []
+    for name in names:
+        there = table.present[:, list(table.features).index(name)]
+        frames = table.frame_present.get(name)
+        shown = there if frames is None else there[:, None] & frames
+        clean = torch.where(shown[..., None], table.features[name], 0)
+        x = pooled(clean, None if frames is None else shown)
+        there = there if frames is None else shown.any(1)
+        deviation = torch.where(seen[name].deviation > 1e-6, seen[name].deviation, 1)
+        columns.append(torch.where(there[:, None], (x - seen[name].mean) / deviation, 0))
+        bits.append(there)
+    signs = torch.stack(bits, 1).to(columns[0])
+    return torch.cat([*columns, signs, torch.ones_like(signs[:, :1])], 1)
+
+
+def _constant(task: Task, train: NDArray[Any]) -> NDArray[np.float64]:
+    if task.kind == "classes":
+        counts = np.bincount(train, minlength=task.outputs)
+        # Log frequencies: argmax is the majority class, and the log loss is that of the prior.
+        return np.log(np.maximum(counts, 1e-9) / len(train))
+    if task.kind == "labels":
+        share = train.mean(0).clip(1e-9, 1 - 1e-9)
+        return np.asarray(np.log(share / (1 - share)), np.float64)
+    # The median is what minimises the first metric, the mean absolute error.
+    return np.array([np.median(train)], np.float64)
+
+
+def _loss(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
+    if task.kind == "classes":
+        return F.cross_entropy(outputs, targets)
+    if task.kind == "labels":
+        return F.binary_cross_entropy_with_logits(outputs, targets.to(outputs.dtype))
+    return F.mse_loss(outputs[:, 0], targets.to(outputs.dtype))
+
+
+def _logistic(x: Tensor, y: Tensor, task: Task, penalty: float, start: Tensor) -> Tensor:
+    """Minimise mean loss + penalty / 2 · |weights|² (the bias is free) by L-BFGS."""
+    weight = start.clone().requires_grad_()
+    solver = torch.optim.LBFGS(
+        [weight], max_iter=ITERATIONS, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        solver.zero_grad()
+        # Binary losses are means over labels too; the sum keeps the penalty's meaning.
+        scale = task.outputs if task.kind == "labels" else 1
+        loss = _loss(task, x @ weight, y) * scale + penalty / 2 * weight[:-1].square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    solver.step(closure)  # type: ignore[no-untyped-call]
+    return weight.detach()
+
+
+def _ridge(x: Tensor, y: Tensor, penalty: float) -> Tensor:
+    """Closed form in double precision; the bias is free."""
+    a, b = x.double(), y.double()
+    center, level = a[:, :-1].mean(0), b.mean()
+    a, b = a[:, :-1] - center, b - level
+    count = len(a)
+    if a.shape[1] <= count:
+        system = a.T @ a / count
+        system.diagonal().add_(penalty)
+        weight = torch.linalg.solve(system, a.T @ b / count)
+    else:  # the same by the kernel, which is smaller
+        system = a @ a.T / count
+        system.diagonal().add_(penalty)
+        weight = a.T @ torch.linalg.solve(system, b) / count
+    bias = level - center @ weight
+    return torch.cat([weight, bias[None]])[:, None].to(x.dtype)
