@@ -55,9 +55,9 @@ class DigestMemory:
     coarsest clock: a file changed in the same tick as it was read is read once more.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, forget: bool = False) -> None:
         self.path = path
-        self._known = _read(path)
+        self._known = pl.DataFrame(schema=_SCHEMA) if forget else _read(path)
         self._learnt: list[pl.DataFrame] = []
 
     def recall(self, places: pl.Series, seen: pl.DataFrame) -> pl.Series:

@@ -35,6 +35,15 @@ class Home:
         """What is kept beside the Zarr group: snapshots, commits, claims, journal, failures."""
         return self.root / "features" / f"{check_name('dataset', dataset)}.meta"
 
+    def digests(self, dataset: str) -> Path:
+        """The memory of the digests of a dataset's files."""
+        return self.meta(dataset) / "digests.parquet"
+
+    @property
+    def ceilings(self) -> Path:
+        """Batches that fitted into memory, an encoder and a device each, as JSON."""
+        return self.root / "features" / "ceilings.json"
+
     def datasets(self) -> list[str]:
         """Names of the datasets that have a store here, sorted."""
         top = self.root / "features"
@@ -114,6 +123,11 @@ class StreamPaths:
     def current(self) -> Path:
         """The pointer: which generation and snapshot readers see."""
         return self.meta / "current.json"
+
+    @property
+    def fitted(self) -> Path:
+        """What a fitted encoder learnt from the training rows."""
+        return self.meta / "fitted.json"
 
     def generations(self) -> list[int]:
         """Numbers of the generations that have a folder, sorted."""

@@ -1,0 +1,136 @@
+"""Forecasts: what a writer would find of a stream, found out without writing anything."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.features import FeatureStore
+from cache.inputs import Digests, first_of_each, identity
+from cache.journal import Journal
+from cache.known import FailedBefore, Known, relatives
+from cache.objects import Damaged
+from cache.shards import Grid
+from cache.streams import Generation, StreamKey, StreamSpec, current, read_generation
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A stream before it is written.
+
+    Attributes:
+        complete: whether readers see these very rows already, every one settled.
+        spec: what an earlier run said of the stream, or None where there was none.
+        known: rows whose vectors are in this home or in the journal; absent ones are not counted.
+        failed: rows that failed before and are not to be tried again.
+        new: distinct inputs that are left to encode.
+    """
+
+    complete: bool
+    spec: StreamSpec | None
+    known: int
+    failed: int
+    new: int
+
+
+def forecast(
+    store: FeatureStore,
+    key: StreamKey,
+    spec: StreamSpec | None,
+    inputs: Digests,
+    absent: NDArray[np.bool_],
+    *,
+    retry_failed: bool = False,
+) -> Forecast:
+    """What `store.writer` with the same arguments would find.
+
+    Args:
+        store: of the dataset.
+        key: which stream.
+        spec: what the encoder makes; None while a fitted encoder does not know its width, which is
+            then taken from the stream if there is one.
+        inputs: (N, 16) uint8 digests.
+        absent: (N,) bool.
+        retry_failed: whether what failed counts as new.
+    """
+    name = identity(inputs, absent)
+    own = _generations(store, key)
+    same = [generation for generation in own if generation.identity == name]
+    spec = own[0].spec if own else spec
+    seen = current(store.paths.stream(key.label))
+    here = ~absent
+    for generation in same:
+        counts = _counts(generation)
+        done = seen is not None and seen[0] == generation.number and generation.complete()
+        if done and not (retry_failed and counts["failed"]):
+            return Forecast(
+                spec=generation.spec,
+                complete=True,
+                known=counts["ok"],
+                failed=counts["failed"],
+                new=0,
+            )
+    if spec is None:
+        new = int((_leaders(inputs) & here).sum())
+        return Forecast(complete=False, spec=None, known=0, failed=0, new=new)
+    known = here & _known(store, key, spec, name, inputs)
+    for generation in same:
+        known[_journalled(store, generation)] = True
+    failed = np.zeros(len(inputs), bool)
+    if not retry_failed:
+        open_ = np.flatnonzero(here & ~known)
+        failed[[open_[f.row] for f in FailedBefore(own).recall(inputs[open_])]] = True
+    new = here & ~known & ~failed & _leaders(inputs)
+    return Forecast(
+        complete=False,
+        spec=own[0].spec if own else None,
+        known=int(known.sum()),
+        failed=int(failed.sum()),
+        new=int(new.sum()),
+    )
+
+
+def _leaders(inputs: Digests) -> NDArray[np.bool_]:
+    leaders: NDArray[np.bool_] = first_of_each(inputs) == np.arange(len(inputs))
+    return leaders
+
+
+def _generations(store: FeatureStore, key: StreamKey) -> list[Generation]:
+    """The stream's generations, the newest first; damaged ones are none."""
+    stream = store.paths.stream(key.label)
+    found = []
+    for number in reversed(stream.generations()):
+        try:
+            generation = read_generation(stream.generation(number))
+        except Damaged:
+            continue
+        if generation is not None and generation.key == key:
+            found.append(generation)
+    return found
+
+
+def _counts(generation: Generation) -> dict[str, int]:
+    commits = generation.commits().values()
+    return {name: sum(c.counts[name] for c in commits) for name in ("ok", "absent", "failed")}
+
+
+def _known(
+    store: FeatureStore, key: StreamKey, spec: StreamSpec, name: str, inputs: Digests
+) -> NDArray[np.bool_]:
+    """(N,) whether this home holds a vector of each input."""
+    stream = store.paths.stream(key.label)
+    paths = stream.generation(max([0, *stream.generations()]) + 1)
+    rows = len(inputs)
+    grid = Grid.plan(rows, spec.width, spec.dtype)
+    imagined = Generation(paths, key, spec, rows, name, None, grid)
+    others = [other for other in relatives(store.home, imagined) if other.commits()]
+    return Known(others).has(inputs)
+
+
+def _journalled(store: FeatureStore, generation: Generation) -> NDArray[np.int64]:
+    """Rows that a broken-off run left in the journal."""
+    found = [np.zeros(0, np.int64)]
+    for shard in generation.shards:
+        journal = Journal(generation.paths.journal, shard.number, store.paths.scratch)
+        found.extend(entry.rows for entry in journal.read())
+    return np.concatenate(found)

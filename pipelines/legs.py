@@ -1,0 +1,59 @@
+"""Legs: the seconds of each part of an extraction, and one sentence that names the slowest."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass
+class Legs:
+    """Seconds of one stream's extraction.
+
+    `read` and `prepare` are summed over workers; the `waited` ones are those in which the encoder
+    stood still, for inputs or for the shelf.
+    """
+
+    read: float = 0.0
+    prepare: float = 0.0
+    encode: float = 0.0
+    write: float = 0.0
+    waited_inputs: float = 0.0
+    waited_writer: float = 0.0
+    total: float = 0.0
+
+    @contextmanager
+    def timed(self, leg: str) -> Iterator[None]:
+        """Add the seconds that the block takes to a leg."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            setattr(self, leg, getattr(self, leg) + time.perf_counter() - start)
+
+    def seconds(self) -> dict[str, float]:
+        """The four legs and the whole, in seconds."""
+        legs = ("read", "prepare", "encode", "write", "total")
+        return {leg: round(getattr(self, leg), 4) for leg in legs}
+
+    def bottleneck(self, workers: int) -> str:
+        """Which leg the others waited for, with its share of the time, and what would help."""
+        spent = max(self.total, 1e-9)
+        parts = {
+            "inputs": self.waited_inputs,
+            "encode": self.encode,
+            "writer": self.waited_writer,
+        }
+        slowest = max(parts, key=lambda part: parts[part])
+        share = f"{min(1.0, parts[slowest] / spent):.0%}"
+        if slowest == "encode":
+            return f"encoding took {share} of the time: it was the bottleneck"
+        if slowest == "writer":
+            return f"the encoder waited {share} of the time for the disk: it was the bottleneck"
+        leg = "reading" if self.read > self.prepare else "preparing"
+        if workers:
+            return (
+                f"the encoder waited {share} of the time for inputs: {leg} was the bottleneck "
+                f"({workers} workers; try --workers {2 * workers})"
+            )
+        return f"{leg} inputs took {share} of the time: it was the bottleneck (no workers)"

@@ -1,0 +1,191 @@
+"""Plans of extraction: which streams, which rows are known, what is left to encode; no torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cache.digests import DigestMemory
+from cache.errors import MmfuseError
+from cache.features import FeatureStore
+from cache.fingerprints import fingerprint
+from cache.forecast import Forecast, forecast
+from cache.layout import Home
+from cache.streams import StreamKey, StreamSpec
+from pipelines import catalog
+from pipelines.digests import Inputs, inputs
+from pipelines.encoding import Encoder
+from pipelines.fitting import fitted_on, learns
+from pipelines.samples import Dataset, Modality
+from pipelines.tracking import Track, untracked
+
+_ROW_BYTES = 18  # digest, presence and state of a row
+
+
+@dataclass(frozen=True)
+class StreamPlan:
+    """One encoder on one modality, before anything is done.
+
+    Attributes:
+        key: names the stream.
+        encoder: makes it.
+        dataset: whose rows it has.
+        modality: which column of them.
+        inputs: what each row is, by content.
+        fields: what the fingerprint is made of.
+        found: what the store has of it: rows that are known, that failed, that are new.
+        width: D, or None until a fitted encoder is fitted.
+        download: what the encoder fetches first (`repository`, `size` in bytes, `licence`), or
+            None.
+    """
+
+    key: StreamKey
+    encoder: Encoder
+    dataset: Dataset
+    modality: Modality
+    inputs: Inputs
+    fields: Mapping[str, object]
+    found: Forecast
+    width: int | None
+    download: Any
+
+    @property
+    def rows(self) -> int:
+        """N, absent ones included."""
+        return len(self.inputs.absent)
+
+    @property
+    def absent(self) -> int:
+        """Rows without the modality."""
+        return int(self.inputs.absent.sum())
+
+    @property
+    def disk(self) -> int | None:
+        """Bytes that a new stream will take; None before its width is known, 0 if it is there.
+
+        For a sequence stream, with one frame a row.
+        """
+        if self.found.complete:
+            return 0
+        if self.width is None:
+            return None
+        return self.rows * (self.width * np.dtype(self.encoder.storage).itemsize + _ROW_BYTES)
+
+    @property
+    def spec(self) -> StreamSpec:
+        """What the store is told of the stream, once the width is known."""
+        if self.found.complete and self.found.spec is not None:
+            return self.found.spec  # asking a loaded encoder again could import torch
+        encoder = self.encoder
+        width = encoder.kinds[self.modality.kind]
+        if width is None:
+            raise MmfuseError(f"encoder {encoder.name} does not say its width after it was fitted")
+        provenance = {"weights": encoder.weights, **encoder.provenance()}
+        return StreamSpec(
+            self.modality.kind, width, encoder.storage, encoder.sequence, self.fields, provenance
+        )
+
+
+def plan(
+    dataset: Dataset,
+    encoders: Sequence[Encoder],
+    *,
+    home: Home,
+    retry_failed: bool = False,
+    rehash: bool = False,
+    track: Track = untracked,
+) -> list[StreamPlan]:
+    """What extraction would do: every encoder with every modality of a kind that it serves.
+
+    Files are read where their digests are not remembered, nothing else is; nothing is encoded,
+    and torch is not imported.
+
+    Args:
+        dataset: the rows.
+        encoders: built ones; the same one twice counts once.
+        home: whose stores are looked at.
+        retry_failed: whether what failed before counts as new.
+        rehash: forget the digests of files, and read them all.
+        track: progress over files that are read.
+
+    Raises:
+        MmfuseError: if no modality is served, naming the encoders that would serve.
+    """
+    served = [(e, m) for m in dataset.modalities for e in encoders if m.kind in e.kinds]
+    if not served:
+        raise _nobody(dataset, encoders)
+    memory = DigestMemory(home.digests(dataset.name), forget=rehash)
+    wanted = [m for m in dataset.modalities if any(m is modality for _, modality in served)]
+    known = {m.name: inputs(dataset, m, memory, track) for m in wanted}
+    store = FeatureStore(home, dataset.name)
+    plans: dict[StreamKey, StreamPlan] = {}
+    for encoder, modality in served:
+        found = known[modality.name]
+        fields = identity(encoder, dataset, modality, found)
+        key = StreamKey(encoder.name, fingerprint(fields), modality.name)
+        if key not in plans:
+            spec = _spec(encoder, modality, fields)
+            seen = forecast(
+                store, key, spec, found.digests, found.absent, retry_failed=retry_failed
+            )
+            width = seen.spec.width if seen.spec else spec.width if spec else None
+            download = None if seen.complete else _download(encoder)
+            plans[key] = StreamPlan(
+                key, encoder, dataset, modality, found, fields, seen, width, download
+            )
+    return list(plans.values())
+
+
+def unserved(dataset: Dataset, encoders: Sequence[Encoder]) -> dict[str, tuple[str, ...]]:
+    """Modalities that none of the encoders serves, with the names of those that would."""
+    left = [m for m in dataset.modalities if not any(m.kind in e.kinds for e in encoders)]
+    return {modality.name: _serving(modality) for modality in left}
+
+
+def identity(
+    encoder: Encoder, dataset: Dataset, modality: Modality, found: Inputs
+) -> dict[str, object]:
+    """What a stream's fingerprint is made of: the encoder's fields, and what it was fitted on."""
+    fields: dict[str, object] = {
+        "encoder": encoder.name,
+        "kind": modality.kind,
+        "storage": encoder.storage,
+        "sequence": encoder.sequence,
+        **encoder.fields(modality.kind),
+    }
+    if learns(encoder):
+        fields["fitted_on"] = fitted_on(dataset, found)
+    return fields
+
+
+def _spec(encoder: Encoder, modality: Modality, fields: Mapping[str, object]) -> StreamSpec | None:
+    """What an encoder makes, without its provenance; None while only fitting tells the width."""
+    width = None if learns(encoder) else encoder.kinds[modality.kind]
+    if width is None:
+        return None
+    return StreamSpec(modality.kind, width, encoder.storage, encoder.sequence, fields, {})
+
+
+def _download(encoder: Encoder) -> Any:  # noqa: ANN401 - pipelines.weights.Download, or a plug-in's own
+    return encoder.download() if hasattr(encoder, "download") else None
+
+
+def _serving(modality: Modality) -> tuple[str, ...]:
+    """Names of the encoders on the shelf that know a modality's kind."""
+    shelf = catalog.entries("encoders")
+    return tuple(n for n, entry in shelf.items() if modality.kind in _kinds(entry))
+
+
+def _kinds(entry: catalog.Entry) -> Mapping[object, object]:
+    kinds = entry.constants.get("KINDS")
+    return kinds if isinstance(kinds, dict) else {}
+
+
+def _nobody(dataset: Dataset, encoders: Sequence[Encoder]) -> MmfuseError:
+    names = ", ".join(encoder.name for encoder in encoders) or "no encoder"
+    have = "; ".join(
+        f"{m.name} ({m.kind}) is served by {', '.join(_serving(m)) or 'none'}"
+        for m in dataset.modalities
+    )
+    return MmfuseError(f"{names} serves no modality of {dataset.name}: {have}")
