@@ -1,7 +1,9 @@
 """A dataset of the Hugging Face hub (`hf:org/name`) as a Dataset, by the package `datasets`."""
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -25,17 +27,25 @@ def load_hub(name: str, options: TableOptions, note: Note | None = None) -> Data
         loaded = datasets.load_dataset(name)
     except (OSError, ValueError) as error:  # not found, offline, needs a configuration
         raise MmfuseError(f"hf:{name} cannot be loaded: {error}") from error
-    frames = []
-    for word, part in loaded.items():
-        media = {
-            column: type(feature)(decode=False)
-            for column, feature in part.features.items()
-            if type(feature).__name__ in ("Image", "Audio")
-        }
-        for column, feature in media.items():
-            part = part.cast_column(column, feature)  # undecoded: as its bytes
-        frames.append(part.to_polars().with_columns(pl.lit(word).alias("split")))
+    frames = [_frame(part).with_columns(split=pl.lit(word)) for word, part in loaded.items()]
     frame = pl.concat(frames, how="diagonal_relaxed")
     if set(loaded) < {"train", "validation", "test"} and options.split is None:
         frame = frame.drop("split")  # one that lacks a side is dealt anew
-    return assemble(frame, Path(name.replace("/", "-")), None, options, note)
+    store = name.replace("/", "-")
+    return assemble(frame, Path(store), None, replace(options, name=options.name or store), note)
+
+
+def _frame(part: Any) -> pl.DataFrame:  # noqa: ANN401 - the package is optional
+    """One split with media as their bytes and classes by their names."""
+    words = {}
+    for column, feature in part.features.items():
+        kind = type(feature).__name__
+        if kind in ("Image", "Audio"):
+            part = part.cast_column(column, type(feature)(decode=False))
+        elif kind == "ClassLabel":
+            words[column] = dict(enumerate(feature.names))
+    frame: pl.DataFrame = part.to_polars()
+    return frame.with_columns(
+        pl.col(column).replace_strict(names, default=None, return_dtype=pl.String)
+        for column, names in words.items()
+    )
