@@ -1,0 +1,69 @@
+"""What is remembered of weights files: their digests by git's rule, and golden probes."""
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.fingerprints import sha256_file
+
+RACY_NS = 2_000_000_000  # a file changed this shortly before it was read may change unseen
+
+
+@dataclass(frozen=True)
+class WeightsMemory:
+    """A small JSON file, or nothing kept beyond this process where `path` is None."""
+
+    path: Path | None
+
+    def sha256(self, file: Path) -> str:
+        """Hex sha256 of a file, read again only if its size, time or inode changed."""
+        place, found = str(file.resolve()), file.stat()
+        stamp = [found.st_size, found.st_mtime_ns, found.st_ino]
+        known = _PROCESS.get(place) or self._load("files").get(place)
+        if isinstance(known, list) and known[:3] == stamp:
+            _PROCESS[place] = known
+            return str(known[3])
+        started = time.time_ns()
+        digest = sha256_file(place)
+        if found.st_mtime_ns + RACY_NS < started:
+            _PROCESS[place] = [*stamp, digest]
+            self._keep("files", place, [*stamp, digest])
+        return digest
+
+    def probe(self, key: str) -> NDArray[np.float64] | None:
+        """The vector (D,) recorded under a stream's fingerprint, if any."""
+        known = self._load("probes").get(key)
+        return None if known is None else np.array(known, np.float64)
+
+    def record(self, key: str, vector: NDArray[np.float32]) -> None:
+        """Keep a probe's vector (D,) for good."""
+        self._keep("probes", key, [float(f"{value:.6g}") for value in vector])
+
+    def _load(self, section: str) -> dict[str, object]:
+        if self.path is not None:
+            # A memory that cannot be read is lost, not an error: files are read again.
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                return dict(json.loads(self.path.read_text(encoding="utf-8")).get(section, {}))
+        return {}
+
+    def _keep(self, section: str, key: str, value: object) -> None:
+        if self.path is None:
+            return
+        everything = {name: self._load(name) for name in ("files", "probes")}
+        everything[section][key] = value
+        with contextlib.suppress(OSError):  # a home that cannot be written is the store's to report
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(everything, file)
+            Path(name).replace(self.path)
+
+
+_PROCESS: dict[str, list[object]] = {}  # what this process has read, by resolved path

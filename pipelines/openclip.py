@@ -1,0 +1,219 @@
+"""What open_clip publishes (models, tags, preprocessing), read without importing it or torch."""
+
+import ast
+import copy
+import difflib
+import importlib.util
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from cache.errors import MmfuseError, unknown
+from pipelines.pictures import Preprocess
+from pipelines.weights import Wanted
+
+CONFIG = "open_clip_config.json"
+# In the order in which open_clip itself prefers them in a folder.
+WEIGHTS = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+)
+VOCABULARIES = (
+    ("tokenizer.json", "spiece.model", "sentencepiece.bpe.model", "vocab.txt", "vocab.json"),
+)
+TOKENIZER_FILES = (
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt",
+    "config.json",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A CLIP model before anything of it is loaded.
+
+    Attributes:
+        name: as open_clip's `create_model` takes it.
+        config: its architecture as open_clip writes it.
+        preprocess: of pictures.
+        published: the repository of its tag; None for local or random weights.
+        local: a weights file; None for published or random ones.
+        folder: where a local checkpoint keeps its configuration and vocabulary.
+    """
+
+    name: str
+    config: dict[str, Any]
+    preprocess: Preprocess
+    published: Wanted | None = None
+    local: Path | None = None
+    folder: Path | None = None
+
+    @property
+    def text(self) -> dict[str, Any]:
+        """The part of the configuration that is about text."""
+        found: dict[str, Any] = self.config["text_cfg"]
+        return found
+
+    @property
+    def tokenizer(self) -> Wanted | None:
+        """The vocabulary that is published elsewhere; None for CLIP's own, or a folder's."""
+        name = self.text.get("hf_tokenizer_name")
+        if not name or self.folder is not None:
+            return None
+        return Wanted(str(name), VOCABULARIES, TOKENIZER_FILES)
+
+    @property
+    def tower(self) -> Wanted | None:
+        """The text tower's configuration where transformers builds it; None for CLIP's own."""
+        name = self.text.get("hf_model_name")
+        return Wanted(str(name), (("config.json",),)) if name else None
+
+
+def published(model: str, tag: str) -> Checkpoint:
+    """A model of open_clip's list with the weights of one of its tags, or `random` ones.
+
+    Raises:
+        MmfuseError: for an unknown model or tag, or where the tag was trained with the other GELU.
+    """
+    config = _config(model)
+    if tag == "random":
+        return Checkpoint(model, config, preprocess(config, _default()))
+    tags = _tags().get(model, {})
+    elsewhere = _tags().get(model.removesuffix("-quickgelu"), {})
+    key = tag.lower().replace("-", "_")
+    if key not in tags and key not in elsewhere:
+        raise unknown(f"tag of CLIP {model}", tag, [*tags, "random"])
+    entry = tags.get(key) or elsewhere[key]
+    _same_gelu(model, tag, config, entry)
+    repository, _, name = entry["hf_hub"].rpartition("/")
+    if not repository:
+        raise MmfuseError(
+            f"clip: {model}/{tag} is published at {entry['url']} only; fetch it, --weights PATH"
+        )
+    safe = [f"{name.rpartition('.')[0]}.safetensors", name] if name else list(WEIGHTS)
+    wanted = Wanted(repository, (tuple(safe),))
+    return Checkpoint(model, config, preprocess(config, entry), published=wanted)
+
+
+def local(path: Path, model: str, tag: str) -> Checkpoint:
+    """A weights file of a model of open_clip's list, or a folder in open_clip's hub format.
+
+    Raises:
+        MmfuseError: for a folder without configuration or weights, or a tag of the other GELU.
+    """
+    if path.is_dir():
+        return _folder(path)
+    config, entry = _config(model), _tags().get(model, {}).get(tag) or _default()
+    known = _tags().get(model.removesuffix("-quickgelu"), {}).get(tag)
+    if known:
+        _same_gelu(model, tag, config, known)
+    return Checkpoint(model, config, preprocess(config, entry), local=path)
+
+
+def preprocess(config: dict[str, Any], entry: dict[str, Any]) -> Preprocess:
+    """The preprocessing of a model, from its own input size and its weights' entry."""
+    size = config["vision_cfg"].get("image_size", 224)
+    height, width = (size, size) if isinstance(size, int) else size
+    mean, std = entry["mean"], entry["std"]
+    return Preprocess(
+        size=(height, width),
+        mode=entry["resize_mode"],
+        resize=min(height, width),
+        interpolation="bilinear" if entry["interpolation"] == "bilinear" else "bicubic",
+        mean=tuple(mean) if isinstance(mean, list | tuple) else (mean,) * 3,
+        std=tuple(std) if isinstance(std, list | tuple) else (std,) * 3,
+        fill=entry.get("fill_color", 0),
+    )
+
+
+def vocabulary() -> Path:
+    """The byte pairs of CLIP's own tokenizer."""
+    return _home() / "bpe_simple_vocab_16e6.txt.gz"
+
+
+def _folder(path: Path) -> Checkpoint:
+    whole = path / CONFIG
+    if not whole.is_file():
+        raise MmfuseError(f"clip: {path} holds no {CONFIG}; give a weights file, or such a folder")
+    try:
+        stated = json.loads(whole.read_text(encoding="utf-8"))
+        config = stated["model_cfg"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise MmfuseError(f"clip: {whole} is no open_clip configuration: {error!r}") from error
+    weights = next((path / name for name in WEIGHTS if (path / name).is_file()), None)
+    if weights is None:
+        raise MmfuseError(f"clip: {path} holds no weights; looked for {', '.join(WEIGHTS)}")
+    own = {key: v for key, v in stated.get("preprocess_cfg", {}).items() if v is not None}
+    prepared = preprocess(config, {**_default(), **own})
+    return Checkpoint(f"local-dir:{path}", config, prepared, local=weights, folder=path)
+
+
+def _same_gelu(model: str, tag: str, config: dict[str, Any], entry: dict[str, Any]) -> None:
+    trained, built = entry.get("quick_gelu", False), config.get("quick_gelu", False)
+    if trained != built:
+        plain = model.removesuffix("-quickgelu")
+        right = f"{plain}-quickgelu" if trained else plain
+        raise MmfuseError(
+            f"clip: {tag} was trained {'with' if trained else 'without'} QuickGELU and {model} is "
+            f"built {'with' if built else 'without'} it, which gives plausible but wrong vectors; "
+            f"use clip:{right}/{tag}"
+        )
+
+
+@cache
+def _home() -> Path:
+    spec = importlib.util.find_spec("open_clip")
+    if spec is None or spec.origin is None:
+        raise MmfuseError(
+            "clip needs the package open_clip_torch; run: pip install open_clip_torch"
+        )
+    return Path(spec.origin).parent
+
+
+@cache
+def _config(model: str) -> dict[str, Any]:
+    path = _home() / "model_configs" / f"{model}.json"
+    if "/" in model or not path.is_file():
+        names = sorted(p.stem for p in path.parent.glob("*.json"))
+        near = ", ".join(difflib.get_close_matches(model, names, n=4, cutoff=0.3))
+        raise MmfuseError(
+            f"clip: open_clip has no model named {model!r}; nearest: {near or ', '.join(names[:4])}"
+        )
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+@cache
+def _table() -> dict[str, Any]:
+    """open_clip's table of published weights: its own code, run without its imports."""
+    path = _home() / "pretrained.py"
+    constants = (_home() / "constants.py").read_text(encoding="utf-8")
+    names: dict[str, Any] = {"copy": copy}
+    exec(compile(constants, "constants.py", "exec"), names)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    kept: list[ast.stmt] = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.Assign | ast.For | ast.Expr)
+        or (isinstance(node, ast.FunctionDef) and node.name.endswith("cfg"))
+    ]
+    exec(compile(ast.Module(kept, []), str(path), "exec"), names)
+    return names
+
+
+def _tags() -> dict[str, dict[str, dict[str, Any]]]:
+    found: dict[str, dict[str, dict[str, Any]]] = _table()["_PRETRAINED"]
+    return found
+
+
+def _default() -> dict[str, Any]:
+    """Preprocessing of weights that say nothing of it."""
+    found: dict[str, Any] = _table()["_pcfg"]()
+    return found

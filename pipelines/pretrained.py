@@ -1,0 +1,169 @@
+"""What encoders with weights share: device, numbers on it, and the golden probe."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import MmfuseError, unknown
+from cache.fingerprints import fingerprint
+from cache.weights import WeightsMemory
+from pipelines.encoding import Encoder, Waveform
+from pipelines.pictures import Preprocess
+from pipelines.samples import Kind
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("auto", "float32", "float16", "bfloat16")
+AGREE = 0.999  # cosine that a golden probe must keep, on any device and in any compute dtype
+
+
+def pick_device(word: str) -> "torch.device":
+    """The device a word names; `auto` is the first GPU, else the CPU.
+
+    Raises:
+        MmfuseError: for a device that is not there; nothing falls back by itself.
+    """
+    import torch
+
+    if word == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(word)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise MmfuseError(f"device {word} is not here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def check_dtype(word: str) -> str:
+    """The compute dtype asked for, if it is one.
+
+    Raises:
+        MmfuseError: with the known ones.
+    """
+    if word not in DTYPES:
+        raise unknown("compute dtype", word, DTYPES)
+    return word
+
+
+def pick_dtype(word: str, device: "torch.device") -> "torch.dtype":
+    """`auto` computes in float16 on a GPU and in float32 elsewhere."""
+    import torch
+
+    name = word if word != "auto" else "float16" if device.type == "cuda" else "float32"
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def to_device(values: NDArray[Any], device: "torch.device") -> "torch.Tensor":
+    """A copy on the device; from pinned memory and without waiting for it where that is a GPU."""
+    import torch
+
+    tensor = torch.from_numpy(values)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def normalised(
+    pictures: list[NDArray[np.uint8]], preprocess: Preprocess, device: "torch.device"
+) -> "torch.Tensor":
+    """Pixels → (B, 3, H, W) float32 on the device, scaled to 0 … 1, then by mean and std there."""
+    import torch
+
+    values = to_device(np.stack(pictures), device)  # (B, H, W, 3) uint8
+    values = values.permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255)
+    mean, std = (
+        torch.tensor(constants, device=device)[:, None, None]
+        for constants in (preprocess.mean, preprocess.std)
+    )
+    return values.sub_(mean).div_(std)
+
+
+def to_rows(values: "torch.Tensor") -> NDArray[np.float32]:
+    """A device tensor → float32 on the host; every compute dtype is exact in it."""
+    import torch
+
+    return values.detach().to(torch.float32).cpu().numpy()
+
+
+def spoken_for(model: "torch.nn.Module") -> Literal["pretrained", "random"]:
+    """`random` if no normalisation layer was ever trained: `weights.tag` for loaded models."""
+    names = dict(model.named_parameters())
+    norms = {n: p for n, p in names.items() if n.endswith(".weight") and p.ndim == 1}
+    for name, values in norms.items():
+        if not (bool((values == 1).all()) or bool((values == 0).all())):
+            return "pretrained"
+        bias = names.get(name.removesuffix("weight") + "bias")
+        if bias is not None and bool(bias.any()):
+            return "pretrained"
+    return "random" if norms else "pretrained"
+
+
+def check_probe(
+    encoder: Encoder, kind: Kind, vector: NDArray[np.float32], memory: WeightsMemory
+) -> None:
+    """Compare a fixed input's vector with the one recorded when these weights first loaded.
+
+    The record goes by the stream's fingerprint, which holds the weights' sha256: the same weights,
+    preprocessing and options must give the same vector for ever, whatever was updated since.
+
+    Args:
+        encoder: whose fingerprint the record goes by.
+        kind: of the input.
+        vector: (D,) of `probe_payload(kind)`.
+        memory: where probes are recorded.
+
+    Raises:
+        MmfuseError: below a cosine of 0.999.
+    """
+    key = f"{fingerprint(encoder.fields(kind))}/{kind}"
+    before = memory.probe(key)
+    if before is None:
+        memory.record(key, vector)
+        return
+    cosine = float(before @ vector / (np.linalg.norm(before) * np.linalg.norm(vector)))
+    if not cosine >= AGREE:
+        raise MmfuseError(
+            f"{encoder.name}: the same weights gave another vector for the same {kind} before "
+            f"(cosine {cosine:.4f}); a library has changed what it computes "
+            f"({encoder.provenance().get('versions')}). Go back to its earlier version, or forget "
+            f"the record: {memory.path}"
+        )
+
+
+def probe_payload(kind: Kind) -> Any:  # noqa: ANN401
+    """A fixed input of a kind, by formula: the same everywhere and for ever."""
+    if kind in ("text", "code"):
+        return "def area(radius): return 3.14159 * radius ** 2  # a circle, in square metres"
+    if kind == "audio":
+        moments = np.arange(16000, dtype=np.float64) / 16000
+        return Waveform(
+            (0.4 * np.sin(2 * np.pi * (200 + 600 * moments) * moments)).astype("f4"), 16000
+        )
+    from PIL import Image
+
+    rows, columns = np.mgrid[0:256, 0:320]
+    channels = [(rows + columns) % 256, (rows * columns // 64) % 256, (3 * columns) % 256]
+    return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8))
+
+
+def versions(*libraries: str) -> dict[str, str]:
+    """Installed versions by name, without importing anything."""
+    return {library: version(library) for library in libraries}
+
+
+def with_width(kinds: Mapping[Kind, int | None], width: int) -> dict[Kind, int]:
+    """Every kind with the same width D."""
+    return dict.fromkeys(kinds, width)
+
+
+__all__ = [
+    "DTYPES", "check_dtype", "check_probe", "normalised", "pick_device", "pick_dtype",
+    "probe_payload", "replace", "spoken_for", "to_device", "to_rows", "versions", "with_width",
+]  # fmt: skip

@@ -1,0 +1,181 @@
+"""Where a model's files come from: a path, the hub's cache, or the hub; and what they are."""
+
+import json
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from cache.errors import MmfuseError
+from cache.weights import WeightsMemory
+from pipelines import catalog
+from pipelines.downloading import Download, File, small
+
+TIMEOUT = 5.0  # seconds that the hub has to answer
+_ONE = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_BFLOAT16_ONE = 0x3F80
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The files a model needs of a repository: one of each group, and of `extra` what there is."""
+
+    repository: str
+    groups: tuple[tuple[str, ...], ...]
+    extra: tuple[str, ...] = ()
+
+
+def find(wanted: Wanted, memory: WeightsMemory) -> tuple[dict[str, File], Download | None]:
+    """The files by name, and what is to be downloaded, if anything.
+
+    Looks in the hub's cache first and asks the hub only for what is not there: the hub knows the
+    sha256 of large files, so an encoder's fingerprint does not need them to be here.
+
+    Raises:
+        MmfuseError: without the files and without the hub, at once.
+    """
+    for snapshot in _snapshots(wanted.repository):
+        names = _choose(wanted, _names(snapshot).__contains__)
+        if names is not None:
+            return {name: read(snapshot / name, memory, name) for name in names}, None
+    return _ask(wanted, memory)
+
+
+def read(path: Path, memory: WeightsMemory, name: str = "") -> File:
+    """A local file with its digest."""
+    return File(name or path.name, memory.sha256(path), path.stat().st_size, path)
+
+
+def existing(word: str | Path, encoder: str) -> Path:
+    """The file or folder behind `--weights`.
+
+    Raises:
+        MmfuseError: if nothing is there.
+    """
+    path = Path(word).expanduser()
+    if not path.exists():
+        raise MmfuseError(f"{encoder}: no such file or folder of weights: {path}")
+    return path
+
+
+def missing(wanted: Wanted, why: str) -> MmfuseError:
+    """What to do without weights: where we looked, `--weights`, and who needs no download."""
+    from huggingface_hub import constants
+
+    free = ", ".join(
+        f"{name} ({', '.join(kinds)})"
+        for name, entry in sorted(catalog.entries("encoders").items())
+        if isinstance(kinds := entry.constants.get("KINDS"), dict)
+        and not entry.constants.get("NEEDS_WEIGHTS")
+    )
+    return MmfuseError(
+        f"no weights of {wanted.repository}: not in {constants.HF_HUB_CACHE}, and {why}; "
+        f"give a local copy with --weights PATH, or use an encoder that needs no download: {free}"
+    )
+
+
+def tag(path: Path) -> Literal["pretrained", "random"]:
+    """`random` if no normalisation layer of a safetensors file was ever trained.
+
+    Every one-dimensional `…weight` is then exactly all 1 (or all 0, as some are initialised), with
+    a `…bias` of exactly 0; training moves every one of them. Files without any count as pretrained.
+    """
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header: dict[str, Any] = json.loads(file.read(length))
+        norms = 0
+        for name, entry in header.items():
+            if not name.endswith(".weight") or len(entry["shape"]) != 1:
+                continue
+            norms += 1
+            values = _values(file, 8 + length, entry)
+            one = _BFLOAT16_ONE if entry["dtype"] == "BF16" else 1
+            if not ((values == one).all() or (values == 0).all()):
+                return "pretrained"
+            bias = header.get(name.removesuffix("weight") + "bias")
+            if bias is not None and _values(file, 8 + length, bias).any():
+                return "pretrained"
+    return "random" if norms else "pretrained"
+
+
+def _values(file: Any, start: int, entry: dict[str, Any]) -> np.ndarray[Any, Any]:  # noqa: ANN401
+    begin, end = entry["data_offsets"]
+    file.seek(start + begin)
+    return np.frombuffer(file.read(end - begin), _ONE.get(entry["dtype"], "u1"))
+
+
+def _choose(wanted: Wanted, has: Callable[[str], bool]) -> list[str] | None:
+    """The first name of each group that is there, and all extras; None if a group lacks one."""
+    chosen = [next((name for name in group if has(name)), None) for group in wanted.groups]
+    if None in chosen:
+        return None
+    return [*filter(None, chosen), *filter(has, wanted.extra)]
+
+
+def _names(folder: Path) -> set[str]:
+    """Paths below a folder as the hub writes them."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def _snapshots(repository: str) -> Sequence[Path]:
+    """Folders of the hub's cache that hold a commit of a repository, `main` first, then newest."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = repo_folder_name(repo_id=repository, repo_type="model")
+    top = Path(constants.HF_HUB_CACHE) / folder
+    branch = top / "refs" / "main"
+    main = branch.read_text(encoding="utf-8").strip() if branch.is_file() else ""
+    found = [p for p in (top / "snapshots").glob("*") if p.is_dir()]
+    return sorted(found, key=lambda p: (p.name == main, p.stat().st_mtime_ns), reverse=True)
+
+
+def _ask(wanted: Wanted, memory: WeightsMemory) -> tuple[dict[str, File], Download | None]:
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+    )
+
+    if constants.HF_HUB_OFFLINE:
+        raise missing(wanted, "HF_HUB_OFFLINE is set")
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    try:
+        info = HfApi().model_info(wanted.repository, files_metadata=True, timeout=TIMEOUT)
+    except GatedRepoError as error:
+        raise missing(wanted, "the hub asks for a licence to be accepted first") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise missing(wanted, "the hub has no public repository of that name") from error
+    except HfHubHTTPError as error:
+        raise missing(wanted, f"the hub answered {error}") from error
+    except Exception as error:
+        if not _is_network(error):
+            raise
+        raise missing(wanted, f"the hub cannot be reached ({error})") from error
+    there = {file.rfilename: file for file in info.siblings or []}
+    names = _choose(wanted, there.__contains__)
+    if names is None:
+        wants = ", ".join(" or ".join(group) for group in wanted.groups)
+        raise missing(wanted, f"its repository on the hub does not hold {wants}")
+    commit, files = str(info.sha), {}
+    for name in names:
+        large = there[name].lfs
+        if large is None:  # configurations and vocabularies of a few kilobytes
+            files[name] = read(small(wanted.repository, name, commit), memory, name)
+        else:
+            files[name] = File(name, large.sha256, large.size, None)
+    to_come = tuple(file for file in files.values() if file.path is None)
+    licence = str(getattr(info.card_data, "license", None) or "not stated")
+    download = Download(wanted.repository, commit, licence, to_come)
+    return files, download if to_come else None
+
+
+def _is_network(error: Exception) -> bool:
+    """Whether an error is one of the hub client's transport, whichever library it speaks with."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return isinstance(error, OSError) or bool(names & {"TransportError", "RequestException"})

@@ -1,0 +1,230 @@
+"""The contract that every encoder keeps, run on each that the catalogue lists."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from encoder_cases import CASES, Case, built, payloads, reference
+
+from cache.fingerprints import fingerprint
+from pipelines import catalog
+from pipelines.encoding import Encoder, FittedEncoder
+
+COSINE = 0.99999
+
+
+@pytest.fixture(scope="session")
+def top(tmp_path_factory):
+    """Where the tiny checkpoints of this session lie."""
+    return tmp_path_factory.mktemp("checkpoints")
+
+
+@pytest.fixture(params=CASES, ids=lambda case: case.label)
+def case(request) -> Case:
+    """Each way to build an encoder."""
+    return request.param
+
+
+@pytest.fixture
+def encoder(case, top) -> Encoder:
+    """The encoder of the case, fitted where it learns something."""
+    return _fitted(built(case, top))
+
+
+def _fitted(encoder):
+    if isinstance(encoder, FittedEncoder):
+        kind = next(iter(encoder.kinds))
+        encoder.fit(kind, payloads(kind))
+    return encoder
+
+
+def _kinds(encoder) -> list[str]:
+    return [kind for kind in encoder.kinds if kind != "video"]
+
+
+def _encode(encoder, kind, inputs):
+    return encoder.encode(kind, [encoder.prepare(kind, payload)[0] for payload in inputs])
+
+
+def _cosine(a, b) -> float:
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    if np.allclose(a, b, atol=1e-6):
+        return 1.0  # among them vectors of zeros, which have no direction
+    return float(a.ravel() @ b.ravel() / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def test_every_encoder_of_the_catalogue_has_a_case():
+    """A new encoder without a case here is an error, so nobody forgets the contract."""
+    assert {case.name for case in CASES} == set(catalog.entries("encoders"))
+
+
+def test_the_kinds_of_a_module_are_read_without_importing_it(case, encoder):
+    """KINDS is a literal, and names the kinds that the built encoder serves."""
+    declared = catalog.entries("encoders")[case.name].constants["KINDS"]
+    assert set(declared) == set(encoder.kinds)
+
+
+def test_vectors_have_the_declared_width_and_are_finite(encoder):
+    """Each input gives a finite (D,) or (T, D) floating point array of the width declared."""
+    for kind in _kinds(encoder):
+        for values in _encode(encoder, kind, payloads(kind)):
+            assert values.ndim == 1 + encoder.sequence
+            assert values.shape[-1] == encoder.kinds[kind]
+            assert np.issubdtype(values.dtype, np.floating)
+            assert np.isfinite(values).all()
+            assert np.isfinite(values.astype(encoder.storage)).all()
+
+
+def test_the_stored_dtype_follows_from_where_the_weights_come_from(encoder):
+    """Weight-free encoders store float32, pretrained ones float16."""
+    assert encoder.storage == ("float32" if encoder.weights == "weight-free" else "float16")
+
+
+def test_encoding_is_deterministic(encoder, case, top):
+    """The same inputs give bit-equal vectors again, also from an encoder that is built anew."""
+    again = _fitted(built(case, top))
+    for kind in _kinds(encoder):
+        first = _encode(encoder, kind, payloads(kind))
+        for other in (_encode(encoder, kind, payloads(kind)), _encode(again, kind, payloads(kind))):
+            assert all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_encoding_two_batches_is_encoding_their_sum(encoder):
+    """encode(a + b) equals encode(a) ++ encode(b), each row to a cosine of 0.99999."""
+    for kind in _kinds(encoder):
+        inputs = payloads(kind)
+        whole = _encode(encoder, kind, inputs)
+        parts = _encode(encoder, kind, inputs[:2]) + _encode(encoder, kind, inputs[2:])
+        for a, b in zip(whole, parts, strict=True):
+            assert a.shape == b.shape
+            assert _cosine(a, b) >= COSINE
+
+
+def test_a_row_does_not_depend_on_its_batch(encoder):
+    """Alone, in a mixed batch and in reversed order a row is the same to a cosine of 0.99999."""
+    for kind in _kinds(encoder):
+        inputs = payloads(kind)
+        alone = [_encode(encoder, kind, [payload])[0] for payload in inputs]
+        mixed = _encode(encoder, kind, inputs)
+        turned = _encode(encoder, kind, inputs[::-1])[::-1]
+        for a, b, c in zip(alone, mixed, turned, strict=True):
+            assert _cosine(a, b) >= COSINE
+            assert _cosine(a, c) >= COSINE
+
+
+def test_vectors_agree_with_the_bare_library_call(case, encoder, top):
+    """Each vector has a cosine of at least 0.99999 with what the library itself gives, and length.
+
+    Encoders without a reference here are formulas of ours, tested against naive loops elsewhere.
+    """
+    bare = reference(case, top)
+    if bare is None:
+        assert case.name in {"tabular"}
+        return
+    for kind in _kinds(encoder):
+        for payload, found in zip(
+            payloads(kind), _encode(encoder, kind, payloads(kind)), strict=True
+        ):
+            expected = bare(kind, payload)
+            assert found.shape == expected.shape
+            assert _cosine(found, expected) >= COSINE
+            norms = np.linalg.norm(found), np.linalg.norm(expected)
+            assert norms[0] == pytest.approx(norms[1], rel=1e-3, abs=1e-6)
+
+
+def test_costs_are_positive_and_prepared_inputs_travel(encoder):
+    """Costs are whole numbers from 1 on; encoder and prepared input survive pickling, also used."""
+    for kind in _kinds(encoder):
+        _encode(encoder, kind, payloads(kind)[:1])
+        worker = pickle.loads(pickle.dumps(encoder))
+        for payload in payloads(kind):
+            item, cost = worker.prepare(kind, payload)
+            assert cost >= 1
+            (a,) = encoder.encode(kind, [pickle.loads(pickle.dumps(item))])
+            (b,) = _encode(encoder, kind, [payload])
+            assert np.array_equal(a, b)
+
+
+def test_fields_are_json_and_hold_no_path_device_or_date(encoder, top):
+    """What identifies a stream is JSON and does not name where anything lies or ran."""
+    for kind in _kinds(encoder):
+        text = json.dumps(encoder.fields(kind))
+        assert str(top) not in text
+        assert "cpu" not in text
+        assert json.loads(json.dumps(encoder.provenance())) is not None
+
+
+def test_the_fingerprint_changes_with_what_makes_the_vectors(case, top):
+    """Other weights, preprocessing, options or compute dtype each give another fingerprint."""
+    built_ = [built(case, top), *(built(case, top, **other) for other in case.others)]
+    kind = _kinds(built_[0])[0]
+    found = [fingerprint(encoder.fields(kind)) for encoder in built_]
+    assert len(set(found)) == len(found)
+
+
+def test_the_fingerprint_changes_with_nothing_else(case, encoder, top, tmp_path, monkeypatch):
+    """Not with the weights' path, the working directory, the device, use, or a second building."""
+    expected = {kind: fingerprint(encoder.fields(kind)) for kind in _kinds(encoder)}
+    _encode(encoder, _kinds(encoder)[0], payloads(_kinds(encoder)[0]))
+    others = [encoder, built(case, top)]
+    if "weights" in case.options:
+        moved = tmp_path / "elsewhere"
+        source = Path(built(case, top).checkpoint.folder) if case.name == "clip" else None
+        if source is not None:
+            moved.mkdir()
+            for path in source.iterdir():
+                (moved / path.name).write_bytes(path.read_bytes())
+            others.append(_at(case, moved))
+        others.append(built(case, top, device="cuda:3"))
+    monkeypatch.chdir(tmp_path)
+    others.append(built(case, top))
+    for other in others:
+        assert {kind: fingerprint(other.fields(kind)) for kind in expected} == expected
+
+
+def _at(case, place):
+    from pipelines.encoding import build_encoder
+
+    return build_encoder(case.word, **{**case.options, "weights": str(place)})
+
+
+_SUBPROCESS = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, {folder!r})
+from encoder_cases import CASES, built
+from cache.fingerprints import fingerprint
+found = []
+for case in CASES:
+    encoder = built(case, Path({top!r}))
+    found.append([case.label, encoder.weights,
+                  {{kind: fingerprint(encoder.fields(kind)) for kind in encoder.kinds}}])
+heavy = [m for m in ("torch", "transformers", "open_clip", "timm", "sklearn", "librosa", "skimage")
+         if m in sys.modules]
+print(json.dumps([heavy, found]))
+"""
+
+
+def test_building_and_fields_import_nothing_heavy_and_agree_across_processes(top):
+    """Without torch or any model library, in a fresh process with another hash seed."""
+    expected = []
+    for case in CASES:
+        encoder = built(case, top)
+        prints = {kind: fingerprint(encoder.fields(kind)) for kind in encoder.kinds}
+        expected.append([case.label, encoder.weights, prints])
+    code = _SUBPROCESS.format(folder=str(Path(__file__).parent), top=str(top))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+    )
+    heavy, found = json.loads(done.stdout)
+    assert heavy == []
+    assert found == expected
