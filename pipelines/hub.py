@@ -1,6 +1,7 @@
 """A dataset of the Hugging Face hub (`hf:org/name`) as a Dataset, by the package `datasets`."""
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,15 +38,26 @@ def load_hub(name: str, options: TableOptions, note: Note | None = None) -> Data
 
 def _frame(part: Any) -> pl.DataFrame:  # noqa: ANN401 - the package is optional
     """One split with media as their bytes and classes by their names."""
-    words = {}
+    words, media = {}, []
     for column, feature in part.features.items():
         kind = type(feature).__name__
         if kind in ("Image", "Audio"):
             part = part.cast_column(column, type(feature)(decode=False))
+            media.append(column)
         elif kind == "ClassLabel":
             words[column] = dict(enumerate(feature.names))
     frame: pl.DataFrame = part.to_polars()
-    return frame.with_columns(
+    named = (
         pl.col(column).replace_strict(names, default=None, return_dtype=pl.String)
         for column, names in words.items()
     )
+    encoded = (pl.Series(name, map(_encoded, frame[name]), pl.Binary) for name in media)
+    return frame.with_columns(*named, *encoded)
+
+
+def _encoded(cell: Mapping[str, Any] | None) -> bytes | None:
+    """The bytes of a picture or a sound, which the hub keeps inline or names by a path."""
+    if cell is None:
+        return None
+    data: bytes | None = cell["bytes"]
+    return Path(cell["path"]).read_bytes() if data is None and cell["path"] else data

@@ -1,6 +1,7 @@
 """Own data: tables and folders in one line, what is guessed, and what is wrong before any work."""
 
 import json
+import sys
 import zipfile
 
 import numpy as np
@@ -426,6 +427,25 @@ def test_the_packs_open_in_one_line(pack):
     options = TableOptions((part("image=image"), part("audio=audio")), group="speaker")
     digits = open_one(pack("avdigits") / "manifest.csv", options)
     assert reading.read("audio", digits.table["audio"][0], digits.root).rate == 8000
+
+
+def test_the_hub_without_its_package_names_the_package(monkeypatch):
+    """`hf:org/name` needs `datasets`, which mmfuse does not install by itself."""
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    assert "pip install datasets" in refused("hf:org/name", TableOptions())
+
+
+def test_a_hub_dataset_is_read_with_its_pictures_and_its_class_names(tmp_path, monkeypatch):
+    """A folder of pictures that the package reads as it would read the hub's; dealt anew."""
+    pytest.importorskip("datasets")
+    for row in range(40):
+        place = tmp_path / "org" / "pets" / "train" / ("cat", "dog")[row % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4), (row, 0, 0)).save(place / f"{row}.png")
+    monkeypatch.chdir(tmp_path)
+    dataset = open_one("hf:org/pets", TableOptions())
+    assert (dataset.name, dataset.task.names) == ("org-pets", ("cat", "dog"))
+    assert reading.read("image", dataset.table["image"][0], None).size == (4, 4)
 
 
 def test_notes_and_options_are_plain_data():
