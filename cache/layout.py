@@ -50,6 +50,11 @@ class Home:
         return sorted(p.relative_to(top).as_posix().removesuffix(".zarr") for p in _stores(top))
 
     @property
+    def weights(self) -> Path:
+        """The memory of weights files: digests and golden probes, as JSON."""
+        return self.root / "features" / "weights.json"
+
+    @property
     def runs(self) -> Path:
         """One folder a run."""
         return self.root / "runs"

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -130,6 +131,7 @@ def build_encoder(
     device: str = "auto",
     dtype: str = "auto",
     sequence: bool = False,
+    memory: Path | None = None,
     **options: object,
 ) -> Encoder:
     """The encoder that a word of the command line names; nothing is loaded yet.
@@ -141,7 +143,8 @@ def build_encoder(
         device: where it encodes: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         dtype: what it computes in: `auto` (half precision on GPUs, float32 on CPUs), `float32`, …
         sequence: a sequence of vectors a sample instead of one.
-        options: the encoder's own; an encoder without weights has no use for device and dtype.
+        memory: the home's file of weights' digests and golden probes.
+        options: the encoder's own. One without weights has no use for device, dtype and memory.
 
     Raises:
         MmfuseError: for an unknown encoder, or an option that it does not have.
@@ -150,12 +153,12 @@ def build_encoder(
     build = catalog.find("encoders", name).build
     known = set(inspect.signature(build).parameters)
     given: dict[str, object] = {"model": model, "weights": weights, "sequence": sequence}
-    places: dict[str, object] = {"device": device, "dtype": dtype}
+    places: dict[str, object] = {"device": device, "dtype": dtype, "memory": memory}
     asked = options | {key: value for key, value in given.items() if value}
     asked |= {key: value for key, value in places.items() if key in known}
     for key in asked:
         if key not in known:
-            have = ", ".join(sorted(known - {"device", "dtype"})) or "none"
+            have = ", ".join(sorted(known - set(places))) or "none"
             raise MmfuseError(f"encoder {name} has no option {key} (its options: {have})")
     encoder: Encoder = build(**asked)
     return encoder
