@@ -10,17 +10,16 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from cache.inputs import Digests, identity
+from cache.inputs import Digests, without
 from cache.known import failures_of
 from cache.layout import DatasetPaths, Home
-from cache.objects import Damaged, delete, sweep
+from cache.objects import Damaged, sweep
+from cache.opening import check_same, open_generation
 from cache.readers import Reader
 from cache.resolving import resolve
 from cache.samples import Samples, read_snapshot, write_snapshot
-from cache.shards import Grid
 from cache.streams import (
     ABSENT,
-    DTYPES,
     FAILED,
     OK,
     PENDING,
@@ -30,13 +29,11 @@ from cache.streams import (
     StreamKey,
     StreamSpec,
     StreamValues,
-    check_key,
-    create_generation,
     current,
     open_store,
     read_generation,
 )
-from cache.writing import StreamWriter
+from cache.writing import Rows, StreamWriter
 
 __all__ = [
     "ABSENT",
@@ -63,7 +60,7 @@ class FeatureStore:
         self.home, self.dataset = home, dataset
         self.paths = DatasetPaths.of(home, dataset)
         open_store(self.paths, dataset, create=False)
-        self._readers: dict[StreamKey, tuple[object, Reader]] = {}
+        self._readers: dict[StreamKey, tuple[object, Reader, str]] = {}
 
     def streams(self) -> list[StreamInfo]:
         """What there is, complete or not, by label; of each stream what readers see."""
@@ -169,71 +166,16 @@ class FeatureStore:
         Raises:
             MmfuseError: if the store cannot be written, or a newer mmfuse wrote it.
         """
-        check_key(key)
         if inputs.shape != (len(samples), 16) or absent.shape != (len(samples),):
             raise ValueError(f"inputs {inputs.shape}, absent {absent.shape}, {len(samples)} rows")
-        if spec.dtype not in DTYPES:
-            raise MmfuseError(f"{key.name}: stored dtype is one of {DTYPES}, not {spec.dtype!r}")
         open_store(self.paths, self.dataset, create=True)
         sweep(self.paths.scratch)
-        inputs = np.where(absent[:, None], np.uint8(0), inputs)
-        snapshot = write_snapshot(samples, self.paths)
-        generation = self._open(key, spec, inputs, absent, retry_failed=retry_failed)
-        if not spec.sequence and not (generation.paths.group / "zarr.json").exists():
-            from cache import nodes  # zarr: not needed where nothing is written
-
-            nodes.publish(generation)
-        _revoke_lost(generation)
-        writer = StreamWriter(self.home, generation, inputs, absent, snapshot)
+        rows = Rows(without(inputs, absent), absent, write_snapshot(samples, self.paths))
+        generation = open_generation(self.paths, key, spec, rows, retry_failed=retry_failed)
+        writer = StreamWriter(self.home, generation, rows)
         if generation.complete():
             writer.finish()  # rows may be as they were before, or have other ids or splits
         return writer
-
-    def _open(
-        self,
-        key: StreamKey,
-        spec: StreamSpec,
-        inputs: Digests,
-        absent: NDArray[np.bool_],
-        *,
-        retry_failed: bool,
-    ) -> Generation:
-        """The generation of these rows, made if there is none."""
-        stream = self.paths.stream(key.label)
-        name = identity(inputs, absent)
-        while True:
-            same = [g for g in self._generations(key) if g.identity == name]
-            base = _preferred(same, current(stream))
-            retries = None
-            if base is not None:
-                if not (retry_failed and any(c.counts["failed"] for c in base.commits().values())):
-                    return base
-                retries = base.number
-                for generation in same:
-                    if generation.retries == retries and not generation.complete():
-                        return generation
-            number = max([0, *stream.generations()]) + 1
-            rows = len(inputs)
-            if spec.sequence:
-                from cache.sequences import part_grid
-
-                grid = part_grid(rows, spec.width, spec.dtype)
-            else:
-                grid = Grid.plan(rows, spec.width, spec.dtype)
-            made = Generation(stream.generation(number), key, spec, rows, name, retries, grid)
-            if create_generation(made):
-                return made
-
-    def _generations(self, key: StreamKey) -> list[Generation]:
-        stream = self.paths.stream(key.label)
-        found = []
-        for number in stream.generations():
-            with contextlib.suppress(Damaged):  # `cache verify` names it; its rows are not trusted
-                generation = read_generation(stream.generation(number))
-                if generation is not None:
-                    _check_same(generation.key, key)
-                    found.append(generation)
-        return found
 
     def _generation(self, key: StreamKey, number: int) -> Generation:
         generation = read_generation(self.paths.stream(key.label).generation(number))
@@ -258,17 +200,18 @@ class FeatureStore:
                 f"no features of {self.dataset} for {key.name}; run: "
                 f"mmfuse extract --dataset {self.dataset} --encoder {key.encoder}"
             )
-        _check_same(info.key, key)
+        check_same(info.key, key)
         return info
 
     def _reader(self, key: StreamKey) -> Reader:
         """A reader of what the pointer names; kept while the pointer stays the same file."""
+        held = self._readers.get(key)
+        pointer = held[2] if held else str(self.paths.stream(key.label).current)
         try:
-            stat = os.stat(self.paths.stream(key.label).current)  # noqa: PTH116 - in a hot path
+            stat = os.stat(pointer)  # noqa: PTH116 - on the way of every gather
             token: object = (stat.st_ino, stat.st_mtime_ns)
         except FileNotFoundError:
             token = None
-        held = self._readers.get(key)
         if held is None or held[0] != token:
             info = self._find(key)
             if not info.complete:
@@ -277,7 +220,8 @@ class FeatureStore:
                     f"{info.rows} rows are missing); run: "
                     f"mmfuse extract --dataset {self.dataset} --encoder {key.encoder}"
                 )
-            held = self._readers[key] = token, Reader(self._generation(key, info.generation))
+            reader = Reader(self._generation(key, info.generation))
+            held = self._readers[key] = token, reader, pointer
         return held[1]
 
     @contextlib.contextmanager
@@ -297,42 +241,6 @@ def _checked(index: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
     if len(index) and (index.min() < 0 or index.max() >= rows):
         raise IndexError(f"row numbers {index.min()}…{index.max()}, but there are {rows} rows")
     return index
-
-
-def _check_same(found: StreamKey, key: StreamKey) -> None:
-    if found.fingerprint != key.fingerprint:
-        raise MmfuseError(
-            f"two fingerprints of {key.name} begin alike: {found.fingerprint} is stored, "
-            f"{key.fingerprint} is asked for; extract it under another --home"
-        )
-
-
-def _preferred(same: list[Generation], seen: tuple[int, str] | None) -> Generation | None:
-    """Of generations with the same rows: what readers see, else what is done, else the newest."""
-    if not same:
-        return None
-    number = seen[0] if seen else -1
-    return max(same, key=lambda g: (g.number == number, g.complete(), g.number))
-
-
-def _revoke_lost(generation: Generation) -> None:
-    """Take back commits whose objects are gone or cut, as far as their lengths tell."""
-    if generation.spec.sequence and generation.seal() is not None:
-        return
-    for number, commit in generation.commits().items():
-        for name, stored in commit.objects.items():
-            path = _path(generation, name, number)
-            if not path.exists() or path.stat().st_size != stored.bytes:
-                delete(generation.paths.commit(number))
-                break
-
-
-def _path(generation: Generation, name: str, number: int) -> Any:  # noqa: ANN401
-    if name == "part":
-        return generation.paths.part(number)
-    if name == "failures":
-        return generation.paths.failures(number)
-    return generation.paths.block(name, number)
 
 
 def _describe(generation: Generation, snapshot: str) -> StreamInfo:

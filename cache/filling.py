@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ class ShardClaim:
     Attributes:
         shard: which rows.
         todo: (K,) int64 row numbers to encode: the first row of each distinct unknown input.
+        resumed: (J,) int64 row numbers that the journal of a broken-off run holds; with `todo`,
+            what that run was to encode, so that batches can be cut where it cut them.
     """
 
     def __init__(self, writer: "StreamWriter", shard: Shard, lease: Lease) -> None:
@@ -45,6 +48,7 @@ class ShardClaim:
         self._scratch = paths.stream.dataset.scratch
         self._journal = Journal(paths.journal, shard.number, self._scratch)
         self._block.state[writer.absent[shard.start : shard.stop]] = ABSENT
+        self.resumed = np.zeros(0, np.int64)
         self._take_journal()
         self._take_known()
         leaders = self._first == np.arange(len(shard))
@@ -61,11 +65,14 @@ class ShardClaim:
     ) -> None:
         self._lease.release()
 
-    def put(self, rows: NDArray[np.int64] | Sequence[int], values: Sequence[NDArray[Any]]) -> None:
+    def put(self, rows: NDArray[np.int64] | Sequence[int], values: Sequence[NDArray[Any]]) -> int:
         """Settle rows with their vectors (D,), or (T_i, D) of a sequence stream.
 
         A vector that is not finite, or not in the stored dtype, fails its row with the reason
         `non-finite` or `overflow`; a sequence without frames fails with `empty`.
+
+        Returns:
+            How many failed so.
 
         Raises:
             MmfuseError: if a vector has another width than the stream.
@@ -80,6 +87,7 @@ class ShardClaim:
         for position in np.flatnonzero(admitted.reason != "").tolist():
             row = int(local[position]) + self.shard.start
             self.fail(row, str(admitted.reason[position]), "", transient=False)
+        return len(local) - len(at)
 
     def fail(self, row: int, reason: str, detail: str, transient: bool) -> None:  # noqa: FBT001 - the last of four words that belong together
         """Settle a row as failed, with the reason that tables and retries go by."""
@@ -135,11 +143,11 @@ class ShardClaim:
         self._journal.clear()
         self._lease.retire()
 
-    def _objects(self) -> tuple[dict[str, tuple[Any, bytes]], list[int]]:
+    def _objects(self) -> tuple[dict[str, tuple[Path, bytes | memoryview]], list[int]]:
         """Paths and bytes by name, and the crc32c of each chunk of values."""
         generation, number = self._generation, self.shard.number
         paths, grid = generation.paths, generation.grid
-        objects: dict[str, tuple[Any, bytes]] = {}
+        objects: dict[str, tuple[Path, bytes | memoryview]] = {}
         chunks: list[int] = []
         lengths, values = self._block.whole()
         if generation.spec.sequence:
@@ -174,6 +182,8 @@ class ShardClaim:
             for failure in entry.failures:
                 self._failures[failure.row] = failure
                 self._block.state[failure.row - self.shard.start] = FAILED
+            failed = np.array([failure.row for failure in entry.failures], np.int64)
+            self.resumed = np.concatenate([self.resumed, entry.rows, failed])
 
     def _take_known(self) -> None:
         """What this stream's other shards, other generations and other datasets hold."""

@@ -15,10 +15,15 @@ Digests = NDArray[np.uint8]  # (N, 16)
 def identity(inputs: Digests, absent: NDArray[np.bool_]) -> str:
     """Hex digest of every row's input and absence, in order: what makes a generation."""
     state = hashlib.blake2b(digest_size=16)
-    state.update(np.ascontiguousarray(inputs).data)
+    state.update(np.ascontiguousarray(without(inputs, absent)).data)
     state.update(np.packbits(absent).data)
     state.update(str(len(inputs)).encode())
     return state.hexdigest()
+
+
+def without(inputs: Digests, absent: NDArray[np.bool_]) -> Digests:
+    """The inputs with zeros where rows are absent: what is not there has no identity."""
+    return np.where(absent[:, None], np.uint8(0), inputs) if absent.any() else inputs
 
 
 def first_of_each(inputs: Digests) -> NDArray[np.int64]:

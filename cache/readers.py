@@ -1,6 +1,7 @@
 """Readers: the rows of one generation, mapped, whole, or by input; never through the codecs."""
 
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +14,7 @@ from cache.objects import Damaged
 from cache.shards import Grid, MappedShard, read_flat, read_shard
 from cache.streams import OK, PENDING, Generation, StreamValues
 
+LOADERS = 2  # threads that read a whole stream: one waits for the disk while another checks
 FLAT_ROWS = 1 << 20  # rows a chunk of the small arrays of a sequence stream
 
 
@@ -54,10 +56,14 @@ class Reader:
         self._require_complete()
         grid = self.frame_grid
         values = np.empty((grid.rows, grid.width), grid.dtype)
-        for shard in range(grid.shards):
+
+        def read(shard: int) -> None:
             start, stop = grid.bounds(shard)
             path = self.generation.paths.block("values", shard)
             read_shard(path, grid, shard, values[start:stop])
+
+        with ThreadPoolExecutor(LOADERS) as pool:
+            list(pool.map(read, range(grid.shards)))
         state = self._flat("state", (), "uint8", strict=True)
         present = self._flat("present", (), "bool", strict=True)
         offsets = self.offsets if self._spec.sequence else None
@@ -70,11 +76,14 @@ class Reader:
             Damaged: if a chunk is not as it was written.
         """
         grid = self.frame_grid
+        size = grid.shard_rows
+        if grid.rows <= size:
+            return self._shard(0).gather(frames)
         out = np.empty((len(frames), grid.width), grid.dtype)
-        shard, row = np.divmod(frames, grid.shard_rows)
-        for number in np.unique(shard):
-            at = np.flatnonzero(shard == number)
-            out[at] = self._shard(int(number)).gather(row[at])
+        shard = frames // size
+        for number in np.bincount(shard).nonzero()[0].tolist():
+            at = (shard == number).nonzero()[0]
+            out[at] = self._shard(number).gather(frames[at] - number * size)
         return out
 
     def ragged(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[Any]]:
@@ -106,7 +115,7 @@ class Reader:
         sound = np.logical_and.reduceat(good, starts) if len(rows) else np.zeros(0, bool)
         return sound, lengths[sound], self.gather(frames[np.repeat(sound, lengths)])
 
-    @property
+    @cached_property
     def frame_grid(self) -> Grid:
         """How the values are cut: rows, or the frames of a sequence stream."""
         if not self._spec.sequence:

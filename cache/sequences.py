@@ -60,7 +60,7 @@ def remove_parts(generation: Generation) -> None:
         delete(generation.paths.part(shard.number))
 
 
-def _put(generation: Generation, name: str, number: int, data: bytes) -> list[object]:
+def _put(generation: Generation, name: str, number: int, data: memoryview) -> list[object]:
     put(generation.paths.block(name, number), data, generation.paths.stream.dataset.scratch)
     return [len(data), content_digest(data)]
 

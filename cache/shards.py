@@ -8,6 +8,7 @@ index's own crc32c. So rows are read straight from the file, and zarr is needed 
 import math
 import mmap
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,14 +82,14 @@ def crc32c(data: NDArray[np.uint8]) -> int:
     return int(google_crc32c.value(data))
 
 
-def make(block: NDArray[Any], grid: Grid) -> bytes:
+def make(block: NDArray[Any], grid: Grid) -> memoryview:
     """The bytes of one shard, made whole in memory by zarr; block is (rows of the shard, D)."""
     shape = (len(block), grid.width)
     chunks = (grid.chunk_rows, grid.width)
     return _encode(block, shape, chunks, (grid.shard_rows, grid.width))
 
 
-def make_flat(block: NDArray[Any], chunk_rows: int) -> bytes:
+def make_flat(block: NDArray[Any], chunk_rows: int) -> memoryview:
     """The bytes of one unsharded chunk with its crc32c; block is (rows,) or (rows, 16)."""
     return _encode(block, block.shape, (chunk_rows, *block.shape[1:]), None)
 
@@ -98,16 +99,16 @@ def _encode(
     shape: tuple[int, ...],
     chunks: tuple[int, ...],
     shards: Any,  # noqa: ANN401
-) -> bytes:
+) -> memoryview:
     from cache.nodes import memory_array  # zarr is not needed for reading
 
     array, objects = memory_array(shape, block.dtype.name, chunks, shards)
     array[...] = block
-    data: bytes = objects["/".join(["c", *["0"] * len(shape)])].to_bytes()
-    return data
+    data: memoryview = objects["/".join(["c", *["0"] * len(shape)])].as_numpy_array().data
+    return data.cast("B")
 
 
-def chunk_sums(data: bytes, grid: Grid, shard: int) -> list[int]:
+def chunk_sums(data: bytes | memoryview, grid: Grid, shard: int) -> list[int]:
     """The crc32c of each chunk, as a shard's bytes have them."""
     step = grid.chunk_bytes + _CRC
     ends = range(grid.chunk_bytes, step * grid.chunks(shard), step)
@@ -155,59 +156,65 @@ def read_shard(path: Path, grid: Grid, shard: int, out: NDArray[Any]) -> None:
         Damaged: naming the rows, if the file is missing, cut, or a checksum does not fit.
     """
     first, _ = grid.bounds(shard)
+    memory, _ = _map(path, grid, shard)
+    memory.madvise(mmap.MADV_SEQUENTIAL)
+    source, target = np.frombuffer(memory, np.uint8), out.reshape(-1).view(np.uint8)
+    size, step = grid.chunk_bytes, grid.chunk_bytes + _CRC
+    for chunk in range(grid.chunks(shard)):
+        block = source[chunk * step : chunk * step + size]
+        part = target[chunk * size : (chunk + 1) * size]
+        part[:] = block[: len(part)]  # the last one may be padded
+        if crc32c(block) != _stored(source, chunk * step + size):  # now in the processor's cache
+            raise _damaged_chunk(path, grid, first, chunk)
+
+
+def _map(path: Path, grid: Grid, shard: int) -> tuple[mmap.mmap, os.stat_result]:
+    """A shard's bytes in the page cache, with an index that has been checked."""
     try:
-        handle = os.open(path, os.O_RDONLY)
+        with path.open("rb") as file:
+            stat = os.fstat(file.fileno())
+            if stat.st_size != grid.file_bytes(shard):
+                raise Damaged(f"{path} is damaged: it has a wrong length")
+            memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError as error:
         raise Damaged(f"{path} is missing") from error
-    try:
-        if os.fstat(handle).st_size != grid.file_bytes(shard):
-            raise Damaged(f"{path} is damaged: it has a wrong length")
-        index = 16 * grid.per_shard + _CRC
-        check_index(os.pread(handle, index, grid.file_bytes(shard) - index), grid, shard, path)
-        target = out.reshape(-1).view(np.uint8)
-        spare, stored = np.empty(grid.chunk_bytes, np.uint8), bytearray(_CRC)
-        step = grid.chunk_bytes + _CRC
-        for chunk in range(grid.chunks(shard)):
-            part = target[chunk * grid.chunk_bytes : (chunk + 1) * grid.chunk_bytes]
-            whole = part if len(part) == grid.chunk_bytes else spare  # the last one may be padded
-            got = os.preadv(handle, [whole.data, stored], chunk * step)
-            if got != step or crc32c(whole) != int.from_bytes(stored, "little"):
-                raise _damaged_chunk(path, grid, first, chunk)
-            if whole is spare:
-                part[:] = spare[: len(part)]
-    finally:
-        os.close(handle)
+    check_index(memory[-16 * grid.per_shard - _CRC :], grid, shard, path)
+    return memory, stat
+
+
+def _stored(data: NDArray[np.uint8], at: int) -> int:
+    return int.from_bytes(data[at : at + _CRC].tobytes(), "little")
 
 
 class MappedShard:
     """A shard's rows in the page cache; each chunk is checked once, before it is first used."""
 
     def __init__(self, path: Path, grid: Grid, shard: int) -> None:
-        self.path, self._grid = path, grid
+        self.path, self._grid, self._name = path, grid, str(path)
         self._first, _ = grid.bounds(shard)
-        try:
-            with path.open("rb") as file:
-                stat = os.fstat(file.fileno())
-                if stat.st_size != grid.file_bytes(shard):
-                    raise Damaged(f"{path} is damaged: it has a wrong length")
-                memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except FileNotFoundError as error:
-            raise Damaged(f"{path} is missing") from error
+        self._chunk_rows = grid.chunk_rows
+        memory, stat = _map(path, grid, shard)
+        self._look = 0.0
         self._identity = (stat.st_ino, stat.st_mtime_ns)
-        check_index(memory[-16 * grid.per_shard - _CRC :], grid, shard, path)
         self._bytes = np.frombuffer(memory, np.uint8)
         dtype = np.dtype(grid.dtype).newbyteorder("<")
-        shape = (grid.chunks(shard), grid.chunk_rows, grid.width)
-        row = grid.width * dtype.itemsize
-        strides = (grid.chunk_bytes + _CRC, row, dtype.itemsize)
-        self._view: NDArray[Any] = np.ndarray(shape, dtype, memory, 0, strides)
-        self._unchecked = np.ones(shape[0], bool)
+        self._row_bytes = grid.width * dtype.itemsize
+        self._step = math.gcd(self._row_bytes, _CRC)  # every row begins at a multiple of it
+        windows = (len(memory) - self._row_bytes) // self._step + 1
+        strides = (self._step, dtype.itemsize)
+        # Every window of a row's length: one index finds a row in spite of the sums between chunks.
+        self._windows: NDArray[Any] = np.ndarray((windows, grid.width), dtype, memory, 0, strides)
+        self._unchecked = np.ones(grid.chunks(shard), bool)
         self._all_checked = False
 
     def fresh(self) -> bool:
-        """Whether the file is still the one that was mapped."""
+        """Whether the file is still the one that was mapped; looked at once a second."""
+        now = time.monotonic()
+        if now < self._look:
+            return True
+        self._look = now + 1.0
         try:
-            stat = self.path.stat()
+            stat = os.stat(self._name)  # noqa: PTH116 - on the way of every gather
         except FileNotFoundError:
             return False
         return (stat.st_ino, stat.st_mtime_ns) == self._identity
@@ -218,14 +225,16 @@ class MappedShard:
         Raises:
             Damaged: if a chunk's checksum does not fit.
         """
-        chunk, row = np.divmod(rows, self._grid.chunk_rows)
+        chunk = rows // self._chunk_rows
         if not self._all_checked:
             for number in np.unique(chunk[self._unchecked[chunk]]):
                 if not self._sound(int(number)):
                     raise _damaged_chunk(self.path, self._grid, self._first, int(number))
                 self._unchecked[number] = False
             self._all_checked = not self._unchecked.any()
-        return self._view[chunk, row]
+        starts = rows * self._row_bytes + chunk * _CRC
+        found: NDArray[Any] = self._windows[starts // self._step]
+        return found
 
     def sound(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(K,) whether each row's chunk is as it was written."""
@@ -236,8 +245,7 @@ class MappedShard:
     def _sound(self, chunk: int) -> bool:
         start = chunk * (self._grid.chunk_bytes + _CRC)
         end = start + self._grid.chunk_bytes
-        stored = int.from_bytes(self._bytes[end : end + _CRC].tobytes(), "little")
-        return crc32c(self._bytes[start:end]) == stored
+        return crc32c(self._bytes[start:end]) == _stored(self._bytes, end)
 
 
 def _damaged_chunk(path: Path, grid: Grid, first: int, chunk: int) -> Damaged:

@@ -4,8 +4,10 @@ For one shard: claim, journal while it is filled, objects, commit object, then j
 are removed. A kill between any two leaves a store that the next run takes up.
 """
 
+import io
 import os
 import time
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -23,6 +25,18 @@ from cache.streams import SCHEMA, Generation, Shard, current
 WAIT = 0.2  # seconds between looks at another process that assembles the stream
 
 
+@dataclass(frozen=True)
+class Rows:
+    """What is to be encoded: (N, 16) digests, (N,) where nothing is, and the samples' snapshot."""
+
+    inputs: Digests
+    absent: NDArray[np.bool_]
+    snapshot: str
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
 class StreamWriter:
     """One generation of a stream while it is filled, by this process and perhaps others.
 
@@ -35,12 +49,10 @@ class StreamWriter:
         self,
         home: Home,
         generation: Generation,
-        inputs: Digests,
-        absent: NDArray[np.bool_],
-        snapshot: str,
+        rows: Rows,
     ) -> None:
         self._home, self.generation = home, generation
-        self.inputs, self.absent, self._snapshot = inputs, absent, snapshot
+        self.inputs, self.absent, self._snapshot = rows.inputs, rows.absent, rows.snapshot
         self.shards: list[Shard] = generation.shards
         self.run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
 
@@ -133,8 +145,6 @@ class StreamWriter:
                 lease.release()
 
     def _write_failures(self) -> None:
-        import io
-
         paths = self.generation.paths
         table = failures_of(self.generation)
         if len(table):

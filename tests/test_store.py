@@ -1,4 +1,4 @@
-"""The feature store: what is written is read back, nothing is encoded twice, states are told apart."""
+"""The feature store: what is written is read back, and nothing is encoded twice."""
 
 import json
 import warnings
@@ -26,11 +26,13 @@ from cache.shards import Grid
 
 @pytest.fixture
 def home(tmp_path):
+    """An empty home."""
     return Home(tmp_path / "artifacts")
 
 
 @pytest.fixture
 def store(home):
+    """An empty store of a dataset."""
     return FeatureStore(home, "toy")
 
 
@@ -303,7 +305,6 @@ def test_the_whole_store_is_small_and_honest(store, rows, width, dtype):
     data = rows * width * np.dtype(dtype).itemsize
     sizes = {p: p.stat().st_size for p in store.paths.zarr.parent.rglob("*") if p.is_file()}
     zarr_bytes = sum(size for path, size in sizes.items() if store.paths.zarr in path.parents)
-    print(rows, width, zarr_bytes - data, sum(sizes.values()) - data, 64 * rows + data // 100)
     assert zarr_bytes <= 1.01 * data + 64 * rows
 
 

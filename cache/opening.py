@@ -1,0 +1,123 @@
+"""Opening: which generation a set of rows is, made if there is none; lost shards are taken back."""
+
+import contextlib
+from pathlib import Path
+
+from cache.errors import MmfuseError
+from cache.inputs import identity
+from cache.layout import DatasetPaths, GenerationPaths, StreamPaths
+from cache.objects import Damaged, delete
+from cache.shards import Grid
+from cache.streams import (
+    DTYPES,
+    Generation,
+    StreamKey,
+    StreamSpec,
+    check_key,
+    create_generation,
+    current,
+    read_generation,
+)
+from cache.writing import Rows
+
+
+def open_generation(
+    paths: DatasetPaths, key: StreamKey, spec: StreamSpec, rows: Rows, *, retry_failed: bool
+) -> Generation:
+    """The generation to fill; commits of shards that are gone or cut are taken back.
+
+    Raises:
+        MmfuseError: for names or a dtype that cannot be stored, or a fingerprint that only begins
+            like the one that is stored.
+    """
+    check_key(key)
+    if spec.dtype not in DTYPES:
+        raise MmfuseError(f"{key.name}: stored dtype is one of {DTYPES}, not {spec.dtype!r}")
+    generation = _find(paths.stream(key.label), key, spec, rows, retry_failed=retry_failed)
+    if not spec.sequence and not (generation.paths.group / "zarr.json").exists():
+        from cache import nodes  # zarr: not needed where nothing is written
+
+        nodes.publish(generation)
+    _revoke_lost(generation)
+    return generation
+
+
+def check_same(found: StreamKey, key: StreamKey) -> None:
+    """Refuse a fingerprint that shares no more than its first digits with what is stored.
+
+    Raises:
+        MmfuseError: naming both.
+    """
+    if found.fingerprint != key.fingerprint:
+        raise MmfuseError(
+            f"two fingerprints of {key.name} begin alike: {found.fingerprint} is stored, "
+            f"{key.fingerprint} is asked for; extract it under another --home"
+        )
+
+
+def object_path(paths: GenerationPaths, name: str, shard: int) -> Path:
+    """Where an object that a commit names lies."""
+    if name == "part":
+        return paths.part(shard)
+    if name == "failures":
+        return paths.failures(shard)
+    return paths.block(name, shard)
+
+
+def _find(
+    stream: StreamPaths, key: StreamKey, spec: StreamSpec, rows: Rows, *, retry_failed: bool
+) -> Generation:
+    name = identity(rows.inputs, rows.absent)
+    while True:
+        same = [g for g in _generations(stream, key) if g.identity == name]
+        base, retries = _preferred(same, current(stream)), None
+        if base is not None:
+            if not (retry_failed and any(c.counts["failed"] for c in base.commits().values())):
+                return base
+            retries = base.number
+            for generation in same:
+                if generation.retries == retries and not generation.complete():
+                    return generation
+        paths = stream.generation(max([0, *stream.generations()]) + 1)
+        made = Generation(paths, key, spec, len(rows), name, retries, _grid(len(rows), spec))
+        if create_generation(made):
+            return made
+
+
+def _grid(rows: int, spec: StreamSpec) -> Grid:
+    if not spec.sequence:
+        return Grid.plan(rows, spec.width, spec.dtype)
+    from cache.sequences import part_grid
+
+    return part_grid(rows, spec.width, spec.dtype)
+
+
+def _generations(stream: StreamPaths, key: StreamKey) -> list[Generation]:
+    found = []
+    for number in stream.generations():
+        with contextlib.suppress(Damaged):  # `cache verify` names it; its rows are not trusted
+            generation = read_generation(stream.generation(number))
+            if generation is not None:
+                check_same(generation.key, key)
+                found.append(generation)
+    return found
+
+
+def _preferred(same: list[Generation], seen: tuple[int, str] | None) -> Generation | None:
+    """Of generations with the same rows: what readers see, else what is done, else the newest."""
+    if not same:
+        return None
+    number = seen[0] if seen else -1
+    return max(same, key=lambda g: (g.number == number, g.complete(), g.number))
+
+
+def _revoke_lost(generation: Generation) -> None:
+    """Take back commits whose objects are gone or cut, as far as their lengths tell."""
+    if generation.spec.sequence and generation.seal() is not None:
+        return
+    for number, commit in generation.commits().items():
+        for name, stored in commit.objects.items():
+            path = object_path(generation.paths, name, number)
+            if not path.exists() or path.stat().st_size != stored.bytes:
+                delete(generation.paths.commit(number))
+                break

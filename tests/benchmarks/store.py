@@ -1,0 +1,120 @@
+"""The store against plain numpy: random gathers, whole loads, bytes on disk, checking.
+
+Run: python tests/benchmarks/store.py. Prints ratios of one run; nothing is asserted.
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from store_rows import key_of, samples_of, spec_of
+
+from cache.features import FeatureStore
+from cache.layout import Home
+
+
+def best(work: Callable[[], object], repeats: int) -> float:
+    """Least seconds of several calls."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def filled(home: Home, name: str, values: np.ndarray) -> FeatureStore:
+    """A store with one stream of these values."""
+    store = FeatureStore(home, name)
+    rows, width = values.shape
+    writer = store.writer(
+        key_of(name),
+        spec=spec_of(width=width, dtype=values.dtype.name),
+        samples=samples_of(range(rows)),
+        inputs=np.random.default_rng(0).integers(0, 256, (rows, 16), np.uint8),
+        absent=np.zeros(rows, bool),
+    )
+    for shard in writer.shards:
+        claim = writer.claim(shard)
+        assert claim is not None
+        with claim:
+            claim.put(claim.todo, values[claim.todo])
+            claim.commit()
+    writer.finish()
+    return store
+
+
+def reading(home: Home, folder: Path) -> None:
+    """Random gathers against np.memmap and whole loads against np.load, 200,000 × 512 float16."""
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((200_000, 512), np.float32).astype(np.float16)
+    start = time.perf_counter()
+    store, key = filled(home, "reading", values), key_of("reading")
+    seconds = time.perf_counter() - start
+    print(
+        f"write        {values.nbytes / 1e9 / seconds:6.2f} GB/s, "
+        f"{len(values) / seconds:,.0f} rows/s"
+    )
+    plain = folder / "plain.npy"
+    np.save(plain, values)
+    mapped = np.load(plain, mmap_mode="r")
+    picks = [rng.integers(0, len(values), 256) for _ in range(400)]
+    for pick in picks:
+        assert np.array_equal(store.rows(key, pick), mapped[pick])
+    # Each pick once a pass: repeated at once, it would be read from the processor's cache.
+    ours = np.median([[best(lambda p=p: store.rows(key, p), 1) for p in picks] for _ in range(5)])
+    theirs = np.median([[best(lambda p=p: mapped[p], 1) for p in picks] for _ in range(5)])
+    ratio = ours / theirs
+    print(
+        f"gather 256   {ours * 1e3:6.3f} ms, np.memmap {theirs * 1e3:.3f} ms"
+        f": {ratio:.2f} x (wanted ≤ 3)"
+    )
+    assert np.array_equal(store.whole(key).values, values)
+    ours_whole = best(lambda: store.whole(key), 7)
+    theirs_whole = best(lambda: np.load(plain), 7)
+    print(
+        f"load whole   {values.nbytes / 1e9 / ours_whole:6.2f} GB/s with crc32c, np.load "
+        f"{values.nbytes / 1e9 / theirs_whole:.2f}: {theirs_whole / ours_whole:.2f} x "
+        "(wanted ≥ 0.7)"
+    )
+
+
+def disk(home: Home) -> None:
+    """Bytes on disk above the data, a row."""
+    for rows, width, dtype in [
+        (65, 512, "float16"),
+        (1797, 64, "float32"),
+        (33_000, 512, "float16"),
+        (1_000_000, 64, "float16"),
+    ]:
+        values = np.random.default_rng(0).standard_normal((rows, width), np.float32).astype(dtype)
+        store = filled(home, f"disk{rows}", values)
+        sizes = [
+            (p, p.stat().st_size)
+            for p in store.paths.zarr.parent.rglob(f"disk{rows}.*/**/*")
+            if p.is_file()
+        ]
+        total = sum(size for _, size in sizes)
+        nodes = sum(size for path, size in sizes if store.paths.zarr in path.parents)
+        print(
+            f"disk {rows:>9,} × {width} {dtype}: data × {nodes / values.nbytes:.4f}, beyond "
+            f"1.01 × data {(nodes - 1.01 * values.nbytes) / rows:+.1f} B a row (wanted ≤ 64); with "
+            f"records and samples {(total - 1.01 * values.nbytes) / rows:+.1f}"
+        )
+
+
+def main() -> None:
+    """Everything, in a folder that is removed at the end."""
+    with tempfile.TemporaryDirectory() as name:
+        home = Home(Path(name) / "artifacts")
+        reading(home, Path(name))
+        disk(home)
+
+
+if __name__ == "__main__":
+    main()
