@@ -1,5 +1,6 @@
 """Forecasts: what a writer would find of a stream, found out without writing anything."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,10 +9,10 @@ from numpy.typing import NDArray
 from cache.features import FeatureStore
 from cache.inputs import Digests, first_of_each, identity
 from cache.journal import Journal
-from cache.known import FailedBefore, Known, relatives
+from cache.known import FailedBefore, Known, failures_of, relatives
 from cache.objects import Damaged
 from cache.shards import Grid
-from cache.streams import Generation, StreamKey, StreamSpec, current, read_generation
+from cache.streams import Generation, Shard, StreamKey, StreamSpec, current, read_generation
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,11 @@ def forecast(
                 new=0,
             )
     if spec is None:
-        new = int((_leaders(inputs) & here).sum())
-        return Forecast(complete=False, spec=None, known=0, failed=0, new=new)
+        distinct = int((_leaders(inputs) & here).sum())
+        return Forecast(complete=False, spec=None, known=0, failed=0, new=distinct)
     known = here & _known(store, key, spec, name, inputs)
     for generation in same:
-        known[_journalled(store, generation)] = True
+        known[_journalled(generation)] = True
     failed = np.zeros(len(inputs), bool)
     if not retry_failed:
         open_ = np.flatnonzero(here & ~known)
@@ -127,10 +128,43 @@ def _known(
     return Known(others).has(inputs)
 
 
-def _journalled(store: FeatureStore, generation: Generation) -> NDArray[np.int64]:
+def _journalled(generation: Generation) -> NDArray[np.int64]:
     """Rows that a broken-off run left in the journal."""
     found = [np.zeros(0, np.int64)]
     for shard in generation.shards:
-        journal = Journal(generation.paths.journal, shard.number, store.paths.scratch)
-        found.extend(entry.rows for entry in journal.read())
+        found.extend(entry.rows for entry in _journal(generation, shard).read())
     return np.concatenate(found)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a generation is: rows by what became of them, journal included."""
+
+    ok: int
+    absent: int
+    failed: dict[str, int]  # by reason, the most frequent first
+    pending: int
+
+
+def standing(generation: Generation, absent: NDArray[np.bool_]) -> Standing:
+    """How far a generation is.
+
+    Args:
+        generation: of a stream.
+        absent: (N,) bool, its absent rows.
+    """
+    ok = sum(commit.counts["ok"] for commit in generation.commits().values())
+    reasons = Counter(failures_of(generation)["reason"].to_list())
+    done = generation.commits()
+    for shard in generation.shards:
+        if shard.number not in done:
+            for entry in _journal(generation, shard).read():
+                ok += len(entry.rows)
+                reasons.update(failure.reason for failure in entry.failures)
+    gone = int(absent.sum())
+    pending = generation.rows - ok - gone - reasons.total()
+    return Standing(ok, gone, dict(reasons.most_common()), pending)
+
+
+def _journal(generation: Generation, shard: Shard) -> Journal:
+    return Journal(generation.paths.journal, shard.number, generation.paths.stream.dataset.scratch)

@@ -21,6 +21,10 @@ PATIENCE = 100  # inputs that may fail before the first succeeds
 _WORDS = ("out of memory", "not enough memory", "can't allocate memory")
 
 
+class HopelessError(MmfuseError):
+    """Everything fails: the data's place or the encoder is wrong, not single rows."""
+
+
 class Ceilings:
     """The padded cost that fits into a device's memory, for each encoder, in a small JSON file."""
 
@@ -71,7 +75,8 @@ class Encoding:
         ceiling and is cut, one that fails otherwise is cut to find the item at fault.
 
         Raises:
-            MmfuseError: from the encoder, and when the first hundred inputs have all failed.
+            MmfuseError: from the encoder.
+            HopelessError: when the first hundred inputs have all failed.
         """
         ceiling = self._ceilings.get(self._key)
         padded = len(items) * max(costs)
@@ -117,7 +122,7 @@ class Encoding:
     def _count(self, failure: Failure) -> None:
         self.failures += 1
         if self.failures >= PATIENCE and not self.succeeded:
-            raise MmfuseError(
+            raise HopelessError(
                 f"encoder {self._encoder.name} failed on each of the first {self.failures} inputs "
                 f"of kind {self._kind}, the last with {failure.reason}: {failure.detail}"
             )

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 class Legs:
     """Seconds of one stream's extraction.
 
-    `read` and `prepare` are summed over workers; the `waited` ones are those in which the encoder
-    stood still, for inputs or for the shelf.
+    `load` is what the first sample took, weights included, before the others were begun. `read` and
+    `prepare` are summed over workers; the `waited` ones are those in which the encoder stood still,
+    for inputs or for the shelf.
     """
 
     read: float = 0.0
     prepare: float = 0.0
     encode: float = 0.0
     write: float = 0.0
+    load: float = 0.0
     waited_inputs: float = 0.0
     waited_writer: float = 0.0
     total: float = 0.0
@@ -32,13 +34,13 @@ class Legs:
             setattr(self, leg, getattr(self, leg) + time.perf_counter() - start)
 
     def seconds(self) -> dict[str, float]:
-        """The four legs and the whole, in seconds."""
-        legs = ("read", "prepare", "encode", "write", "total")
+        """The legs and the whole, in seconds."""
+        legs = ("load", "read", "prepare", "encode", "write", "total")
         return {leg: round(getattr(self, leg), 4) for leg in legs}
 
     def bottleneck(self, workers: int) -> str:
         """Which leg the others waited for, with its share of the time, and what would help."""
-        spent = max(self.total, 1e-9)
+        spent = max(self.total - self.load, 1e-9)
         parts = {
             "inputs": self.waited_inputs,
             "encode": self.encode,

@@ -32,13 +32,16 @@ class Shelver:
 
     Attributes:
         seconds: time spent writing.
+        refused: vectors that the store could not keep: not finite, or too large for its dtype.
+        open: shards that were begun and are not committed.
     """
 
     def __init__(self, checkpoint_seconds: float = CHECKPOINT_SECONDS) -> None:
         self.seconds = 0.0
+        self.refused = 0
         self._checkpoint_seconds = checkpoint_seconds
         self._queue: queue.Queue[_Put | ShardClaim | None] = queue.Queue(_AHEAD)
-        self._open: list[ShardClaim] = []
+        self.open: list[ShardClaim] = []
         self._room = threading.Semaphore(BUFFERS)
         self._error: BaseException | None = None
         self._keep = True
@@ -47,12 +50,16 @@ class Shelver:
 
     def take(self, claim: ShardClaim) -> None:
         """Begin a shard; call `room` first."""
-        self._open.append(claim)
+        self.open.append(claim)
 
     def room(self, timeout: float) -> bool:
         """Wait until another shard may be begun; False if that takes longer than `timeout` s."""
         self._check()
         return self._room.acquire(timeout=timeout)
+
+    def give_room_back(self) -> None:
+        """Undo `room`, where there was no shard to begin."""
+        self._room.release()
 
     def put(
         self, claim: ShardClaim, rows: Sequence[int], found: Sequence[NDArray[Any] | Failure]
@@ -93,9 +100,9 @@ class Shelver:
             start = time.perf_counter()
             try:
                 if isinstance(item, _Put):
-                    _put(item)
+                    self.refused += _put(item)
                     if time.monotonic() - last >= self._checkpoint_seconds:
-                        for claim in list(self._open):
+                        for claim in list(self.open):
                             claim.checkpoint()
                         last = time.monotonic()
                 else:
@@ -104,7 +111,7 @@ class Shelver:
             except BaseException as error:  # raised where the engine next looks
                 self._error, failed = error, True
             self.seconds += time.perf_counter() - start
-        for claim in list(self._open):
+        for claim in list(self.open):
             try:
                 if self._keep and not failed:
                     claim.checkpoint()
@@ -113,12 +120,13 @@ class Shelver:
             self._drop(claim)
 
     def _drop(self, claim: ShardClaim) -> None:
-        self._open.remove(claim)
+        self.open.remove(claim)
         claim.__exit__(None, None, None)
         self._room.release()
 
 
-def _put(item: _Put) -> None:
+def _put(item: _Put) -> int:
+    """Settle a batch; returns how many of its vectors were refused."""
     rows, values = [], []
     for row, found in zip(item.rows, item.found, strict=True):
         if isinstance(found, Failure):
@@ -126,5 +134,4 @@ def _put(item: _Put) -> None:
         else:
             rows.append(row)
             values.append(found)
-    if rows:
-        item.claim.put(np.array(rows, np.int64), values)
+    return item.claim.put(np.array(rows, np.int64), values) if rows else 0

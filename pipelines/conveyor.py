@@ -1,0 +1,175 @@
+"""The conveyor: one stream's rows, prepared ahead, encoded in batches, and handed to the shelf."""
+
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import MmfuseError
+from pipelines.backoff import PATIENCE, Encoding, HopelessError
+from pipelines.bucketing import Budget, batches
+from pipelines.legs import Legs
+from pipelines.planning import StreamPlan
+from pipelines.preparing import Cell, Failure, Prepared, Preparer, Recipe
+from pipelines.shelving import Shelver
+from pipelines.supply import Supply, Window
+
+_TICK = 0.2  # seconds between two looks for Ctrl-C
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How one stream is moved.
+
+    Attributes:
+        budget: of one batch.
+        ahead: windows that are prepared while another one is encoded.
+        strict: whether the first failure ends the run.
+        stop: says whether to end after the batch in hand.
+    """
+
+    budget: Budget
+    ahead: int
+    strict: bool
+    stop: Callable[[], bool]
+
+
+class Conveyor:
+    """Moves one stream's rows from the table to the shelf.
+
+    Attributes:
+        legs: seconds spent, by part.
+        encoded: inputs that were encoded.
+        failed: inputs that failed, by reason.
+        batches: batches that were encoded.
+    """
+
+    def __init__(self, plan: StreamPlan, encoding: Encoding, terms: Terms, legs: Legs) -> None:
+        self._plan, self._encoding, self._terms = plan, encoding, terms
+        self._stop, self.legs = terms.stop, legs
+        self._recipe = Recipe(plan.encoder, plan.modality.kind, plan.dataset.root)
+        self._column = plan.dataset.table[plan.modality.name]
+        self.encoded = 0
+        self.failed: Counter[str] = Counter()
+        self.batches = 0
+        self._hopeless = not plan.found.known  # until one input is found to be readable
+
+    def run(
+        self, supply: Supply, preparer: Preparer, shelver: Shelver
+    ) -> Generator[int, None, None]:
+        """Move everything that the supply has; gives a row number for each input settled.
+
+        Ends early, between two batches, when `stop` says so.
+
+        Raises:
+            MmfuseError: from the encoder or the store; when strict, at the first failure.
+            HopelessError: when the first hundred inputs have all failed.
+        """
+        ahead: deque[tuple[Window, Future[list[Prepared]]]] = deque()
+        while not self._stop():
+            while len(ahead) < self._terms.ahead:
+                with self.legs.timed("waited_writer"):
+                    window = supply.next(self._stop, wait=not ahead)
+                if window is None:
+                    break
+                with self.legs.timed("waited_inputs"):
+                    ahead.append((window, preparer.submit(self._recipe, self._cells(window))))
+            if not ahead:
+                return
+            window, future = ahead.popleft()
+            with self.legs.timed("waited_inputs"):
+                prepared = self._wait(future)
+            if prepared is not None:
+                yield from self._move(window, prepared, shelver)
+
+    def _cells(self, window: Window) -> list[Cell]:
+        values = self._column.gather(window.rows).to_list()
+        digests = self._plan.inputs.digests[window.rows]
+        return [
+            Cell(row, value, digest.tobytes())
+            for row, value, digest in zip(window.rows, values, digests, strict=True)
+        ]
+
+    def _wait(self, future: "Future[list[Prepared]]") -> list[Prepared] | None:
+        """The results, or None if Ctrl-C comes first."""
+        while True:
+            try:
+                return future.result(_TICK)
+            except NotYet:
+                if self._stop():
+                    return None
+
+    def _move(self, window: Window, prepared: list[Prepared], shelver: Shelver) -> Iterator[int]:
+        """Encode one window and hand it over."""
+        self.legs.read += sum(one.read for one in prepared)
+        self.legs.prepare += sum(one.prepare for one in prepared)
+        bad = {one.row: one.failure for one in prepared if one.failure is not None}
+        bad = {row: failure for row, failure in bad.items() if row in window.todo}
+        good = [one for one in prepared if one.failure is None]
+        self._hopeless &= not good
+        yield from self._hand_over(window, list(bad), list(bad.values()), shelver)
+        for places in batches([one.cost for one in good], self._terms.budget):
+            if self._stop():
+                return
+            batch = [good[place] for place in places]
+            if any(one.row in window.todo for one in batch):
+                yield from self._encode(window, batch, shelver)
+        if window.last:
+            with self.legs.timed("waited_writer"):
+                shelver.commit(window.claim)
+
+    def _encode(self, window: Window, batch: list[Prepared], shelver: Shelver) -> Iterator[int]:
+        with self.legs.timed("encode"):
+            found = self._encoding.encode([one.item for one in batch], [one.cost for one in batch])
+        self.batches += 1
+        rows = [one.row for one in batch]
+        if not window.todo.issuperset(rows):  # a part of it was settled before
+            keep = [place for place, row in enumerate(rows) if row in window.todo]
+            rows, found = [rows[place] for place in keep], [found[place] for place in keep]
+        yield from self._hand_over(window, rows, found, shelver)
+
+    def _hand_over(
+        self,
+        window: Window,
+        rows: list[int],
+        found: "list[NDArray[Any] | Failure] | list[Failure]",
+        shelver: Shelver,
+    ) -> Iterator[int]:
+        if not rows:
+            return
+        for row, one in zip(rows, found, strict=True):
+            if isinstance(one, Failure):
+                self._count(row, one)
+            elif self._terms.strict:
+                self._check_finite(row, one)
+        self.encoded += sum(not isinstance(one, Failure) for one in found)
+        with self.legs.timed("waited_writer"):
+            shelver.put(window.claim, rows, found)
+        yield from rows
+
+    def _check_finite(self, row: int, vector: NDArray[Any]) -> None:
+        if not np.isfinite(vector.astype(self._plan.encoder.storage)).all():
+            self._count(row, Failure("non-finite", "the vector holds NaN or infinity"))
+
+    def _count(self, row: int, failure: Failure) -> None:
+        self.failed[failure.reason] += 1
+        where = f"{self._plan.dataset.name}: {self._plan.modality.name}"
+        detail = f"{failure.reason}: {failure.detail}" if failure.detail else failure.reason
+        if self._terms.strict:
+            name = self._plan.dataset.table["id"][row]
+            raise MmfuseError(
+                f"{where} of sample {name} (row {row}) cannot be encoded by "
+                f"{self._plan.encoder.name}: {detail}; what was done before it is kept; without "
+                "--strict it would be recorded and left out"
+            )
+        if self._hopeless and self.failed.total() >= PATIENCE:
+            reasons = ", ".join(f"{word} {count}" for word, count in self.failed.most_common())
+            raise HopelessError(
+                f"{where}: the first {self.failed.total()} inputs have all failed with "
+                f"{self._plan.encoder.name} ({reasons}; the last: {detail}); nothing was stored"
+            )

@@ -1,0 +1,198 @@
+"""A session: what the streams of one extraction share, and the life of each of them."""
+
+import os
+import statistics
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+
+from cache.features import FeatureStore
+from cache.layout import Home
+from cache.samples import Samples
+from cache.writing import StreamWriter
+from pipelines.backoff import Ceilings, Encoding, HopelessError
+from pipelines.bucketing import WINDOWS, Budget
+from pipelines.conveyor import Conveyor, Terms
+from pipelines.fitting import fit
+from pipelines.interrupts import Interrupt
+from pipelines.planning import StreamPlan
+from pipelines.preparing import Cell, Inline, Prepared, Preparer, Recipe, prepare
+from pipelines.shelving import CHECKPOINT_SECONDS, Shelver
+from pipelines.summary import StreamReport, Work, report
+from pipelines.supply import Supply
+from pipelines.tracking import Track
+from pipelines.workers import TIMEOUT, Workers
+
+WORTH_WORKERS = 10.0  # seconds of preparing below which spawning processes gains nothing
+_PROBED = 8  # samples that are prepared to tell how long the rest will take
+_MOST_WORKERS = 16
+
+
+@dataclass(frozen=True)
+class ExtractOptions:
+    """How to extract; what is extracted is the dataset's and the encoders' matter.
+
+    Attributes:
+        workers: processes that read and prepare; 0 for none; None for as many as pay: none where
+            the work would take under ten seconds, else one less than there are cores (at most 16).
+        strict: stop with an error at the first sample that fails, instead of recording it.
+        retry_failed: encode once more what failed in earlier runs.
+        limit: encode at most this many distinct inputs of each stream; the next run goes on.
+        rehash: read every file again to know it, whatever is remembered of it.
+        timeout: seconds one sample may take in a worker before it counts as hanging.
+        batch_rows: samples a batch; None for the encoder's own wish or 32 on a CPU, 256 on a GPU.
+        checkpoint: seconds between two checkpoints.
+    """
+
+    workers: int | None = None
+    strict: bool = False
+    retry_failed: bool = False
+    limit: int | None = None
+    rehash: bool = False
+    timeout: float = TIMEOUT
+    batch_rows: int | None = None
+    checkpoint: float = CHECKPOINT_SECONDS
+
+
+class Session:
+    """Moves streams one after another; has the worker processes and knows what memory bears."""
+
+    def __init__(self, home: Home, options: ExtractOptions, track: Track, samples: Samples) -> None:
+        self._home, self._options, self._track, self._samples = home, options, track, samples
+        self._ceilings = Ceilings(home.ceilings)
+        self._workers: Workers | None = None
+        self._count = 0
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._workers is not None:
+            self._workers.close()
+
+    def extract(self, one: StreamPlan, skipped: dict[str, tuple[str, ...]]) -> StreamReport:
+        """One stream, from its plan to its report.
+
+        Raises:
+            MmfuseError: what the person at the keyboard can mend.
+        """
+        work = Work()
+        with work.legs.timed("total"):
+            if not one.found.complete:
+                self._make_ready(one, work)
+            writer = FeatureStore(self._home, one.dataset.name).writer(
+                one.key,
+                spec=one.spec,
+                samples=self._samples,
+                inputs=one.inputs.digests,
+                absent=one.inputs.absent,
+                retry_failed=self._options.retry_failed,
+            )
+            if not writer.complete:
+                self._move(one, writer, work)
+                writer.finish()
+        return report(one, writer, work, skipped)
+
+    def _make_ready(self, one: StreamPlan, work: Work) -> None:
+        """Fetch, fit and load what is needed; decide how many workers pay."""
+        if one.found.new and one.download is not None:
+            one.download.fetch(self._track)
+        fit(one, self._home)
+        if not one.found.new:
+            return
+        wanted = self._options.workers
+        loads = one.encoder.weights != "weight-free"
+        if wanted is not None and not loads:
+            work.workers = wanted
+            return
+        probes = probe(one)
+        readable = [found.item for found in probes if found.failure is None]
+        if loads and readable:  # loaded now, the record says on what device and in what dtype
+            with work.legs.timed("load"):
+                one.encoder.encode(one.modality.kind, readable[:1])
+        seconds = statistics.median(p.read + p.prepare for p in probes) * one.found.new
+        paying = max(1, min(_MOST_WORKERS, _cores() - 1)) if seconds > WORTH_WORKERS else 0
+        work.workers = paying if wanted is None else wanted
+
+    def _move(self, one: StreamPlan, writer: StreamWriter, work: Work) -> None:
+        """Everything that is left to encode, and what is known, onto the shelf."""
+        options = self._options
+        encoding = Encoding(one.encoder, one.modality.kind, self._ceilings, _place(one))
+        rows = options.batch_rows or _batch_rows(one)
+        shelver = Shelver(options.checkpoint)
+        keep = True
+        with Interrupt() as interrupt:
+            ahead = 2 if work.workers else 1
+            terms = Terms(Budget(rows), ahead, options.strict, lambda: interrupt.asked)
+            conveyor = Conveyor(one, encoding, terms, work.legs)
+            supply = Supply(writer, shelver, WINDOWS[one.modality.kind], options.limit)
+            moving = conveyor.run(supply, self._preparer(work.workers), shelver)
+            truncated = _truncated(one)
+            try:
+                for _ in self._track(moving, f"{one.dataset.name} {one.key.name}", one.found.new):
+                    pass
+            except HopelessError:
+                keep = False
+                raise
+            except KeyboardInterrupt:  # the second Ctrl-C, or one that no handler took
+                interrupt.asked = True
+            finally:
+                moving.close()
+                shelver.close(keep=keep)
+        work.take(conveyor, shelver)
+        work.interrupted = interrupt.asked
+        work.truncated = _truncated(one) - truncated
+
+    def _preparer(self, workers: int) -> Preparer:
+        if not workers:
+            return Inline()
+        if self._workers is not None and self._count != workers:
+            self._workers.close()
+            self._workers = None
+        if self._workers is None:
+            self._workers, self._count = Workers(workers, self._options.timeout), workers
+        return self._workers
+
+
+def probe(one: StreamPlan, count: int = _PROBED) -> list[Prepared]:
+    """Some of a stream's samples, evenly spaced, prepared in this process."""
+    there = np.flatnonzero(~one.inputs.absent)
+    rows = there[np.unique(np.linspace(0, len(there) - 1, count).astype(int))]
+    values = one.dataset.table[one.modality.name].gather(rows).to_list()
+    recipe = Recipe(one.encoder, one.modality.kind, one.dataset.root)
+    return [
+        prepare(recipe, Cell(row, value, one.inputs.digests[row].tobytes()))
+        for row, value in zip(rows.tolist(), values, strict=True)
+    ]
+
+
+def _place(one: StreamPlan) -> str:
+    """What a memory ceiling holds for: these weights on this device."""
+    device = one.encoder.provenance().get("device", "cpu")
+    return f"{one.key.label.split('/')[0]} {one.modality.kind} {device}"
+
+
+def _batch_rows(one: StreamPlan) -> int:
+    """Samples a batch: few where a batch on a CPU would outlast a checkpoint."""
+    device = str(one.encoder.provenance().get("device", "cpu"))
+    slow = device == "cpu" and one.encoder.weights != "weight-free"
+    return 32 if slow else 256
+
+
+def _truncated(one: StreamPlan) -> int:
+    """Inputs that the encoder says it has cut so far."""
+    counts = getattr(one.encoder, "counts", None) or {}
+    return int(counts.get("truncated", 0))
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,122 @@
+"""Summaries of extraction: what became of each stream, how fast, and what held it up."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cache.forecast import standing
+from cache.streams import StreamKey
+from cache.writing import StreamWriter
+from pipelines.conveyor import Conveyor
+from pipelines.legs import Legs
+from pipelines.planning import StreamPlan
+from pipelines.shelving import Shelver
+
+
+@dataclass(frozen=True)
+class StreamReport:
+    """What became of one stream.
+
+    Attributes:
+        key: names it.
+        kind: kind of its modality.
+        rows: N; always ok + absent + failed + pending.
+        ok: rows with a vector.
+        absent: rows without the modality.
+        failed: rows that failed, by reason, in this run and before.
+        pending: rows not settled yet: after Ctrl-C, with a limit, or while others are at work.
+        new: distinct inputs that this run encoded.
+        new_failed: distinct inputs that failed in this run.
+        reused: rows with a vector that needed no encoding: known before, or equal to another row.
+        complete: whether stage 2 can read it.
+        interrupted: whether Ctrl-C ended it.
+        workers: processes that prepared.
+        seconds: read, prepare, encode, write, total, and load where weights were loaded.
+        rows_per_second: inputs settled by this run, in a second of its time.
+        bottleneck: one sentence.
+        truncated: inputs that were cut to the encoder's length.
+        skipped: modalities that no named encoder serves, with the encoders that would.
+        path: the Zarr group.
+        generation: counts from 1.
+    """
+
+    key: StreamKey
+    kind: str
+    rows: int
+    ok: int
+    absent: int
+    failed: dict[str, int]
+    pending: int
+    new: int
+    new_failed: int
+    reused: int
+    complete: bool
+    interrupted: bool
+    workers: int
+    seconds: dict[str, float]
+    rows_per_second: float
+    bottleneck: str
+    truncated: int
+    skipped: dict[str, tuple[str, ...]]
+    path: Path
+    generation: int
+
+    @property
+    def failures(self) -> int:
+        """Rows that failed; where there are any, the command exits with 1."""
+        return sum(self.failed.values())
+
+    def record(self) -> dict[str, object]:
+        """As JSON."""
+        own = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        own |= {"key": self.key.label, "fingerprint": self.key.fingerprint}
+        own |= {"path": str(self.path), "failures": self.failures}
+        own["skipped"] = {name: list(encoders) for name, encoders in self.skipped.items()}
+        return own
+
+
+@dataclass
+class Work:
+    """What was done for one stream, while it is being done."""
+
+    legs: Legs = field(default_factory=Legs)
+    workers: int = 0
+    new: int = 0
+    new_failed: int = 0
+    truncated: int = 0
+    interrupted: bool = False
+
+    def take(self, conveyor: Conveyor, shelver: Shelver) -> None:
+        """Add up what the conveyor moved and what the shelf refused."""
+        self.legs.write = shelver.seconds
+        self.new = conveyor.encoded - shelver.refused
+        self.new_failed = conveyor.failed.total() + shelver.refused
+
+
+def report(
+    one: StreamPlan, writer: StreamWriter, work: Work, skipped: dict[str, tuple[str, ...]]
+) -> StreamReport:
+    """What became of a stream: from the store what it holds, from the work what it took."""
+    now = standing(writer.generation, one.inputs.absent)
+    settled = work.new + work.new_failed
+    return StreamReport(
+        key=one.key,
+        kind=one.modality.kind,
+        rows=one.rows,
+        ok=now.ok,
+        absent=now.absent,
+        failed=now.failed,
+        pending=now.pending,
+        new=work.new,
+        new_failed=work.new_failed,
+        reused=max(0, now.ok - work.new),
+        complete=writer.complete,
+        interrupted=work.interrupted,
+        workers=work.workers,
+        seconds=work.legs.seconds(),
+        rows_per_second=settled / work.legs.total if settled else 0.0,
+        bottleneck=work.legs.bottleneck(work.workers) if settled else "nothing was left to encode",
+        truncated=work.truncated,
+        skipped=skipped,
+        path=writer.generation.paths.group,
+        generation=writer.generation.number,
+    )

@@ -1,0 +1,113 @@
+"""Supply: which rows come next, shard by shard, with other processes at work on the same stream."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from cache.filling import ShardClaim
+from cache.streams import Shard
+from cache.writing import StreamWriter
+from pipelines.bucketing import windows
+from pipelines.shelving import Shelver
+
+_POLL = 0.25  # seconds between two looks at what others hold
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows of one shard that are bucketed together.
+
+    Attributes:
+        claim: the shard they are of.
+        rows: row numbers, with those that a broken-off run has encoded already.
+        todo: those that are to be encoded now.
+        last: whether the shard can be committed after it.
+    """
+
+    claim: ShardClaim
+    rows: list[int]
+    todo: frozenset[int]
+    last: bool
+
+
+class Supply:
+    """Windows of every shard that this process can have; waits for those that others hold.
+
+    Attributes:
+        done: whether there is nothing more to come.
+    """
+
+    def __init__(
+        self, writer: StreamWriter, shelver: Shelver, size: int, limit: int | None
+    ) -> None:
+        self._writer, self._shelver, self._size = writer, shelver, size
+        self._left = limit
+        self._shards = list(writer.shards)
+        self._windows: list[Window] = []
+        self.done = False
+
+    def next(self, stop: Callable[[], bool], *, wait: bool) -> Window | None:
+        """The next window, or None: for now without `wait`, else for good (or as `stop` says)."""
+        while not self._windows and not self.done and not stop():
+            if not self._claim(_POLL if wait else 0.0) and not wait:
+                return None
+        return self._windows.pop(0) if self._windows and not stop() else None
+
+    def _claim(self, timeout: float) -> bool:
+        """Take one more shard; False if there is no room or others hold what is left."""
+        if self._left == 0 or not self._shards:
+            self.done = True
+            return False
+        if not self._shelver.room(timeout):
+            return False
+        claim = self._first_free()
+        if claim is None:
+            self._shelver.give_room_back()
+            self.done = not self._shards
+            if not self.done:
+                time.sleep(timeout)
+            return False
+        self._shelver.take(claim)
+        self._cut(claim)
+        return True
+
+    def _first_free(self) -> ShardClaim | None:
+        generation = self._writer.generation
+        for shard in list(self._shards):
+            if self._waits(shard):
+                continue
+            claim = self._writer.claim(shard)
+            if claim is not None:
+                self._shards.remove(shard)
+                return claim
+            if generation.commit(shard) is not None:
+                self._shards.remove(shard)
+        return None
+
+    def _waits(self, shard: Shard) -> bool:
+        """Whether inputs of a shard are being encoded as those of an earlier one, still open."""
+        if not self._shelver.open:
+            return False
+        first = self._writer.first[shard.start : shard.stop]
+        return any(
+            bool(((first >= other.start) & (first < other.stop)).any())
+            for other in (claim.shard for claim in self._shelver.open)
+        )
+
+    def _cut(self, claim: ShardClaim) -> None:
+        todo = claim.todo if self._left is None else claim.todo[: self._left]
+        whole = len(todo) == len(claim.todo)
+        if self._left is not None:
+            self._left -= len(todo)
+        if whole and not len(todo):
+            self._shelver.commit(claim)
+            return
+        candidates = np.union1d(claim.resumed, todo).tolist()
+        cut = windows(candidates, self._size)
+        wanted = frozenset(todo.tolist())
+        parts = [(rows, wanted.intersection(rows)) for rows in cut]
+        parts = [(rows, part) for rows, part in parts if part]
+        for number, (rows, part) in enumerate(parts, 1):
+            self._windows.append(Window(claim, rows, part, whole and number == len(parts)))
