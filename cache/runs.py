@@ -140,7 +140,7 @@ class RunRecord:
         for scores in found:
             order = len(list(folder.glob("*.json")))
             name = f"{_slug(scores.pattern)}.{scores.split}.json"
-            _write(folder / name, _json({"order": order, **asdict(scores)}))
+            write_whole(folder / name, _json({"order": order, **asdict(scores)}))
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Parameters and buffers by name, (R, …)."""
@@ -188,16 +188,16 @@ def write_run(
     if (record.path / "run.json").exists():
         raise MmfuseError(f"the run {record.id} exists")
     record.path.mkdir(parents=True, exist_ok=True)
-    _write(record.path / "head.safetensors", save(dict(state)))
+    write_whole(record.path / "head.safetensors", save(dict(state)))
     for name, table in (("history", history), ("predictions", predictions)):
         scratch = record.path / f".{name}.partial"
         table.write_parquet(scratch)
         scratch.replace(record.path / f"{name}.parquet")
     if source is not None:
-        _write(record.path / "method.py", source.encode())
+        write_whole(record.path / "method.py", source.encode())
     plain = {f.name: getattr(record, f.name) for f in fields(record) if f.name != "path"}
     plain |= {"task": asdict(record.task), "streams": [asdict(s) for s in record.streams]}
-    _write(record.path / "run.json", _json({"schema": SCHEMA, **plain}))
+    write_whole(record.path / "run.json", _json({"schema": SCHEMA, **plain}))
 
 
 def load_run(home: Home, run: str) -> RunRecord:
@@ -282,7 +282,7 @@ def _finite(value: object) -> object:
             return value
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Write a file whole: temporary, fsync, rename."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with scratch.open("wb") as file:

@@ -14,8 +14,8 @@ from cache.errors import MmfuseError
 from pipelines import numbers
 from pipelines.batching import Batch, FeatureTable, cut, gather
 from pipelines.fusion import FusionHead, Moments, Stage, task_loss
+from pipelines.hiding import drop
 from pipelines.metrics import LOWER_IS_BETTER, PRIMARY, scores
-from pipelines.missing import drop
 from pipelines.optimizing import Pace, Rates
 from pipelines.plans import Plan
 from pipelines.replicas import Replicas, State

@@ -7,13 +7,12 @@ each row with its own rate, and rows of stopped replicas are left out.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Rule = Literal["adamw", "sgd"]
-Schedule = Literal["constant", "cosine", "plateau", "step"]
+from pipelines.plans import Rule, Schedule
+
 BETAS = (0.9, 0.999)
 EPS = 1e-8
 

@@ -10,9 +10,10 @@ from types import ModuleType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cache.errors import MmfuseError, unknown
-from pipelines.fusion import Inputs
 from pipelines.missing import Protocol
-from pipelines.optimizing import Rule, Schedule
+
+Rule = Literal["adamw", "sgd"]
+Schedule = Literal["constant", "cosine", "plateau", "step"]
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,16 @@ class Setting:
     options: dict[str, object]
 
 
-def settings(module: ModuleType, name: str, words: Mapping[str, object]) -> list[Setting]:
+def settings(
+    module: ModuleType, name: str, words: Mapping[str, object], plan: Plan | None = None
+) -> list[Setting]:
     """One setting, or a grid of them where a word lists several values (`1e-3,3e-3`).
 
     Args:
         module: the method.
         name: what the method is called in errors.
         words: plan fields and options of `build` by name; values as words or as they are.
+        plan: what the words change; None = the method's own defaults.
 
     Raises:
         MmfuseError: for an unknown name (with the valid ones) or a value that does not fit.
@@ -109,7 +113,7 @@ def settings(module: ModuleType, name: str, words: Mapping[str, object]) -> list
             raise unknown(f"setting of {name}", key, [*hints, *fields])
         kind = hints[key] if key in hints else fields[key]
         axes.append([(key, value) for value in _values(key, word, kind)])
-    base = base_plan(module, name)
+    base = plan or base_plan(module, name)
     found = []
     for chosen in itertools.product(*axes):
         changes: dict[str, Any] = {k: v for k, v in chosen if k not in hints}
@@ -171,11 +175,6 @@ def coerce(key: str, word: str, kind: Any) -> object:  # noqa: ANN401 - any anno
             noun = "a whole number" if kind is int else "a number"
             raise MmfuseError(f"{key} is {noun}, not {word!r}") from None
     return word
-
-
-def build_head(module: ModuleType, inputs: Inputs, options: Mapping[str, object]) -> Any:  # noqa: ANN401
-    """The method's head with these options, defaults for the rest."""
-    return module.build(inputs, **options)
 
 
 def _coerce_union(key: str, word: str, args: tuple[Any, ...]) -> object:

@@ -10,7 +10,8 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from pipelines.batching import Batch, FeatureTable
 from pipelines.fusion import Fused, FusionHead
-from pipelines.optimizing import Block, Rates, Rule, clip, update
+from pipelines.optimizing import Block, Rates, clip, update
+from pipelines.plans import Rule
 
 State = dict[str, Tensor]
 Fields = tuple[Mapping[str, Tensor], Tensor, Mapping[str, Tensor], Tensor, Tensor, Tensor]

@@ -50,14 +50,16 @@ class Linear:
         return np.asarray(array)
 
 
-def majority(table: FeatureTable, split: str) -> Scores:
+def majority(
+    table: FeatureTable, split: str, pattern: str = "complete", realised: float = 0.0
+) -> Scores:
     """What always saying the train rows' most frequent class, labels or mean value scores."""
     task, train = table.samples.task, table.samples.targets[table.split("train")]
     rows = table.split(split)
     constant = _constant(task, train)
     outputs = np.broadcast_to(constant, (len(rows), task.outputs))
     found = scores(task, outputs, table.samples.targets[rows])
-    return Scores("complete", split, len(rows), 0.0, {k: [v] for k, v in found.items()})
+    return Scores(pattern, split, len(rows), realised, {k: [v] for k, v in found.items()})
 
 
 def fit_linear(table: FeatureTable, names: Sequence[str] | None = None) -> Linear:

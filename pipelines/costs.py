@@ -1,0 +1,50 @@
+"""Costs: parameters, multiply-accumulates and batch-of-one latency of a head."""
+
+import time
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipelines.batching import Batch, FeatureTable
+from pipelines.fusion import FusionHead
+
+TIMES = 50
+
+
+def parameters(head: FusionHead) -> int:
+    """Number of trained numbers of one head."""
+    return sum(p.numel() for p in head.parameters())
+
+
+def costs(head: FusionHead, table: FeatureTable) -> dict[str, float]:
+    """What one row costs the head alone, without encoders.
+
+    Args:
+        head: in any mode; left in eval mode.
+        table: rows, of which the first is used, on the device where it is to run.
+
+    Returns:
+        `macs` of matrix products (half of counted flops), `latency_p50` and `latency_p95` seconds.
+    """
+    row = table.take(np.array([0]))
+    batch = Batch(
+        row.features, row.present, row.frame_present, row.targets, row.rows, row.rows[0] * 0
+    )
+    head.eval()
+    with torch.no_grad():
+        with FlopCounterMode(display=False) as counter:
+            head(batch)
+        seconds = []
+        for _ in range(TIMES):
+            start = time.perf_counter()
+            head(batch)
+            if table.device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+    warm = seconds[TIMES // 5 :]
+    return {
+        "macs": counter.get_total_flops() / 2,
+        "latency_p50": float(np.percentile(warm, 50)),
+        "latency_p95": float(np.percentile(warm, 95)),
+    }

@@ -1,0 +1,185 @@
+"""Recording: what a run was, as records and tables, and its method found again."""
+
+import datetime
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from cache.errors import MmfuseError
+from cache.runs import RunRecord, RunStream, Scores, new_id
+from pipelines import catalog, costs
+from pipelines.batching import FeatureTable
+from pipelines.fusion import FusionHead
+from pipelines.hiding import Hidden, by_modality
+from pipelines.loop import Epoch, decoded
+from pipelines.metrics import scores
+from pipelines.plans import Setting, option_defaults
+from pipelines.replicas import Replicas
+from pipelines.training import Request
+
+
+@dataclass(frozen=True)
+class Lab:
+    """What the settings of one request share.
+
+    Attributes:
+        request: what was asked for.
+        module: the method.
+        source: its text, if it was given as a file.
+        table: all rows, nothing hidden.
+        group: of runs.
+    """
+
+    request: Request
+    module: ModuleType
+    source: str | None
+    table: FeatureTable
+    group: str
+
+
+def describe(lab: Lab, setting: Setting, hidden: Hidden, head: FusionHead) -> RunRecord:
+    """The record of a run that has not been timed yet.
+
+    Args:
+        lab: what was asked for.
+        setting: plan and options.
+        hidden: the table as trained on.
+        head: one of the replicas.
+    """
+    request = lab.request
+    table, run = hidden.table, new_id(request.method, request.dataset)
+    weights = sorted({stream.weights for stream in streams(request)})
+    now = datetime.datetime.now(datetime.UTC)
+    return RunRecord(
+        id=run,
+        group=lab.group,
+        dataset=request.dataset,
+        snapshot=request.infos[0].snapshot,
+        method=request.method,
+        method_digest="" if lab.source is None else digest(lab.source),
+        task=table.samples.task,
+        streams=streams(request),
+        options=option_defaults(lab.module.build) | setting.options,
+        plan=asdict(setting.plan),
+        seeds=setting.plan.seeds,
+        parameters=costs.parameters(head),
+        scale=(table.scale.mean, table.scale.deviation),
+        tags={"data": table.samples.source, "weights": "+".join(weights)},
+        absent={split: absent(table, split) for split in ("train", "val", "test")},
+        missing_rate=hidden.realised,
+        costs=costs.costs(head, table),
+        versions={name: version(name) for name in ("mmfuse", "torch", "numpy")},
+        device=str(table.device),
+        seconds=0.0,
+        epochs=(),
+        created=now.isoformat(timespec="milliseconds"),
+        notes=hidden.notes,
+        path=request.home.runs / run,
+    )
+
+
+def streams(request: Request) -> tuple[RunStream, ...]:
+    """The request's streams as a record has them."""
+    return tuple(
+        RunStream(
+            info.key.name,
+            info.key.encoder,
+            info.key.fingerprint,
+            info.key.modality,
+            info.width,
+            info.sequence,
+            str(info.provenance.get("weights", "unknown")),
+        )
+        for info in request.infos
+    )
+
+
+def absent(table: FeatureTable, split: str) -> float:
+    """Share of (sample, modality) cells of a split that are absent."""
+    part = table.take(table.split(split))
+    return 1 - float(by_modality(part.present, part.owners).float().mean())
+
+
+def score_rows(
+    replicas: Replicas, table: FeatureTable, split: str, mine: Sequence[int]
+) -> tuple[dict[str, list[float]], NDArray[np.float64]]:
+    """Metrics, one value a replica, and outputs (R, N, C) on the rows of a split."""
+    part = table.take(table.split(split))
+    outputs, targets = decoded(part, replicas.opinions(part).logits[list(mine)])
+    each = [scores(part.samples.task, one, targets) for one in outputs]
+    return {name: [found[name] for found in each] for name in each[0]}, outputs
+
+
+def score_all(
+    replicas: Replicas, hidden: Hidden, mine: Sequence[int], seeds: Sequence[int], label: str
+) -> tuple[list[Scores], pl.DataFrame]:
+    """Scores on validation and test rows, and the predictions behind them."""
+    table, found, frames = hidden.table, [], []
+    for split in ("val", "test"):
+        metrics, outputs = score_rows(replicas, table, split, mine)
+        rows = table.split(split)
+        found.append(Scores(label, split, len(rows), hidden.realised, metrics))
+        for seed, one in zip(seeds, outputs, strict=True):
+            columns = {
+                "split": [split] * len(rows),
+                "row": rows,
+                "id": table.samples.ids[rows].tolist(),
+                "seed": [seed] * len(rows),
+                "outputs": pl.Series(one.astype(np.float32).tolist()),
+            }
+            frames.append(pl.DataFrame(columns))
+    return found, pl.concat(frames)
+
+
+def history_table(
+    history: Sequence[Epoch], mine: Sequence[int], seeds: Sequence[int]
+) -> pl.DataFrame:
+    """One row an epoch and seed, of the replicas that are a run's own."""
+    rows = [
+        {
+            "stage": epoch.stage,
+            "epoch": epoch.number,
+            "seed": seed,
+            "loss": epoch.losses[r],
+            "monitored": epoch.monitored[r],
+            "score": epoch.scores[r],
+            "learning_rate": epoch.rates[r],
+        }
+        for epoch in history
+        for seed, r in zip(seeds, mine, strict=True)
+        if not np.isnan(epoch.rates[r])
+    ]
+    return pl.DataFrame(rows)
+
+
+def epochs_of(history: Sequence[Epoch], replica: int) -> int:
+    """Epochs that a replica trained, all stages."""
+    return sum(not np.isnan(epoch.rates[replica]) for epoch in history)
+
+
+def digest(text: str) -> str:
+    """Hex sha256 of a method's source."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def method_of(record: RunRecord) -> Callable[..., Any]:
+    """The `build` of a recorded run; a method given as a file is taken from the run's folder.
+
+    Raises:
+        MmfuseError: if that copy was changed.
+    """
+    if not record.method_digest:
+        build: Callable[..., Any] = catalog.find("methods", record.method).build
+        return build
+    path = record.path / "method.py"
+    if digest(path.read_text(encoding="utf-8")) != record.method_digest:
+        raise MmfuseError(f"{path} is not what {record.id} was trained with; train again")
+    kept: Callable[..., Any] = catalog.find("methods", str(path)).build
+    return kept

@@ -1,0 +1,89 @@
+"""Resuming: how far a training got, in one file, so that going on equals never stopping.
+
+Everything random is a function of (seed, stage, epoch, batch), so weights, the optimiser's state
+and the pace are all there is to keep.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+
+from cache.errors import MmfuseError
+from cache.runs import write_whole
+from pipelines.loop import Epoch, Progress
+from pipelines.optimizing import Pace
+from pipelines.replicas import Replicas
+
+
+def keeper(path: Path, seconds: float) -> Callable[[Replicas, Progress], None]:
+    """A function for `Job.keep` that writes the file at most once in so many seconds."""
+    last = time.monotonic()
+
+    def keep(replicas: Replicas, progress: Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            write(path, replicas, progress)
+            last = time.monotonic()
+
+    return keep
+
+
+def write(path: Path, replicas: Replicas, progress: Progress) -> None:
+    """Replace the file by where training stands now."""
+    tensors = {f"buffer {n}": b for n, b in replicas.buffers.items()}
+    tensors |= {f"best {n}": b for n, b in progress.best.items()}
+    for number, block in enumerate(replicas.blocks):
+        for name in ("flat", "first", "second", "count"):
+            tensors[f"block {number} {name}"] = getattr(block, name)
+    plain = {
+        "stage": progress.stage,
+        "epoch": progress.epoch,
+        "pace": None if progress.pace is None else asdict(progress.pace),
+        "history": [asdict(epoch) for epoch in progress.history],
+    }
+    data = save({n: t.contiguous() for n, t in tensors.items()}, {"progress": json.dumps(plain)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, data)
+
+
+def restore(path: Path, replicas: Replicas) -> Progress | None:
+    """Take up where training stood; None where there is no file.
+
+    Raises:
+        MmfuseError: if the file is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            plain = json.loads(file.metadata()["progress"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:  # safetensors has no public error type
+        raise MmfuseError(f"{path} is damaged ({error}); delete it and train again") from error
+    with torch.no_grad():
+        for number, block in enumerate(replicas.blocks):
+            for name in ("flat", "first", "second", "count"):
+                getattr(block, name).copy_(tensors[f"block {number} {name}"])
+        for name, buffer in replicas.buffers.items():
+            replicas.buffers[name] = tensors[f"buffer {name}"].to(buffer.device)
+    best = {n.removeprefix("best "): t for n, t in tensors.items() if n.startswith("best ")}
+    device = replicas.blocks[0].flat.device
+    return Progress(
+        plain["stage"],
+        plain["epoch"],
+        None if plain["pace"] is None else Pace(**plain["pace"]),
+        {n: t.to(device) for n, t in best.items()},
+        [_epoch(epoch) for epoch in plain["history"]],
+    )
+
+
+def _epoch(plain: dict[str, Any]) -> Epoch:
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
+    return Epoch(**fields)

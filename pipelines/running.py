@@ -1,0 +1,141 @@
+"""Running: one checked request → loaded, fitted, scored, recorded."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from cache.features import FeatureStore
+from cache.fingerprints import fingerprint
+from cache.runs import RunRecord, Scores, new_id, write_run
+from pipelines import catalog, recording, resuming, sanity
+from pipelines.batching import FeatureTable
+from pipelines.fusion import FusionHead, Inputs
+from pipelines.hiding import Hidden, hide
+from pipelines.loading import find_device, inputs_of, load_table
+from pipelines.loop import Epoch, Job, fit, prepare
+from pipelines.missing import MissingPattern
+from pipelines.plans import VECTOR_FIELDS, Plan, Setting, settings
+from pipelines.recording import Lab
+from pipelines.replicas import Replicas
+from pipelines.training import Request
+
+
+def run(request: Request) -> list[RunRecord]:
+    """Train every setting of a request; one record each, in the order of the grid."""
+    module = catalog.find("methods", request.method)
+    grid = settings(module, request.method, request.words, request.plan)
+    store = FeatureStore(request.home, request.dataset)
+    table = load_table(store, request.infos, find_device(request.device))
+    source = None
+    if request.method.endswith(".py"):
+        source = Path(request.method).read_text(encoding="utf-8")
+    group = request.group or new_id(request.method, request.dataset)
+    lab = Lab(request, module, source, table, group)
+    records: dict[int, RunRecord] = {}
+    for numbers in side_by_side(grid):
+        chosen = [grid[number] for number in numbers]
+        records |= dict(zip(numbers, _train(lab, chosen), strict=True))
+    return [records[number] for number in range(len(grid))]
+
+
+def side_by_side(grid: Sequence[Setting]) -> list[list[int]]:
+    """Numbers of the settings of a grid, those together that can be trained in one stack."""
+    stacks: dict[str, list[int]] = {}
+    for number, setting in enumerate(grid):
+        same = {k: v for k, v in asdict(setting.plan).items() if k not in VECTOR_FIELDS}
+        stacks.setdefault(repr((same, sorted(setting.options.items()))), []).append(number)
+    return list(stacks.values())
+
+
+def build_heads(
+    module: ModuleType, inputs: Inputs, options: dict[str, Any], seeds: Sequence[int]
+) -> list[FusionHead]:
+    """One head a seed, initialised from it alone; the caller's random state stays as it was."""
+    heads = []
+    for seed in seeds:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            heads.append(module.build(inputs, **options))
+    return heads
+
+
+def protocol(plan: Plan) -> MissingPattern:
+    """The data protocol of a plan, the same in every split."""
+    return MissingPattern.rate(plan.missing_rate, plan.missing_seed, plan.missing_protocol)
+
+
+def _train(lab: Lab, chosen: Sequence[Setting]) -> list[RunRecord]:
+    """Settings that differ in nothing that shapes the computation, times their seeds."""
+    began, plan = time.perf_counter(), chosen[0].plan
+    hidden = hide(lab.table, protocol(plan))
+    replicas, history = _fit(lab, chosen, hidden.table)
+    seconds = (time.perf_counter() - began) / len(chosen)
+    baselines = _baselines(hidden, protocol(plan).label)
+    records = []
+    for number, setting in enumerate(chosen):
+        seeds = setting.plan.seeds
+        mine = range(number * len(seeds), (number + 1) * len(seeds))
+        found, predictions = recording.score_all(
+            replicas, hidden, mine, seeds, protocol(plan).label
+        )
+        record = replace(
+            recording.describe(lab, setting, hidden, replicas.head),
+            seconds=seconds,
+            epochs=tuple(recording.epochs_of(history, r) for r in mine),
+        )
+        state = {n: v[mine.start : mine.stop].cpu().numpy() for n, v in replicas.state.items()}
+        epochs = recording.history_table(history, mine, seeds)
+        write_run(record, state, epochs, predictions, lab.source)
+        record.add_scores(found)
+        for name, base in baselines.items():
+            record.add_scores(base, name)
+        records.append(record)
+    _unfinished(lab, chosen).unlink(missing_ok=True)
+    return records
+
+
+def _fit(lab: Lab, chosen: Sequence[Setting], table: FeatureTable) -> tuple[Replicas, list[Epoch]]:
+    """Train settings × seeds side by side, going on where an earlier try stopped."""
+    seen = table.take(np.flatnonzero(np.isin(table.samples.splits, ("train", "val"))))
+    plans = [setting.plan for setting in chosen for _ in setting.plan.seeds]
+    seeds = [seed for setting in chosen for seed in setting.plan.seeds]
+    heads = build_heads(lab.module, inputs_of(table), chosen[0].options, seeds)
+    prepare(heads, seen, plans[0])
+    replicas = Replicas([head.to(table.device) for head in heads])
+    place = _unfinished(lab, chosen)
+    keep = resuming.keeper(place, lab.request.keep_seconds)
+    job = Job(seen, plans, seeds, lab.request.on_epoch, keep)
+    return replicas, fit(replicas, job, resuming.restore(place, replicas))
+
+
+def _baselines(hidden: Hidden, label: str) -> dict[str, list[Scores]]:
+    """Majority and a linear model on the concatenation, on validation and test rows."""
+    table, splits = hidden.table, ("val", "test")
+    name = "ridge" if table.samples.task.kind == "value" else "logistic"
+    model = sanity.fit_linear(table)
+    return {
+        "majority": [sanity.majority(table, split, label, hidden.realised) for split in splits],
+        name: [sanity.linear_scores(model, table, s, label, hidden.realised) for s in splits],
+    }
+
+
+def _unfinished(lab: Lab, chosen: Sequence[Setting]) -> Path:
+    """The file that says how far exactly this training got."""
+    request = lab.request
+    asked = {
+        "method": request.method if lab.source is None else recording.digest(lab.source),
+        "dataset": request.dataset,
+        "snapshot": request.infos[0].snapshot,
+        "streams": [[i.key.fingerprint, i.key.modality, i.generation] for i in request.infos],
+        "settings": [repr((s.plan, sorted(s.options.items()))) for s in chosen],
+        "versions": [version(name) for name in ("mmfuse", "torch")],
+        "device": str(lab.table.device),
+    }
+    return request.home.runs / ".unfinished" / f"{fingerprint(asked)[:16]}.safetensors"

@@ -1,0 +1,174 @@
+"""Training: train() checks what was asked for, then loads, fits and records; imports no torch.
+
+What takes torch is in `pipelines.running`, so that a mistake is answered at once.
+"""
+
+import ast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cache.errors import MmfuseError, unknown
+from cache.features import FeatureStore, StreamInfo
+from cache.layout import Home
+from cache.runs import RunRecord
+from pipelines import catalog
+from pipelines.metrics import PRIMARY, better
+from pipelines.plans import Plan
+
+if TYPE_CHECKING:
+    from pipelines.loop import Epoch
+
+__all__ = ["Plan", "Request", "train", "train_all"]
+
+KEEP_SECONDS = 10.0
+"""Seconds between two records of how far training got."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `train` was asked for, checked.
+
+    Attributes:
+        method: name, or path of a file.
+        dataset: its name.
+        home: where features are and runs go.
+        infos: the streams, complete and of the same samples.
+        words: settings by name, see `plans.settings`.
+        plan: what the words change, or None for the method's own.
+        group: of runs; None makes one.
+        device: auto, cpu, cuda.
+        on_epoch: told about each epoch.
+        keep_seconds: between two records of how far training got.
+    """
+
+    method: str
+    dataset: str
+    home: Home
+    infos: tuple[StreamInfo, ...]
+    words: Mapping[str, object]
+    plan: Plan | None
+    group: str | None
+    device: str
+    on_epoch: "Callable[[Epoch], None] | None"
+    keep_seconds: float = KEEP_SECONDS
+
+
+def train(
+    method: str,
+    dataset: str,
+    *,
+    home: Home,
+    features: Sequence[str] | None = None,
+    plan: Plan | None = None,
+    options: Mapping[str, object] | None = None,
+    group: str | None = None,
+    on_epoch: "Callable[[Epoch], None] | None" = None,
+    device: str = "auto",
+) -> RunRecord:
+    """Train a method on cached features, all seeds side by side, and record it.
+
+    Args:
+        method: name, or path of a file with `build`.
+        dataset: name of a dataset with features under this home.
+        home: where features are and runs go.
+        features: streams, such as `clip/image` or `clip`; None = all there are.
+        plan: how; None = the method's own defaults.
+        options: settings by name that change the plan (`epochs`, `drop_rate`, `seeds`) or the
+            method (`width`); values as they are, or as words. A word with several values
+            (`learning_rate=1e-3,3e-3`) trains every combination.
+        group: name that joins the runs of one command.
+        on_epoch: told about each epoch.
+        device: auto, cpu, cuda.
+
+    Returns:
+        The run; of several settings the one that did best on validation rows.
+
+    Raises:
+        MmfuseError: for unknown names or settings, features that are missing, or training that
+            diverged.
+    """
+    runs = train_all(
+        method,
+        dataset,
+        home=home,
+        features=features,
+        plan=plan,
+        options=options,
+        group=group,
+        on_epoch=on_epoch,
+        device=device,
+    )
+    return best_of(runs)
+
+
+def train_all(
+    method: str,
+    dataset: str,
+    *,
+    home: Home,
+    features: Sequence[str] | None = None,
+    plan: Plan | None = None,
+    options: Mapping[str, object] | None = None,
+    group: str | None = None,
+    on_epoch: "Callable[[Epoch], None] | None" = None,
+    device: str = "auto",
+) -> list[RunRecord]:
+    """As `train`, and every setting's run in the order of the grid."""
+    words = dict(options or {})
+    _check_words(method, words)
+    store = FeatureStore(home, dataset)
+    infos = tuple(sorted(store.resolve(features), key=lambda info: info.key.name))
+    request = Request(method, dataset, home, infos, words, plan, group, device, on_epoch)
+    from pipelines.running import run  # torch: not needed where something is wrong
+
+    return run(request)
+
+
+def best_of(runs: Sequence[RunRecord]) -> RunRecord:
+    """The run whose mean first metric on validation rows is best; the first of equals."""
+    name = PRIMARY[runs[0].task.kind]
+    is_better = better(name)
+    best, value = runs[0], _validation(runs[0], name)
+    for run in runs[1:]:
+        other = _validation(run, name)
+        if is_better(other, value):
+            best, value = run, other
+    return best
+
+
+def _validation(run: RunRecord, name: str) -> float:
+    found = next(scores for scores in run.scores if scores.split == "val")
+    return sum(found.metrics[name]) / len(found.metrics[name])
+
+
+def _check_words(method: str, words: Mapping[str, object]) -> None:
+    """Refuse an unknown method or setting by reading source alone."""
+    if method.endswith(".py"):
+        path: Path | None = Path(method)
+        if not Path(method).is_file():
+            raise MmfuseError(f"no such file: {method} (asked for as one of the methods)")
+    else:
+        known = catalog.entries("methods")
+        if method not in known:
+            raise unknown("method", method, known)
+        path = known[method].path
+    if path is None:
+        return  # from an entry point: checked once it is imported
+    try:
+        options = _option_names(path)
+    except SyntaxError as error:
+        raise MmfuseError(f"{path}, line {error.lineno}: {error.msg}") from None
+    valid = [*options, *(field.name for field in fields(Plan))]
+    for word in words:
+        if word not in valid:
+            raise unknown(f"setting of {method}", word, valid)
+
+
+def _option_names(path: Path) -> list[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "build":
+            return [argument.arg for argument in node.args.kwonlyargs]
+    raise MmfuseError(f"{path}: a plug-in is a module with a function `build`; it has none")
