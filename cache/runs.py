@@ -188,7 +188,9 @@ def write_run(
     if (record.path / "run.json").exists():
         raise MmfuseError(f"the run {record.id} exists")
     record.path.mkdir(parents=True, exist_ok=True)
-    write_whole(record.path / "head.safetensors", save(dict(state)))
+    # safetensors writes memory as it lies: a window into a larger matrix would come out wrong.
+    whole = {name: np.ascontiguousarray(value) for name, value in state.items()}
+    write_whole(record.path / "head.safetensors", save(whole))
     for name, table in (("history", history), ("predictions", predictions)):
         scratch = record.path / f".{name}.partial"
         table.write_parquet(scratch)

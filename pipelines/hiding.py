@@ -16,11 +16,25 @@ from pipelines.missing import MissingPattern, Protocol
 
 @dataclass(frozen=True)
 class Hidden:
-    """A table after hiding, the share of its present cells that was hidden, and remarks."""
+    """A table after hiding.
+
+    Attributes:
+        table: with less present.
+        before: (N, K) bool, modalities that were present.
+        notes: remarks on what could not be hidden.
+    """
 
     table: FeatureTable
-    realised: float
+    before: Tensor
     notes: tuple[str, ...] = ()
+
+    def realised(self, split: str | None = None) -> float:
+        """Share of the cells that were present (in a split) and are hidden now."""
+        rows = slice(None) if split is None else self.table.split(split)
+        before = self.before[rows]
+        after = before & by_modality(self.table.present, self.table.owners)[rows]
+        cells = int(before.sum())
+        return 1 - int(after.sum()) / cells if cells else 0.0
 
 
 def hide(table: FeatureTable, pattern: MissingPattern) -> Hidden:
@@ -40,16 +54,14 @@ def hide(table: FeatureTable, pattern: MissingPattern) -> Hidden:
     if pattern.share:
         u = chances(list(table.samples.ids), table.distinct, pattern.seed).to(table.device)
         keep &= _chosen(u, before & keep, pattern.share, pattern.protocol)
-    cells, left = int(before.sum()), int((before & keep).sum())
-    realised = 1 - left / cells if cells else 0.0
     less = replace(table, present=table.present & keep[:, list(table.owners)])
     for name, share in pattern.frames:
         less = _fewer_frames(less, name, share, pattern.seed)
-    notes: tuple[str, ...] = ()
-    if pattern.share - realised > 0.005 and not pattern.hidden:
-        stays = "a sample's last modality stays"
-        notes = (f"missing rate {pattern.share:g} hides {realised:.3f} of the cells: {stays}",)
-    return Hidden(less, realised, notes)
+    hidden = Hidden(less, before)
+    if pattern.share - hidden.realised() > 0.005 and not pattern.hidden:
+        stays = f"hides {hidden.realised():.3f} of the cells: a sample's last modality stays"
+        hidden = replace(hidden, notes=(f"missing rate {pattern.share:g} {stays}",))
+    return hidden
 
 
 def chances(ids: Sequence[object], places: Sequence[str], seed: int) -> Tensor:

@@ -73,7 +73,7 @@ def describe(lab: Lab, setting: Setting, hidden: Hidden, head: FusionHead) -> Ru
         scale=(table.scale.mean, table.scale.deviation),
         tags={"data": table.samples.source, "weights": "+".join(weights)},
         absent={split: absent(table, split) for split in ("train", "val", "test")},
-        missing_rate=hidden.realised,
+        missing_rate=hidden.realised(),
         costs=costs.costs(head, table),
         versions={name: version(name) for name in ("mmfuse", "torch", "numpy")},
         device=str(table.device),
@@ -125,7 +125,7 @@ def score_all(
     for split in ("val", "test"):
         metrics, outputs = score_rows(replicas, table, split, mine)
         rows = table.split(split)
-        found.append(Scores(label, split, len(rows), hidden.realised, metrics))
+        found.append(Scores(label, split, len(rows), hidden.realised(split), metrics))
         for seed, one in zip(seeds, outputs, strict=True):
             columns = {
                 "split": [split] * len(rows),

@@ -117,13 +117,15 @@ def _fit(lab: Lab, chosen: Sequence[Setting], table: FeatureTable) -> tuple[Repl
 
 def _baselines(hidden: Hidden, label: str) -> dict[str, list[Scores]]:
     """Majority and a linear model on the concatenation, on validation and test rows."""
-    table, splits = hidden.table, ("val", "test")
+    table = hidden.table
     name = "ridge" if table.samples.task.kind == "value" else "logistic"
     model = sanity.fit_linear(table)
-    return {
-        "majority": [sanity.majority(table, split, label, hidden.realised) for split in splits],
-        name: [sanity.linear_scores(model, table, s, label, hidden.realised) for s in splits],
-    }
+    found: dict[str, list[Scores]] = {"majority": [], name: []}
+    for split in ("val", "test"):
+        under = (label, hidden.realised(split))
+        found["majority"].append(sanity.majority(table, split, *under))
+        found[name].append(sanity.linear_scores(model, table, split, *under))
+    return found
 
 
 def _unfinished(lab: Lab, chosen: Sequence[Setting]) -> Path:

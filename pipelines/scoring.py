@@ -1,0 +1,155 @@
+"""Scoring: a recorded run's heads rebuilt, and scored with things hidden."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cache.errors import MmfuseError
+from cache.features import FeatureStore, StreamInfo
+from cache.layout import Home
+from cache.runs import RunRecord, Scores
+from pipelines import sanity
+from pipelines.batching import FeatureTable, Scale
+from pipelines.evaluation import Comparison, Evaluation, bootstrap
+from pipelines.fusion import Inputs, Stream
+from pipelines.hiding import Hidden, hide
+from pipelines.loading import find_device, load_table
+from pipelines.loop import decoded
+from pipelines.metrics import PRIMARY, better, pieces, scores
+from pipelines.missing import MissingPattern
+from pipelines.plans import Plan
+from pipelines.recording import method_of
+from pipelines.replicas import Replicas
+
+
+def score(
+    home: Home, record: RunRecord, patterns: Sequence[MissingPattern], device: str
+) -> Evaluation:
+    """See `evaluation.evaluate`; the complete pattern comes first."""
+    where = find_device(device)
+    table = run_table(home, record, where)
+    replicas = rebuild(record, where)
+    probes = _probes(table, record)
+    linear = sanity.fit_linear(_as_trained(table, record))
+    base, rows = None, []
+    notes = list(record.notes)
+    for pattern in patterns:
+        hidden = hide(table, pattern)
+        notes += hidden.notes
+        found, parts = _score(replicas, hidden, pattern.label)
+        base = base or parts
+        difference = None if pattern == MissingPattern() else bootstrap(base, parts)
+        single = _best_single(probes, hidden, pattern)
+        line = sanity.linear_scores(
+            linear, hidden.table, "test", pattern.label, hidden.realised("test")
+        )
+        common = sanity.majority(table, "test", pattern.label, hidden.realised("test"))
+        rows.append(Comparison(found, difference, single, common, line))
+        record.add_scores([found])
+        record.add_scores([line], linear_name(record))
+        record.add_scores([common], "majority")
+        record.add_scores([single[1]], f"single {single[0]}")
+    if _never_absent(record) and len(patterns) > 1:
+        notes.append(
+            "nothing was absent when this head was trained, so what it does without a modality "
+            "was never learned; train with --drop-rate 0.3"
+        )
+    metric = PRIMARY[record.task.kind]
+    return Evaluation(record, metric, tuple(rows), tuple(dict.fromkeys(notes)))
+
+
+def rebuild(record: RunRecord, device: torch.device) -> Replicas:
+    """The run's heads with their weights."""
+    streams = {s.name: Stream(s.width, s.modality, s.sequence) for s in record.streams}
+    head = method_of(record)(Inputs(streams, record.task), **record.options)
+    replicas = Replicas([head.to(device)] * len(record.seeds))
+    replicas.load({name: torch.from_numpy(value) for name, value in record.state().items()})
+    return replicas
+
+
+def run_table(home: Home, record: RunRecord, device: torch.device) -> FeatureTable:
+    """The features that a run was trained on, nothing hidden.
+
+    Raises:
+        MmfuseError: if they are gone, or belong to other samples now.
+    """
+    store = FeatureStore(home, record.dataset)
+    there = {(i.key.fingerprint, i.key.modality): i for i in store.streams() if i.complete}
+    infos: list[StreamInfo] = []
+    for stream in record.streams:
+        info = there.get((stream.fingerprint, stream.modality))
+        command = f"mmfuse extract --dataset {record.dataset} --encoder {stream.encoder}"
+        if info is None:
+            raise MmfuseError(
+                f"the features {stream.encoder}-{stream.fingerprint[:8]}/{stream.modality} that "
+                f"{record.id} was trained on are gone; run: {command}"
+            )
+        if info.snapshot != record.snapshot:
+            raise MmfuseError(
+                f"the samples of {record.dataset} changed since {record.id} was trained; run: "
+                f"mmfuse train --dataset {record.dataset} --method {record.method}"
+            )
+        infos.append(info)
+    return replace(load_table(store, infos, device), scale=Scale(*record.scale))
+
+
+def linear_name(record: RunRecord) -> str:
+    """What the linear baseline of the run's task is called."""
+    return "ridge" if record.task.kind == "value" else "logistic"
+
+
+def _as_trained(table: FeatureTable, record: RunRecord) -> FeatureTable:
+    """The table under the run's own missing protocol."""
+    plan = Plan(**record.plan | {"seeds": tuple(record.seeds)})
+    pattern = MissingPattern.rate(plan.missing_rate, plan.missing_seed, plan.missing_protocol)
+    return hide(table, pattern).table
+
+
+def _probes(table: FeatureTable, record: RunRecord) -> dict[str, sanity.Linear]:
+    """A linear model of each modality alone."""
+    trained = _as_trained(table, record)
+    named = list(zip(table.features, table.modalities, strict=True))
+    return {
+        modality: sanity.fit_linear(trained, [n for n, m in named if m == modality])
+        for modality in table.distinct
+    }
+
+
+def _best_single(
+    probes: dict[str, sanity.Linear], hidden: Hidden, pattern: MissingPattern
+) -> tuple[str, Scores]:
+    """The probe that is best on validation rows with what the pattern leaves."""
+    metric = PRIMARY[hidden.table.samples.task.kind]
+    is_better = better(metric)
+    left = [name for name in probes if name not in pattern.hidden]
+    best, value = left[0], None
+    for name in left:
+        found = sanity.linear_scores(probes[name], hidden.table, "val").metrics[metric][0]
+        if value is None or is_better(found, value):
+            best, value = name, found
+    model = probes[best]
+    return best, sanity.linear_scores(
+        model, hidden.table, "test", pattern.label, hidden.realised("test")
+    )
+
+
+def _score(
+    replicas: Replicas, hidden: Hidden, label: str
+) -> tuple[Scores, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Metrics on test rows and, for resampling, what each row adds to the first: (R, N) twice."""
+    part = hidden.table.take(hidden.table.split("test"))
+    task = part.samples.task
+    outputs, targets = decoded(part, replicas.opinions(part).logits)
+    each = [scores(task, one, targets) for one in outputs]
+    metrics: dict[str, Any] = {name: [found[name] for found in each] for name in each[0]}
+    both = [pieces(task, one, targets) for one in outputs]
+    stacked = np.stack([above for above, _ in both]), np.stack([below for _, below in both])
+    return Scores(label, "test", len(part), hidden.realised("test"), metrics), stacked
+
+
+def _never_absent(record: RunRecord) -> bool:
+    return record.absent["train"] == 0 and not record.plan["drop_rate"]
