@@ -1,0 +1,101 @@
+"""Audit: leaks, duplicates and label traces of a dataset, found from its cached features."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from cache.errors import MmfuseError
+from cache.features import FeatureStore, StreamInfo, StreamValues
+from cache.samples import Samples
+from pipelines.findings import Finding, Seen
+from pipelines.leaks import near_duplicates, probe
+from pipelines.reading import TEXTS
+from pipelines.samples import Dataset
+from pipelines.traces import absence, groups_on_both_sides, label_words
+
+__all__ = ["Finding", "Seen", "audit", "findings"]
+
+Texts = Mapping[str, Sequence[str | None]]
+
+
+def audit(
+    store: FeatureStore, words: Sequence[str] | None = None, dataset: Dataset | None = None
+) -> list[Finding]:
+    """Every check on the cached streams of a dataset, leaks first.
+
+    Args:
+        store: the dataset's features.
+        words: streams such as `clip/image`; None for all complete ones.
+        dataset: the raw rows; with them texts are searched for class names too.
+
+    Raises:
+        MmfuseError: where there are no such streams, or the raw rows are not those of the store.
+    """
+    infos = store.resolve(words)
+    samples = store.samples(infos[0])
+    if any(info.snapshot != infos[0].snapshot for info in infos):
+        raise MmfuseError(
+            "the streams are of different rows; extract them anew, or name those to audit"
+        )
+    streams = {_name(info, infos): _seen(store.whole(info.key)) for info in infos}
+    modalities = {_name(info, infos): info.key.modality for info in infos}
+    texts: dict[str, Sequence[str | None]] = {}
+    if dataset is not None:
+        if dataset.table["id"].to_list() != list(samples.ids):
+            raise MmfuseError(
+                f"{dataset.name} has other rows than its cached features; extract anew"
+            )
+        texts = {
+            m.name: dataset.table[m.name].to_list() for m in dataset.modalities if m.kind in TEXTS
+        }
+    return findings(samples, streams, modalities=modalities, texts=texts)
+
+
+def findings(
+    samples: Samples,
+    streams: Mapping[str, Seen],
+    *,
+    modalities: Mapping[str, str] | None = None,
+    texts: Texts | None = None,
+) -> list[Finding]:
+    """Every check on arrays, leaks first, then what is suspect, then what is clear.
+
+    Args:
+        samples: ids, splits, targets and groups of the rows.
+        streams: features by name.
+        modalities: the modality of each stream, for absence; else the word after its last slash.
+        texts: (N,) texts by modality, to search for class names.
+    """
+    found = [groups_on_both_sides(samples)]
+    by_modality = {
+        (modalities or {}).get(name, name.rsplit("/", 1)[-1]): seen
+        for name, seen in streams.items()
+    }
+    holes = {name: seen for name, seen in by_modality.items() if not seen.present.all()}
+    for name, seen in holes.items():
+        found.append(absence(name, seen.present, samples, tests=len(holes)))
+    for name, cells in (texts or {}).items():
+        found.append(label_words(name, cells, samples))
+    for name, seen in streams.items():
+        found.append(near_duplicates(name, seen, samples))
+        found.append(probe(name, seen, samples))
+    order = {"leak": 0, "suspect": 1, "clear": 2}
+    return sorted(found, key=lambda finding: order[finding.verdict])
+
+
+def _name(info: StreamInfo, infos: Sequence[StreamInfo]) -> str:
+    twice = sum(other.key.name == info.key.name for other in infos) > 1
+    return info.key.label if twice else info.key.name
+
+
+def _seen(whole: StreamValues) -> Seen:
+    """A stream with its sequences averaged over their frames."""
+    if whole.offsets is None:
+        return Seen(np.asarray(whole.values, np.float32), whole.present)
+    starts, lengths = whole.offsets[:-1], np.diff(whole.offsets)
+    pooled = np.full((len(starts), whole.values.shape[1]), np.nan, np.float32)
+    some = whole.present & (lengths > 0)
+    for row in np.flatnonzero(some):
+        frames = whole.values[starts[row] : starts[row] + lengths[row]]
+        pooled[row] = frames.mean(axis=0, dtype=np.float32)
+    return Seen(pooled, some)

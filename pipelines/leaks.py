@@ -1,0 +1,156 @@
+"""Leaks that features show: twins across splits, and train rows that know one another too well."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.samples import Samples
+from pipelines.findings import Finding, Seen, Verdict, judge
+
+NEAR = 0.98  # cosine of standardised features from which two rows count as near-duplicates
+FEW_DIMENSIONS = 16.0  # effective ones; below, strangers are near by chance and must be nearer
+EQUAL = 0.9999  # cosine that counts there
+BLOCK = 2048  # rows of one side in a block of cosines
+MOST = 5000  # rows a probe is fitted on
+FOLDS = 5
+GAP = 0.10  # accuracy between train rows and held-out ones that is worth a word
+
+
+def near_duplicates(name: str, seen: Seen, samples: Samples) -> Finding:
+    """Held-out rows that have a near-twin in train, by cosine of standardised features.
+
+    Each column is standardised over the present rows, so that a large common part (a bias that all
+    embeddings of a model share) does not make everything near everything. Features of few effective
+    dimensions are near by chance; there only equal rows count.
+    """
+    train = np.flatnonzero(seen.present & (samples.splits == "train"))
+    held = np.flatnonzero(seen.present & np.isin(samples.splits, ("val", "test")))
+    if not len(train) or not len(held):
+        return Finding("near-duplicates", name, "clear", "nothing to compare")
+    values = _unit(seen.values[np.concatenate([train, held])])
+    dimensions = _effective_dimensions(values)
+    near = NEAR if dimensions >= FEW_DIMENSIONS else EQUAL
+    best, twin = _nearest(values[len(train) :], values[: len(train)])
+    close = best >= near
+    targets = samples.targets.reshape(len(samples), -1)  # (N, 1) or (N, C) of labels
+    same = np.asarray((targets[held] == targets[train[twin]]).all(axis=1))
+    count, share = int(close.sum()), float(close.mean())
+    order = np.argsort(-best)[: min(10, count)]
+    pairs = tuple((str(samples.ids[held[i]]), str(samples.ids[train[twin[i]]])) for i in order)
+    agreeing = float(same[close].mean()) if count else 0.0
+    sentence = f"{count} of {len(held)} held-out rows have a near-twin in train (cosine ≥ {near})"
+    if count:
+        sentence += f"; {agreeing:.0%} of those pairs have one target"
+    verdict = judge(share, leak=0.05)
+    numbers = {"count": count, "share": share, "dimensions": dimensions, "same target": agreeing}
+    return Finding("near-duplicates", name, verdict, sentence, numbers, pairs)
+
+
+def probe(name: str, seen: Seen, samples: Samples, seed: int = 0) -> Finding:
+    """A linear probe among train rows (cross-validated) against the same probe on held-out rows.
+
+    Features that saw the labels of their train rows (a supervised extractor), or rows that repeat
+    across folds, predict one another far better than they predict rows from outside. Groups stay
+    whole in the folds, so that a new speaker is as new there as in the held-out split.
+    """
+    classes = _two_or_more(samples)
+    train = _some(seen.present & (samples.splits == "train"), seed)
+    held = _some(seen.present & np.isin(samples.splits, ("val", "test")), seed)
+    if len(train) < 50 or len(held) < 20 or len(np.unique(classes[train])) < 2:
+        return Finding("probe", name, "clear", "too few rows to judge")
+    groups = None if samples.groups is None else samples.groups[train].astype(str)
+    values = seen.values.astype(np.float64)
+    among, model = _fitted(values[train], classes[train], groups, seed)
+    score = float(model.score(values[held], classes[held]))
+    gap = among - score
+    error = np.sqrt(among * (1 - among) / len(train) + score * (1 - score) / len(held) + 1e-9)
+    sentence = (
+        f"a linear probe scores {among:.3f} among train rows, held back in turn, and {score:.3f} "
+        f"on held-out rows"
+    )
+    verdict: Verdict = "clear"
+    if gap > GAP and gap > 4 * error:
+        verdict = "leak" if gap > 2 * GAP else "suspect"
+        sentence += (
+            ": the features have probably seen the train labels, or the held-out rows are of "
+            "another kind; never take validation rows from train"
+        )
+    return Finding(
+        "probe", name, verdict, sentence, {"train": among, "held out": score, "gap": gap}
+    )
+
+
+def _unit(values: NDArray[np.floating]) -> NDArray[np.float32]:
+    """(N, D) standardised by column, then each row of length 1; constant columns count nothing."""
+    values = values.astype(np.float32)
+    values -= values.mean(axis=0)
+    deviation = values.std(axis=0)
+    values /= np.where(deviation > 1e-6 * max(float(deviation.max()), 1e-12), deviation, np.inf)
+    norms = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.asarray(values / np.maximum(norms, 1e-12), np.float32)
+
+
+def _effective_dimensions(values: NDArray[np.float32]) -> float:
+    """The participation ratio of the spectrum: (Σλ)² / Σλ²."""
+    sample = values[:: max(1, len(values) // 4096)].astype(np.float64)
+    gram = sample.T @ sample if sample.shape[0] > sample.shape[1] else sample @ sample.T
+    return float(np.trace(gram) ** 2 / max(float((gram**2).sum()), 1e-12))
+
+
+def _nearest(
+    rows: NDArray[np.float32], others: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """For each row its highest cosine with any of the others, and which that is; by blocks."""
+    best = np.full(len(rows), -1, np.float32)
+    twin = np.zeros(len(rows), np.int64)
+    for top in range(0, len(rows), BLOCK):
+        part = slice(top, top + BLOCK)
+        for left in range(0, len(others), BLOCK):
+            cosine = rows[part] @ others[left : left + BLOCK].T  # (BLOCK, BLOCK)
+            place = cosine.argmax(axis=1)
+            value = cosine[np.arange(len(cosine)), place]
+            better = value > best[part]
+            best[part] = np.where(better, value, best[part])
+            twin[part] = np.where(better, place + left, twin[part])
+    return best, twin
+
+
+def _fitted(
+    values: NDArray[np.float64],
+    classes: NDArray[np.int64],
+    groups: NDArray[np.str_] | None,
+    seed: int,
+) -> tuple[float, Any]:
+    """The probe's accuracy on train rows held back in turn, and the probe fitted on all of them."""
+    from sklearn.linear_model import RidgeClassifierCV
+    from sklearn.model_selection import GroupKFold, KFold, cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model = make_pipeline(StandardScaler(), RidgeClassifierCV(np.logspace(-1, 5, 7)))
+    count = 0 if groups is None else len(np.unique(groups))
+    whole = count > 1
+    folds = (
+        GroupKFold(min(FOLDS, count)) if whole else KFold(FOLDS, shuffle=True, random_state=seed)
+    )
+    scores = cross_val_score(model, values, classes, groups=groups if whole else None, cv=folds)
+    return float(scores.mean()), model.fit(values, classes)
+
+
+def _two_or_more(samples: Samples) -> NDArray[np.int64]:
+    """(N,) classes: as they are, the most balanced label, or above and below the train median."""
+    if samples.task.kind == "classes":
+        return np.asarray(samples.targets, np.int64)
+    if samples.task.kind == "labels":
+        balance = np.abs(samples.targets.mean(axis=0) - 0.5)
+        return np.asarray(samples.targets[:, int(balance.argmin())], np.int64)
+    middle = np.median(samples.targets[samples.splits == "train"])
+    return np.asarray(samples.targets > middle, np.int64)
+
+
+def _some(wanted: NDArray[np.bool_], seed: int) -> NDArray[np.int64]:
+    rows = np.flatnonzero(wanted)
+    if len(rows) <= MOST:
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, MOST, replace=False))

@@ -1,0 +1,236 @@
+"""The audit: it finds the leaks that were planted, and is silent where there are none."""
+
+import csv
+
+import numpy as np
+import pytest
+from sklearn.metrics import pairwise_distances
+
+from cache.samples import Modality, Samples, Task
+from pipelines import auditing, leaks, reading
+from pipelines.datasets import digits, mug
+from pipelines.encoders import hashing, pixels
+from pipelines.findings import Seen
+
+COUNT = 600
+
+
+def rows(targets, splits=None, groups=None, task=None):
+    """Samples with these targets; two thirds train, the rest halved."""
+    count = len(targets)
+    if splits is None:
+        splits = ["train", "train", "val", "train", "train", "test"] * (count // 6)
+    names = tuple(f"class {c}" for c in range(int(np.max(targets)) + 1))
+    return Samples(
+        ids=np.array([f"r{row}" for row in range(count)], object),
+        splits=np.array(splits, object),
+        targets=np.asarray(targets),
+        groups=None if groups is None else np.array(groups, object),
+        task=task or Task("classes", names),
+        modalities=(Modality("image", "image"),),
+        source="synthetic",
+    )
+
+
+@pytest.fixture
+def numbers():
+    """A generator with a fixed seed."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def labels(numbers):
+    """(N,) three classes."""
+    return numbers.integers(0, 3, COUNT)
+
+
+def whole(values):
+    """A stream that every row has."""
+    return Seen(np.asarray(values, np.float32), np.ones(len(values), bool))
+
+
+def one(found, check, about=None):
+    """The finding of one check."""
+    (finding,) = (f for f in found if f.check == check and about in (None, f.about))
+    return finding
+
+
+def encoded(dataset, name, encoder):
+    """A modality's features by a weight-free encoder."""
+    kind = {m.name: m.kind for m in dataset.modalities}[name]
+    cells = dataset.table[name].to_list()
+    payloads = [reading.read(kind, cell, dataset.root) for cell in cells]
+    prepared = [encoder.prepare(kind, payload)[0] for payload in payloads]
+    return whole(np.stack(encoder.encode(kind, prepared)))
+
+
+def test_nothing_is_found_where_nothing_is(numbers, labels):
+    """Signal, noise and holes at random: every verdict is clear."""
+    signal = numbers.standard_normal((COUNT, 40)) + 2 * np.eye(3, 40)[labels]
+    present = numbers.random(COUNT) > 0.2
+    signal[~present] = np.nan
+    samples = rows(labels, groups=[f"g{row}" for row in range(COUNT)])
+    found = auditing.findings(samples, {"x/image": Seen(signal, present)})
+    assert {finding.verdict for finding in found} == {"clear"}
+    assert {finding.check for finding in found} == {"groups", "absence", "near-duplicates", "probe"}
+
+
+def test_twins_across_splits_are_found_and_named(numbers, labels):
+    """Copies of train rows with a little noise, among the held-out: all of them, with their ids."""
+    values = 5 + numbers.standard_normal((COUNT, 64))  # a large common part does not disturb
+    values[[2, 8, 14]] = values[[0, 1, 3]] + 0.01 * numbers.standard_normal((3, 64))
+    finding = leaks.near_duplicates("x", whole(values), rows(labels))
+    assert finding.numbers["count"] == 3
+    assert set(finding.rows) == {("r2", "r0"), ("r8", "r1"), ("r14", "r3")}
+    assert finding.verdict == "suspect"
+
+
+def test_nearness_in_few_dimensions_is_not_taken_for_twins(numbers, labels):
+    """Three numbers a row are often close by chance; only equal rows count there."""
+    values = numbers.standard_normal((COUNT, 3))
+    assert leaks.near_duplicates("x", whole(values), rows(labels)).numbers["share"] < 0.5
+    values = numbers.standard_normal((COUNT, 3)).repeat(30, axis=1)
+    values[2] = values[0]
+    finding = leaks.near_duplicates("x", whole(values), rows(labels))
+    assert ("r2", "r0") in finding.rows
+
+
+def test_the_nearest_by_blocks_is_the_nearest(numbers, monkeypatch):
+    """Blocks of cosines give what one full matrix gives."""
+    monkeypatch.setattr(leaks, "BLOCK", 7)
+    left, right = (
+        leaks._unit(numbers.standard_normal((count, 12)).astype(np.float32)) for count in (23, 40)
+    )
+    best, twin = leaks._nearest(left, right)
+    cosine = 1 - pairwise_distances(left, right, metric="cosine")
+    assert np.array_equal(twin, cosine.argmax(axis=1))
+    assert np.allclose(best, cosine.max(axis=1), atol=1e-5)
+
+
+def test_groups_on_both_sides_are_counted(labels):
+    """A group with rows in train and in test is a leak; whole groups are none."""
+    torn = auditing.findings(rows(labels, groups=[f"g{row // 6}" for row in range(COUNT)]), {})
+    assert one(torn, "groups").verdict == "leak"
+    assert one(torn, "groups").numbers == {"groups": 100, "rows": 200, "share": 1.0}
+    splits = (["train"] * 12 + ["val"] * 6 + ["test"] * 6) * (COUNT // 24)
+    groups = [f"g{row // 6}" for row in range(COUNT)]
+    assert one(auditing.findings(rows(labels, splits, groups), {}), "groups").verdict == "clear"
+    assert "names no groups" in one(auditing.findings(rows(labels), {}), "groups").sentence
+
+
+def test_texts_that_say_their_class_are_found(labels):
+    """As whole words, in any case and joined in any way; not as part of another word."""
+    texts = [f"so this is CLASS_{label}, I think" for label in labels]
+    samples = rows(labels, task=Task("classes", ("cat", "sea dog", "birdOfPrey")))
+    said = [("The Cat!", "a sea-dog", "Bird of prey")[label] for label in labels]
+    part = [("category", "sea dogma", "bird of preying")[label] for label in labels]
+    none = [None] * COUNT
+    for cells, verdict in ((said, "leak"), (part, "clear"), (none, "clear"), (texts, "clear")):
+        found = auditing.findings(samples, {}, texts={"plot": cells})
+        assert one(found, "label-words").verdict == verdict
+
+
+def test_names_that_lie_are_no_leak(numbers, labels):
+    """Where the class a text names is the right one no more often than chance, it is clear."""
+    names = np.array(["cat", "dog", "bird"])
+    samples = rows(labels, task=Task("classes", tuple(names)))
+    texts = list(names[(labels + 1 + numbers.integers(0, 2, COUNT)) % 3])
+    assert one(auditing.findings(samples, {}, texts={"t": texts}), "label-words").verdict == "clear"
+
+
+@pytest.mark.parametrize("kind", ["classes", "labels", "value"])
+def test_absence_that_goes_with_the_target_is_found(numbers, labels, kind):
+    """Rows of one class (label, upper half) lack the modality more often."""
+    value = numbers.standard_normal(COUNT)
+    likely = np.where((labels == 0) if kind != "value" else value > 0, 0.6, 0.2)
+    present = numbers.random(COUNT) > likely
+    match kind:
+        case "classes":
+            samples = rows(labels)
+        case "labels":
+            both = np.stack([labels == 0, numbers.random(COUNT) < 0.5], 1).astype(np.float32)
+            samples = rows(both, task=Task("labels", ("a", "b")))
+        case _:
+            samples = rows(value, task=Task("value", ("score",)))
+    values = np.where(present[:, None], numbers.standard_normal((COUNT, 20)), np.nan)
+    streams = {"x/image": Seen(values, present)}
+    finding = one(auditing.findings(samples, streams), "absence")
+    assert (finding.about, finding.verdict) == ("image", "suspect")
+    assert finding.numbers["p"] < 1e-6
+    assert finding.numbers["effect"] > 0.2
+
+
+def test_absence_at_random_rarely_alarms(numbers, labels):
+    """Of 200 modalities with holes at random, tested together, none is accused."""
+    samples = rows(labels)
+    for _ in range(200):
+        present = numbers.random(COUNT) > 0.3
+        assert auditing.absence("x", present, samples, tests=200).verdict == "clear"
+
+
+def test_features_that_saw_their_train_labels_are_found(numbers, labels):
+    """Labels written into train rows alone: those predict one another, not the held-out."""
+    values = numbers.standard_normal((COUNT, 40))
+    samples = rows(labels)
+    train = samples.splits == "train"
+    values[train] += 3 * np.eye(3, 40)[labels[train]]
+    finding = leaks.probe("x", whole(values), samples)
+    assert finding.verdict == "leak"
+    assert finding.numbers["train"] > 0.9
+    assert finding.numbers["held out"] < 0.5
+
+
+def test_speakers_known_from_train_do_not_look_like_a_leak(numbers):
+    """With groups whole in the folds, new groups inside train are as hard as those outside."""
+    speaker = np.arange(COUNT) // 25
+    labels = speaker % 2  # a speaker always says the same: features tell who it is
+    values = numbers.standard_normal((24, 30))[speaker] + 0.1 * numbers.standard_normal((COUNT, 30))
+    splits = np.where(speaker < 16, "train", np.where(speaker < 20, "val", "test"))
+    named = leaks.probe("x", whole(values), rows(labels, splits, [f"s{s}" for s in speaker]))
+    unnamed = leaks.probe("x", whole(values), rows(labels, splits))
+    assert named.verdict == "clear"
+    assert unnamed.verdict == "leak"
+
+
+def test_the_built_in_digits_are_clean():
+    """Nothing is a leak; the one suspicion is that phrases may say their number, as they should."""
+    dataset = digits.build()
+    texts = {"text": dataset.table["text"].to_list()}
+    present = {name: ~dataset.table[name].is_null().to_numpy() for name in ("image", "audio")}
+    blank = {f"x/{name}": Seen(np.zeros((1797, 4)), here) for name, here in present.items()}
+    found = auditing.findings(dataset.samples(), blank, texts=texts)
+    assert {f.check for f in found if f.verdict != "clear"} == {"label-words"}
+    assert {f.about for f in found if f.check == "absence"} == {"image", "audio"}
+
+
+def test_the_leak_of_mosi_is_found(pack):
+    """Text and video vectors saw their train labels, audio did not: as the pack's README says."""
+    features = np.load(pack("mosi_features") / "features.npz")
+    with (pack("mosi_features") / "utterances.csv").open(encoding="utf-8") as file:
+        videos = [row["video_id"] for row in csv.DictReader(file)]
+    splits = ["val" if split == "dev" else str(split) for split in features["split"]]
+    samples = rows(features["label"], splits, videos)
+    streams = {name: whole(features[name]) for name in ("text", "audio", "video")}
+    found = auditing.findings(samples, streams)
+    assert {name: one(found, "probe", name).verdict for name in streams} == {
+        "text": "leak", "audio": "clear", "video": "leak",
+    }  # fmt: skip
+    assert one(found, "probe", "video").numbers["held out"] < 0.6
+    assert one(found, "groups").verdict == "clear"
+    assert found[0].verdict == "leak"
+
+
+def test_families_in_the_random_split_of_monsters_are_found(pack):
+    """MuG's own kind of split tears families apart; the family-disjoint one does not."""
+    verdicts = {}
+    for split in (None, "group_split"):
+        (dataset,) = mug.build(pack("monsters"), task="Monster-holiness", split=split)
+        streams = {
+            "pixels/image": encoded(dataset, "image", pixels.build()),
+            "hashing/text": encoded(dataset, "text", hashing.build()),
+        }
+        texts = {"text": dataset.table["text"].to_list()}
+        found = auditing.findings(dataset.samples(), streams, texts=texts)
+        verdicts[split] = one(found, "groups").verdict
+        assert one(found, "label-words").numbers["trust"] > 0.7
+    assert verdicts == {None: "leak", "group_split": "clear"}
