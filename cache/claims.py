@@ -96,7 +96,7 @@ def acquire(folder: Path, name: str, scratch: Path, *, expiry: float = EXPIRY) -
         epoch += 1
     if epoch and holds(_path(folder, name, epoch - 1), expiry):
         return None
-    lease = Lease(folder, name, epoch, scratch)
+    lease = Lease(folder, name, epoch, scratch, beat=BEAT)
     if not create_record(path, lease.record(), scratch):
         return None
     lease.start()

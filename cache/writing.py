@@ -72,6 +72,7 @@ class StreamWriter:
                 journal = Journal(paths.journal, shard.number, paths.stream.dataset.scratch)
                 for entry in journal.read():
                     pending[entry.rows] = False
+                    pending[[failure.row for failure in entry.failures]] = False
         journalled = int((~self._committed() & ~self.absent).sum() - pending.sum())
         return journalled + int(self.known.has(self.inputs[pending]).sum())
 

@@ -1,0 +1,193 @@
+"""The store under kill -9 and under several processes at once."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import store_filler
+from store_rows import digests_of, expected, key_of
+
+from cache.claims import acquire, holds
+from cache.features import FeatureStore
+from cache.layout import Home
+from cache.objects import put_record
+
+KILLS = 20
+FILLER = Path(store_filler.__file__)
+
+
+def start(home: Path, mode: str, seed: int, *more: str) -> subprocess.Popen:
+    """A process that fills the stream."""
+    command = [sys.executable, str(FILLER), str(home), mode, str(seed), *more]
+    environment = {**os.environ, "PYTHONPATH": f"{FILLER.parent}{os.pathsep}{FILLER.parent.parent}"}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+
+
+def arrays(home: Path) -> dict[str, str]:
+    """Digest of every file below the Zarr group, by path."""
+    top = Home(home).features("toy")
+    return {
+        path.relative_to(top).as_posix(): hashlib.blake2b(path.read_bytes()).hexdigest()
+        for path in sorted(top.rglob("*"))
+        if path.is_file()
+    }
+
+
+def whole_run(home: Path, mode: str) -> float:
+    """Fill without interruption; returns the seconds it took."""
+    begun = time.monotonic()
+    process = start(home, mode, 0)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors.decode()
+    return time.monotonic() - begun
+
+
+@pytest.mark.parametrize("mode", ["pooled", "sequence"])
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(tmp_path, mode):
+    """Kills at random moments, then one run: every array is that of a run that was left alone."""
+    seconds = whole_run(tmp_path / "alone", mode)
+    rng = np.random.default_rng(int(mode == "pooled"))
+    killed = 0
+    for kill in range(KILLS // 2):
+        process = start(tmp_path / "killed", mode, kill)
+        try:
+            process.wait(timeout=0.15 + float(rng.uniform(0, seconds)) * 0.5)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        process.communicate()
+    whole_run(tmp_path / "killed", mode)
+    assert killed > 0
+    assert arrays(tmp_path / "killed") == arrays(tmp_path / "alone")
+    store = FeatureStore(Home(tmp_path / "killed"), "toy")
+    values = store.whole(key_of())
+    there = [i for i in store_filler.INPUTS if i is not None]
+    sequence = mode == "sequence"
+    ok = values.values if sequence else values.values[values.present]
+    assert np.array_equal(ok, expected(there, sequence=sequence))
+    left = [p for p in store.paths.streams.rglob("*") if p.parent.name in {"journal", "parts"}]
+    assert left == []
+
+
+@pytest.mark.parametrize("mode", ["pooled", "sequence"])
+def test_four_processes_share_one_stream(tmp_path, mode):
+    """Four writers, many shards: no row is lost, and all four end well."""
+    signal_file = tmp_path / "go"
+    processes = [start(tmp_path / "home", mode, seed, str(signal_file)) for seed in range(4)]
+    time.sleep(0.5)
+    signal_file.touch()
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+    whole_run(tmp_path / "alone", mode)
+    assert arrays(tmp_path / "home") == arrays(tmp_path / "alone")
+    store = FeatureStore(Home(tmp_path / "home"), "toy")
+    (generation,) = store.paths.stream(key_of().label).generations()
+    paths = store.paths.stream(key_of().label).generation(generation)
+    runs = {path.read_text().split('"run":"')[1].split('"')[0] for path in paths.commits.glob("*")}
+    assert len(runs) > 1
+
+
+def test_what_a_killed_process_had_journalled_is_not_encoded_again(tmp_path, monkeypatch):
+    """Rows of the journal are known to the next run."""
+    monkeypatch.setattr("cache.shards.CHUNK_BYTES", 1 << 20)
+    home = tmp_path / "home"
+    writer = store_filler.opened(home, "pooled")
+    claim = writer.claim(writer.shards[0])
+    rows = claim.todo[:40]
+    claim.put(rows, [store_filler.vector(store_filler.INPUTS[row]) for row in rows])
+    claim.fail(int(claim.todo[40]), "truncated", "half of it", transient=True)
+    claim.checkpoint()
+    claim.__exit__(None, None, None)
+    again = store_filler.opened(home, "pooled")
+    assert again.reused == 41
+    with again.claim(again.shards[0]) as resumed:
+        assert not set(rows.tolist()) & set(resumed.todo.tolist())
+        assert sorted(resumed.resumed.tolist()) == sorted([*rows.tolist(), int(claim.todo[40])])
+        assert len(resumed.todo) == len(claim.todo) - 41
+
+
+def test_a_torn_journal_is_no_journal(tmp_path):
+    """A checkpoint that is not what was written is as if it had never been."""
+    home = tmp_path / "home"
+    writer = store_filler.opened(home, "pooled")
+    with writer.claim(writer.shards[0]) as claim:
+        claim.put(claim.todo[:4], [store_filler.vector(9)] * 4)
+        claim.checkpoint()
+        total = len(claim.todo)
+    (path,) = writer.generation.paths.journal.glob("*")
+    data = bytearray(path.read_bytes())
+    for at in range(60, len(data), 97):
+        damaged = data.copy()
+        damaged[at] ^= 4
+        path.write_bytes(damaged)
+        again = store_filler.opened(home, "pooled")
+        with again.claim(again.shards[0]) as resumed:
+            assert len(resumed.todo) in {total, total - 4}
+            if len(resumed.todo) == total - 4:  # the bit meant nothing: a date, a padding
+                row = resumed.resumed[:1] - resumed.shard.start
+                assert np.array_equal(resumed._block.take(row)[1][0], store_filler.vector(9))
+
+
+def test_a_claim_is_held_by_one_until_it_is_released(tmp_path):
+    """A second process is refused; after release, or when the beat is old, it may claim."""
+    lease = acquire(tmp_path / "claims", "00000", tmp_path / "scratch")
+    assert lease is not None
+    assert holds(lease.path)
+    assert acquire(tmp_path / "claims", "00000", tmp_path / "scratch") is None
+    assert acquire(tmp_path / "claims", "00001", tmp_path / "scratch") is not None
+    lease.release()
+    second = acquire(tmp_path / "claims", "00000", tmp_path / "scratch")
+    assert second is not None
+    assert second.epoch == 1
+    third = acquire(tmp_path / "claims", "00000", tmp_path / "scratch", expiry=0.0)
+    assert third is not None
+    assert not second.held()
+    assert third.held()
+
+
+def test_a_claim_of_a_dead_process_is_free_at_once(tmp_path):
+    """On this machine nobody waits for a claim whose process is gone, or is another one now."""
+    lease = acquire(tmp_path / "claims", "00000", tmp_path / "scratch")
+    lease._stop.set()
+    record = {**lease.record(), "pid": os.getpid(), "started": "1"}
+    put_record(lease.path, record, tmp_path / "scratch")
+    assert not holds(lease.path)
+    elsewhere = {**record, "machine": "another"}
+    put_record(lease.path, elsewhere, tmp_path / "scratch")
+    assert holds(lease.path)
+    assert not holds(lease.path, expiry=0.0)
+    put_record(lease.path, {**elsewhere, "beat": 0.0}, tmp_path / "scratch")
+    assert not holds(lease.path)
+
+
+def test_a_beat_keeps_a_claim_alive(tmp_path, monkeypatch):
+    """The holder's thread renews its claim."""
+    monkeypatch.setattr("cache.claims.BEAT", 0.02)
+    lease = acquire(tmp_path / "claims", "00000", tmp_path / "scratch")
+    before = lease.path.read_text()
+    deadline = time.monotonic() + 10
+    while lease.path.read_text() == before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert lease.path.read_text() != before
+    lease.release()
+
+
+def test_who_lost_a_claim_does_not_commit(tmp_path):
+    """A process that slept past its expiry finds its shard taken, and publishes nothing."""
+    writer = store_filler.opened(tmp_path / "home", "pooled")
+    claim = writer.claim(writer.shards[0])
+    claim.put(claim.todo, [store_filler.vector(store_filler.INPUTS[row]) for row in claim.todo])
+    paths = writer.generation.paths
+    scratch = paths.stream.dataset.scratch
+    assert acquire(paths.claims, "00000", scratch, expiry=0.0) is not None
+    with pytest.raises(Exception, match="took over rows 0"):
+        claim.commit()
+    assert writer.generation.commit(writer.shards[0]) is None
+    assert digests_of([-1]).sum() == 0
