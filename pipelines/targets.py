@@ -7,9 +7,10 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from cache.errors import MmfuseError
+from cache.errors import MmfuseError, unknown
 from pipelines.samples import Task
 
+KINDS = ("classes", "labels", "value")
 TARGETS = ("target", "label", "labels", "class", "y")  # names of columns that are meant as one
 _MANY = re.compile(r"\s*[|;]\s*")  # between the labels of one cell
 _FEW = 20  # as many different whole numbers are still classes
@@ -35,6 +36,8 @@ def encode_target(
     name = column.name
     if column.null_count():
         raise MmfuseError(f"{where}: {column.null_count()} rows have no {name!r} to predict")
+    if wanted not in (None, *KINDS):
+        raise unknown("kind of task", wanted or "", KINDS)
     kind = wanted or _judged(column)
     if kind == "value":
         values = column.cast(pl.Float64, strict=False)

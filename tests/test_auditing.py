@@ -1,16 +1,23 @@
 """The audit: it finds the leaks that were planted, and is silent where there are none."""
 
 import csv
+import dataclasses
+import hashlib
 
 import numpy as np
+import polars as pl
 import pytest
 from sklearn.metrics import pairwise_distances
 
+from cache.errors import MmfuseError
+from cache.features import FeatureStore, StreamKey, StreamSpec
+from cache.layout import Home
 from cache.samples import Modality, Samples, Task
 from pipelines import auditing, leaks, reading
 from pipelines.datasets import digits, mug
 from pipelines.encoders import hashing, pixels
 from pipelines.findings import Seen
+from pipelines.samples import Dataset
 
 COUNT = 600
 
@@ -234,3 +241,54 @@ def test_families_in_the_random_split_of_monsters_are_found(pack):
         verdicts[split] = one(found, "groups").verdict
         assert one(found, "label-words").numbers["trust"] > 0.7
     assert verdicts == {None: "leak", "group_split": "clear"}
+
+
+def stored(store, name, values, samples, *, sequence=False):
+    """Fill one stream of a store with vectors or sequences; None is absent."""
+    fingerprint = hashlib.blake2b(name.encode(), digest_size=32).hexdigest()
+    key = StreamKey(name.split("/")[0], fingerprint, name.split("/")[1])
+    width = next(v.shape[-1] for v in values if v is not None)
+    spec = StreamSpec("image", width, "float32", sequence, {"n": name}, {"weights": "weight-free"})
+    absent = np.array([value is None for value in values])
+    inputs = np.frombuffer(
+        b"".join(hashlib.blake2b(f"{row}".encode(), digest_size=16).digest()
+                 for row in range(len(values))), np.uint8,
+    ).reshape(-1, 16)  # fmt: skip
+    writer = store.writer(key, spec=spec, samples=samples, inputs=inputs, absent=absent)
+    for shard in writer.shards:
+        with writer.claim(shard) as claim:
+            claim.put(claim.todo, [values[row] for row in claim.todo])
+            claim.commit()
+    writer.finish()
+
+
+def test_cached_streams_are_audited_sequences_and_texts_too(tmp_path, numbers, labels):
+    """From a store: pooled and sequence streams, absent rows, and the raw texts beside them."""
+    names = np.array(["cat", "dog", "bird"])
+    samples = rows(labels, task=Task("classes", tuple(names)))
+    train = samples.splits == "train"
+    told = numbers.standard_normal((COUNT, 30)) + 3 * np.eye(3, 30)[labels] * train[:, None]
+    told = told.astype(np.float32)
+    store = FeatureStore(Home(tmp_path), "planted")
+    frames = [np.stack([row - 1, row + 1, row][: 1 + 2 * (n % 2)]) for n, row in enumerate(told)]
+    frames = [part - part.mean(axis=0) + row for part, row in zip(frames, told, strict=True)]
+    frames[5] = None
+    stored(store, "toy/image", list(told), samples)
+    stored(store, "toy/video", frames, samples, sequence=True)
+    table = pl.DataFrame(
+        {
+            "id": list(samples.ids), "split": list(samples.splits), "target": labels,
+            "text": [f"it is a {names[label]}" for label in labels],
+        }
+    )  # fmt: skip
+    dataset = Dataset("planted", table, (Modality("text", "text"),), samples.task)
+    found = auditing.audit(store, dataset=dataset)
+    assert one(found, "label-words", "text").verdict == "leak"
+    pooled, sequence = one(found, "probe", "toy/image"), one(found, "probe", "toy/video")
+    assert (pooled.verdict, sequence.verdict) == ("leak", "leak")
+    assert pooled.numbers["train"] == pytest.approx(sequence.numbers["train"], abs=0.02)
+    assert "1 rows lack it" in one(found, "absence", "video").sentence
+    assert {f.about for f in auditing.audit(store, ["toy/image"])} == {"", "toy/image"}
+    other = dataclasses.replace(dataset, table=table.reverse())
+    with pytest.raises(MmfuseError, match="other rows than its cached features"):
+        auditing.audit(store, dataset=other)

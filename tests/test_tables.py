@@ -213,6 +213,11 @@ def test_fractions_are_a_value_and_few_whole_numbers_are_classes(folder):
         changed(folder, genre=pl.col("year") % 12), TableOptions(target="genre", task="value")
     )
     assert forced.task.kind == "value"
+    with pytest.raises(MmfuseError, match="did you mean classes"):
+        open_one(folder / "films.csv", TableOptions(target="genre", task="clases"))
+    assert "holds what is no number" in refused(
+        folder / "films.csv", TableOptions(target="genre", task="value")
+    )
 
 
 # ---- other kinds
