@@ -13,7 +13,7 @@ from torch.func import vmap
 from cache.errors import MmfuseError
 from pipelines import numbers
 from pipelines.batching import Batch, FeatureTable, cut, gather
-from pipelines.fusion import FusionHead, Moments, Stage, task_loss
+from pipelines.fusion import Stage, task_loss
 from pipelines.hiding import drop
 from pipelines.metrics import LOWER_IS_BETTER, PRIMARY, scores
 from pipelines.optimizing import Pace, Rates
@@ -151,46 +151,6 @@ def fit(replicas: Replicas, job: Job, progress: Progress | None = None) -> list[
             {},
         )
     return progress.history
-
-
-def prepare(heads: Sequence[FusionHead], table: FeatureTable, plan: Plan) -> None:
-    """Give heads what they know of the train rows: moments of the streams, class weights."""
-    train = table.take(table.split("train"))
-    seen = moments(train)
-    weights = class_weights(train) if plan.class_weights else None
-    for head in heads:
-        if weights is not None:
-            head.class_weight.copy_(weights)
-        for module in head.modules():
-            observe = getattr(module, "observe", None)
-            if callable(observe):
-                observe(seen)
-
-
-def moments(table: FeatureTable) -> dict[str, Moments]:
-    """Mean and deviation of every stream over its present rows (and frames)."""
-    found = {}
-    for number, (name, x) in enumerate(table.features.items()):
-        there = table.present[:, number]
-        if name in table.frame_present:
-            there = there[:, None] & table.frame_present[name]
-        values = x[there].double()  # (rows or frames, D)
-        mean = values.mean(0) if len(values) else torch.zeros(x.shape[-1])
-        spread = values.std(0, correction=0) if len(values) else torch.ones(x.shape[-1])
-        found[name] = Moments(mean.to(x), spread.to(x))
-    return found
-
-
-def class_weights(table: FeatureTable) -> Tensor:
-    """(C,) inverse frequency with mean 1 over rows; for `labels` absent / present, at most 100."""
-    task, targets = table.samples.task, table.targets
-    if task.kind == "value":
-        raise MmfuseError("class weights are for classes and labels, not for a value")
-    if task.kind == "labels":
-        positive = targets.sum(0)
-        return ((len(table) - positive) / positive.clamp(min=1)).clamp(0.01, 100)
-    counts = torch.bincount(targets, minlength=task.outputs)
-    return torch.where(counts > 0, len(table) / (task.outputs * counts.clamp(min=1)), 1.0)
 
 
 def _one_epoch(

@@ -19,8 +19,9 @@ from pipelines.batching import FeatureTable
 from pipelines.fusion import FusionHead, Inputs
 from pipelines.hiding import Hidden, hide
 from pipelines.loading import find_device, inputs_of, load_table
-from pipelines.loop import Epoch, Job, fit, prepare
+from pipelines.loop import Epoch, Job, fit
 from pipelines.missing import MissingPattern
+from pipelines.observing import prepare
 from pipelines.plans import VECTOR_FIELDS, Plan, Setting, settings
 from pipelines.recording import Lab
 from pipelines.replicas import Replicas
