@@ -137,6 +137,8 @@ def pictures(frames: Frames, numbers: Sequence[int]) -> list["Image"]:
         Unreadable: where not a single picture can be decoded.
     """
     wanted = set(numbers)
+    if not wanted:
+        return []
     found: dict[int, Image] = {}
     last = None
     with _film(frames.data or frames.path) as container:

@@ -128,7 +128,7 @@ def locate(cell: str, root: Path | None) -> Place:
         raise Unreadable("missing-file", f"{cell!r} is a path, and the dataset has no data root")
     if not cell or "\0" in cell:
         raise Unreadable("missing-file", f"{cell!r} is no path")
-    top = os.path.abspath(root)  # noqa: PTH100 - strings: a million cells pass here
+    top = _top(os.fspath(root), os.getcwd())  # noqa: PTH109 - strings: a million cells pass here
     path = os.path.normpath(os.path.join(top, cell))  # noqa: PTH118 - as above
     inside = path[len(top.rstrip("/")) + 1 :]
     if path not in (top, os.path.join(top, inside)):  # noqa: PTH118 - as above
@@ -144,6 +144,12 @@ def locate(cell: str, root: Path | None) -> Place:
                 return Place(archive, member)
         raise Unreadable("missing-file", f"no {inside} in {archive}")
     raise Unreadable("missing-file", f"no file {path}")
+
+
+@lru_cache(maxsize=16)
+def _top(root: str, folder: str) -> str:
+    """The root as an absolute path without detours; `folder` is what it is relative to."""
+    return os.path.normpath(os.path.join(folder, root))  # noqa: PTH118 - as above
 
 
 def _contents(place: Place) -> bytes:

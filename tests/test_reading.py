@@ -1,5 +1,6 @@
 """Reading: every kind of cell becomes its payload, every fault becomes its reason."""
 
+import contextlib
 import io
 import os
 import pickle
@@ -274,6 +275,24 @@ def test_bad_sound_has_its_reason(tmp_path):
     assert why("audio", flac[: len(flac) // 2]) in {"truncated", "wrong-type"}
     assert why("audio", b"no sound in here") == "wrong-type"
     assert why("audio", b"") == "empty"
+
+
+@pytest.mark.parametrize(
+    "kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "WAV", "FLAC", "OGG"]
+)
+def test_damaged_bytes_are_a_reason_and_never_a_crash(noise, kind):
+    """Two hundred damages of each format decode or are Unreadable; nothing else is raised."""
+    numbers = np.random.default_rng(0)
+    sound = kind in {"WAV", "FLAC", "OGG"}
+    whole = sound_bytes(numbers.uniform(-1, 1, 3000), 8000, kind) if sound else None
+    whole = whole or picture_bytes(noise, kind)
+    for _ in range(200):
+        data = bytearray(whole)
+        for _ in range(numbers.integers(1, 12)):
+            end = len(data) if numbers.random() < 0.5 else 80  # headers matter most
+            data[numbers.integers(end)] = numbers.integers(256)
+        with contextlib.suppress(Unreadable):
+            reading.decode("audio" if sound else "image", bytes(data))
 
 
 def test_a_film_gives_its_pictures_by_number():
