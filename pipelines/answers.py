@@ -1,7 +1,142 @@
 """Answers: heads trained on puzzles, against the best score that is possible there."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
-from pipelines.trials import Subject
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-PROMISES: tuple[Callable[[Subject], str], ...] = ()
+from cache.samples import Modality, Samples
+from pipelines import puzzles
+from pipelines.batching import FeatureTable
+from pipelines.loop import Job, fit, prepare
+from pipelines.puzzles import Puzzle
+from pipelines.replicas import Replicas
+from pipelines.trials import BrokenError, Subject
+
+TRAIN, HELD = 400, 200
+"""Rows to train on, and to select and to score by."""
+
+EPOCHS = 60
+PATIENCE = 12
+POINT = 0.01
+SLACK = 0.02
+"""Nats that an additive head's loss may be below log 2 by the luck of a finite sample."""
+
+
+def synergy_is_found_or_not(subject: Subject) -> str:
+    """A joint head solves XOR of two streams within a point; an additive one stays at chance."""
+    task = puzzles.puzzle("synergy", TRAIN + 2 * HELD)
+    head = subject.head(task.inputs)
+    accuracies, loss = _scored(_trained(subject, task), task)
+    if head.additive:
+        if loss < math.log(2) - SLACK:
+            raise BrokenError(f"says it is additive, but its loss on XOR is {loss:.3f} < log 2")
+        return f"additive: loss {loss:.3f}, chance is {math.log(2):.3f}"
+    _reaches(accuracies, task)
+    return _told(accuracies)
+
+
+def redundancy_is_used(subject: Subject) -> str:
+    """What both streams say is learned within a point, also from either one alone."""
+    task = puzzles.puzzle("redundant", TRAIN + 2 * HELD)
+    accuracies, _ = _scored(_trained(subject, task), task)
+    _reaches(accuracies, task)
+    return _told(accuracies)
+
+
+def unique_information_is_joined(subject: Subject) -> str:
+    """What each stream alone knows is put together within a point of the optimum."""
+    task = puzzles.puzzle("unique", TRAIN + 2 * HELD)
+    accuracies, _ = _scored(_trained(subject, task), task)
+    _reaches(accuracies, task)
+    return _told(accuracies)
+
+
+PROMISES: tuple[Callable[[Subject], str], ...] = (
+    synergy_is_found_or_not,
+    redundancy_is_used,
+    unique_information_is_joined,
+)
+
+
+def table_of(task: Puzzle) -> FeatureTable:
+    """A puzzle as the training loop takes it: train, validation and test rows in order."""
+    count = len(task.targets)
+    splits = ["train"] * TRAIN + ["val"] * HELD + ["test"] * (count - TRAIN - HELD)
+    modalities = tuple(stream.modality for stream in task.inputs.streams.values())
+    samples = Samples(
+        ids=np.array([f"row {number}" for number in range(count)], object),
+        splits=np.array(splits, object),
+        targets=task.targets.numpy(),
+        groups=None,
+        task=task.inputs.task,
+        modalities=tuple(Modality(name, "series") for name in modalities),
+        source="synthetic",
+    )
+    present = torch.ones(count, len(modalities), dtype=torch.bool)
+    return FeatureTable(task.features, {}, present, modalities, samples, torch.arange(count))
+
+
+def _trained(subject: Subject, task: Puzzle) -> Replicas:
+    """One head, trained with modality dropout so that each stream alone is known too."""
+    table = table_of(task)
+    plan = replace(
+        subject.plan,
+        epochs=EPOCHS,
+        batch_size=32,
+        drop_rate=0.3,
+        patience=PATIENCE,
+        min_delta=1e-3,
+        seeds=(0,),
+    )
+    head = subject.head(task.inputs)
+    prepare([head], table, plan)
+    replicas = Replicas([head])
+    seen = table.take(np.arange(TRAIN + HELD))
+    fit(replicas, Job(seen, [plan], plan.seeds))
+    return replicas
+
+
+def _scored(replicas: Replicas, task: Puzzle) -> tuple[dict[str, float], float]:
+    """Accuracy on test rows complete and without each stream, and the loss when complete."""
+    whole = table_of(task)
+    test = whole.take(np.arange(TRAIN + HELD, len(whole)))
+    logits = _logits(replicas, test)
+    found = {"complete": _accuracy(logits, test.targets)}
+    for number, name in enumerate(task.inputs.names):
+        present = test.present.clone()
+        present[:, number] = False
+        less = _logits(replicas, replace(test, present=present))
+        found[f"without {name}"] = _accuracy(less, test.targets)
+    return found, float(F.cross_entropy(logits, test.targets))
+
+
+def _logits(replicas: Replicas, table: FeatureTable) -> Tensor:
+    return replicas.opinions(table).logits[0]
+
+
+def _accuracy(logits: Tensor, targets: Tensor) -> float:
+    return float((logits.argmax(1) == targets).double().mean())
+
+
+def _reaches(accuracies: dict[str, float], task: Puzzle) -> None:
+    """Within a point of the best possible, complete and with a stream missing.
+
+    Where a missing stream leaves several answers equally likely, which one a head prefers is luck:
+    there the optimum is compared with what the rows allow, four binomial deviations.
+    """
+    for pattern, accuracy in accuracies.items():
+        best = task.best_without.get(pattern.removeprefix("without "), task.best)
+        luck = 0.0 if best == 1 else 4 * math.sqrt(best * (1 - best) / HELD)
+        if accuracy < best - POINT - luck:
+            raise BrokenError(
+                f"{task.name}, {pattern}: accuracy {accuracy:.3f}, best is {best:.2f}"
+            )
+
+
+def _told(accuracies: dict[str, float]) -> str:
+    return ", ".join(f"{pattern} {accuracy:.3f}" for pattern, accuracy in accuracies.items())

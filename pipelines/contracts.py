@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pipelines import answers, catalog, promises
+from pipelines.plans import base_plan
 from pipelines.tracking import Track, untracked
 from pipelines.trials import BrokenError, Subject
 
@@ -41,9 +42,15 @@ def check(
     Raises:
         MmfuseError: where there is no such method.
     """
-    subject = Subject(catalog.find("methods", method).build, options or {})
+    subject = find_subject(method, options)
     chosen = [*promises.PROMISES, *(answers.PROMISES if training else ())]
     return [attempt(promise, subject) for promise in track(chosen, "promises", len(chosen))]
+
+
+def find_subject(method: str, options: Mapping[str, object] | None = None) -> Subject:
+    """The method as something to try promises on."""
+    module = catalog.find("methods", method)
+    return Subject(module.build, options or {}, base_plan(module, method))
 
 
 def attempt(promise: Callable[[Subject], str], subject: Subject) -> Promise:

@@ -1,7 +1,7 @@
 """Trials: a method tried on small made-up batches, and what it did there, by name."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from cache.samples import Task
 from pipelines import puzzles
 from pipelines.batching import Batch
 from pipelines.fusion import BatchNorm, Fused, FusionHead, Inputs
+from pipelines.plans import Plan
 
 ROWS = 24
 """Rows of a batch that a head is tried on."""
@@ -22,10 +23,11 @@ class BrokenError(Exception):
 
 @dataclass(frozen=True)
 class Subject:
-    """A method with its options, built anew for every promise."""
+    """A method with its options and its way of training, built anew for every promise."""
 
     build: Callable[..., FusionHead]
     options: Mapping[str, object]
+    plan: Plan = field(default_factory=Plan)
 
     def head(self, inputs: Inputs, seed: int = 0) -> FusionHead:
         """A head with the weights that belong to a seed; the caller's random state stays."""

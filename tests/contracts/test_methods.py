@@ -30,8 +30,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_keeps_every_promise(method, promise):
     """The shelf is listed, so a new method is checked the moment its file exists."""
-    subject = Subject(catalog.find("methods", method).build, {})
-    seen = contracts.attempt(promise, subject)
+    seen = contracts.attempt(promise, contracts.find_subject(method))
     assert seen.kept, seen.detail
 
 
@@ -161,6 +160,38 @@ def test_the_contract_notices(head, promise):
     seen = contracts.attempt(promise, Subject(head, {}))
     assert not seen.kept
     assert seen.detail
+
+
+def test_a_linear_head_that_calls_itself_joint_is_noticed():
+    """A sum over streams cannot learn XOR, so a head that is one must say `additive`."""
+    seen = contracts.attempt(answers.synergy_is_found_or_not, Subject(Plain, {}))
+    assert not seen.kept
+    assert "synergy, complete" in seen.detail
+
+
+def test_a_joint_head_that_calls_itself_additive_is_noticed():
+    """Below log 2 on XOR is out of reach for a sum over streams."""
+
+    class Modest(Plain):
+        additive = True
+
+        def mixed(self, hidden: Tensor, batch: Batch) -> Tensor:
+            return torch.cat([hidden, hidden[:, :6] * hidden[:, -6:]], 1)[:, -12:]
+
+    seen = contracts.attempt(answers.synergy_is_found_or_not, Subject(Modest, {}))
+    assert not seen.kept
+    assert "says it is additive" in seen.detail
+
+
+def test_a_head_that_ignores_a_stream_is_noticed():
+    """Unique information is lost, and the redundant half is not known where it is needed."""
+
+    class Half(Plain):
+        def mixed(self, hidden: Tensor, batch: Batch) -> Tensor:
+            return torch.cat([hidden[:, :6], torch.zeros_like(hidden[:, 6:])], 1)
+
+    for promise in (answers.unique_information_is_joined, answers.redundancy_is_used):
+        assert not contracts.attempt(promise, Subject(Half, {})).kept
 
 
 def test_a_head_that_finds_streams_by_position_is_noticed():
