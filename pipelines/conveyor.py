@@ -116,8 +116,9 @@ class Conveyor:
         for places in batches([one.cost for one in good], self._terms.budget):
             if self._stop():
                 return
-            batch = [good[place] for place in places]
-            if any(one.row in window.todo for one in batch):
+            # Whole batches were settled by a broken-off run, or, after a limit, a part of one.
+            batch = [good[place] for place in places if good[place].row in window.todo]
+            if batch:
                 yield from self._encode(window, batch, shelver)
         if window.last:
             with self.legs.timed("waited_writer"):
@@ -127,11 +128,7 @@ class Conveyor:
         with self.legs.timed("encode"):
             found = self._encoding.encode([one.item for one in batch], [one.cost for one in batch])
         self.batches += 1
-        rows = [one.row for one in batch]
-        if not window.todo.issuperset(rows):  # a part of it was settled before
-            keep = [place for place, row in enumerate(rows) if row in window.todo]
-            rows, found = [rows[place] for place in keep], [found[place] for place in keep]
-        yield from self._hand_over(window, rows, found, shelver)
+        yield from self._hand_over(window, [one.row for one in batch], found, shelver)
 
     def _hand_over(
         self,

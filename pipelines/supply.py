@@ -12,7 +12,8 @@ from cache.writing import StreamWriter
 from pipelines.bucketing import windows
 from pipelines.shelving import Shelver
 
-_POLL = 0.25  # seconds between two looks at what others hold
+_POLL = 0.25  # seconds between two looks at what other processes hold
+_OWN = 0.005  # seconds between two looks at what this process is about to commit
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ class Supply:
         if claim is None:
             self._shelver.give_room_back()
             self.done = not self._shards
-            if not self.done:
-                time.sleep(timeout)
+            if not self.done and timeout:
+                time.sleep(_OWN if self._shelver.open else timeout)
             return False
         self._shelver.take(claim)
         self._cut(claim)
@@ -77,7 +78,7 @@ class Supply:
         generation = self._writer.generation
         for shard in list(self._shards):
             if self._waits(shard):
-                continue
+                return None  # nor a later shard, whose inputs may be this one's
             claim = self._writer.claim(shard)
             if claim is not None:
                 self._shards.remove(shard)
@@ -93,7 +94,7 @@ class Supply:
         first = self._writer.first[shard.start : shard.stop]
         return any(
             bool(((first >= other.start) & (first < other.stop)).any())
-            for other in (claim.shard for claim in self._shelver.open)
+            for other in [claim.shard for claim in list(self._shelver.open)]
         )
 
     def _cut(self, claim: ShardClaim) -> None:
