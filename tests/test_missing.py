@@ -1,0 +1,162 @@
+"""Missing patterns: by name, by chance, by frame."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from made import made_table
+
+from cache.errors import MmfuseError
+from pipelines import numbers
+from pipelines.hiding import by_modality, chances, drop, guarded, hide
+from pipelines.missing import MissingPattern
+
+
+def test_a_name_hides_every_stream_of_the_modality_even_a_samples_last() -> None:
+    """After hiding audio no stream of audio is present, and the others are as they were."""
+    table = made_table(40, names=("lens/image", "ear/audio"))
+    hidden = hide(table, MissingPattern.named("audio")).table
+    assert not hidden.present[:, 1].any()
+    assert torch.equal(hidden.present[:, 0], table.present[:, 0])
+    assert (~hidden.present.any(1)).any()
+
+
+@given(share=st.floats(0, 1), more=st.floats(0, 1), seed=st.integers(0, 3))
+def test_patterns_nest_across_rates_and_leave_one(share: float, more: float, seed: int) -> None:
+    """What is hidden at a rate is hidden at a larger one, and no sample loses its last modality."""
+    low, high = sorted((share, more))
+    table = made_table(50)
+    little = hide(table, MissingPattern.rate(low, seed)).table.present
+    much = hide(table, MissingPattern.rate(high, seed)).table.present
+    assert not (much & ~little).any()
+    assert (little <= table.present).all()
+    assert torch.equal(much.any(1), table.present.any(1))
+
+
+def test_chance_depends_on_the_samples_id_alone() -> None:
+    """A sample's fate is the same in any order, subset or batch."""
+    table = made_table(80)
+    order = np.random.default_rng(0).permutation(80)[:33]
+    whole = hide(table, MissingPattern.rate(0.4, 3)).table.take(order)
+    part = hide(table.take(order), MissingPattern.rate(0.4, 3)).table
+    assert torch.equal(whole.present, part.present)
+
+
+@pytest.mark.parametrize("modalities", [2, 3, 4])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_the_realised_rate_is_what_the_guard_leaves(modalities: int, share: float) -> None:
+    """Of complete samples a share r - r^M / M of the cells is hidden."""
+    ids = [f"s{i}" for i in range(20_000)]
+    u = chances(ids, [f"m{k}" for k in range(modalities)], 0)
+    keep = guarded(u, torch.ones_like(u, dtype=torch.bool), share)
+    expected = share - share**modalities / modalities
+    assert abs(1 - float(keep.double().mean()) - expected) < 0.006
+
+
+def test_a_rate_that_cannot_be_reached_is_said() -> None:
+    """A note gives the realised rate where the last modalities had to stay."""
+    hidden = hide(made_table(400, absent=0.0), MissingPattern.rate(0.9))
+    assert "hides 0.6" in hidden.notes[0]
+    assert not hide(made_table(400, absent=0.0), MissingPattern.rate(0.0)).notes
+
+
+def test_the_exact_protocol_hides_an_exact_number_of_cells() -> None:
+    """G7: 4 samples of 3 modalities at rate 0.5 keep exactly 6 cells; at 0.7 one a sample, noted."""
+    table = made_table(4, absent=0.0)
+    half = hide(table, MissingPattern.rate(0.5, protocol="cpm_exact"))
+    assert int(half.table.present.sum()) == 6
+    assert half.table.present.any(1).all()
+    most = hide(table, MissingPattern.rate(0.7, protocol="cpm_exact"))
+    assert (most.table.present.sum(1) == 1).all()
+    assert abs(most.realised() - 2 / 3) < 1e-9
+    assert most.notes
+
+
+def test_bernoulli_may_take_everything() -> None:
+    """Without the guard some samples lose all modalities, a share r^M of them."""
+    table = made_table(2000, absent=0.0)
+    hidden = hide(table, MissingPattern.rate(0.5, protocol="bernoulli")).table
+    assert abs(float((~hidden.present.any(1)).double().mean()) - 0.125) < 0.03
+
+
+def test_streams_of_one_modality_share_its_fate() -> None:
+    """Chance hides modalities, so two streams of one modality are hidden together."""
+    table = made_table(60, absent=0.0)
+    twins = type(table)(
+        {"a/x": table.features["lens/image"], "b/x": table.features["ear/audio"],
+         "c/y": table.features["eye/text"]},
+        {}, table.present, ("x", "x", "y"), table.samples, table.rows,
+    )  # fmt: skip
+    hidden = hide(twins, MissingPattern.rate(0.5)).table.present
+    assert torch.equal(hidden[:, 0], hidden[:, 1])
+    assert not hidden[:, 0].all()
+
+
+def test_every_names_each_set_that_stays_once() -> None:
+    """Three modalities have seven patterns, the complete one first; twenty are sampled."""
+    found = MissingPattern.every(["a", "b", "c"])
+    assert found[0] == MissingPattern.complete()
+    assert len(set(found)) == 7
+    many = MissingPattern.every([f"m{i}" for i in range(20)])
+    assert len(set(many)) == 1024
+    assert MissingPattern.named("m3") in many
+
+
+def test_frames_are_hidden_one_by_one_and_a_rows_last_stays() -> None:
+    """About half of the present frames go, none appears, and no row loses them all."""
+    table = made_table(300, frames=8)
+    before = table.frame_present["eye/text"]
+    after = hide(table, MissingPattern.of_frames("text", 0.5)).table.frame_present["eye/text"]
+    assert (after <= before).all()
+    assert after.any(1).all()
+    assert 0.4 < float(after.sum() / before.sum()) < 0.6
+
+
+def test_unknown_modalities_are_refused_with_what_there_is() -> None:
+    """The error names the modalities that have features."""
+    with pytest.raises(MmfuseError, match="there is: image, audio, text"):
+        hide(made_table(20), MissingPattern.named("smell"))
+    with pytest.raises(MmfuseError, match="keep at least one"):
+        hide(made_table(20), MissingPattern.named("image", "audio", "text"))
+    with pytest.raises(MmfuseError, match="--sequence"):
+        hide(made_table(20), MissingPattern.of_frames("text", 0.5))
+    with pytest.raises(MmfuseError, match="from 0 to 1"):
+        MissingPattern.rate(1.5)
+
+
+def test_labels_tell_patterns_apart() -> None:
+    """Files and tables are keyed by labels, so different patterns have different ones."""
+    patterns = [
+        MissingPattern.complete(),
+        MissingPattern.named("a"),
+        MissingPattern.named("a", "b"),
+        MissingPattern.rate(0.3),
+        MissingPattern.rate(0.3, 1),
+        MissingPattern.rate(0.3, 0, "cpm_exact"),
+        MissingPattern.of_frames("a", 0.3),
+    ]
+    assert len({p.label for p in patterns}) == len(patterns)
+    assert patterns[1].label == "without a"
+
+
+def test_modality_dropout_drops_the_share_and_never_the_last() -> None:
+    """Fresh at every key, at the guarded share, from what is present alone."""
+    table = made_table(500, absent=0.3)
+    share = torch.tensor(0.4)
+    first = drop(table.present, table.owners, share, numbers.key(0, 1))
+    second = drop(table.present, table.owners, share, numbers.key(0, 2))
+    assert not torch.equal(first, second)
+    assert (first <= table.present).all()
+    assert torch.equal(first.any(1), table.present.any(1))
+    assert (
+        not drop(table.present, table.owners, torch.tensor(0.0), numbers.key(0, 1))
+        .ne(table.present)
+        .any()
+    )
+
+
+def test_a_modality_is_present_where_any_of_its_streams_is() -> None:
+    """(M) streams become (K) modalities by any()."""
+    present = torch.tensor([[True, False, False], [False, False, True]])
+    assert by_modality(present, (0, 0, 1)).tolist() == [[True, False], [False, True]]
