@@ -12,7 +12,8 @@ from torch import Tensor
 from cache.samples import Modality, Samples
 from pipelines import puzzles
 from pipelines.batching import FeatureTable
-from pipelines.loop import Job, fit, prepare
+from pipelines.loop import Job, fit
+from pipelines.observing import prepare
 from pipelines.puzzles import Puzzle
 from pipelines.replicas import Replicas
 from pipelines.trials import BrokenError, Subject
