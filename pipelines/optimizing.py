@@ -28,7 +28,7 @@ class Block:
     def __init__(self, parameters: Mapping[str, Tensor], decaying: set[str]) -> None:
         self.names = sorted(parameters, key=lambda name: (name not in decaying, name))
         self.shapes = {name: tuple(parameters[name].shape[1:]) for name in self.names}
-        rows = [parameters[name].detach().flatten(1) for name in self.names]
+        rows = [_flat(parameters[name].detach()) for name in self.names]
         self.flat = torch.cat(rows, 1)  # (R, P)
         self.border = sum(math.prod(self.shapes[n]) for n in self.names if n in decaying)
         self.first = torch.zeros_like(self.flat)
@@ -46,7 +46,7 @@ class Block:
 
     def gather(self, gradients: Mapping[str, Tensor]) -> Tensor:
         """(R, P) from gradients by name."""
-        return torch.cat([gradients[name].flatten(1) for name in self.names], 1)
+        return torch.cat([_flat(gradients[name]) for name in self.names], 1)
 
     def segments(self, matrix: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Rows of the decaying columns, and rows of the others."""
@@ -192,6 +192,11 @@ class Pace:
         if self.flat[r] > self.waits:
             self.scale[r] *= self.factor
             self.flat[r] = 0
+
+
+def _flat(values: Tensor) -> Tensor:
+    """(R, …) → (R, P)."""
+    return values.reshape(len(values), -1)
 
 
 def _adamw(rows: list[list[Tensor]], counts: list[Tensor], rate: Rates, decay: float) -> None:

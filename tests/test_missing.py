@@ -62,7 +62,7 @@ def test_a_rate_that_cannot_be_reached_is_said() -> None:
 
 
 def test_the_exact_protocol_hides_an_exact_number_of_cells() -> None:
-    """G7: 4 samples of 3 modalities at rate 0.5 keep exactly 6 cells; at 0.7 one a sample, noted."""
+    """G7: 4 samples of 3 modalities at rate 0.5 keep exactly 6 cells; at 0.7 one a sample."""
     table = made_table(4, absent=0.0)
     half = hide(table, MissingPattern.rate(0.5, protocol="cpm_exact"))
     assert int(half.table.present.sum()) == 6
