@@ -14,7 +14,7 @@ from cache.fingerprints import fingerprint
 from pipelines.encoding import Unreadable, build_encoder
 
 sys.path.append(str(Path(__file__).parent / "contracts"))
-from encoder_cases import make_clip
+from checkpoint_makers import make_clip
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """What the encoder contract runs on: inputs of every kind, tiny checkpoints, bare library calls."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from checkpoint_makers import MAKERS
 from PIL import Image
 
 from pipelines.encoding import Waveform, build_encoder
@@ -58,7 +58,7 @@ def checkpoint(name: str, top: Path) -> Path:
     """A tiny checkpoint in its real format on disk, made once a test session."""
     place = top / name
     if not place.exists():
-        MAKERS[name.partition("-")[0]](place)
+        MAKERS[name](place)
     return place
 
 
@@ -157,6 +157,76 @@ def _open_clip(folder: str) -> tuple[Any, Any, Any]:
     return model.eval(), preprocess, open_clip.get_tokenizer(f"local-dir:{folder}")
 
 
+@cache
+def _transformers(folder: str) -> tuple[Any, Any]:
+    import transformers
+
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    if any(word in str(type(model)) for word in ("Wav2Vec2", "Whisper")):
+        return model, transformers.AutoFeatureExtractor.from_pretrained(folder)
+    if (Path(folder) / "tokenizer.json").is_file():
+        return model, transformers.AutoTokenizer.from_pretrained(folder)
+    return model, None
+
+
+def bare_words(folder: Path, pool: str) -> Callable[[str, Any], Vector]:
+    """Transformers' own way from a text to its vector, one text at a time."""
+
+    def encode(kind: str, text: str) -> Vector:
+        import torch
+
+        model, tokenizer = _transformers(str(folder))
+        given = tokenizer(text, truncation=True, max_length=64, return_tensors="pt")
+        part = getattr(model, "text_model", model)
+        with torch.inference_mode():
+            states = part(**given).last_hidden_state[0]
+        return {"cls": states[0], "mean": states.mean(0), "none": states}[pool].numpy()
+
+    return encode
+
+
+def bare_sound(folder: Path) -> Callable[[str, Any], Vector]:
+    """Transformers' own way from a clip to the mean of its states, one clip at a time."""
+
+    def encode(kind: str, sound: Waveform) -> Vector:
+        import soxr
+        import torch
+
+        model, extractor = _transformers(str(folder))
+        samples = soxr.resample(sound.samples, sound.rate, 16000)
+        if "Wav2Vec2" in str(type(model)):
+            samples = np.pad(samples, (0, max(205 - len(samples), 0)))
+        given = extractor(samples, sampling_rate=16000, return_tensors="pt")
+        with torch.inference_mode():
+            if hasattr(model, "encoder") and hasattr(model, "decoder"):
+                states = model.encoder(given["input_features"]).last_hidden_state[0]
+                states = states[: -(-len(samples[:32000]) // 320)]
+            else:
+                states = model(given["input_values"]).last_hidden_state[0]
+        return states.mean(0).numpy()
+
+    return encode
+
+
+def bare_sight(folder: Path, pool: str) -> Callable[[str, Any], Vector]:
+    """Transformers' own way from a picture to its vector."""
+
+    def encode(kind: str, picture: Image.Image) -> Vector:
+        import torch
+        import transformers
+
+        model, _ = _transformers(str(folder))
+        processor = transformers.AutoImageProcessor.from_pretrained(str(folder))
+        given = processor(images=picture, return_tensors="pt")
+        with torch.inference_mode():
+            out = getattr(model, "vision_model", model)(**given)
+        if pool == "map":
+            return out.last_hidden_state[0].mean(dim=(1, 2)).numpy()
+        return (out.pooler_output if pool == "pooler" else out.last_hidden_state[:, 0])[0].numpy()
+
+    return encode
+
+
 def bare_clip(folder: Path) -> Callable[[str, Any], Vector]:
     """open_clip's own way from a picture or a text to its vector."""
 
@@ -172,53 +242,6 @@ def bare_clip(folder: Path) -> Callable[[str, Any], Vector]:
     return encode
 
 
-# Checkpoints --------------------------------------------------------------------------------------
-
-
-def _trained(model: Any, seed: int) -> Any:
-    """Move every parameter a little, as training would: no normalisation stays at 1 and 0."""
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for values in model.parameters():
-            values.add_(0.02 * torch.randn(values.shape, generator=generator))
-    return model.eval()
-
-
-def make_clip(place: Path, *, seed: int = 0, **preprocess: Any) -> None:
-    """open_clip's hub folder with a model of two layers."""
-    import open_clip
-    import torch
-    from safetensors.torch import save_file
-
-    config = {
-        "embed_dim": 32,
-        "quick_gelu": True,
-        "vision_cfg": {
-            "image_size": 32, "layers": 2, "width": 64, "patch_size": 8, "head_width": 32,
-        },
-        "text_cfg": {
-            "context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2,
-        },
-    }  # fmt: skip
-    torch.manual_seed(seed)
-    model = _trained(open_clip.CLIP(**config), seed)
-    own = {"mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28], "interpolation": "bicubic"}
-    whole = {"model_cfg": config, "preprocess_cfg": {**own, **preprocess}}
-    place.mkdir(parents=True)
-    (place / "open_clip_config.json").write_text(json.dumps(whole))
-    tensors = {name: values.contiguous() for name, values in model.state_dict().items()}
-    save_file(tensors, place / "open_clip_model.safetensors")
-
-
-MAKERS: dict[str, Callable[[Path], None]] = {
-    "clip": make_clip,
-    "clip2": lambda place: make_clip(place, seed=1),
-    "clipsquash": lambda place: make_clip(place, resize_mode="squash", interpolation="bilinear"),
-    "cliplongest": lambda place: make_clip(place, resize_mode="longest"),
-}
-
 CASES = [
     Case("pixels", reference=_bare_pixels, others=({"size": 12}, {"word": "pixels:hog"})),
     Case("pixels:hog", reference=_bare_hog, others=({"size": 24},)),
@@ -233,11 +256,42 @@ CASES = [
     ),
     Case("clip", {"weights": "clipsquash"}),
     Case("clip", {"weights": "cliplongest"}),
+    Case(
+        "codebert",
+        {"weights": "roberta"},
+        others=({"weights": "roberta2"}, {"length": 32}, {"dtype": "bfloat16"}),
+    ),
+    Case("wav2vec", {"weights": "wav2vec"}, others=({"weights": "wav2vecgroup"},)),
+    Case("wav2vec", {"weights": "wav2vecgroup"}),
+    Case(
+        "hf",
+        {"weights": "bert"},
+        others=({"pooling": "cls"}, {"pooling": "max"}, {"layer": 1}, {"sequence": True}),
+    ),
+    Case("hf", {"weights": "sharded", "sequence": True}),
+    Case("hf", {"weights": "whisper"}),
+    Case("hf", {"weights": "vit"}),
+    Case("hf", {"weights": "dino"}),
+    Case("hf", {"weights": "siglip"}),
+    Case("hf", {"weights": "convnext"}),
 ]
+
+_POOLS = {"codebert": "cls", "bert": "mean", "sharded": "none"}
+_LOOKS = {"vit": "cls", "dino": "cls", "siglip": "pooler", "convnext": "map"}
 
 
 def reference(case: Case, top: Path) -> Callable[[str, Any], Vector] | None:
     """The bare library call of a case."""
+    if "weights" not in case.options:
+        return case.reference
+    weights = case.options["weights"]
+    place = checkpoint(weights, top)
     if case.name == "clip":
-        return bare_clip(checkpoint(case.options["weights"], top))
-    return case.reference
+        return bare_clip(place)
+    if weights in ("wav2vec", "wav2vecgroup", "whisper"):
+        return bare_sound(place)
+    words = bare_words(place, _POOLS.get(weights) or _POOLS.get(case.name, "mean"))
+    if weights not in _LOOKS:
+        return words
+    sight = bare_sight(place, _LOOKS[weights])
+    return lambda kind, payload: (sight if kind == "image" else words)(kind, payload)

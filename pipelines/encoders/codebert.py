@@ -1,0 +1,37 @@
+"""CodeBERT: code or text as one vector, the first token of the last layer."""
+
+from pathlib import Path
+
+from pipelines.checkpoints import model_folder
+from pipelines.pretrained import check_dtype
+from pipelines.samples import Kind
+from pipelines.transformer import Settings, Transformer
+
+KINDS: dict[Kind, int | None] = {"code": 768, "text": 768}
+NEEDS_WEIGHTS = True
+REPOSITORY = "microsoft/codebert-base"
+
+
+def build(
+    *,
+    weights: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    sequence: bool = False,
+    length: int = 512,
+    memory: Path | None = None,
+) -> Transformer:
+    """CodeBERT (Feng et al. 2020) as an encoder; nothing is loaded yet.
+
+    Args:
+        weights: folder with config.json, weights and vocabulary, instead of the published ones.
+        device: where it encodes.
+        dtype: what it computes in.
+        sequence: a vector for each token.
+        length: most tokens; what is longer is cut and counted.
+        memory: file where digests and golden probes are kept.
+    """
+    folder = model_folder("codebert", REPOSITORY, weights, memory)
+    settings = Settings(pooling="cls", length=length, sequence=sequence)
+    only: tuple[Kind, ...] = ("code", "text")
+    return Transformer("codebert", folder, settings, device, check_dtype(dtype), only)

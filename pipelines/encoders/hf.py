@@ -1,0 +1,51 @@
+"""Any transformers encoder of text, sound or pictures: `hf:org/name`."""
+
+from pathlib import Path
+
+from cache.errors import MmfuseError
+from pipelines.checkpoints import model_folder
+from pipelines.pretrained import check_dtype
+from pipelines.samples import Kind
+from pipelines.transformer import Settings, Transformer
+
+KINDS: dict[Kind, int | None] = {
+    "text": None, "code": None, "audio": None, "image": None, "video": None,
+}  # fmt: skip
+NEEDS_WEIGHTS = True
+
+
+def build(
+    *,
+    model: str | None = None,
+    weights: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    sequence: bool = False,
+    pooling: str = "auto",
+    layer: int = -1,
+    length: int = 512,
+    frames: int = 15,
+    memory: Path | None = None,
+) -> Transformer:
+    """A model of the transformers library as an encoder; nothing is loaded yet.
+
+    DINO, SigLIP, WavLM, Whisper's encoder, ModernBERT and kin; a model's kinds are those that its
+    vocabulary and preprocessor are for. Models that bring code of their own are refused.
+
+    Args:
+        model: repository of the hub, or a folder.
+        weights: folder with config.json, weights, and vocabulary or preprocessor_config.json.
+        device: where it encodes.
+        dtype: what it computes in.
+        sequence: all tokens or frames instead of one vector; for video one vector a picture.
+        pooling: auto, cls, mean, max or pooler.
+        layer: index into the hidden states; -1 is the last.
+        length: most tokens of a text.
+        frames: pictures taken of a film.
+        memory: file where digests and golden probes are kept.
+    """
+    if model is None and weights is None:
+        raise MmfuseError("hf needs a model: --encoder hf:org/name, or --weights FOLDER")
+    folder = model_folder("hf", model or "", weights, memory)
+    settings = Settings(pooling, layer, length, frames, sequence)
+    return Transformer("hf", folder, settings, device, check_dtype(dtype))

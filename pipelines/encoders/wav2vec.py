@@ -1,0 +1,39 @@
+"""wav2vec 2.0: speech as one vector, the mean over time of its last layer."""
+
+from pathlib import Path
+
+from pipelines.checkpoints import model_folder
+from pipelines.pretrained import check_dtype
+from pipelines.samples import Kind
+from pipelines.transformer import Settings, Transformer
+
+KINDS: dict[Kind, int | None] = {"audio": 1024}
+NEEDS_WEIGHTS = True
+REPOSITORY = "facebook/wav2vec2-large-960h-lv60-self"
+
+
+def build(
+    *,
+    model: str | None = None,
+    weights: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    sequence: bool = False,
+    memory: Path | None = None,
+) -> Transformer:
+    """A wav2vec 2.0 model (Baevski et al. 2020) as an encoder; nothing is loaded yet.
+
+    Sound is brought to 16 kHz. Models with a group norm over time see clips of one length at a
+    time, so that no clip depends on its batch.
+
+    Args:
+        model: repository of the hub, such as `facebook/wav2vec2-base`.
+        weights: folder with config.json, weights and preprocessor_config.json.
+        device: where it encodes.
+        dtype: what it computes in.
+        sequence: a vector every 20 ms.
+        memory: file where digests and golden probes are kept.
+    """
+    folder = model_folder("wav2vec", model or REPOSITORY, weights, memory)
+    settings = Settings(pooling="mean", sequence=sequence)
+    return Transformer("wav2vec", folder, settings, device, check_dtype(dtype), ("audio",))

@@ -1,0 +1,256 @@
+"""What a transformers model is given: words as tokens, sound as samples, pictures as pixels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.decoding import pictures
+from pipelines.encoding import Frames, Unreadable, Waveform
+from pipelines.pictures import frame_numbers
+
+
+@dataclass(frozen=True)
+class Item:
+    """A prepared input.
+
+    Attributes:
+        values: tokens (L,), samples (L,), a spectrogram, or pixels (3, H, W) or (T, 3, H, W).
+        real: how much of it is not padding: tokens or samples.
+        cut: whether some of the input was left out for its length.
+    """
+
+    values: NDArray[Any]
+    real: int
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class Given:
+    """A batch for the model: arrays by the name of its argument, and the real length of each."""
+
+    arrays: dict[str, NDArray[Any]]
+    real: NDArray[np.int64]
+
+
+class Sense(Protocol):
+    """How one kind of payload becomes what the model is given."""
+
+    def prepare(self, payload: Any) -> tuple[Item, int]:  # noqa: ANN401
+        """Payload → item and cost."""
+
+    def groups(self, items: Sequence[Item]) -> list[list[int]]:
+        """Places of items that may share a batch without seeing each other."""
+
+    def given(self, items: Sequence[Item]) -> Given:
+        """Items of one group → the model's arguments."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """Text and code, by the model's own tokenizer, cut at `length` tokens."""
+
+    folder: Path
+    length: int
+    stripped: bool = False
+    lower: bool = False
+
+    def prepare(self, payload: str) -> tuple[Item, int]:
+        """Text → tokens; the cost is their number.
+
+        Raises:
+            Unreadable: for blanks only.
+        """
+        if not payload.strip():
+            raise Unreadable("empty", "the text holds nothing but blanks")
+        text = payload.strip() if self.stripped else payload
+        text = text.lower() if self.lower else text
+        tokens = self._tokenizer(text, verbose=False)["input_ids"]
+        cut = len(tokens) > self.length
+        if cut:
+            tokens = self._tokenizer(text, truncation=True, max_length=self.length)["input_ids"]
+        return Item(np.array(tokens, np.int64), len(tokens), cut), len(tokens)
+
+    def groups(self, items: Sequence[Item]) -> list[list[int]]:
+        """All together: padding is hidden by the attention mask."""
+        return [list(range(len(items)))]
+
+    def given(self, items: Sequence[Item]) -> Given:
+        """(B, L) tokens and their mask."""
+        real = np.array([item.real for item in items])
+        tokens = np.full((len(items), real.max()), self._tokenizer.pad_token_id or 0, np.int64)
+        for row, item in zip(tokens, items, strict=True):
+            row[: item.real] = item.values
+        present = (np.arange(real.max()) < real[:, None]).astype(np.int64)
+        return Given({"input_ids": tokens, "attention_mask": present}, real)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without the tokenizer, which each process loads itself."""
+        return {name: value for name, value in vars(self).items() if name != "_tokenizer"}
+
+    @cached_property
+    def _tokenizer(self) -> Any:  # noqa: ANN401
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(
+            self.folder, local_files_only=True, trust_remote_code=False
+        )
+
+
+@dataclass(frozen=True)
+class Sounds:
+    """Sound, by the model's own feature extractor at its own rate.
+
+    Attributes:
+        folder: of the model.
+        shortest: samples below which silence is added, since the model would see nothing.
+        masked: whether the model is told which samples are padding; if not, only clips of one
+            length share a batch, since its group norm looks over the whole of time.
+    """
+
+    folder: Path
+    shortest: int
+    masked: bool
+
+    def prepare(self, payload: Waveform) -> tuple[Item, int]:
+        """Waveform → what the extractor makes of it; the cost is its number of samples.
+
+        Raises:
+            Unreadable: for sound without samples or with NaN or infinity.
+        """
+        samples = np.asarray(payload.samples, np.float32)
+        if not samples.size:
+            raise Unreadable("empty", "the clip has no samples")
+        if not np.isfinite(samples).all():
+            raise Unreadable("non-finite", "the clip holds NaN or infinity")
+        rate = int(self._extractor.sampling_rate)
+        if payload.rate != rate:
+            import soxr
+
+            samples = soxr.resample(samples, payload.rate, rate, quality="HQ")
+        samples = np.pad(samples, (0, max(self.shortest - len(samples), 0)))
+        made = self._extractor(samples, sampling_rate=rate, return_tensors="np")
+        values = np.asarray(made[self._argument][0], np.float32)
+        if values.ndim == 1:
+            return Item(values, len(values)), len(values)
+        most = getattr(self._extractor, "n_samples", None) or len(samples)
+        return Item(values, min(len(samples), most), len(samples) > most), values.size
+
+    def groups(self, items: Sequence[Item]) -> list[list[int]]:
+        """All together if padding can be hidden, else by shape."""
+        if self.masked and all(item.values.ndim == 1 for item in items):
+            return [list(range(len(items)))]
+        found: dict[tuple[int, ...], list[int]] = {}
+        for place, item in enumerate(items):
+            found.setdefault(item.values.shape, []).append(place)
+        return list(found.values())
+
+    def given(self, items: Sequence[Item]) -> Given:
+        """(B, L) samples, with their mask where lengths differ; or (B, …) spectrograms."""
+        real = np.array([item.real for item in items])
+        if items[0].values.ndim > 1:
+            return Given({self._argument: np.stack([item.values for item in items])}, real)
+        values = np.zeros((len(items), real.max()), np.float32)
+        for row, item in zip(values, items, strict=True):
+            row[: item.real] = item.values
+        arrays: dict[str, NDArray[Any]] = {self._argument: values}
+        if self.masked:
+            present = np.arange(real.max()) < real[:, None]
+            arrays["attention_mask"] = present.astype(np.int64)
+        return Given(arrays, real)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without the extractor, which each process loads itself."""
+        return {name: value for name, value in vars(self).items() if name != "_extractor"}
+
+    @property
+    def hop(self) -> int:
+        """Samples a column of a spectrogram."""
+        return int(getattr(self._extractor, "hop_length", 0) or 160)
+
+    @property
+    def _argument(self) -> str:
+        return str(self._extractor.model_input_names[0])
+
+    @cached_property
+    def _extractor(self) -> Any:  # noqa: ANN401
+        from transformers import AutoFeatureExtractor
+
+        return AutoFeatureExtractor.from_pretrained(  # type: ignore[no-untyped-call]
+            self.folder, local_files_only=True, trust_remote_code=False
+        )
+
+
+@dataclass(frozen=True)
+class Sights:
+    """Pictures, resized and cropped by the model's own processor, as uint8 where it leaves them so.
+
+    A film is `frames` of its pictures.
+    """
+
+    folder: Path
+    frames: int
+
+    def prepare(self, payload: Any) -> tuple[Item, int]:  # noqa: ANN401
+        """Picture → (3, H, W), film → (T, 3, H, W); the cost is the number of pictures."""
+        if isinstance(payload, Frames):
+            shown = pictures(payload, frame_numbers(payload.count, self.frames))
+            values = np.stack([self._seen(picture) for picture in shown])
+            return Item(values, len(values)), len(values)
+        return Item(self._seen(payload), 1), 1
+
+    def groups(self, items: Sequence[Item]) -> list[list[int]]:
+        """All together."""
+        return [list(range(len(items)))]
+
+    def given(self, items: Sequence[Item]) -> Given:
+        """(pictures, 3, H, W), those of films one after another."""
+        shown = [item.values if item.values.ndim == 4 else item.values[None] for item in items]
+        return Given({"pixel_values": np.concatenate(shown)}, np.array([len(v) for v in shown]))
+
+    def scale(self, values: Any) -> Any:  # noqa: ANN401 - a tensor on the device
+        """Pixels → what the model's processor would have made of them, on their device."""
+        import torch
+
+        if values.dtype != torch.uint8:
+            return values
+        one = self._processor
+        values = values.to(torch.float32)
+        if one.do_rescale:
+            values = values * one.rescale_factor
+        if one.do_normalize:
+            mean, std = (
+                torch.tensor(list(constants), device=values.device)[:, None, None]
+                for constants in (one.image_mean, one.image_std)
+            )
+            values = (values - mean) / std
+        return values
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without the processor, which each process loads itself."""
+        return {name: value for name, value in vars(self).items() if name != "_processor"}
+
+    def _seen(self, picture: Any) -> NDArray[Any]:  # noqa: ANN401
+        own = self._processor(
+            images=picture, do_rescale=False, do_normalize=False, return_tensors="pt"
+        )
+        values = own["pixel_values"][0].numpy()
+        if values.dtype == np.uint8:
+            return np.ascontiguousarray(values)
+        whole = np.rint(values)
+        if np.array_equal(whole, values) and values.min() >= 0 and values.max() <= 255:
+            return np.ascontiguousarray(whole.astype(np.uint8))
+        made = self._processor(images=picture, return_tensors="pt")["pixel_values"][0]
+        return np.ascontiguousarray(made.numpy().astype(np.float32))
+
+    @cached_property
+    def _processor(self) -> Any:  # noqa: ANN401
+        from transformers import AutoImageProcessor
+
+        return AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+            self.folder, local_files_only=True, trust_remote_code=False
+        )

@@ -1,0 +1,169 @@
+"""A loaded transformers model: its part for a kind, its hidden states, and how they are pooled."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cache.errors import MmfuseError
+from pipelines.samples import Kind
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class States:
+    """What a model made of a batch.
+
+    Attributes:
+        values: (B, T, D) float32.
+        pooled: (B, D) by the model's own pool, or None.
+        is_map: whether T was a picture's height and width, of a convolutional model.
+    """
+
+    values: "torch.Tensor"
+    pooled: "torch.Tensor | None"
+    is_map: bool
+
+
+def load(encoder: str, place: Path) -> Any:  # noqa: ANN401 - any architecture
+    """A transformers model from its folder, in evaluation mode, nothing of it left to chance.
+
+    Raises:
+        MmfuseError: where weights are missing or do not fit, or the model brings code of its own.
+    """
+    import transformers
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call] # what matters is raised here
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        model, told = transformers.AutoModel.from_pretrained(
+            place, local_files_only=True, trust_remote_code=False, output_loading_info=True
+        )
+    except (ValueError, OSError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise MmfuseError(f"{encoder}: {place} cannot be loaded: {first}") from error
+    # These are not used here, or not outside of training.
+    left = [n for n in told["missing_keys"] if "pooler" not in n and "masked_spec_embed" not in n]
+    if left or told.get("mismatched_keys"):
+        raise MmfuseError(
+            f"{encoder}: the weights in {place} lack {len(left)} tensors of "
+            f"{type(model).__name__}, such as {sorted(left)[:2]}; their numbers would be random"
+        )
+    model.pools = not any("pooler" in name for name in told["missing_keys"])
+    return model.eval().requires_grad_(requires_grad=False)
+
+
+def tower(model: Any, kind: Kind) -> Any:  # noqa: ANN401
+    """The part of a model that serves a kind: one of two towers, or an encoder without decoder."""
+    part = {"text": "text_model", "code": "text_model"}.get(kind, "vision_model")
+    if kind != "audio" and hasattr(model, part):
+        return getattr(model, part)
+    return model.get_encoder() if model.config.is_encoder_decoder else model
+
+
+def states(part: Any, arrays: Mapping[str, "torch.Tensor"], layer: int) -> States:  # noqa: ANN401
+    """Run a tower; `layer` is an index into its hidden states, -1 its output, after all norms."""
+    import torch
+
+    out = part(**arrays, output_hidden_states=layer != -1, return_dict=True)
+    values = out.last_hidden_state if layer == -1 else out.hidden_states[layer]
+    is_map = values.ndim == 4
+    if is_map:  # (B, D, H, W)
+        values = values.flatten(2).mT  # (B, H W, D)
+    return States(values.to(torch.float32), getattr(out, "pooler_output", None), is_map)
+
+
+def sound_frames(
+    part: Any,  # noqa: ANN401
+    real: "torch.Tensor",
+    given: "torch.Tensor",
+    hop: int,
+    count: int,
+) -> "torch.Tensor":
+    """How many of `count` states are of sound and not of padding, (B,).
+
+    Args:
+        part: the tower.
+        real: (B,) samples of each clip.
+        given: what the model was given: samples (B, L) or spectrograms (B, …).
+        hop: samples a column of a spectrogram.
+        count: T of the states.
+    """
+    import torch
+
+    if given.ndim == 2 and hasattr(part, "_get_feat_extract_output_lengths"):
+        found: torch.Tensor = part._get_feat_extract_output_lengths(real)
+        return found
+    if hasattr(part, "conv2"):  # Whisper: two columns of its spectrogram a state
+        return torch.ceil(real / hop * count / given.shape[-1]).clamp(1, count).to(torch.int64)
+    return torch.full_like(real, count)
+
+
+def receptive_field(config: Mapping[str, Any]) -> int:
+    """Samples that a model's stack of convolutions needs for its first frame; 1 without one."""
+    field, step = 1, 1
+    kernels, strides = config.get("conv_kernel", []), config.get("conv_stride", [])
+    for kernel, stride in zip(kernels, strides, strict=True):
+        field, step = field + (kernel - 1) * step, step * stride
+    return field
+
+
+def pool(words: str, found: States, present: "torch.Tensor") -> "torch.Tensor":
+    """(B, T, D) → (B, D), or (B, n D) for n ways joined by `+`.
+
+    Args:
+        words: of `POOLS`, or `pooler`.
+        found: the states.
+        present: (B, T) bool, True where it is not padding; the first is always.
+    """
+    import torch
+
+    parts = []
+    for word in words.split("+"):
+        if word != "pooler":
+            parts.append(POOLS[word](found.values, present[..., None]))
+        elif found.pooled is None:
+            raise MmfuseError("this model has no pool of its own; choose cls, mean or max")
+        else:
+            parts.append(found.pooled.to(torch.float32))
+    return torch.cat(parts, dim=-1)
+
+
+def _cls(values: "torch.Tensor", present: "torch.Tensor") -> "torch.Tensor":
+    return values[:, 0]
+
+
+def _mean(values: "torch.Tensor", present: "torch.Tensor") -> "torch.Tensor":
+    return values.where(present, 0).sum(dim=1) / present.sum(dim=1)
+
+
+def _max(values: "torch.Tensor", present: "torch.Tensor") -> "torch.Tensor":
+    return values.where(present, float("-inf")).amax(dim=1)
+
+
+def _mean_sqrt(values: "torch.Tensor", present: "torch.Tensor") -> "torch.Tensor":
+    return values.where(present, 0).sum(dim=1) / present.sum(dim=1).sqrt()
+
+
+def _weighted(values: "torch.Tensor", present: "torch.Tensor") -> "torch.Tensor":
+    """The mean with weights 1, 2, 3, … in order of the tokens."""
+    weights = present * present.cumsum(dim=1)
+    return (values.where(present, 0) * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+def _last(values: "torch.Tensor", present: "torch.Tensor") -> "torch.Tensor":
+    ends = present.sum(dim=1, keepdim=True) - 1  # (B, 1, 1)
+    return values.take_along_dim(ends.expand(-1, 1, values.shape[-1]), dim=1)[:, 0]
+
+
+POOLS: dict[str, Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]] = {
+    "cls": _cls,
+    "mean": _mean,
+    "max": _max,
+    "mean_sqrt_len_tokens": _mean_sqrt,
+    "weightedmean": _weighted,
+    "lasttoken": _last,
+}
