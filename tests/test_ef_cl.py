@@ -247,7 +247,7 @@ def test_e11_no_graph_leads_through_the_frozen_projector():
 
 
 def test_v17_the_weights_of_the_best_epoch_are_restored_not_the_last():
-    """V17 and E5: on random targets more epochs only hurt, and validation ends at its best value."""
+    """V17 and E5: on random targets more epochs hurt, and validation ends at its best value."""
     task = puzzles.puzzle("unique", answers.TRAIN + 2 * answers.HELD)
     order = torch.randperm(len(task.targets), generator=torch.Generator().manual_seed(0))
     task = replace(task, targets=task.targets[order])

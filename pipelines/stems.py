@@ -1,0 +1,258 @@
+"""Stems: small trainable front ends of one stream, over cached tensors: frames in, one vector out.
+
+A stem is `stem(values, frame_present)` with clean values (B, D) or (B, T, D), zeros where absent.
+Recurrent ones are written out step by step from matrix products, because fused kernels have no
+batching rule under `vmap`; an absent frame keeps the state, wherever in the sequence it is.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from math import isqrt, sqrt
+
+import torch
+from torch import Tensor, nn
+
+from cache.errors import MmfuseError, unknown
+from pipelines.fusion import Inputs, LinearStem, Stream, pooled
+
+Stem = Callable[[Stream, int], nn.Module]
+
+
+class Mean(nn.Module):
+    """Mean over present frames, without parameters; the stream's width must be H."""
+
+    def __init__(self, stream: Stream, width: int) -> None:
+        super().__init__()
+        if stream.width != width:
+            message = f"stem mean keeps the width of {stream.modality}, {stream.width}, but the"
+            raise MmfuseError(f"{message} head has width {width}; use stem=linear")
+
+    def forward(self, x: Tensor, frame_present: Tensor | None) -> Tensor:
+        """(B, D) or (B, T, D) → (B, D)."""
+        return pooled(x, frame_present)
+
+
+class Gru(nn.Module):
+    """A gated recurrent unit's last state: as `torch.nn.GRU`, one layer, batch first."""
+
+    def __init__(self, stream: Stream, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.weight_input = _uniform(3 * width, stream.width, width)
+        self.weight_state = _uniform(3 * width, width, width)
+        self.bias_input = _uniform(3 * width, None, width)
+        self.bias_state = _uniform(3 * width, None, width)
+
+    def forward(self, x: Tensor, frame_present: Tensor | None) -> Tensor:
+        """(B, T, D) → (B, H); zeros where no frame is present."""
+        x, there = frames_of(x, frame_present)
+        given = x @ self.weight_input.mT + self.bias_input  # (B, T, 3H)
+        state = torch.zeros_like(given[:, 0, : self.width])
+        for t in range(x.shape[1]):
+            held = state @ self.weight_state.mT + self.bias_state
+            reset_in, update_in, fresh_in = given[:, t].chunk(3, -1)
+            reset_held, update_held, fresh_held = held.chunk(3, -1)
+            update = torch.sigmoid(update_in + update_held)
+            reset = torch.sigmoid(reset_in + reset_held)
+            fresh = torch.tanh(fresh_in + reset * fresh_held)
+            state = torch.where(there[:, t, None], fresh + update * (state - fresh), state)
+        return state
+
+
+class Lstm(nn.Module):
+    """A long short-term memory's last hidden state: as `torch.nn.LSTM`, one layer, one way."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.weight_input = _uniform(4 * hidden, width, hidden)
+        self.weight_state = _uniform(4 * hidden, hidden, hidden)
+        self.bias_input = _uniform(4 * hidden, None, hidden)
+        self.bias_state = _uniform(4 * hidden, None, hidden)
+
+    def forward(self, x: Tensor, there: Tensor) -> Tensor:
+        """(B, T, D), (B, T) → (B, H)."""
+        given = x @ self.weight_input.mT + self.bias_input  # (B, T, 4H)
+        state = memory = torch.zeros_like(given[:, 0, : self.hidden])
+        for t in range(x.shape[1]):
+            gates = given[:, t] + state @ self.weight_state.mT + self.bias_state
+            taken, kept, fresh, shown = gates.chunk(4, -1)
+            later = kept.sigmoid() * memory + taken.sigmoid() * fresh.tanh()
+            memory = torch.where(there[:, t, None], later, memory)
+            after = shown.sigmoid() * memory.tanh()
+            state = torch.where(there[:, t, None], after, state)
+        return state
+
+
+class BiLstm(nn.Module):
+    """Two LSTMs, one from either end, and a linear map of both last states."""
+
+    def __init__(self, stream: Stream, width: int) -> None:
+        super().__init__()
+        self.ahead = Lstm(stream.width, width)
+        self.back = Lstm(stream.width, width)
+        self.out = nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor, frame_present: Tensor | None) -> Tensor:
+        """(B, T, D) → (B, H)."""
+        x, there = frames_of(x, frame_present)
+        both = [self.ahead(x, there), self.back(x.flip(1), there.flip(1))]
+        return torch.as_tensor(self.out(torch.cat(both, -1)))
+
+
+class Cnn1d(nn.Module):
+    """Three convolutions over time, then the mean over present frames, then a linear map.
+
+    Absent frames are zeros before every convolution, as its padding is, so padding a sequence
+    changes nothing.
+    """
+
+    def __init__(self, stream: Stream, width: int) -> None:
+        super().__init__()
+        sizes = [stream.width, width, width, width]
+        self.layers = nn.ModuleList(nn.Conv1d(a, b, 5, padding=2) for a, b in pairwise(sizes))
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, frame_present: Tensor | None) -> Tensor:
+        """(B, T, D) → (B, H)."""
+        x, there = frames_of(x, frame_present)
+        for layer in self.layers:
+            x = torch.relu(layer(x.mT)).mT
+            x = torch.where(there[..., None], x, 0)
+        return torch.as_tensor(self.out(pooled(x, there)))
+
+
+class Cnn2d(nn.Module):
+    """Three convolutions over a picture, halved after the first two, then mean and linear map.
+
+    A pooled stream of width s² or 3 s² is a grey or coloured picture of side s, row by row; a
+    sequence (T, D) is a grey picture, time by feature, whose absent frames are zeros before every
+    convolution and do not count in the mean.
+    """
+
+    def __init__(self, stream: Stream, width: int) -> None:
+        super().__init__()
+        self.planes, self.side = (1, 0) if stream.sequence else picture(stream)
+        sizes = [self.planes, max(1, width // 4), max(1, width // 2), width]
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(sizes))
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, frame_present: Tensor | None) -> Tensor:
+        """(B, D) or (B, T, D) → (B, H)."""
+        if frame_present is None:
+            x = x.view(len(x), self.planes, self.side, self.side)
+            there = torch.ones_like(x[:, 0, :, 0], dtype=torch.bool)  # (B, side)
+        else:
+            x, there = x.unsqueeze(1), frame_present  # (B, 1, T, D), (B, T)
+        for number, layer in enumerate(self.layers):
+            x = torch.where(there[:, None, :, None], torch.relu(layer(x)), 0)
+            if number < 2:
+                x, there = halved(x), halved(there[:, None, :, None].to(x.dtype))[:, 0, :, 0] > 0
+        return torch.as_tensor(self.out(pooled(x.mean(-1).mT, there)))
+
+
+class Borrowed(nn.Module):
+    """Another stream's stem; its parameters belong to that stream and are listed once."""
+
+    def __init__(self, owner: nn.Module) -> None:
+        super().__init__()
+        self.owner = (owner,)  # in a tuple, so that it is not registered a second time
+
+    def forward(self, x: Tensor, frame_present: Tensor | None) -> Tensor:
+        """As the owner."""
+        return torch.as_tensor(self.owner[0](x, frame_present))
+
+
+STEMS: dict[str, Stem] = {
+    "linear": LinearStem,
+    "mean": Mean,
+    "gru": Gru,
+    "bilstm": BiLstm,
+    "cnn1d": Cnn1d,
+    "cnn2d": Cnn2d,
+}
+NEED_FRAMES = frozenset({"gru", "bilstm", "cnn1d"})
+
+
+def stems_of(inputs: Inputs, words: str, *, share: bool = False) -> Stem:
+    """What makes the stem of each stream, as `Tokens` asks for it.
+
+    Args:
+        inputs: the streams.
+        words: one word for all, such as `gru`, or by modality `audio=bilstm,image=cnn2d`, the
+            others `linear`. Streams without frames are `linear` where a stem needs frames.
+        share: streams of one width and one kind of stem have one stem together, as for many
+            series of one kind.
+
+    Raises:
+        MmfuseError: for unknown words, or a modality without frames whose stem needs them.
+    """
+    chosen = _chosen(inputs, words)
+    made: dict[tuple[str, Stream, int], nn.Module] = {}
+
+    def make(stream: Stream, width: int) -> nn.Module:
+        word = chosen.get(stream.modality, "linear")
+        word = "linear" if word in NEED_FRAMES and not stream.sequence else word
+        key = word, replace(stream, modality=""), width
+        if share and key in made:
+            return Borrowed(made[key])
+        made[key] = STEMS[word](stream, width)
+        return made[key]
+
+    return make
+
+
+def frames_of(x: Tensor, frame_present: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Frames and which are present; a pooled stream is one frame."""
+    if frame_present is not None:
+        return x, frame_present
+    return x[:, None], torch.ones_like(x[:, :1], dtype=torch.bool)
+
+
+def halved(x: Tensor) -> Tensor:
+    """Mean of every two by two of (…, h, w), with zeros beside a last odd row or column."""
+    x = nn.functional.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))
+    return nn.functional.avg_pool2d(x, 2)
+
+
+def picture(stream: Stream) -> tuple[int, int]:
+    """Planes and side of a square picture of as many values as the stream is wide."""
+    for planes in (1, 3):
+        side = isqrt(stream.width // planes)
+        if planes * side * side == stream.width:
+            return planes, side
+    raise MmfuseError(
+        f"stem cnn2d: {stream.modality} has width {stream.width}, which is not a square picture, "
+        "grey or coloured; use stem=linear"
+    )
+
+
+def _chosen(inputs: Inputs, words: str) -> dict[str, str]:
+    """By modality."""
+    framed = {s.modality: False for s in inputs.streams.values()}
+    framed |= {s.modality: True for s in inputs.streams.values() if s.sequence}
+    if "=" not in words:
+        if words not in STEMS:
+            raise unknown("stem", words, STEMS)
+        return dict.fromkeys(framed, words)
+    chosen = {}
+    for part in words.split(","):
+        modality, _, word = (piece.strip() for piece in part.partition("="))
+        if word not in STEMS:
+            raise unknown("stem", word, STEMS)
+        if modality not in framed:
+            raise unknown("modality", modality, framed)
+        if word in NEED_FRAMES and not framed[modality]:
+            raise MmfuseError(
+                f"stem {word}: {modality} has no frames; extract it with --sequence, "
+                "or use stem=linear"
+            )
+        chosen[modality] = word
+    return chosen
+
+
+def _uniform(rows: int, columns: int | None, hidden: int) -> nn.Parameter:
+    """Uniform within ±1/√H, as `torch.nn.GRU` begins."""
+    shape = (rows,) if columns is None else (rows, columns)
+    return nn.Parameter((torch.rand(shape) * 2 - 1) / sqrt(hidden))
