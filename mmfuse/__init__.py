@@ -3,25 +3,32 @@
 import importlib
 import importlib.util
 from pathlib import Path
+from typing import Any
 
-_HOME_OF = {
+_DOORS = {
     "Dataset": "pipelines.samples",
+    "ExtractOptions": "pipelines.extraction",
     "FeatureStore": "cache.features",
     "Home": "cache.layout",
     "MissingPattern": "pipelines.missing",
     "MmfuseError": "cache.errors",
     "Modality": "cache.samples",
     "Plan": "pipelines.training",
+    "TableOptions": "pipelines.tables",
     "Task": "cache.samples",
     "build_encoder": "pipelines.encoding",
     "evaluate": "pipelines.evaluation",
     "extract": "pipelines.extraction",
+    "latest_group": "cache.runs",
     "list_runs": "cache.runs",
     "load_run": "cache.runs",
+    "new_id": "cache.runs",
     "open_dataset": "pipelines.sources",
+    "plan": "pipelines.extraction",
     "train": "pipelines.training",
+    "train_all": "pipelines.training",
 }
-__all__ = sorted(_HOME_OF)
+__all__ = sorted(_DOORS)
 
 
 def _check_names() -> None:
@@ -42,10 +49,10 @@ def _check_names() -> None:
             )
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOME_OF:
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    if name not in _DOORS:
         raise AttributeError(f"mmfuse has no {name!r}; it has: {', '.join(__all__)}")
-    return getattr(importlib.import_module(_HOME_OF[name]), name)
+    return getattr(importlib.import_module(_DOORS[name]), name)
 
 
 def __dir__() -> list[str]:

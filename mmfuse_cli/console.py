@@ -5,14 +5,17 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipelines.reporting import Table
+
+if TYPE_CHECKING:
+    from pipelines.loop import Epoch
 
 Item = TypeVar("Item")
 _NUMBER = re.compile(r"-|[+-]?[\d.,]+( ± [\d.]+)?( %)?")
@@ -57,6 +60,26 @@ def track(items: Iterable[Item], label: str, total: int | None = None) -> Iterat
         if time.monotonic() - said > _EVERY:
             said = time.monotonic()
             note(f"{label}: {done:,} of {total:,}" if total else f"{label}: {done:,}")
+
+
+def epochs(label: str) -> Callable[["Epoch"], None]:
+    """A function that shows each epoch: one line redrawn on a terminal, else one every 10 s."""
+    said = time.monotonic()
+
+    def show_epoch(epoch: "Epoch") -> None:
+        nonlocal said
+        done = epoch.number == epoch.of or not any(epoch.active)
+        values = [value for value in epoch.scores if value == value]  # noqa: PLR0124 - not NaN
+        score = f", validation {sum(values) / len(values):.3f}" if values else ""
+        line = f"{label}: {epoch.stage} {epoch.number}/{epoch.of}{score}"
+        if sys.stderr.isatty():
+            sys.stderr.write("\r\x1b[K" if done else f"\r\x1b[K{line[: Console().width - 1]}")
+            sys.stderr.flush()
+        elif time.monotonic() - said > _EVERY:
+            said = time.monotonic()
+            note(line)
+
+    return show_epoch
 
 
 def _draw(table: Table) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from mmfuse_cli import doctor, names, words
+from mmfuse_cli import demo, doctor, evaluate, extract, names, runs, train, words
 
 
 class _Door(TyperGroup):
@@ -51,6 +51,11 @@ def _options(
     context.obj = words.Settings(home, words.data_roots(data), json)
 
 
+app.command("demo")(demo.demo)
+app.command("extract")(extract.extract)
+app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
+app.command("runs")(runs.runs)
 app.command("list")(names.list_names)
 app.command("doctor")(doctor.doctor)
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
@@ -46,6 +46,106 @@ def data_roots(data: Path | None) -> tuple[Path, ...]:
     """Folders of raw data: --data, then $MMFUSE_DATA, then ./data, each once."""
     words = [data, os.environ.get("MMFUSE_DATA"), "data"]
     return tuple(dict.fromkeys(Path(word) for word in words if word))
+
+
+def dataset(asked: Settings, typed: str | None) -> str:
+    """The dataset that was typed, else the one the last successful extract named.
+
+    Raises:
+        MmfuseError: where none was named and none is remembered.
+    """
+    from cache.errors import MmfuseError
+
+    if typed is not None:
+        return typed
+    word = remembered(asked.home, "extract").get("dataset")
+    if not isinstance(word, str):
+        raise MmfuseError(f"say which: --dataset NAME (no extract is remembered in {asked.home})")
+    typer.echo(f"no --dataset: {word}, as the last extract", err=True)
+    return word
+
+
+def stored(asked: Settings, typed: str | None) -> list[str]:
+    """Names of the datasets with features here that a word means: one, or a group's.
+
+    Raises:
+        MmfuseError: where there are none; it names the command that makes them.
+    """
+    from cache.errors import MmfuseError, unknown
+    from pipelines import catalog
+    from pipelines.tables import store_name
+
+    word = dataset(asked, typed)
+    there = asked.layout.datasets()
+    names = [name for name in there if name == word or name.startswith(f"{word}/")]
+    if names:
+        return names
+    if remembered(asked.home, "extract").get("dataset") == word:
+        last = remembered(asked.home, "extract").get("names")
+        names = [name for name in last if name in there] if isinstance(last, list) else []
+    names = names or [name for name in there if name == store_name(Path(word))]
+    known = {*there, *catalog.entries("datasets")}
+    if not names and word.partition("/")[0] not in known and "." not in word:
+        raise unknown("dataset", word, known)
+    if not names:
+        command = f"mmfuse extract --dataset {word} --encoder ENCODER"
+        raise MmfuseError(f"no features of {word} in {asked.home}; run: {command}")
+    return names
+
+
+def pairs(option: str, typed: Sequence[str] | None) -> dict[str, str]:
+    """`name=value` words as a dict.
+
+    Raises:
+        MmfuseError: for a word that is not so written.
+    """
+    from cache.errors import MmfuseError
+
+    found = {}
+    for word in typed or ():
+        name, equals, value = word.partition("=")
+        if not (name and equals and value):
+            raise MmfuseError(f"{option} {word!r} must be name=value")
+        found[name] = value
+    return found
+
+
+def numbers(option: str, typed: str | None) -> list[float]:
+    """`0.1,0.3` as numbers.
+
+    Raises:
+        MmfuseError: for a word that is none.
+    """
+    from cache.errors import MmfuseError
+
+    try:
+        return [float(word) for word in typed.split(",")] if typed else []
+    except ValueError:
+        raise MmfuseError(f"{option} {typed!r} must be numbers such as 0.1,0.3") from None
+
+
+def numbered_pairs(option: str, typed: Sequence[str] | None) -> dict[str, float]:
+    """`name=number` words as a dict.
+
+    Raises:
+        MmfuseError: for a word that is not so written.
+    """
+    return {
+        name: numbers(f"{option} {name}", value)[0] for name, value in pairs(option, typed).items()
+    }
+
+
+def one_of(what: str, typed: str | None, known: Sequence[str]) -> Any:  # noqa: ANN401 - a Literal
+    """The word that was typed, if it is known.
+
+    Raises:
+        MmfuseError: with the nearest known one.
+    """
+    from cache.errors import unknown
+
+    if typed is not None and typed not in known:
+        raise unknown(what, typed, known)
+    return typed
 
 
 def remember(home: Path, command: str, words: Mapping[str, object]) -> None:

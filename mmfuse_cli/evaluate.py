@@ -1,0 +1,80 @@
+"""mmfuse eval: a run scored with modalities hidden."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmfuse_cli import words
+
+if TYPE_CHECKING:
+    from cache.runs import RunRecord
+    from pipelines.missing import MissingPattern
+
+Words = list[str] | None
+
+
+def evaluate(
+    context: typer.Context,
+    run: Annotated[
+        Words, typer.Option(help="A run's id or its beginning; those of the last train without.")
+    ] = None,
+    missing: Annotated[
+        Words, typer.Option(help="NAME, or NAME,NAME together, or all; repeatable.")
+    ] = None,
+    missing_rate: Annotated[
+        str | None, typer.Option(help="Chances of hiding each cell: 0.1,0.3.")
+    ] = None,
+    missing_frames: Annotated[
+        Words, typer.Option(help="Chance of hiding each frame: video=0.5; repeatable.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the chances.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Score runs with modalities hidden: complete → without, and what simple baselines score."""
+    import mmfuse
+    from mmfuse_cli import console
+    from pipelines import reporting
+
+    asked = words.settings(context)
+    if run:
+        found = [mmfuse.load_run(asked.layout, one) for one in run]
+    else:
+        found = mmfuse.latest_group(asked.layout)
+        console.note(f"no --run: {', '.join(one.id for one in found)}, as the last train")
+    rates = words.numbers("--missing-rate", missing_rate)
+    frames = words.numbered_pairs("--missing-frames", missing_frames)
+    if not (missing or rates or frames):
+        console.note("no --missing: each modality hidden in turn")
+    asks = [(one, _patterns(one, missing or [], rates, frames, seed)) for one in found]
+    for one, patterns in asks:
+        for pattern in patterns:
+            pattern.check(one.modalities, {s.modality for s in one.streams if s.sequence})
+    done = [
+        mmfuse.evaluate(asked.layout, one, patterns, device=device)
+        for one, patterns in console.track(asks, "evaluate", len(asks))
+    ]
+    ends = [f"scores in {asked.layout.runs}/RUN/scores", "next: mmfuse runs"]
+    console.show([reporting.evaluated(done)], as_json=asked.json, ends=ends)
+
+
+def _patterns(
+    run: "RunRecord",
+    missing: list[str],
+    rates: list[float],
+    frames: dict[str, float],
+    seed: int,
+) -> "list[MissingPattern]":
+    """What to hide from one run; without any words each modality in turn."""
+    from mmfuse import MissingPattern
+
+    if not (missing or rates or frames):
+        several = run.modalities if len(run.modalities) > 1 else ()
+        return [MissingPattern.named(name) for name in several]
+    found: list[MissingPattern] = []
+    for word in missing:
+        if word == "all":
+            found += MissingPattern.every(run.modalities)
+        else:
+            found.append(MissingPattern.named(*word.split(",")))
+    found += [MissingPattern.rate(rate, seed) for rate in rates]
+    return found + [MissingPattern.of_frames(name, rate, seed) for name, rate in frames.items()]

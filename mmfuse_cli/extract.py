@@ -1,0 +1,79 @@
+"""mmfuse extract: fill the cache with what frozen encoders make of a dataset."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmfuse_cli import words
+
+Words = list[str] | None
+
+
+def extract(
+    context: typer.Context,
+    dataset: Annotated[
+        str | None, typer.Option(help="A name, NAME/TASK, a table's file, or a folder a class.")
+    ] = None,
+    encoder: Annotated[Words, typer.Option(help="NAME or NAME:MODEL; repeatable.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Local weights of the encoder.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="What it computes in; auto: half on GPUs.")] = "auto",
+    sequence: Annotated[bool, typer.Option(help="A vector a frame instead of one.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Processes that read and prepare.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Encode at most this many inputs now.")] = None,
+    strict: Annotated[bool, typer.Option(help="Stop at the first bad sample.")] = False,
+    retry_failed: Annotated[bool, typer.Option(help="Encode once more what failed.")] = False,
+    rehash: Annotated[bool, typer.Option(help="Read every file again to know it.")] = False,
+    plan: Annotated[bool, typer.Option(help="Show rows, disk and download; do nothing.")] = False,
+    explain: Annotated[bool, typer.Option(help="Why a stream is stale; do nothing.")] = False,
+    modality: Annotated[Words, typer.Option(help="Own data: poster=image; repeatable.")] = None,
+    target: Annotated[str | None, typer.Option(help="Own data: the column to predict.")] = None,
+    task: Annotated[str | None, typer.Option(help="Own data: classes, labels or value.")] = None,
+    id_: Annotated[str | None, typer.Option("--id", help="Own data: the column of ids.")] = None,
+    split: Annotated[str | None, typer.Option(help="A column, or shares 0.8/0.1/0.1.")] = None,
+    group: Annotated[str | None, typer.Option(help="Own data: kept on one side.")] = None,
+    name: Annotated[str | None, typer.Option(help="Own data: what to call it.")] = None,
+) -> None:
+    """Run frozen encoders over a dataset, once, into the cache."""
+    import mmfuse
+    from mmfuse_cli import console
+    from pipelines import tallies
+    from pipelines.columns import part
+
+    asked = words.settings(context)
+    own = mmfuse.TableOptions(
+        modalities=tuple(part(word) for word in modality or ()),
+        target=target,
+        task=words.one_of("task", task, ("classes", "labels", "value")),
+        id=id_,
+        split=split,
+        group=group,
+        name=name,
+    )
+    word = words.dataset(asked, dataset)
+    opened = mmfuse.open_dataset(word, roots=asked.roots, table=own, note=console.note)
+    if not encoder:
+        raise tallies.no_encoder(opened)
+    given = {"weights": str(weights) if weights else None, "device": device, "dtype": dtype}
+    memory = asked.layout.weights
+    built = [mmfuse.build_encoder(e, sequence=sequence, memory=memory, **given) for e in encoder]
+    if plan or explain:
+        again = {"retry_failed": retry_failed, "rehash": rehash}
+        plans = {d.name: mmfuse.plan(d, built, home=asked.layout, **again) for d in opened}
+        table = tallies.explained(plans, asked.layout) if explain else tallies.planned(plans)
+        console.show([table], as_json=asked.json, ends=["next: the same without --plan, --explain"])
+        return
+    options = mmfuse.ExtractOptions(workers, strict, retry_failed, limit, rehash)
+    reports = tallies.Reports(asked.layout)
+    for one in opened:
+        found = mmfuse.extract(one, built, home=asked.layout, options=options, track=console.track)
+        reports.add(one, found)
+        if reports.interrupted:
+            break
+    if not reports.pending:
+        names = [one.name for one in opened]
+        words.remember(asked.home, "extract", {"dataset": word, "names": names})
+    console.show(reports.tables(), as_json=asked.json, ends=reports.ends(word))
+    if reports.interrupted or reports.failures:
+        raise typer.Exit(130 if reports.interrupted else 1)

@@ -1,0 +1,75 @@
+"""mmfuse train: fusion heads on cached features, all seeds side by side."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmfuse_cli import words
+
+Words = list[str] | None
+
+
+def train(
+    context: typer.Context,
+    method: Annotated[Words, typer.Option(help="NAME or ./my_head.py; repeatable.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="As the last extract named, if left out.")
+    ] = None,
+    features: Annotated[
+        Words, typer.Option(help="Streams such as clip/image or clip; all, if left out.")
+    ] = None,
+    drop_rate: Annotated[
+        float | None, typer.Option(help="Chance of hiding each modality at every training step.")
+    ] = None,
+    missing_rate: Annotated[
+        float | None, typer.Option(help="Share of cells hidden in every split, always the same.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many replicas, side by side.")] = 5,
+    epochs: Annotated[int | None, typer.Option(help="At most; stops early by itself.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows a step.")] = None,
+    learning_rate: Annotated[str | None, typer.Option(help="One or several: 1e-3,3e-3.")] = None,
+    settings: Annotated[
+        Words, typer.Option("--set", help="name=value of the method or the plan; repeatable.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Train fusion heads on cached features; validation and test scores over seeds."""
+    import mmfuse
+    from mmfuse_cli import console
+    from pipelines import reporting
+
+    asked = words.settings(context)
+    flags = {
+        "drop_rate": drop_rate,
+        "missing_rate": missing_rate,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+    }
+    options: dict[str, object] = {name: value for name, value in flags.items() if value is not None}
+    options |= {"seeds": tuple(range(seeds)), **words.pairs("--set", settings)}
+    if not method:
+        raise mmfuse.MmfuseError("say which: --method NAME (mmfuse list methods shows them)")
+    names = words.stored(asked, dataset)
+    group = mmfuse.new_id("+".join(Path(one).stem for one in method), names[0])
+    runs = []
+    for name in names:
+        for one in method:
+            runs += mmfuse.train_all(
+                one,
+                name,
+                home=asked.layout,
+                features=features or None,
+                options=options,
+                group=group,
+                on_epoch=console.epochs(f"{one} on {name}"),
+                device=device,
+            )
+    table = reporting.trained(runs)
+    where = f"runs in {asked.layout.runs}: {', '.join(run.id for run in runs)}"
+    ends = [
+        where,
+        "next: mmfuse eval (each modality missing in turn), or mmfuse eval --missing all",
+    ]
+    console.show([table], as_json=asked.json, ends=ends)

@@ -1,0 +1,175 @@
+"""Plans and reports of extraction as tables: what would be done, what was done, and why."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from cache.errors import MmfuseError
+from cache.features import FeatureStore
+from cache.layout import Home
+from pipelines import catalog
+from pipelines.planning import StreamPlan
+from pipelines.reporting import Cell, Table, amount, counted
+from pipelines.samples import Dataset
+from pipelines.summary import StreamReport
+
+_SHOWN = 5  # failures that are named on the screen; the rest is in failures.parquet
+
+
+class Reports:
+    """Reports of one command, over the datasets of a group."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._found: dict[str, list[StreamReport]] = {}
+
+    def add(self, dataset: Dataset, reports: Sequence[StreamReport]) -> None:
+        """What became of one dataset's streams."""
+        self._found[dataset.name] = list(reports)
+
+    @property
+    def all(self) -> list[StreamReport]:
+        """Every report, in order."""
+        return [report for found in self._found.values() for report in found]
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended it."""
+        return any(report.interrupted for report in self.all)
+
+    @property
+    def pending(self) -> int:
+        """Rows that are not settled."""
+        return sum(report.pending for report in self.all)
+
+    @property
+    def failures(self) -> int:
+        """Rows that failed, now or before."""
+        return sum(report.failures for report in self.all)
+
+    def tables(self) -> list[Table]:
+        """What was done, and the failures by sample."""
+        lists = (failures(name, found, self._home) for name, found in self._found.items())
+        return [done(self._found), *(table for table in lists if table is not None)]
+
+    def ends(self, word: str) -> list[str]:
+        """Where it went, and what to type next."""
+        where = ", ".join(str(self._home.features(name)) for name in list(self._found)[:3])
+        more = f" and {len(self._found) - 3} more" if len(self._found) > 3 else ""
+        ends = [f"features in {where}{more}"]
+        if self.interrupted:
+            ends.append("stopped; what was done is kept, the same command goes on from there")
+        elif self.pending:
+            ends.append(f"{self.pending:,} rows are left; the same command goes on")
+        else:
+            ends.append(f"next: mmfuse train --method clarga --dataset {word}")
+        return ends
+
+
+def no_encoder(opened: Sequence[Dataset]) -> MmfuseError:
+    """What to say where no encoder was named: those that serve these datasets."""
+    kinds = dict.fromkeys(m.kind for dataset in opened for m in dataset.modalities)
+    told = []
+    for kind in kinds:
+        names = [
+            name
+            for name, entry in catalog.entries("encoders").items()
+            if isinstance(known := entry.constants.get("KINDS"), dict) and kind in known
+        ]
+        told.append(f"{kind}: {', '.join(names) or 'none yet'}")
+    return MmfuseError(f"say which: --encoder NAME (for {'; '.join(told)})")
+
+
+def done(reports: Mapping[str, Sequence[StreamReport]]) -> Table:
+    """What became of every stream, by dataset."""
+    rows: list[tuple[Cell, ...]] = []
+    notes: list[str] = []
+    for dataset, found in reports.items():
+        for report in found:
+            speed = f"{report.rows_per_second:,.0f}" if report.rows_per_second else None
+            name = report.key.label
+            rows.append((
+                dataset, name, report.rows, report.new, report.reused, report.absent,
+                counted(report.failed), speed,
+            ))  # fmt: skip
+            if report.pending:
+                notes.append(f"{name} of {dataset}: {report.pending:,} rows are still to be done")
+            if report.truncated:
+                notes.append(f"{name} of {dataset}: {report.truncated:,} inputs were cut to length")
+            if report.new:
+                notes.append(f"{name} of {dataset}: {report.bottleneck}")
+        notes += skipped(dataset, found[0].skipped if found else {})
+    columns = ("dataset", "stream", "rows", "new", "reused", "absent", "failed", "rows/s")
+    return Table("extracted", columns, tuple(rows), tuple(notes))
+
+
+def planned(plans: Mapping[str, Sequence[StreamPlan]]) -> Table:
+    """What extraction would do, by dataset; nothing of it has been done."""
+    rows: list[tuple[Cell, ...]] = []
+    notes: list[str] = []
+    for dataset, found in plans.items():
+        for plan in found:
+            disk = "?" if plan.disk is None else amount(plan.disk)
+            rows.append((
+                dataset, plan.key.label, plan.rows, plan.found.new, plan.found.known, plan.absent,
+                plan.found.failed, disk,
+            ))  # fmt: skip
+            if plan.download is not None:
+                size, licence = amount(plan.download.size), plan.download.licence
+                source = plan.download.repository
+                notes.append(f"download first: {source}, {size}, licence {licence}")
+    columns = ("dataset", "stream", "rows", "to encode", "known", "absent", "failed", "disk")
+    return Table("plan", columns, tuple(rows), tuple(dict.fromkeys(notes)))
+
+
+def explained(plans: Mapping[str, Sequence[StreamPlan]], home: Home) -> Table:
+    """Why each stream has to be encoded, or need not be: the fields in which it is another one."""
+    rows: list[tuple[Cell, ...]] = []
+    for dataset, found in plans.items():
+        streams = FeatureStore(home, dataset).streams()
+        for plan in found:
+            if plan.found.complete:
+                rows.append((dataset, plan.key.label, "up to date"))
+                continue
+            alike = [i for i in streams if i.key.name == plan.key.name]
+            if any(info.key == plan.key for info in alike):
+                new, known = plan.found.new, plan.found.known
+                rows.append((dataset, plan.key.label, f"{new:,} inputs are new, {known:,} known"))
+            elif not alike:
+                rows.append((dataset, plan.key.label, "never extracted"))
+            for info in alike:
+                if info.key != plan.key:
+                    changes = _changes(info.fields, plan.fields)
+                    rows.append((dataset, plan.key.label, f"not {info.key.label}: {changes}"))
+    return Table("why", ("dataset", "stream", "reason"), tuple(rows))
+
+
+def failures(dataset: str, reports: Iterable[StreamReport], home: Home) -> Table | None:
+    """The first failures of a dataset's streams by sample; None where nothing failed."""
+    rows: list[tuple[Cell, ...]] = []
+    total = 0
+    for report in reports:
+        if report.failures:
+            total += report.failures
+            table = FeatureStore(home, dataset).failures(report.key).head(_SHOWN)
+            rows += [
+                (report.key.name, row["id"], row["reason"], row["detail"])
+                for row in table.iter_rows(named=True)
+            ]
+    if not rows:
+        return None
+    notes = (f"{len(rows)} of {total:,} shown",) if len(rows) < total else ()
+    columns = ("stream", "sample", "reason", "detail")
+    return Table(f"failed samples of {dataset}", columns, tuple(rows), notes)
+
+
+def skipped(dataset: str, left: Mapping[str, Sequence[str]]) -> list[str]:
+    """One sentence a modality that no named encoder serves, with the encoders that would."""
+    return [
+        f"{dataset}: skipped {modality}; {' or '.join(names) or 'no encoder'} would serve it"
+        for modality, names in left.items()
+    ]
+
+
+def _changes(before: Mapping[str, object], now: Mapping[str, object]) -> str:
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    told = (f"{n} was {before.get(n, 'not set')}, is {now.get(n, 'not set')}" for n in names)
+    return "; ".join(told)
