@@ -55,6 +55,11 @@ class Block:
         lengths = np.array([len(piece) for piece in pieces], np.int64)
         return lengths, np.concatenate([self._empty, *pieces])
 
+    @property
+    def lengths(self) -> list[int]:
+        """Frames of each row of a sequence stream; 0 where there are none. Empty where pooled."""
+        return [len(piece) for piece in self._frames]
+
     def whole(self) -> tuple[NDArray[np.int64], NDArray[Any]]:
         """Lengths (rows,) and values of the whole shard, in order."""
         if not self._spec.sequence:

@@ -133,7 +133,8 @@ class ShardClaim:
             put(path, data, self._scratch)
             stored[name] = Stored(len(data), content_digest(data))
         counts = count(self._block.state)
-        self._publish(Commit(self.shard, counts, stored, chunks, self._writer.run))
+        lengths = self._block.lengths
+        self._publish(Commit(self.shard, counts, stored, chunks, lengths, self._writer.run))
 
     def _publish(self, commit: Commit) -> None:
         path = self._generation.paths.commit(self.shard.number)

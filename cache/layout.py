@@ -169,6 +169,11 @@ class GenerationPaths:
         return self.meta / "stream.json"
 
     @property
+    def nodes(self) -> Path:
+        """Digests of the Zarr metadata that the generation needs."""
+        return self.meta / "nodes.json"
+
+    @property
     def commits(self) -> Path:
         """One immutable object a finished shard."""
         return self.meta / "commits"
@@ -188,6 +193,11 @@ class GenerationPaths:
         """Of a sequence stream: the digests of its assembled arrays."""
         return self.meta / "seal.json"
 
+    @property
+    def seal_copy(self) -> Path:
+        """The same once more: no single bit may cost a whole stream."""
+        return self.meta / "seal.copy.json"
+
     def commit(self, shard: int) -> Path:
         """The commit object of a shard."""
         return self.commits / f"{shard:05d}.json"
@@ -195,6 +205,12 @@ class GenerationPaths:
     def part(self, shard: int) -> Path:
         """Of a sequence stream: the frames of a shard until all of them are assembled."""
         return self.meta / "parts" / f"{shard:05d}.npz"
+
+    def object(self, name: str, shard: int) -> Path:
+        """An object that a commit names: values, present, state, inputs, part or failures."""
+        if name == "part":
+            return self.part(shard)
+        return self.failures(shard) if name == "failures" else self.block(name, shard)
 
     def failures(self, shard: int | None = None) -> Path:
         """The failures of one shard, or of the whole stream."""

@@ -14,7 +14,7 @@ import zarr
 from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
-from cache.objects import put
+from cache.objects import content_digest, put, put_record
 from cache.shards import Grid
 from cache.streams import Generation
 
@@ -108,14 +108,21 @@ def publish_sequence(generation: Generation, frames: Grid, flat_rows: int) -> No
 def _publish(generation: Generation, arrays: Mapping[str, Callable[[], bytes]]) -> None:
     paths = generation.paths
     dataset = paths.stream.dataset
-    for folder in (dataset.zarr, paths.group.parent):
-        _put_once(folder / "zarr.json", lambda: group({}), dataset.scratch)
-    for name, make in arrays.items():
-        _put_once(paths.group / name / "zarr.json", make, dataset.scratch)
-    attributes = {"mmfuse": generation.attributes}
-    _put_once(paths.group / "zarr.json", lambda: group(attributes), dataset.scratch)
+    made = {folder: group({}) for folder in (dataset.zarr, paths.group.parent)}
+    made |= {paths.group / name: make() for name, make in arrays.items()}
+    made[paths.group] = group({"mmfuse": generation.attributes})
+    digests = {}
+    for folder, node in made.items():
+        path = folder / "zarr.json"
+        if not _is_json(path):  # another version of zarr may have written it in its own way
+            put(path, node, dataset.scratch)
+        digests[path.relative_to(dataset.zarr).as_posix()] = content_digest(path.read_bytes())
+    put_record(paths.nodes, {"nodes": digests}, dataset.scratch)
 
 
-def _put_once(path: Path, make: Callable[[], bytes], scratch: Path) -> None:
-    if not path.exists():
-        put(path, make(), scratch)
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return False
+    return True

@@ -1,11 +1,10 @@
 """Opening: which generation a set of rows is, made if there is none; lost shards are taken back."""
 
 import contextlib
-from pathlib import Path
 
 from cache.errors import MmfuseError
 from cache.inputs import identity
-from cache.layout import DatasetPaths, GenerationPaths, StreamPaths
+from cache.layout import DatasetPaths, StreamPaths
 from cache.objects import Damaged, delete
 from cache.shards import Grid
 from cache.streams import (
@@ -34,7 +33,7 @@ def open_generation(
     if spec.dtype not in DTYPES:
         raise MmfuseError(f"{key.name}: stored dtype is one of {DTYPES}, not {spec.dtype!r}")
     generation = _find(paths.stream(key.label), key, spec, rows, retry_failed=retry_failed)
-    if not spec.sequence and not (generation.paths.group / "zarr.json").exists():
+    if not spec.sequence and not generation.paths.nodes.exists():
         from cache import nodes  # zarr: not needed where nothing is written
 
         nodes.publish(generation)
@@ -53,15 +52,6 @@ def check_same(found: StreamKey, key: StreamKey) -> None:
             f"two fingerprints of {key.name} begin alike: {found.fingerprint} is stored, "
             f"{key.fingerprint} is asked for; extract it under another --home"
         )
-
-
-def object_path(paths: GenerationPaths, name: str, shard: int) -> Path:
-    """Where an object that a commit names lies."""
-    if name == "part":
-        return paths.part(shard)
-    if name == "failures":
-        return paths.failures(shard)
-    return paths.block(name, shard)
 
 
 def _find(
@@ -113,11 +103,27 @@ def _preferred(same: list[Generation], seen: tuple[int, str] | None) -> Generati
 
 def _revoke_lost(generation: Generation) -> None:
     """Take back commits whose objects are gone or cut, as far as their lengths tell."""
-    if generation.spec.sequence and generation.seal() is not None:
+    if generation.spec.sequence and generation.paths.seal.exists():
+        if _sealed_lost(generation):
+            from cache.mending import cut_again
+
+            cut_again(generation)
         return
     for number, commit in generation.commits().items():
         for name, stored in commit.objects.items():
-            path = object_path(generation.paths, name, number)
+            path = generation.paths.object(name, number)
             if not path.exists() or path.stat().st_size != stored.bytes:
                 delete(generation.paths.commit(number))
                 break
+
+
+def _sealed_lost(generation: Generation) -> bool:
+    seal = generation.seal()
+    if seal is None or len(generation.commits()) < len(generation.shards):
+        return True
+    for key, (size, *_) in seal["objects"].items():
+        name, _, number = key.partition("/")
+        path = generation.paths.block(name, int(number))
+        if not path.exists() or path.stat().st_size != size:
+            return True
+    return False

@@ -1,6 +1,6 @@
 """Readers: the rows of one generation, mapped, whole, or by input; never through the codecs."""
 
-import zipfile
+import io
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 from cache.inputs import Digests
-from cache.objects import Damaged
+from cache.objects import Damaged, content_digest
 from cache.shards import Grid, MappedShard, read_flat, read_shard
-from cache.streams import OK, PENDING, Generation, StreamValues
+from cache.streams import Generation, StreamValues
 
 LOADERS = 2  # threads that read a whole stream: one waits for the disk while another checks
 FLAT_ROWS = 1 << 20  # rows a chunk of the small arrays of a sequence stream
@@ -60,7 +60,7 @@ class Reader:
         def read(shard: int) -> None:
             start, stop = grid.bounds(shard)
             path = self.generation.paths.block("values", shard)
-            read_shard(path, grid, shard, values[start:stop])
+            read_shard(path, grid, shard, values[start:stop], self._sums(shard))
 
         with ThreadPoolExecutor(LOADERS) as pool:
             list(pool.map(read, range(grid.shards)))
@@ -108,6 +108,12 @@ class Reader:
         except Damaged:
             nothing = np.empty((0, self._spec.width), self._spec.dtype)
             return np.zeros(len(rows), bool), np.zeros(0, np.int64), nothing
+        return self.recall_frames(offsets, rows)
+
+    def recall_frames(
+        self, offsets: NDArray[np.int64], rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[Any]]:
+        """The same, where rows of an assembled sequence stream begin at these offsets."""
         lengths = np.diff(offsets)[rows]
         frames = ranges(offsets[rows], lengths)
         starts = np.cumsum(lengths) - lengths
@@ -151,17 +157,34 @@ class Reader:
                 continue
             part = out[number * step : (number + 1) * step]
             try:
-                part[:] = read_flat(generation.paths.block(name, number), part.shape, dtype)
+                path, digest = generation.paths.block(name, number), self._digest(name, number)
+                part[:] = read_flat(path, part.shape, dtype, digest)
             except Damaged:
                 if strict:
                     raise
         return out
 
+    def _digest(self, name: str, number: int) -> str:
+        if self._seal is not None:
+            digest: str = self._seal["objects"][f"{name}/{number}"][1]
+            return digest
+        return self._commits[number].objects[name].digest
+
+    def _sums(self, number: int) -> list[int]:
+        """crc32c of each chunk as it was committed; a shard may have been mended meanwhile."""
+        if self._seal is not None:
+            sums: list[int] = self._seal["objects"][f"values/{number}"][2]
+            return sums
+        commit = self.generation.commit(self.generation.shard(number))
+        return commit.chunks if commit is not None else []
+
     def _shard(self, number: int) -> MappedShard:
         shard = self._mapped.get(number)
         if shard is None or not shard.fresh():
             path = self.generation.paths.block("values", number)
-            shard = self._mapped[number] = MappedShard(path, self.frame_grid, number)
+            shard = self._mapped[number] = MappedShard(
+                path, self.frame_grid, number, self._sums(number)
+            )
         return shard
 
     def _sound(self, frames: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -215,11 +238,15 @@ class Reader:
 
 def read_part(generation: Generation, number: int) -> dict[str, NDArray[Any]] | None:
     """A committed part of a sequence stream: values, lengths, state, inputs; None if damaged."""
+    commit = generation.commit(generation.shard(number))
     try:
-        with np.load(generation.paths.part(number), allow_pickle=False) as file:
-            return {name: file[name] for name in ("values", "lengths", "state", "inputs")}
-    except (FileNotFoundError, zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError):
+        data = generation.paths.part(number).read_bytes()
+    except FileNotFoundError:
         return None
+    if commit is None or content_digest(data) != commit.objects["part"].digest:
+        return None
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        return {name: file[name] for name in ("values", "lengths", "state", "inputs")}
 
 
 def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -227,6 +254,3 @@ def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.
     before = np.cumsum(lengths) - lengths
     found: NDArray[np.int64] = np.repeat(starts - before, lengths)
     return found + np.arange(int(lengths.sum()), dtype=np.int64)
-
-
-__all__ = ["FLAT_ROWS", "OK", "PENDING", "Reader", "ranges", "read_part"]

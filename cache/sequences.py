@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from cache import nodes
 from cache.errors import MmfuseError
+from cache.inputs import Digests
 from cache.objects import content_digest, delete, put, put_record
 from cache.readers import FLAT_ROWS, read_part
 from cache.shards import Grid, chunk_sums, make, make_flat
@@ -22,12 +23,14 @@ def part_grid(rows: int, width: int, dtype: str) -> Grid:
     return Grid(rows, width, dtype, min(rows, max(16, PART_BYTES // row)), 1)
 
 
-def assemble(generation: Generation) -> None:
+def assemble(generation: Generation, inputs: Digests) -> None:
     """Write the arrays of a sequence stream from its parts, seal them, and remove the parts.
+
+    The inputs are the writer's: a part that was cut from an assembled stream may lack them.
 
     Memory is that of two shards. What a kill interrupts is done again, byte by byte the same.
     """
-    lengths, state, inputs = _small(generation)
+    lengths, state = _small(generation)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     grid = Grid.plan(int(offsets[-1]), generation.spec.width, generation.spec.dtype)
     nodes.publish_sequence(generation, grid, FLAT_ROWS)
@@ -50,7 +53,9 @@ def assemble(generation: Generation) -> None:
         "per_shard": grid.per_shard,
         "objects": objects,
     }
-    put_record(generation.paths.seal, seal, generation.paths.stream.dataset.scratch)
+    scratch = generation.paths.stream.dataset.scratch
+    put_record(generation.paths.seal_copy, seal, scratch)
+    put_record(generation.paths.seal, seal, scratch)
     remove_parts(generation)
 
 
@@ -65,17 +70,14 @@ def _put(generation: Generation, name: str, number: int, data: memoryview) -> li
     return [len(data), content_digest(data)]
 
 
-def _small(
-    generation: Generation,
-) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.uint8]]:
+def _small(generation: Generation) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     rows = generation.rows
     lengths, state = np.zeros(rows, np.int64), np.zeros(rows, np.uint8)
-    inputs = np.zeros((rows, 16), np.uint8)
     for shard in generation.shards:
         part = _part(generation, shard.number)
         at = slice(shard.start, shard.stop)
-        lengths[at], state[at], inputs[at] = part["lengths"], part["state"], part["inputs"]
-    return lengths, state, inputs
+        lengths[at], state[at] = part["lengths"], part["state"]
+    return lengths, state
 
 
 def _part(generation: Generation, number: int) -> dict[str, NDArray[Any]]:

@@ -9,6 +9,7 @@ import math
 import mmap
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.objects import Damaged
+from cache.objects import Damaged, content_digest
 
 CHUNK_BYTES = 1 << 20  # ~1 MB: what a read has to check before it may be believed
 CHUNKS_PER_SHARD = 48
@@ -115,11 +116,14 @@ def chunk_sums(data: bytes | memoryview, grid: Grid, shard: int) -> list[int]:
     return [int.from_bytes(data[end : end + _CRC], "little") for end in ends]
 
 
-def read_flat(path: Path, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+def read_flat(
+    path: Path, shape: tuple[int, ...], dtype: str, digest: str | None = None
+) -> NDArray[Any]:
     """The first `shape` of an unsharded chunk, checked.
 
     Raises:
-        Damaged: if it is missing, too short, or its crc32c does not fit.
+        Damaged: if it is missing, too short, its crc32c does not fit, or it is not the object that
+            the digest says.
     """
     try:
         data = np.fromfile(path, np.uint8)
@@ -129,6 +133,8 @@ def read_flat(path: Path, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     body = data[:-_CRC]
     if len(body) < size or crc32c(body) != int.from_bytes(data[-_CRC:].tobytes(), "little"):
         raise Damaged(f"{path} is damaged: its checksum does not fit")
+    if digest is not None and content_digest(data.data) != digest:
+        raise Damaged(f"{path} is not the object that was committed")
     found: NDArray[Any] = body[:size].view(dtype).reshape(shape)
     return found
 
@@ -149,8 +155,17 @@ def check_index(tail: bytes, grid: Grid, shard: int, path: Path) -> None:
         raise Damaged(f"{path} is damaged: its index does not fit")
 
 
-def read_shard(path: Path, grid: Grid, shard: int, out: NDArray[Any]) -> None:
+def read_shard(
+    path: Path, grid: Grid, shard: int, out: NDArray[Any], sums: Sequence[int] | None = None
+) -> None:
     """Copy a whole shard into out (rows of the shard, D), checking each chunk on the way.
+
+    Args:
+        path: the shard's file.
+        grid: how the array is cut.
+        shard: its number.
+        out: where the rows go.
+        sums: crc32c of each chunk as committed, beside the one that the file has of itself.
 
     Raises:
         Damaged: naming the rows, if the file is missing, cut, or a checksum does not fit.
@@ -164,8 +179,33 @@ def read_shard(path: Path, grid: Grid, shard: int, out: NDArray[Any]) -> None:
         block = source[chunk * step : chunk * step + size]
         part = target[chunk * size : (chunk + 1) * size]
         part[:] = block[: len(part)]  # the last one may be padded
-        if crc32c(block) != _stored(source, chunk * step + size):  # now in the processor's cache
+        sum_ = crc32c(block)  # now in the processor's cache
+        if sum_ != _stored(source, chunk * step + size) or (sums and sum_ != sums[chunk]):
             raise _damaged_chunk(path, grid, first, chunk)
+
+
+def damaged_rows(path: Path, grid: Grid, shard: int, sums: list[int]) -> list[tuple[int, int]]:
+    """Ranges of rows whose bytes are not those that were committed; checks every byte.
+
+    Args:
+        path: the shard's file.
+        grid: how the array is cut.
+        shard: its number.
+        sums: crc32c of each chunk, from the commit object.
+    """
+    start, stop = grid.bounds(shard)
+    try:
+        memory, _ = _map(path, grid, shard)
+    except Damaged:
+        return [(start, stop)]
+    source, size, step = np.frombuffer(memory, np.uint8), grid.chunk_bytes, grid.chunk_bytes + _CRC
+    found = []
+    for chunk in range(grid.chunks(shard)):
+        at = chunk * step
+        if {crc32c(source[at : at + size]), _stored(source, at + size)} != {sums[chunk]}:
+            first = start + chunk * grid.chunk_rows
+            found.append((first, min(stop, first + grid.chunk_rows)))
+    return found
 
 
 def _map(path: Path, grid: Grid, shard: int) -> tuple[mmap.mmap, os.stat_result]:
@@ -189,7 +229,10 @@ def _stored(data: NDArray[np.uint8], at: int) -> int:
 class MappedShard:
     """A shard's rows in the page cache; each chunk is checked once, before it is first used."""
 
-    def __init__(self, path: Path, grid: Grid, shard: int) -> None:
+    def __init__(
+        self, path: Path, grid: Grid, shard: int, sums: Sequence[int] | None = None
+    ) -> None:
+        self._sums = sums
         self.path, self._grid, self._name = path, grid, str(path)
         self._first, _ = grid.bounds(shard)
         self._chunk_rows = grid.chunk_rows
@@ -245,7 +288,9 @@ class MappedShard:
     def _sound(self, chunk: int) -> bool:
         start = chunk * (self._grid.chunk_bytes + _CRC)
         end = start + self._grid.chunk_bytes
-        return crc32c(self._bytes[start:end]) == _stored(self._bytes, end)
+        found = crc32c(self._bytes[start:end])
+        committed = self._sums is None or found == self._sums[chunk]
+        return committed and found == _stored(self._bytes, end)
 
 
 def _damaged_chunk(path: Path, grid: Grid, first: int, chunk: int) -> Damaged:

@@ -1,5 +1,6 @@
 """Streams: one encoder's features of one modality, their records, generations and commits."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -134,6 +135,7 @@ class Commit:
     counts: dict[str, int]
     objects: dict[str, Stored]  # values, present, state, inputs, failures; or part
     chunks: list[int]  # crc32c of each chunk of values
+    lengths: list[int]  # of a sequence stream: frames of each row
     run: str
 
     def record(self) -> dict[str, object]:
@@ -145,6 +147,7 @@ class Commit:
             "counts": self.counts,
             "objects": {name: [o.bytes, o.digest] for name, o in self.objects.items()},
             "chunks": self.chunks,
+            "lengths": self.lengths,
             "run": self.run,
         }
 
@@ -156,6 +159,7 @@ class Commit:
             record["counts"],
             {name: Stored(*stored) for name, stored in record["objects"].items()},
             record["chunks"],
+            record["lengths"],
             record["run"],
         )
 
@@ -180,7 +184,11 @@ class Generation:
     @property
     def shards(self) -> list[Shard]:
         """The units of work, in order."""
-        return [Shard(n, *self.grid.bounds(n)) for n in range(self.grid.shards)]
+        return [self.shard(number) for number in range(self.grid.shards)]
+
+    def shard(self, number: int) -> Shard:
+        """One unit of work."""
+        return Shard(number, *self.grid.bounds(number))
 
     def commit(self, shard: Shard) -> Commit | None:
         """A shard's commit, or None; a damaged one proves nothing."""
@@ -203,12 +211,21 @@ class Generation:
             return False
         return len(self.commits()) == self.grid.shards
 
+    def lengths(self) -> NDArray[np.int64]:
+        """(N,) frames a row of a sequence stream, from its commits; 0 where there is none."""
+        lengths = np.zeros(self.rows, np.int64)
+        for commit in self.commits().values():
+            lengths[commit.shard.start : commit.shard.stop] = commit.lengths
+        return lengths
+
     def seal(self) -> dict[str, Any] | None:
         """Of a sequence stream: what its assembled arrays are, or None before that."""
         try:
             return get_record(self.paths.seal)
         except Damaged:
-            return None
+            with contextlib.suppress(Damaged):
+                return get_record(self.paths.seal_copy)
+        return None
 
     @cached_property
     def attributes(self) -> dict[str, object]:

@@ -140,7 +140,7 @@ class StreamWriter:
                 continue
             try:
                 if self.generation.seal() is None:
-                    assemble(self.generation)
+                    assemble(self.generation, self.inputs)
                 lease.retire()
             finally:
                 lease.release()

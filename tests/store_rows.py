@@ -1,7 +1,7 @@
 """Rows for the store's tests: samples, digests and a toy encoder whose vectors name their input."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -10,6 +10,13 @@ from cache.samples import Modality, Samples, Task
 from cache.writing import StreamWriter
 
 WIDTH = 8
+
+
+def shrink(setting: Callable[[str, object], object]) -> None:
+    """Chunks of 16 rows, shards of 3 chunks, units of 16 sequences: a test has many of them."""
+    setting("cache.shards.CHUNK_BYTES", 16 * WIDTH * 4)
+    setting("cache.shards.CHUNKS_PER_SHARD", 3)
+    setting("cache.sequences.PART_BYTES", 1)
 
 
 def key_of(tag: str = "a", modality: str = "image") -> StreamKey:

@@ -14,6 +14,7 @@ from store_rows import (
     key_of,
     open_writer,
     samples_of,
+    shrink,
     spec_of,
     vector,
 )
@@ -39,9 +40,7 @@ def store(home):
 @pytest.fixture
 def small_shards(monkeypatch):
     """Chunks of 16 rows and shards of 3 chunks, so that a test has many of them."""
-    monkeypatch.setattr("cache.shards.CHUNK_BYTES", 16 * WIDTH * 4)
-    monkeypatch.setattr("cache.shards.CHUNKS_PER_SHARD", 3)
-    monkeypatch.setattr("cache.sequences.PART_BYTES", 1)
+    shrink(monkeypatch.setattr)
 
 
 @pytest.mark.parametrize("sequence", [False, True])
