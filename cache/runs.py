@@ -138,9 +138,11 @@ class RunRecord:
             folder = self.path / "baselines" / baseline.replace(" ", "~")
         folder.mkdir(parents=True, exist_ok=True)
         for scores in found:
+            place = folder / f"{_slug(scores.pattern)}.{scores.split}.json"
             order = len(list(folder.glob("*.json")))
-            name = f"{_slug(scores.pattern)}.{scores.split}.json"
-            write_whole(folder / name, _json({"order": order, **asdict(scores)}))
+            if place.exists():
+                order = json.loads(place.read_text(encoding="utf-8"))["order"]
+            write_whole(place, _json({"order": order, **asdict(scores)}))
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Parameters and buffers by name, (R, …)."""

@@ -18,12 +18,16 @@ PRIMARY = {"classes": "accuracy", "labels": "micro_f1", "value": "mae"}
 def scores(task: Task, outputs: Array, targets: NDArray[np.generic]) -> dict[str, float]:
     """Every metric of the task, its first one first; NaN where a metric is undefined.
 
+    Outputs that are not finite make every metric NaN.
+
     Args:
         task: picks the metrics.
         outputs: (N, C) logits; for `value` (N,) or (N, 1) in units of the target.
         targets: (N,) class numbers, (N, C) zeros and ones, or (N,) values.
     """
     outputs = np.asarray(outputs, np.float64)
+    if not np.isfinite(outputs).all():
+        return dict.fromkeys(scores(task, np.zeros_like(outputs), targets), float("nan"))
     if task.kind == "classes":
         return class_scores(softmax(outputs), np.asarray(targets, np.int64))
     if task.kind == "labels":

@@ -66,8 +66,8 @@ def describe(lab: Lab, setting: Setting, hidden: Hidden, head: FusionHead) -> Ru
         method_digest="" if lab.source is None else digest(lab.source),
         task=table.samples.task,
         streams=streams(request),
-        options=option_defaults(lab.module.build) | setting.options,
-        plan=asdict(setting.plan),
+        options=_plain(option_defaults(lab.module.build) | setting.options),
+        plan=_plain(asdict(setting.plan)),
         seeds=setting.plan.seeds,
         parameters=costs.parameters(head),
         scale=(table.scale.mean, table.scale.deviation),
@@ -83,6 +83,11 @@ def describe(lab: Lab, setting: Setting, hidden: Hidden, head: FusionHead) -> Ru
         notes=hidden.notes,
         path=request.home.runs / run,
     )
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """As JSON gives it back."""
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 
 def streams(request: Request) -> tuple[RunStream, ...]:

@@ -66,6 +66,7 @@ def train(
     group: str | None = None,
     on_epoch: "Callable[[Epoch], None] | None" = None,
     device: str = "auto",
+    keep_seconds: float = KEEP_SECONDS,
 ) -> RunRecord:
     """Train a method on cached features, all seeds side by side, and record it.
 
@@ -81,6 +82,7 @@ def train(
         group: name that joins the runs of one command.
         on_epoch: told about each epoch.
         device: auto, cpu, cuda.
+        keep_seconds: how often to record how far training got; the same call again goes on there.
 
     Returns:
         The run; of several settings the one that did best on validation rows.
@@ -99,6 +101,7 @@ def train(
         group=group,
         on_epoch=on_epoch,
         device=device,
+        keep_seconds=keep_seconds,
     )
     return best_of(runs)
 
@@ -114,13 +117,16 @@ def train_all(
     group: str | None = None,
     on_epoch: "Callable[[Epoch], None] | None" = None,
     device: str = "auto",
+    keep_seconds: float = KEEP_SECONDS,
 ) -> list[RunRecord]:
     """As `train`, and every setting's run in the order of the grid."""
     words = dict(options or {})
     _check_words(method, words)
     store = FeatureStore(home, dataset)
     infos = tuple(sorted(store.resolve(features), key=lambda info: info.key.name))
-    request = Request(method, dataset, home, infos, words, plan, group, device, on_epoch)
+    request = Request(
+        method, dataset, home, infos, words, plan, group, device, on_epoch, keep_seconds
+    )
     from pipelines.running import run  # torch: not needed where something is wrong
 
     return run(request)

@@ -1,0 +1,156 @@
+"""Run records on disk."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from cache.errors import MmfuseError
+from cache.layout import Home
+from cache.runs import (
+    RunRecord,
+    RunStream,
+    Scores,
+    latest_group,
+    list_runs,
+    load_run,
+    new_id,
+    write_run,
+)
+from cache.samples import Task
+
+STREAM = RunStream(
+    "lens/image", "lens", "f" * 64, "image", width=4, sequence=False, weights="weight-free"
+)
+TABLE = pl.DataFrame({"epoch": [1]})
+
+
+def record(home: Home, run: str = "20260101-concat-made-abc123", **changes: Any) -> RunRecord:
+    """A record with a value in every field."""
+    plain = RunRecord(
+        id=run,
+        group="g",
+        dataset="mug/pkm_t1",
+        snapshot="s",
+        method="concat",
+        method_digest="",
+        task=Task("classes", ("a", "b")),
+        streams=(STREAM,),
+        options={"width": 8, "limit": None},
+        plan={"epochs": 3},
+        seeds=(0, 1),
+        parameters=10,
+        scale=(0.0, 1.0),
+        tags={"data": "real", "weights": "weight-free"},
+        absent={"train": 0.1},
+        missing_rate=0.0,
+        costs={"macs": 1.0},
+        versions={"torch": "2"},
+        device="cpu",
+        seconds=1.5,
+        epochs=(3, 3),
+        created="2026-01-01T00:00:00+00:00",
+        notes=("a remark",),
+        path=home.runs / run,
+    )
+    return replace(plain, **changes)
+
+
+def written(home: Home, **changes: Any) -> RunRecord:
+    """A record on disk."""
+    made = record(home, **changes)
+    write_run(made, {"w": np.arange(6.0).reshape(2, 3)}, TABLE, TABLE)
+    return made
+
+
+def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
+    """Every field, the state, and the tables survive the disk."""
+    home = Home(tmp_path)
+    made = written(home)
+    found = load_run(home, made.id)
+    assert found == made
+    assert np.array_equal(found.state()["w"], np.arange(6.0).reshape(2, 3))
+    assert found.history().equals(TABLE)
+
+
+def test_a_window_into_a_matrix_is_saved_as_its_values(tmp_path: Path) -> None:
+    """Columns of a larger array, which do not lie together in memory, come back right."""
+    home = Home(tmp_path)
+    made, matrix = record(home), np.arange(12.0).reshape(2, 6)
+    write_run(made, {"w": matrix[:, 1:3], "t": matrix.T}, TABLE, TABLE)
+    assert np.array_equal(made.state()["w"], matrix[:, 1:3])
+    assert np.array_equal(made.state()["t"], matrix.T)
+
+
+def test_a_run_is_written_once(tmp_path: Path) -> None:
+    """A second write of the same run is refused."""
+    home = Home(tmp_path)
+    written(home)
+    with pytest.raises(MmfuseError, match="exists"):
+        written(home)
+
+
+def test_a_folder_without_a_record_is_no_run(tmp_path: Path) -> None:
+    """What a kill left behind is not listed."""
+    home = Home(tmp_path)
+    written(home)
+    (home.runs / "20260101-half-made-000000").mkdir()
+    assert [r.id for r in list_runs(home)] == ["20260101-concat-made-abc123"]
+
+
+def test_scores_lie_beside_the_record(tmp_path: Path) -> None:
+    """Scores come back in the order they were added, NaN included; a second time replaces."""
+    run = written(Home(tmp_path))
+    first = Scores("without a", "test", 5, 0.5, {"accuracy": [0.25, 0.5]})
+    second = Scores("complete", "test", 5, 0.0, {"accuracy": [1.0, float("nan")]})
+    run.add_scores([first, second])
+    run.add_scores([first], "majority")
+    run.add_scores([first], "single a b")
+    assert run.scores[0] == first
+    assert run.scores[1].metrics["accuracy"][0] == 1.0
+    assert np.isnan(run.scores[1].metrics["accuracy"][1])
+    assert run.baselines == {"majority": [first], "single a b": [first]}
+    run.add_scores([replace(first, rows=6)])
+    assert [s.rows for s in run.scores] == [6, 5]
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id(tmp_path: Path) -> None:
+    """A beginning that fits one run is enough; two or none are errors."""
+    home = Home(tmp_path)
+    written(home)
+    written(home, run="20260101-late-made-abc123")
+    assert load_run(home, "20260101-la").method == "concat"
+    with pytest.raises(MmfuseError, match="several runs"):
+        load_run(home, "2026")
+    with pytest.raises(MmfuseError, match="no run named"):
+        load_run(home, "1999")
+
+
+def test_the_latest_group_is_that_of_the_newest_run(tmp_path: Path) -> None:
+    """All runs of the last command, oldest first; without runs the error says what to type."""
+    home = Home(tmp_path)
+    with pytest.raises(MmfuseError, match="mmfuse train"):
+        latest_group(home)
+    for number, group in enumerate(["old", "new", "new"]):
+        when = f"2026-01-01T00:00:0{number}+00:00"
+        written(home, run=f"r{number}", group=group, created=when)
+    assert [r.id for r in latest_group(home)] == ["r1", "r2"]
+
+
+def test_a_record_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    """The error says to upgrade."""
+    home = Home(tmp_path)
+    made = written(home)
+    file = made.path / "run.json"
+    file.write_text(file.read_text().replace('"schema": 1', '"schema": 99'))
+    with pytest.raises(MmfuseError, match="newer mmfuse"):
+        load_run(home, made.id)
+
+
+def test_ids_are_readable_and_differ() -> None:
+    """Date, method, dataset and six hex digits; a file's method goes by its stem."""
+    assert new_id("./my_head.py", "mug/pkm_t1").split("-", 1)[1].startswith("my_head-mug-pkm_t1-")
+    assert new_id("concat", "digits") != new_id("concat", "digits")
