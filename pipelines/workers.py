@@ -3,10 +3,12 @@
 import contextlib
 import pickle
 import signal
+import sys
 import threading
 import time
+import types
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing import connection, get_context
@@ -68,13 +70,19 @@ class Workers:
 
     def _packed(self, recipe: Recipe) -> bytes:
         if id(recipe) not in self._recipes:
+            name = recipe.encoder.name
             try:
-                self._recipes[id(recipe)] = (recipe, pickle.dumps(recipe))
+                packed = pickle.dumps(recipe)
             except Exception as error:  # pickling raises whatever the object's own code does
                 raise MmfuseError(
-                    f"encoder {recipe.encoder.name} cannot be sent to worker processes ({error}); "
-                    "use --workers 0"
+                    f"encoder {name} cannot be sent to worker processes ({error}); use --workers 0"
                 ) from error
+            if b"__main__" in packed:
+                raise MmfuseError(
+                    f"encoder {name} is defined in the script itself, which worker processes do "
+                    "not run; move it to a module of its own, or use workers=0"
+                )
+            self._recipes[id(recipe)] = (recipe, packed)
         return self._recipes[id(recipe)][1]
 
     def _run(self) -> None:
@@ -123,6 +131,21 @@ class _Order:
             self.future.set_exception(error)
 
 
+@contextlib.contextmanager
+def _main_unnamed() -> Iterator[None]:
+    """Let a process start without running the user's script again.
+
+    Spawned processes import the parent's `__main__`. A script that calls `extract` at its top
+    level would extract again in every worker, and wait for the very claims its parent holds.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 @dataclass
 class _Chunk:
     """Cells of one order that are handed out together, with their places in it."""
@@ -143,7 +166,8 @@ class _Worker:
         self.process = context.Process(
             target=work, args=arguments, name="mmfuse-worker", daemon=True
         )
-        self.process.start()
+        with _main_unnamed():
+            self.process.start()
         theirs.close()
         self.ready = False
         self.chunk: _Chunk | None = None
@@ -278,8 +302,7 @@ class _Foreman:
                 self.waiting.appendleft(chunk)
             if self._stillborn >= _STILLBORN:
                 raise MmfuseError(
-                    f"worker processes end before they begin (exit code {code}); use --workers 0; "
-                    "a script that extracts needs `if __name__ == '__main__':` around its work"
+                    f"worker processes end before they begin (exit code {code}); use --workers 0"
                 )
             return
         number, cell = chunk.cells[place]

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -190,3 +192,23 @@ def test_closing_leaves_no_process_and_no_thread():
             os.kill(process, 0)
     assert not waiting.done()
     assert {thread.name for thread in threading.enumerate()} == before
+
+
+def test_a_script_without_a_main_guard_extracts_with_workers(tmp_path):
+    """Workers do not run the user's script again, so `extract` at its top level just works."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "import mmfuse\n"
+        "from pipelines.session import ExtractOptions\n"
+        "digits = mmfuse.open_dataset('digits')[0]\n"
+        "pixels = mmfuse.build_encoder('pixels')\n"
+        f"home = mmfuse.Home(Path({str(tmp_path / 'home')!r}))\n"
+        "options = ExtractOptions(workers=2, limit=60)\n"
+        "print(mmfuse.extract(digits, [pixels], home=home, options=options)[0].new)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.strip().isdigit(), done.stderr
+    assert int(done.stdout) >= 60
