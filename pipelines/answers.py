@@ -45,6 +45,8 @@ def redundancy_is_used(subject: Subject) -> str:
     """What both streams say is learned within a point, also from either one alone."""
     task = puzzles.puzzle("redundant", TRAIN + 2 * HELD)
     accuracies, _ = _scored(_trained(subject, task), task)
+    for name in _looked_at(subject, task):
+        accuracies.pop(f"without {name}", None)  # the other is not looked at, by design
     _reaches(accuracies, task)
     return _told(accuracies)
 
@@ -52,9 +54,17 @@ def redundancy_is_used(subject: Subject) -> str:
 def unique_information_is_joined(subject: Subject) -> str:
     """What each stream alone knows is put together within a point of the optimum."""
     task = puzzles.puzzle("unique", TRAIN + 2 * HELD)
+    if _looked_at(subject, task):
+        return "looks at one stream alone, by design"
     accuracies, _ = _scored(_trained(subject, task), task)
     _reaches(accuracies, task)
     return _told(accuracies)
+
+
+def _looked_at(subject: Subject, task: Puzzle) -> list[str]:
+    """The streams a head looks at if it ignores others by design; else none."""
+    ignored = subject.head(task.inputs).ignores
+    return [name for name in task.inputs.names if name not in ignored] if ignored else []
 
 
 PROMISES: tuple[Callable[[Subject], str], ...] = (

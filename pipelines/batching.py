@@ -1,6 +1,6 @@
 """FeatureTable and Batch: cached features as tensors that stay on the device, and rows of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -33,6 +33,16 @@ class Batch:
     targets: Tensor
     rows: Tensor
     numbers: Tensor
+
+    def only(self, names: Sequence[str]) -> "Batch":
+        """The same rows with these streams, in this order."""
+        order = list(self.features)
+        return replace(
+            self,
+            features={name: self.features[name] for name in names},
+            present=self.present[:, [order.index(name) for name in names]],
+            frame_present={n: f for n, f in self.frame_present.items() if n in names},
+        )
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,7 @@ class FusionHead(nn.Module):
         steps: optimisation steps of every batch, in order.
         stages: parts of training, in order.
         additive: True where logits are a sum over streams, so that no synergy (XOR) is learned.
+        ignores: streams that the head does not look at, by design.
         frozen: parameters that never receive a gradient (name, or prefix ending in "."), with
             the reason.
     """
@@ -106,6 +107,7 @@ class FusionHead(nn.Module):
     steps: tuple[str, ...] = ("joint",)
     stages: tuple[Stage, ...] = (Stage("fit"),)
     additive: bool = False
+    ignores: tuple[str, ...] = ()
     frozen: Mapping[str, str] = {}
     class_weight: Tensor
 
@@ -224,7 +226,7 @@ class Clean(nn.Module):
 
     def __init__(self, inputs: Inputs, norm: Norm = "none") -> None:
         super().__init__()
-        self.norm = norm
+        self.norm, self.names = norm, inputs.names
         if norm == "zscore":
             for name, stream in inputs.streams.items():
                 self.register_buffer(f"mean_{slot(name)}", torch.zeros(stream.width))
@@ -249,7 +251,8 @@ class Clean(nn.Module):
         """Take the train rows' statistics; a constant dimension keeps deviation 1."""
         if self.norm != "zscore":
             return
-        for name, seen in moments.items():
+        for name in self.names:
+            seen = moments[name]
             mean = self.get_buffer(f"mean_{slot(name)}")
             deviation = torch.where(seen.deviation > 1e-6, seen.deviation, 1)
             mean.copy_(seen.mean)
