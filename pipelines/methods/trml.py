@@ -1,0 +1,308 @@
+"""TRML: absent streams and frames are replaced by virtual ones, translated from what is present.
+
+    ν_a   = mean of the present frames of stream a                                  (B, D_a)
+    x̂_m  = mean over present a ≠ m of G_am(ν_a), G two linear maps with GELU        (B, D_m)
+    frames of m that are absent become x̂_m; all of them where m is absent; then a GRU over frames
+    logits = MLP([streams, virtual or not]);   loss = task loss + α · matching
+    matching = cross-entropy of cos(G_am(ν_a), ν_m)/τ with its diagonal, rows and columns, over the
+               rows that have both a and m; mean over ordered pairs
+
+Paper: "Toward Robust Multimodal Learning using Multimodal Foundational Models" (arXiv 2401.13697).
+Only a summary of it and review excerpts can be had: that virtual modalities are made by MLPs, that
+an RNN reads frames, that similarities under a temperature are matched by cross-entropy, that the
+losses are added and that missing frames are supported, is the paper's; every size, α, τ, which pair
+is matched, both directions, and the following are ours:
+- More than two streams: a translator for every ordered pair and the mean of those present, which
+  is the pair form at two; `translator=hub` has one latent space and a cost linear in streams.
+- An absent frame is filled where another stream is present: up to the last present frame, so that
+  padding stays padding; every slot where the stream has no frame at all. Alone, a stream's absent
+  frames keep the GRU's state.
+- In training a row with two streams or more loses one of them with chance `rho`, so that the head
+  meets virtual inputs even in complete data.
+- Rows with nothing present get zeros: a learned vector would be in no loss and never learn.
+- Matching is exactly 0 for fewer than two rows, where its cross-entropy would say nothing or NaN.
+- Batches are not stratified: with very few complete rows many batches match nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from cache.errors import MmfuseError
+from pipelines.batching import Batch
+from pipelines.fusion import Clean, Fused, FusionHead, Inputs, Moments, Norm, pooled, slot
+from pipelines.numbers import dropout, uniform
+from pipelines.objectives import masked_mean, semantic_matching
+from pipelines.stems import Gru
+
+PLAN = {"patience": 10}
+Pairs = dict[tuple[str, str], Tensor]
+Virtual = Literal["translated", "zero", "mean"]
+Target = Literal["original", "prompt", "both"]
+
+
+@dataclass(frozen=True)
+class Matching:
+    """The second loss; see `build`."""
+
+    alpha: float
+    temperature: float
+    target: Target
+    by: Literal["entropy", "mse"]
+    both_ways: bool
+
+
+class Translators(nn.Module):
+    """G: from the mean of one stream to that of another; for every ordered pair, or over a hub."""
+
+    def __init__(self, inputs: Inputs, hidden: int, kind: Literal["pairs", "hub"]) -> None:
+        super().__init__()
+        self.kind, names = kind, inputs.names
+        widths = {name: stream.width for name, stream in inputs.streams.items()}
+        if kind == "hub":
+            self.up = nn.ModuleDict({slot(a): nn.Linear(widths[a], hidden) for a in names})
+            self.down = nn.ModuleDict({slot(m): nn.Linear(hidden, widths[m]) for m in names})
+            return
+        pairs = [(a, m) for a in names for m in names if a != m]
+        self.up = nn.ModuleDict({key(a, m): nn.Linear(widths[a], hidden) for a, m in pairs})
+        self.down = nn.ModuleDict({key(a, m): nn.Linear(hidden, widths[m]) for a, m in pairs})
+
+    def forward(self, means: Mapping[str, Tensor], batch: Batch, *, training: bool) -> Pairs:
+        """Every ordered pair (a, m): (B, D_m), what m would be, told by a."""
+        made = {}
+        for a, x in means.items():
+            for m in means:
+                if a != m:
+                    up, down = (slot(a), slot(m)) if self.kind == "hub" else (key(a, m),) * 2
+                    hidden = nn.functional.gelu(self.up[up](x))
+                    place = f"trml.{up}"
+                    hidden = dropout(hidden, 0.1, batch.numbers, place, training=training)
+                    made[a, m] = self.down[down](hidden)
+        return made
+
+
+class Stand(nn.Module):
+    """What stands in for a stream where nothing is translated: zeros or its train mean."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__()
+        for name, stream in inputs.streams.items():
+            self.register_buffer(slot(name), torch.zeros(stream.width))
+
+    def observe(self, moments: Mapping[str, Moments]) -> None:
+        """Take the train rows' means."""
+        for name, seen in moments.items():
+            self.get_buffer(slot(name)).copy_(seen.mean)
+
+
+class Trml(FusionHead):
+    """Translators, a GRU for every stream with frames, and a small network on all of them."""
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        matching: Matching,
+        translators: Translators | None,
+        *,
+        stand: Stand | None,
+        norm: Norm,
+        hidden: int,
+        gru: bool,
+        rho: float,
+        detach: bool,
+        drop: float,
+    ) -> None:
+        super().__init__(inputs)
+        self.matching, self.rho, self.detach, self.drop = matching, rho, detach, drop
+        self.clean, self.translators, self.stand = Clean(inputs, norm), translators, stand
+        framed = {n: s for n, s in inputs.streams.items() if s.sequence and gru}
+        self.temporal = nn.ModuleDict({slot(n): Gru(s, s.width) for n, s in framed.items()})
+        total = sum(stream.width for stream in inputs.streams.values())
+        self.mix = nn.Linear(total, hidden)
+        self.out = nn.Linear(hidden, inputs.outputs)
+
+    def forward(self, batch: Batch) -> Fused:
+        """Logits from streams and virtual streams; what was translated, for the loss."""
+        values, present = self.clean(batch), has_frames(batch)
+        means = self._means(values, batch)
+        made = self._translated(means, batch)
+        shown = self._shown(present, batch)  # (B, M)
+        parts = []
+        for number, (name, x) in enumerate(values.items()):
+            virtual, known = self._virtual(name, means[name], made, shown)
+            frames = batch.frame_present.get(name)
+            if frames is None:
+                part = torch.where(shown[:, number, None], x, virtual)
+            else:
+                part = self._sequence(name, x, frames & shown[:, number, None], virtual, known)
+            parts.append(part)
+        hidden = torch.relu(self.mix(torch.cat(parts, 1)))
+        hidden = dropout(hidden, self.drop, batch.numbers, "trml.out", training=self.training)
+        kept = made if self.training else {}
+        return Fused(self.out(hidden), extras={key(*pair): x for pair, x in kept.items()})
+
+    def loss(self, batch: Batch, fused: Fused, step: str) -> Tensor:
+        """Task loss over rows with anything, and α of matching over rows with both of a pair."""
+        total = self.task_loss(batch, fused.logits)
+        if self.translators is None or self.matching.alpha == 0 or len(batch.features) < 2:
+            return total
+        present, means = has_frames(batch), self._means(self.clean(batch), batch)
+        made = {pair: fused.extras.get(key(*pair)) for pair in self._pairs()}
+        if any(x is None for x in made.values()):
+            made = dict(self._translated(means, batch))
+        losses, counted = [], []
+        for (a, m), x in made.items():
+            both = present[:, [self.inputs.names.index(name) for name in (a, m)]].all(1)
+            losses.append(self._match(torch.as_tensor(x), means[a], means[m], both))
+            counted.append(both.sum() > 1)
+        return total + self.matching.alpha * masked_mean(torch.stack(losses), torch.stack(counted))
+
+    def _match(self, made: Tensor, prompt: Tensor, original: Tensor, keep: Tensor) -> Tensor:
+        matching = self.matching
+        targets = {"original": [original], "prompt": [prompt], "both": [original, prompt]}
+        each = []
+        for real in targets[matching.target]:
+            if matching.by == "mse":
+                gap = (made - real).square().mean(-1)
+                each.append(torch.where(keep.sum() > 1, masked_mean(gap, keep), 0))
+            else:
+                each.append(
+                    semantic_matching(
+                        made,
+                        real,
+                        keep,
+                        temperature=matching.temperature,
+                        both_ways=matching.both_ways,
+                    )
+                )
+        return torch.stack(each).mean()
+
+    def _means(self, values: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        return {name: pooled(x, batch.frame_present.get(name)) for name, x in values.items()}
+
+    def _translated(self, means: Mapping[str, Tensor], batch: Batch) -> Pairs:
+        if self.translators is None:
+            return {}
+        made: Pairs = self.translators(means, batch, training=self.training)
+        return made
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        names = self.inputs.names
+        return [(a, m) for a in names for m in names if a != m]
+
+    def _shown(self, present: Tensor, batch: Batch) -> Tensor:
+        """Presence after a row of two or more has lost one with chance rho, in training."""
+        if not self.training or self.rho == 0:
+            return present
+        chance = uniform(batch.numbers, "trml.rho", (len(present), 1)) < self.rho
+        order = uniform(batch.numbers, "trml.which", present.shape)
+        last = torch.where(present, order, -1).argmax(1, keepdim=True)
+        lost = torch.arange(present.shape[1], device=present.device) == last
+        return present & ~(lost & chance & (present.sum(1, keepdim=True) > 1))
+
+    def _virtual(
+        self, name: str, like: Tensor, made: Pairs, shown: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(B, D) what stands in for a stream, and (B,) where there is something to make it of."""
+        others = [i for i, other in enumerate(self.inputs.names) if other != name]
+        known = shown[:, others].any(1)
+        if self.translators is None:
+            mean = torch.zeros_like(like[:1])
+            if self.stand is not None:
+                mean = self.stand.get_buffer(slot(name)).to(like)
+            return torch.where(known[:, None], mean, 0).expand_as(like), known
+        told = [made[self.inputs.names[i], name] for i in others]
+        if not told:
+            return torch.zeros_like(like), known
+        count = shown[:, others].sum(1, keepdim=True).clamp(min=1)
+        total = torch.where(shown[:, others, None], torch.stack(told, 1), 0).sum(1)
+        virtual = total / count
+        return (virtual.detach() if self.detach else virtual), known
+
+    def _sequence(
+        self, name: str, x: Tensor, there: Tensor, virtual: Tensor, known: Tensor
+    ) -> Tensor:
+        """(B, T, D) with absent frames filled → (B, D)."""
+        later = there.flip(1).cumsum(1).flip(1) > 0  # up to the last present frame
+        gaps = known[:, None] & ~there & (later | ~there.any(1, keepdim=True))
+        x = torch.where(gaps[..., None], virtual[:, None], x)
+        there = there | gaps
+        x = torch.where(there[..., None], x, 0)
+        if slot(name) not in self.temporal:
+            return pooled(x, there)
+        return torch.as_tensor(self.temporal[slot(name)](x, there))
+
+
+def has_frames(batch: Batch) -> Tensor:
+    """(B, M) presence; a sequence stream without a present frame is absent."""
+    columns = []
+    for name, present in zip(batch.features, batch.present.mT, strict=True):
+        frames = batch.frame_present.get(name)
+        columns.append(present if frames is None else present & frames.any(1))
+    return torch.stack(columns, 1)
+
+
+def key(source: str, target: str) -> str:
+    """Name of the translator from one stream to another."""
+    return f"{slot(source)}>{slot(target)}"
+
+
+def build(
+    inputs: Inputs,
+    *,
+    hidden: int = 256,
+    translator_hidden: int = 512,
+    translator: Literal["pairs", "hub"] = "pairs",
+    virtual: Virtual = "translated",
+    temporal: Literal["gru", "mean"] = "gru",
+    alpha: float = 0.1,
+    temperature: float = 0.07,
+    target: Target = "original",
+    matching: Literal["entropy", "mse"] = "entropy",
+    both_ways: bool = True,
+    rho: float = 0.5,
+    detach: bool = False,
+    dropout: float = 0.1,
+    input_norm: Norm = "none",
+) -> FusionHead:
+    """A head over these streams.
+
+    Args:
+        inputs: streams and task.
+        hidden: width of the last network.
+        translator_hidden: width inside a translator.
+        translator: one for every ordered pair of streams, or over a common latent space.
+        virtual: translated, or (ablations) zeros or the train mean instead.
+        temporal: how frames become one vector: GRU, or their mean.
+        alpha: weight of matching; 0 is the ablation without it.
+        temperature: τ of matching, at least 0.01.
+        target: match the virtual stream with the original one, with its own prompt (streams of
+            one width), or both.
+        matching: cross-entropy of similarities, or (ablation) squared error.
+        both_ways: rows against columns and columns against rows.
+        rho: chance that a training row of two or more streams loses one.
+        detach: keep the task's loss out of the translators.
+        dropout: before the last linear map.
+        input_norm: none, l2, or zscore by the train rows.
+
+    Raises:
+        MmfuseError: for prompts of another width than their virtual streams.
+    """
+    if target != "original" and len({s.width for s in inputs.streams.values()}) > 1:
+        raise MmfuseError(f"trml: target={target} compares streams of one width; use original")
+    translated = virtual == "translated"
+    return Trml(
+        inputs,
+        Matching(alpha, temperature, target, matching, both_ways),
+        Translators(inputs, translator_hidden, translator) if translated else None,
+        stand=Stand(inputs) if virtual == "mean" else None,
+        norm=input_norm,
+        hidden=hidden,
+        gru=temporal == "gru",
+        rho=rho,
+        detach=detach,
+        drop=dropout,
+    )
