@@ -1,0 +1,50 @@
+"""A process that extracts, for the tests that kill it: python extracting.py HOME WHAT [WORKERS]."""
+
+import json
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+from small_encoders import Echo, texts
+
+from cache import shards
+from cache.layout import Home
+from pipelines import bucketing
+from pipelines.encoding import build_encoder
+from pipelines.extraction import ExtractOptions, extract
+from pipelines.sources import open_dataset
+
+WEIGHT_FREE = {"digits": ["pixels", "mfcc", "hashing"], "avdigits": ["pixels", "mfcc"]}
+
+
+def crowd():
+    """3,000 texts of log-normal length, in shards of 128 rows."""
+    shards.CHUNK_BYTES, shards.CHUNKS_PER_SHARD = 1024, 4
+    bucketing.WINDOWS["text"] = 50
+    sizes = np.random.default_rng(5).lognormal(3, 1, 3000).astype(int)
+    return texts({"m": [f"{row}:{'x' * size}" for row, size in enumerate(sizes)]}, name="crowd")
+
+
+def main(home, what, workers="0"):
+    """Extract, and print what was encoded and what the reports say."""
+    if what in WEIGHT_FREE:
+        roots = [Path(root) for root in sys.argv[4:]]
+        (dataset,) = open_dataset(what, roots=roots)
+        encoders = [build_encoder(word) for word in WEIGHT_FREE[what]]
+    else:
+        dataset, encoders = crowd(), [Echo(company=True, delay=float(what))]
+    options = ExtractOptions(workers=int(workers), batch_rows=16, checkpoint=0.02)
+    print("ready", flush=True)  # noqa: T201 - what the test waits for
+    reports = extract(dataset, encoders, home=Home(Path(home)), options=options)
+    said = {
+        "reports": [report.record() for report in reports],
+        "encoded": [text for one in encoders for text in getattr(one, "encoded", [])],
+        "heavy": sorted({"torch", "zarr", "transformers"} & set(sys.modules)),
+        "threads": [t.name for t in threading.enumerate() if not t.daemon],
+    }
+    print(json.dumps(said), flush=True)  # noqa: T201 - what the test reads
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4])
