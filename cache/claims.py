@@ -28,6 +28,7 @@ from cache.objects import (
 
 EXPIRY = 120.0  # seconds without a beat
 BEAT = 15.0  # seconds between beats
+_LIVE: set[str] = set()  # tokens that this process holds, whatever it could write about them
 
 
 @dataclass
@@ -62,6 +63,7 @@ class Lease:
 
     def start(self) -> None:
         """Begin to beat."""
+        _LIVE.add(self.token)
         threading.Thread(target=self._keep, name=f"claim-{self.name}", daemon=True).start()
 
     def held(self) -> bool:
@@ -70,17 +72,21 @@ class Lease:
 
     def release(self) -> None:
         """Let others have the shard."""
-        self._stop.set()
+        self._end()
         with self._writing, contextlib.suppress(MmfuseError):  # disk full: our end will do
             if self.path.exists():  # gone after a commit
                 put_record(self.path, self.record(released=True), self.scratch)
 
     def retire(self) -> None:
         """Remove every claim of a shard whose commit exists."""
-        self._stop.set()
+        self._end()
         with self._writing:
             for epoch in range(self.epoch + 1):
                 delete(_path(self.folder, self.name, epoch))
+
+    def _end(self) -> None:
+        self._stop.set()
+        _LIVE.discard(self.token)
 
     def _keep(self) -> None:
         while not self._stop.wait(self.beat):
@@ -89,7 +95,7 @@ class Lease:
                     put_record(self.path, self.record(), self.scratch)
 
 
-def acquire(folder: Path, name: str, scratch: Path, *, expiry: float = EXPIRY) -> Lease | None:
+def acquire(folder: Path, name: str, scratch: Path, *, expiry: float | None = None) -> Lease | None:
     """Claim a shard, or None while another live process holds it."""
     epoch = 0
     while (path := _path(folder, name, epoch)).exists():
@@ -103,8 +109,9 @@ def acquire(folder: Path, name: str, scratch: Path, *, expiry: float = EXPIRY) -
     return lease
 
 
-def holds(path: Path, expiry: float = EXPIRY) -> bool:
-    """Whether the claim in this file is alive."""
+def holds(path: Path, expiry: float | None = None) -> bool:
+    """Whether the claim in this file is alive; expiry is EXPIRY unless told."""
+    expiry = EXPIRY if expiry is None else expiry
     try:
         record = get_record(path)
     except Damaged:
@@ -115,9 +122,11 @@ def holds(path: Path, expiry: float = EXPIRY) -> bool:
 
 
 def _gone(record: dict[str, Any]) -> bool:
-    return bool(
-        record["machine"] == machine() and process_start(record["pid"]) != record["started"]
-    )
+    if record["machine"] != machine():
+        return False
+    if record["pid"] == os.getpid() and record["token"] not in _LIVE:
+        return True
+    return bool(process_start(record["pid"]) != record["started"])
 
 
 def _path(folder: Path, name: str, epoch: int) -> Path:

@@ -198,13 +198,18 @@ class GenerationPaths:
         """The same once more: no single bit may cost a whole stream."""
         return self.meta / "seal.copy.json"
 
+    @property
+    def parts(self) -> Path:
+        """Of a sequence stream: frames by shard until all of them are assembled."""
+        return self.meta / "parts"
+
     def commit(self, shard: int) -> Path:
         """The commit object of a shard."""
         return self.commits / f"{shard:05d}.json"
 
     def part(self, shard: int) -> Path:
-        """Of a sequence stream: the frames of a shard until all of them are assembled."""
-        return self.meta / "parts" / f"{shard:05d}.npz"
+        """The frames of a shard."""
+        return self.parts / f"{shard:05d}.npz"
 
     def object(self, name: str, shard: int) -> Path:
         """An object that a commit names: values, present, state, inputs, part or failures."""

@@ -21,6 +21,7 @@ _DAY = 86_400.0
 _ADVICE = {
     errno.ENOSPC: "the disk is full; what is committed is safe: free some space and run it again",
     errno.EDQUOT: "the disk quota is used up; what is committed is safe: free some and run again",
+    errno.EFBIG: "files of this size are not allowed here; what is committed is safe",
     errno.EROFS: "the file system is read-only; choose another place with --home DIR",
     errno.EACCES: "no permission; change it, or choose another place with --home DIR",
     errno.EPERM: "not permitted; change that, or choose another place with --home DIR",

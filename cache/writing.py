@@ -101,6 +101,7 @@ class StreamWriter:
             self._assemble()
         self._write_failures()
         self._point()
+        self._tidy()
         return True
 
     @cached_property
@@ -144,6 +145,13 @@ class StreamWriter:
                 lease.retire()
             finally:
                 lease.release()
+
+    def _tidy(self) -> None:
+        """Remove what processes left that were killed between a commit and their own tidying."""
+        paths = self.generation.paths
+        for folder in (paths.journal, paths.claims, paths.parts):
+            for path in folder.glob("*"):
+                delete(path)
 
     def _write_failures(self) -> None:
         paths = self.generation.paths

@@ -1,0 +1,198 @@
+"""Collecting garbage: what no reader sees any more, shown as a plan before anything is deleted."""
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.claims import holds
+from cache.errors import MmfuseError
+from cache.layout import DatasetPaths, GenerationPaths, Home, StreamPaths
+from cache.objects import Damaged, delete, mendable, orphans
+from cache.runs import list_runs
+from cache.streams import Generation, StreamKey, current, open_store, read_generation
+
+YOUNG = 3600.0  # seconds: what another process may have written just now and not yet named
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """Something to delete.
+
+    Attributes:
+        dataset, name: what it belongs to.
+        why: one word or two: `old generation`, `unreferenced stream`, `orphan`.
+        paths: files and folders, in the order in which they go.
+        bytes: what that frees.
+    """
+
+    dataset: str
+    name: str
+    why: str
+    paths: tuple[Path, ...]
+    bytes: int
+
+
+def plan(home: Home, *, streams: bool = False) -> list[Garbage]:
+    """What can go; deletes nothing.
+
+    Old generations, and what killed processes left, always. With `streams`, whole streams too that
+    no run names and beside which a newer stream of the same encoder and modality exists.
+
+    Args:
+        home: where.
+        streams: whether streams of older fingerprints are garbage.
+
+    Raises:
+        MmfuseError: if a newer mmfuse wrote a store, or a pointer is damaged (verify first).
+    """
+    runs = list_runs(home)
+    used = {(run.dataset, stream.fingerprint) for run in runs for stream in run.streams}
+    snapshots = {run.snapshot for run in runs}
+    found: list[Garbage] = []
+    for dataset in home.datasets():
+        paths = DatasetPaths.of(home, dataset)
+        open_store(paths, dataset, create=False)
+        kept = _streams(paths)
+        for stream, generations in kept.items():
+            found += _old_generations(dataset, stream, generations)
+        if streams:
+            found += _unreferenced(dataset, kept, used)
+        found += _orphans(dataset, paths, kept, snapshots)
+    return found
+
+
+def collect(garbage: Iterable[Garbage]) -> int:
+    """Delete what a plan lists; returns the bytes that were freed.
+
+    Raises:
+        MmfuseError: if something may not be deleted.
+    """
+    freed = 0
+    for item in garbage:
+        for path in item.paths:
+            with mendable(path):
+                _remove(path)
+        freed += item.bytes
+    return freed
+
+
+def _streams(paths: DatasetPaths) -> dict[StreamPaths, list[Generation]]:
+    found: dict[StreamPaths, list[Generation]] = {}
+    for folder in sorted(p for p in paths.streams.glob("*/*") if p.is_dir()):
+        stream = paths.stream(f"{folder.parent.name}/{folder.name}")
+        found[stream] = []
+        for number in stream.generations():
+            with contextlib.suppress(Damaged):
+                generation = read_generation(stream.generation(number))
+                if generation is not None:
+                    found[stream].append(generation)
+    return found
+
+
+def _old_generations(
+    dataset: str, stream: StreamPaths, generations: list[Generation]
+) -> Iterator[Garbage]:
+    """Those that are not what readers see: older ones, and finished ones that were left behind."""
+    seen = current(stream)
+    if seen is None:
+        return
+    for generation in generations:
+        left = generation.number < seen[0] or generation.complete()
+        if generation.number != seen[0] and left and not _at_work(generation.paths):
+            name = f"{stream.label} generation {generation.number}"
+            yield _item(dataset, name, "old generation", _of_generation(generation.paths))
+
+
+def _unreferenced(
+    dataset: str, kept: dict[StreamPaths, list[Generation]], used: set[tuple[str, str]]
+) -> Iterator[Garbage]:
+    newest: dict[str, float] = {}
+    keys: dict[StreamPaths, StreamKey] = {}
+    for stream, generations in kept.items():
+        if generations and stream.current.exists():
+            keys[stream] = generations[-1].key
+            name, made = keys[stream].name, stream.current.stat().st_mtime
+            newest[name] = max(newest.get(name, 0.0), made)
+    for stream, key in keys.items():
+        older = stream.current.stat().st_mtime < newest[key.name]
+        busy = any(_at_work(generation.paths) for generation in kept[stream])
+        if older and not busy and (dataset, key.fingerprint) not in used:
+            paths: list[Path] = [stream.current]
+            for generation in kept[stream]:
+                paths += _of_generation(generation.paths)
+            yield _item(dataset, stream.label, "unreferenced stream", [*paths, stream.meta])
+
+
+def _orphans(
+    dataset: str,
+    paths: DatasetPaths,
+    kept: dict[StreamPaths, list[Generation]],
+    snapshots: set[str],
+) -> Iterator[Garbage]:
+    unfinished = orphans(paths.scratch)
+    if unfinished:
+        yield _item(dataset, f"{len(unfinished)} unfinished files", "orphan", unfinished)
+    named = snapshots | {seen[1] for stream in kept if (seen := current(stream)) is not None}
+    lone = [p for p in paths.snapshots.glob("*") if p.stem not in named and _settled(p)]
+    if lone:
+        yield _item(dataset, f"{len(lone)} files of old samples", "orphan", lone)
+    leftovers = [
+        path
+        for generations in kept.values()
+        for generation in generations
+        if generation.complete() and not _at_work(generation.paths)
+        for folder in (generation.paths.journal, generation.paths.claims)
+        for path in folder.glob("*")
+    ]
+    if leftovers:
+        yield _item(dataset, f"{len(leftovers)} leftovers of finished shards", "orphan", leftovers)
+    for stream in kept:
+        for number in stream.generations():
+            generation_paths = stream.generation(number)
+            if not generation_paths.record.exists() and _settled(generation_paths.meta):
+                left = [generation_paths.group, generation_paths.meta]  # an interrupted collection
+                yield _item(dataset, f"{stream.label} generation {number}", "orphan", left)
+    groups = {g.paths.group for generations in kept.values() for g in generations}
+    records = {
+        stream.generation(number).group for stream in kept for number in stream.generations()
+    }
+    for group in sorted(p for p in paths.zarr.glob("*/*") if p.is_dir()):
+        if group not in groups | records and _settled(group):
+            yield _item(dataset, group.relative_to(paths.zarr).as_posix(), "orphan", [group])
+
+
+def _of_generation(paths: GenerationPaths) -> list[Path]:
+    """The record first: what has none is nothing to anybody, and the rest is an orphan."""
+    return [paths.record, paths.group, paths.meta]
+
+
+def _at_work(paths: GenerationPaths) -> bool:
+    return any(holds(path) for path in paths.claims.glob("*.json"))
+
+
+def _settled(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > YOUNG
+    except FileNotFoundError:
+        return False
+
+
+def _item(dataset: str, name: str, why: str, paths: list[Path]) -> Garbage:
+    there = [path for path in paths if path.exists()]
+    files = {f for path in there for f in ([path] if path.is_file() else path.rglob("*"))}
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    return Garbage(dataset, name, why, tuple(there), size)
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        delete(path)
+    elif path.is_dir():
+        for child in sorted(path.iterdir()):
+            _remove(child)
+        try:
+            path.rmdir()
+        except OSError as error:
+            raise MmfuseError(f"{path} is in use by another process; run it again") from error
