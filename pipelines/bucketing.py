@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pipelines.samples import Kind
 
 # Samples that are prepared before the first of them is encoded: many where lengths vary and items
-# are small, few where an item is large. A part of every batch's identity: see `windows`.
+# are small, few where an item is large. No batch leaves its window.
 WINDOWS: dict[Kind, int] = {
     "text": 2048,
     "code": 2048,
@@ -32,15 +32,6 @@ class Budget:
 
     rows: int
     cost: int | None = None
-
-
-def windows(candidates: Sequence[int], size: int) -> list[list[int]]:
-    """Rows of one shard in stretches that are bucketed together; no batch leaves its window.
-
-    Cut by position among all rows of the shard that this run or the broken-off one before it was
-    to encode, so that a resumed shard sees the batches it would have seen.
-    """
-    return [list(candidates[start : start + size]) for start in range(0, len(candidates), size)]
 
 
 def batches(costs: Sequence[int], budget: Budget) -> list[list[int]]:

@@ -21,6 +21,7 @@ from pipelines.samples import Dataset, Kind, Modality
 from pipelines.tracking import Track, untracked
 
 _BLOCK = 256  # files that are read ahead of their digests' being taken
+_ROWS = 1 << 16
 _THREADS = 8  # hashing lets go of the interpreter, and discs answer several questions at once
 
 
@@ -61,9 +62,12 @@ def inputs(
 
 def _in_table(column: pl.Series, kind: Kind) -> NDArray[np.uint8]:
     """(N, 16) for cells that the table itself holds."""
-    cells = _cells(column, kind)
+    found = np.empty((len(column), DIGEST_BYTES), np.uint8)
     hashed = partial(blake2b, digest_size=DIGEST_BYTES, person=kind.encode()[:16])
-    return _rows(b"".join([hashed(cell).digest() for cell in cells]))
+    for start in range(0, len(column), _ROWS):  # cells as Python objects, a part at a time
+        cells = _cells(column.slice(start, _ROWS), kind)
+        found[start : start + _ROWS] = _rows(b"".join([hashed(cell).digest() for cell in cells]))
+    return found
 
 
 def _cells(column: pl.Series, kind: Kind) -> Iterator[bytes]:
@@ -72,16 +76,23 @@ def _cells(column: pl.Series, kind: Kind) -> Iterator[bytes]:
         return iter(column.cast(pl.Binary).fill_null(b"").to_list())
     if isinstance(column.dtype, pl.Struct):
         return _records(column)
-    if column.dtype == pl.List(pl.Float32) and not column.explode().null_count():
+    if column.dtype == pl.List(pl.Float32) and _whole(column):
         return _series(column)
     return (_cell(kind, cell) for cell in column)
+
+
+def _whole(column: pl.Series) -> bool:
+    """Whether no value inside the lists is null, NaN or infinite."""
+    values = column.drop_nulls().explode(empty_as_null=False)
+    return not values.null_count() and bool(values.is_finite().all())
 
 
 def _cell(kind: Kind, cell: object) -> bytes:
     try:
         return b"" if cell is None else raw(kind, cell, None)
     except Unreadable as fault:
-        return f"unreadable: {fault.reason}: {cell!r}".encode()
+        shown = cell.to_list() if isinstance(cell, pl.Series) else cell
+        return f"unreadable: {fault.reason}: {shown!r}".encode()
 
 
 def _records(column: pl.Series) -> Iterator[bytes]:
@@ -118,12 +129,13 @@ def _texts(values: pl.Series) -> list[bytes]:
 
 
 def _series(column: pl.Series) -> Iterator[bytes]:
-    """Series of width 1 as slices of one array."""
-    flat = column.drop_nulls().explode(empty_as_null=False).to_numpy().astype("<f4").tobytes()
-    stops = column.list.len().fill_null(0).cum_sum().to_list()
+    """Series of width 1 as slices of one array; the bytes are those of `reading.raw`."""
+    flat = column.explode(empty_as_null=False).drop_nulls().to_numpy().astype("<f4").tobytes()
+    width = (1).to_bytes(4, "little")
     start = 0
-    for stop in stops:
-        yield flat[4 * start : 4 * stop]
+    for length in column.list.len().fill_null(0).to_list():
+        stop = start + 4 * length
+        yield width + flat[start:stop] if length else _cell("series", [])
         start = stop
 
 

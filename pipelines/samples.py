@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 from cache.layout import check_name
@@ -82,10 +83,18 @@ class Dataset:
         groups = self.table["group"] if "group" in self.table.columns else None
         return Samples(
             ids=np.array(self.table["id"].to_list(), object),
-            splits=np.array(self.table["split"].to_list(), object),
+            splits=_words(self.table["split"]),
             targets=targets,
             groups=None if groups is None else np.array(groups.to_list(), object),
             task=self.task,
             modalities=self.modalities,
             source=self.source,
         )
+
+
+def _words(column: pl.Series) -> NDArray[np.object_]:
+    """Few words over many rows, each of them one object however often it occurs."""
+    found = np.empty(len(column), object)
+    for word in column.unique().to_list():
+        found[(column == word).to_numpy()] = word
+    return found

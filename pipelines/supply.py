@@ -1,17 +1,18 @@
 """Supply: which rows come next, shard by shard, with other processes at work on the same stream."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache.filling import ShardClaim
 from cache.streams import Shard
 from cache.writing import StreamWriter
-from pipelines.bucketing import windows
 from pipelines.shelving import Shelver
 
+Rows = NDArray[np.int64]
 _POLL = 0.25  # seconds between two looks at what other processes hold
 _OWN = 0.005  # seconds between two looks at what this process is about to commit
 
@@ -46,15 +47,18 @@ class Supply:
         self._writer, self._shelver, self._size = writer, shelver, size
         self._left = limit
         self._shards = list(writer.shards)
-        self._windows: list[Window] = []
+        self._windows: Iterator[Window] = iter(())
         self.done = False
 
     def next(self, stop: Callable[[], bool], *, wait: bool) -> Window | None:
         """The next window, or None: for now without `wait`, else for good (or as `stop` says)."""
-        while not self._windows and not self.done and not stop():
+        while not stop():
+            window = next(self._windows, None)
+            if window is not None or self.done:
+                return window
             if not self._claim(_POLL if wait else 0.0) and not wait:
                 return None
-        return self._windows.pop(0) if self._windows and not stop() else None
+        return None
 
     def _claim(self, timeout: float) -> bool:
         """Take one more shard; False if there is no room or others hold what is left."""
@@ -105,10 +109,19 @@ class Supply:
         if whole and not len(todo):
             self._shelver.commit(claim)
             return
-        candidates = np.union1d(claim.resumed, todo).tolist()
-        cut = windows(candidates, self._size)
-        wanted = frozenset(todo.tolist())
-        parts = [(rows, wanted.intersection(rows)) for rows in cut]
-        parts = [(rows, part) for rows, part in parts if part]
-        for number, (rows, part) in enumerate(parts, 1):
-            self._windows.append(Window(claim, rows, part, whole and number == len(parts)))
+        self._windows = self._cutting(claim, np.union1d(claim.resumed, todo), todo, whole=whole)
+
+    def _cutting(
+        self, claim: ShardClaim, rows: Rows, todo: Rows, *, whole: bool
+    ) -> Iterator[Window]:
+        """Windows of a shard, one at a time: a million rows as Python's numbers are 60 MB.
+
+        They are cut by position among all rows that this run, or the broken-off one before it, was
+        to encode, so that a resumed shard sees the batches it would have seen.
+        """
+        for start in range(0, len(rows), self._size):
+            own = rows[start : start + self._size]
+            wanted = own[np.isin(own, todo, assume_unique=True)].tolist()
+            if wanted:
+                last = wanted[-1] == todo[-1]
+                yield Window(claim, own.tolist(), frozenset(wanted), last and whole)

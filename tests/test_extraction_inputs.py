@@ -94,6 +94,17 @@ def test_the_digest_of_text_is_that_of_its_bytes(memory):
     assert rows(inputs(source, source.modalities[0], memory))[0] == digest("text", "één".encode())
 
 
+def test_a_series_keeps_its_digest_whatever_its_neighbours_are(memory):
+    """A null, a NaN or an empty list elsewhere in the column changes no other row's identity."""
+    plain, odd = [[1.0, 2.0], [3.0], [], [4.0]], [[None, 1.0], [float("nan")], [1.0, None], None]
+    kind, dtype = "series", pl.List(pl.Float32)
+    alone = dataset(kind, plain, dtype=dtype)
+    mixed = dataset(kind, [*plain, *odd], dtype=dtype)
+    first = rows(inputs(alone, alone.modalities[0], memory))
+    assert rows(inputs(mixed, mixed.modalities[0], memory))[:4] == first
+    assert first[0] == digest(kind, reading.raw(kind, [1.0, 2.0], None))
+
+
 def test_absent_cells_are_zeros_and_said_to_be_absent(memory):
     """Null is absent, an empty text is there (and unreadable); neither moves a row."""
     source = dataset("text", [None, "", "c"])
