@@ -107,9 +107,18 @@ def _trained(subject: Subject, task: Puzzle) -> Replicas:
     head = subject.head(task.inputs)
     prepare([head], table, plan)
     replicas = Replicas([head])
-    seen = table.take(np.arange(TRAIN + HELD))
+    seen = _held_with_gaps(table.take(np.arange(TRAIN + HELD)))
     fit(replicas, Job(seen, [plan], plan.seeds))
     return replicas
+
+
+def _held_with_gaps(table: FeatureTable) -> FeatureTable:
+    """Validation rows in turn complete and without each stream, so that selection sees them all."""
+    present = table.present.clone()
+    turn = torch.arange(len(table)) % (present.shape[1] + 1)  # 0: complete
+    for number in range(present.shape[1]):
+        present[(turn == number + 1) & (torch.arange(len(table)) >= TRAIN), number] = False
+    return replace(table, present=present)
 
 
 def _scored(replicas: Replicas, task: Puzzle) -> tuple[dict[str, float], float]:

@@ -34,6 +34,7 @@ from pipelines.batching import Batch
 from pipelines.fusion import Fused, FusionHead, Inputs, Norm, Tokens
 from pipelines.numbers import dropout as drop
 from pipelines.objectives import info_nce, masked_softmax
+from pipelines.stems import stems_of
 
 Ablation = Literal["none", "uniform", "no_residual", "no_contrast", "mean"]
 
@@ -233,6 +234,8 @@ def build(
     weighting: Literal["stream", "flat"] = "stream",
     both_ways: bool = False,
     exclude_same_label: bool = False,
+    stem: str = "linear",
+    share_stems: bool = False,
     input_norm: Norm = "zscore",
 ) -> FusionHead:
     """A head over these streams.
@@ -256,6 +259,8 @@ def build(
         weighting: InfoNCE as a mean over streams, or over all pairs.
         both_ways: InfoNCE from the fused vector to the streams too.
         exclude_same_label: rows of the same class or label are no negatives.
+        stem: front end of the streams, one word or by modality: audio=gru,image=cnn2d.
+        share_stems: streams of one width share theirs.
         input_norm: none, l2, or zscore by the train rows.
 
     Raises:
@@ -266,9 +271,10 @@ def build(
     if exclude_same_label and inputs.task.kind == "value":
         raise MmfuseError("clarga: exclude_same_label needs classes or labels, not a value")
     share = 0.0 if ablation == "no_contrast" else contrast
+    made = stems_of(inputs, stem, share=share_stems)
     return Clarga(
         inputs,
-        Tokens(inputs, width, placeholder=mask_token, norm=input_norm),
+        Tokens(inputs, width, placeholder=mask_token, norm=input_norm, stem=made),
         Graph(width, heads, layers, ablation, score, attn_per_layer, activation, layer_dropout),
         Contrast(share, temperature, weighting, both_ways, exclude_same_label),
         dropout=dropout,

@@ -1,0 +1,63 @@
+"""Sum of features: projections of one width are added up, then a ReLU and one linear map.
+
+    logits = W ReLU(Σ_m h_m) + b over the present streams,   h_m = projection of stream m
+
+MMF's "feature sum", and the summation of MLA's appendix A.2, which the code of that family does not
+do (there "sum" adds logits: `sum_logits`). With the ReLU behind the sum it is a joint head: the
+first layer of a network on the concatenation, whose absent parts are zero. Absent streams add
+nothing, not even their bias.
+"""
+
+import torch
+from torch import nn
+
+from pipelines.batching import Batch
+from pipelines.fusion import Clean, Fused, FusionHead, Inputs, Norm, slot
+from pipelines.numbers import dropout as drop
+from pipelines.stems import Stem, stems_of
+
+
+class SumFeatures(FusionHead):
+    """x_m → H each, their sum, H → C."""
+
+    def __init__(
+        self, inputs: Inputs, width: int, *, stem: Stem, dropout: float, norm: Norm
+    ) -> None:
+        super().__init__(inputs)
+        self.dropout = dropout
+        self.clean = Clean(inputs, norm)
+        self.stems = nn.ModuleDict({slot(n): stem(s, width) for n, s in inputs.streams.items()})
+        self.out = nn.Linear(width, inputs.outputs)
+
+    def forward(self, batch: Batch) -> Fused:
+        """Logits, and the tokens they were made from (zeros where absent)."""
+        clean = self.clean(batch)
+        each = [self.stems[slot(n)](x, batch.frame_present.get(n)) for n, x in clean.items()]
+        tokens = torch.where(batch.present[..., None], torch.stack(each, 1), 0)  # (B, M, H)
+        hidden = torch.relu(tokens.sum(1))  # (B, H)
+        place = "sum_features"
+        hidden = drop(hidden, self.dropout, batch.numbers, place, training=self.training)
+        return Fused(self.out(hidden), tokens=tokens)
+
+
+def build(
+    inputs: Inputs,
+    *,
+    width: int = 128,
+    dropout: float = 0.1,
+    stem: str = "linear",
+    share_stems: bool = False,
+    input_norm: Norm = "zscore",
+) -> FusionHead:
+    """A head over these streams.
+
+    Args:
+        inputs: streams and task.
+        width: H.
+        dropout: chance of dropping a hidden unit in training.
+        stem: front end of the streams, one word or by modality: audio=gru,image=cnn2d.
+        share_stems: streams of one width share theirs.
+        input_norm: none, l2, or zscore by the train rows.
+    """
+    made = stems_of(inputs, stem, share=share_stems)
+    return SumFeatures(inputs, width, stem=made, dropout=dropout, norm=input_norm)
