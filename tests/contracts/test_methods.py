@@ -34,6 +34,40 @@ def test_every_method_keeps_every_promise(method, promise):
     assert seen.kept, seen.detail
 
 
+TELLING = (
+    promises.gradients_reach,
+    promises.nothing_absent_is_seen,
+    promises.finite_on_strange_data,
+    promises.replicas_are_heads,
+)
+OPTIONS: list[tuple[str, dict[str, object]]] = [
+    ("clarga", {"score": "gat", "attn_per_layer": True, "activation": "gelu"}),
+    ("clarga", {"ablation": "uniform", "weighting": "flat", "both_ways": True}),
+    ("clarga", {"ablation": "no_residual", "readout_missing": False, "layer_dropout": 0.1}),
+    ("clarga", {"ablation": "mean", "mask_token": "each"}),
+    ("clarga", {"ablation": "no_contrast"}),
+    ("mla", {"hgm": False, "df": False}),
+    ("mla", {"hgm": False, "shared": False, "encoder": "linear"}),
+    ("mla", {"order": "previous", "p_norm": "none", "missing": "zeros"}),
+    ("mla", {"p_norm": "fro", "reset": "cycle", "augment_bias": True}),
+    ("ef_cl", {"preset": "official"}),
+    ("ef_cl", {"fill": "learned", "drop_duplicates_above": 0.999}),
+    ("ef_cl", {"fill": "mean", "contrast": False, "input_norm": "zscore"}),
+    ("trml", {"translator": "hub", "temporal": "mean"}),
+    ("trml", {"virtual": "mean", "rho": 0.0}),
+    ("trml", {"matching": "mse", "detach": True, "both_ways": False}),
+]
+
+
+@pytest.mark.parametrize(("method", "options"), OPTIONS, ids=lambda x: str(x).replace(" ", ""))
+def test_options_keep_the_contract_too(method, options):
+    """An ablation that leaves a dead parameter behind, or sees what is absent, is noticed."""
+    subject = contracts.find_subject(method, options)
+    for promise in TELLING:
+        seen = contracts.attempt(promise, subject)
+        assert seen.kept, seen.detail
+
+
 class Plain(FusionHead):
     """A good head with one place where each bad head below goes wrong."""
 
