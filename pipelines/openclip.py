@@ -125,11 +125,11 @@ def preprocess(config: dict[str, Any], entry: dict[str, Any]) -> Preprocess:
     return Preprocess(
         size=(height, width),
         mode=entry["resize_mode"],
-        resize=min(height, width),
+        scale=(height, width),
         interpolation="bilinear" if entry["interpolation"] == "bilinear" else "bicubic",
         mean=tuple(mean) if isinstance(mean, list | tuple) else (mean,) * 3,
         std=tuple(std) if isinstance(std, list | tuple) else (std,) * 3,
-        fill=entry.get("fill_color", 0),
+        fill=(entry.get("fill_color", 0),) * 3,
     )
 
 

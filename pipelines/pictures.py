@@ -15,24 +15,23 @@ class Preprocess:
     """What is done to a picture before a model sees it.
 
     Attributes:
-        size: height and width of what the model eats.
-        mode: `shortest`: the shorter side is brought to `resize`, then the centre is cut out;
-            `squash`: both sides are brought to `size`; `longest`: the longer side is, and the rest
-            is filled.
-        resize: pixels of the shorter side before the cut; the smaller side of `size` as a rule.
+        size: height and width of what the model eats, cut out of the middle.
+        mode: how it is brought to `scale` before: `shortest` until one side fits and the other is
+            too long, `longest` until both fit and the rest is filled, `squash` exactly.
+        scale: height and width.
         interpolation: `bicubic`, `bilinear`, `nearest` or `lanczos`.
-        fill: grey value around a picture that is too small.
         mean: of each channel, on the scale of 0 to 1; subtracted on the device.
         std: of each channel; divided by on the device.
+        fill: of each channel, around a picture that is too small; 0 to 255.
     """
 
     size: tuple[int, int]
-    mode: Literal["shortest", "squash", "longest"]
-    resize: int
+    mode: Literal["shortest", "longest", "squash"]
+    scale: tuple[int, int]
     interpolation: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    fill: int = 0
+    fill: tuple[int, ...] = (0, 0, 0)
 
     def fields(self) -> dict[str, object]:
         """As JSON, for the fingerprint; the decoder is Pillow, without JPEG's draft mode."""
@@ -44,36 +43,39 @@ def pixels(picture: "Image", preprocess: Preprocess) -> NDArray[np.uint8]:
     """(H, W, 3) uint8, bit-equal to what torchvision's resize and crop give for PIL pictures."""
     from PIL import Image
 
-    height, width = preprocess.size
     scaled = _scaled(picture.size, preprocess)
     if picture.size != scaled:
         how = Image.Resampling[preprocess.interpolation.upper()]
         picture = picture.resize(scaled, how)
     values = np.asarray(picture.convert("RGB"))  # (h, w, 3)
-    return np.ascontiguousarray(_centre(values, height, width, preprocess.fill))
+    return np.ascontiguousarray(_centre(values, preprocess))
 
 
 def _scaled(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
-    """Width and height that a picture is brought to, rounded as torchvision and open_clip do."""
+    """Width and height that a picture is brought to, rounded as torchvision, open_clip and timm."""
     width, height = size
-    target_height, target_width = preprocess.size
+    target_height, target_width = preprocess.scale
     if preprocess.mode == "squash":
         return target_width, target_height
     if preprocess.mode == "shortest" and target_height == target_width:
         short, long = sorted(size)
-        longer = int(preprocess.resize * long / short)
-        return (preprocess.resize, longer) if width <= height else (longer, preprocess.resize)
+        longer = int(target_width * long / short)
+        return (target_width, longer) if width <= height else (longer, target_width)
     ratios = (height / target_height, width / target_width)
     ratio = max(ratios) if preprocess.mode == "longest" else min(ratios)
     return round(width / ratio), round(height / ratio)
 
 
-def _centre(values: NDArray[Any], height: int, width: int, fill: int) -> NDArray[Any]:
-    """The middle (height, width) of a picture, filled up where it is smaller."""
+def _centre(values: NDArray[Any], preprocess: Preprocess) -> NDArray[Any]:
+    """The middle (H, W) of a picture, filled up where it is smaller."""
+    height, width = preprocess.size
     lack_h, lack_w = max(height - values.shape[0], 0), max(width - values.shape[1], 0)
     if lack_h or lack_w:
-        around = ((lack_h // 2, (lack_h + 1) // 2), (lack_w // 2, (lack_w + 1) // 2), (0, 0))
-        values = np.pad(values, around, constant_values=fill)
+        whole = np.empty((values.shape[0] + lack_h, values.shape[1] + lack_w, 3), values.dtype)
+        whole[:] = preprocess.fill
+        top, left = lack_h // 2, lack_w // 2
+        whole[top : top + values.shape[0], left : left + values.shape[1]] = values
+        values = whole
     top = round((values.shape[0] - height) / 2.0)
     left = round((values.shape[1] - width) / 2.0)
     return values[top : top + height, left : left + width]

@@ -1,7 +1,6 @@
 """What encoders with weights share: device, numbers on it, and the golden probe."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -158,12 +157,30 @@ def versions(*libraries: str) -> dict[str, str]:
     return {library: version(library) for library in libraries}
 
 
-def with_width(kinds: Mapping[Kind, int | None], width: int) -> dict[Kind, int]:
-    """Every kind with the same width D."""
-    return dict.fromkeys(kinds, width)
+def joined(
+    rows: NDArray[np.float32], counts: Sequence[int], *, sequence: bool
+) -> list[NDArray[np.float32]]:
+    """Vectors of films' pictures (pictures, D) → (D,) a film by the maximum, or (T, D)."""
+    films = np.split(rows, np.cumsum(counts)[:-1])
+    return films if sequence else [film.max(axis=0) for film in films]
 
 
-__all__ = [
-    "DTYPES", "check_dtype", "check_probe", "normalised", "pick_device", "pick_dtype",
-    "probe_payload", "replace", "spoken_for", "to_device", "to_rows", "versions", "with_width",
-]  # fmt: skip
+def singles(rows: NDArray[np.float32], *, sequence: bool) -> list[NDArray[np.float32]]:
+    """(B, D) → (D,) a sample, or (1, D) where the encoder's streams are sequences."""
+    return [row[None] if sequence else row for row in rows]
+
+
+def again_in_float32(
+    rows: list[NDArray[Any]], encode: Callable[[list[int]], list[NDArray[Any]]]
+) -> list[NDArray[Any]]:
+    """Rows with NaN or infinity, which half precision may cause, encoded once more.
+
+    Args:
+        rows: of a batch.
+        encode: encodes the rows at these places in float32.
+    """
+    bad = [place for place, row in enumerate(rows) if not np.isfinite(row).all()]
+    if bad:
+        for place, row in zip(bad, encode(bad), strict=True):
+            rows[place] = row
+    return rows

@@ -56,6 +56,7 @@ class Words:
 
     folder: Path
     length: int
+    prompt: str = ""
     stripped: bool = False
     lower: bool = False
 
@@ -67,7 +68,8 @@ class Words:
         """
         if not payload.strip():
             raise Unreadable("empty", "the text holds nothing but blanks")
-        text = payload.strip() if self.stripped else payload
+        text = self.prompt + payload
+        text = text.strip() if self.stripped else text
         text = text.lower() if self.lower else text
         tokens = self._tokenizer(text, verbose=False)["input_ids"]
         cut = len(tokens) > self.length

@@ -1,5 +1,6 @@
 """A frozen transformers model as an encoder: its own inputs, a layer of it, pooled over time."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -19,6 +20,7 @@ from pipelines.towers import POOLS, States, load, pool, receptive_field, sound_f
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel as Model
 
 VERSION = 1
 _WIDTHS = ("hidden_size", "d_model", "dim", "n_embd", "embed_dim")
@@ -40,6 +42,7 @@ class Settings:
         sequence: all of what would be pooled.
         stripped: whether blanks around a text are taken off.
         lower: whether a text is put into lower case first.
+        prompt: put before every text.
     """
 
     pooling: str = "auto"
@@ -49,6 +52,7 @@ class Settings:
     sequence: bool = False
     stripped: bool = False
     lower: bool = False
+    prompt: str = ""
 
     def __post_init__(self) -> None:
         """Check words that come from the command line."""
@@ -61,7 +65,9 @@ class Settings:
 class Finish(Protocol):
     """What is done to pooled vectors, after the model."""
 
-    width: int | None
+    @property
+    def width(self) -> int | None:
+        """Of what comes out; None for as before."""
 
     def fields(self) -> dict[str, object]:
         """As JSON, for the fingerprint."""
@@ -134,7 +140,10 @@ class Transformer:
         }
         if kind in ("text", "code"):
             made |= {"length": self._length, "tokenizer": self.folder.digests(VOCABULARY)}
-            return made | {"stripped": self.settings.stripped, "lower": self.settings.lower}
+            asked = self.settings
+            return made | {
+                "prompt": asked.prompt, "stripped": asked.stripped, "lower": asked.lower
+            }  # fmt: skip
         made["preprocess"] = self.folder.described(PREPROCESSOR)
         if kind == "video":
             made |= {"frames": self.settings.frames, "decoder": "pyav"}
@@ -184,37 +193,44 @@ class Transformer:
         found: list[NDArray[Any]] = [np.empty(0)] * len(batch)
         for places in sense.groups(batch):
             given = sense.given([batch[place] for place in places])
-            rows = self._rows(kind, sense, given)
+            rows = self._rows(self._model, kind, sense, given)
             for place, row in zip(places, rows, strict=True):
                 found[place] = row
-        return found
+        return pretrained.again_in_float32(
+            found, lambda bad: [self._alone(kind, batch[place]) for place in bad]
+        )
 
-    def _rows(self, kind: Kind, sense: Sense, given: Given) -> list[NDArray[Any]]:
+    def _alone(self, kind: Kind, item: Item) -> NDArray[Any]:
+        sense = self._senses[kind]
+        return self._rows(self._exact, kind, sense, sense.given([item]))[0]
+
+    def _rows(self, model: "Model", kind: Kind, sense: Sense, given: Given) -> list[NDArray[Any]]:
         """One vector or sequence an item."""
         import torch
 
         with torch.inference_mode():
-            found, present = self._states(kind, sense, given)
+            found, present = self._states(model, kind, sense, given)
             if self.sequence and kind != "video":
                 rows = pretrained.to_rows(found.values)
                 counts = present.sum(dim=1).tolist()
                 return [row[:count] for row, count in zip(rows, counts, strict=True)]
             pooled = pool(self._pooling(kind, found), found, present)
             vectors = pretrained.to_rows(self._finished(pooled))
-        if kind != "video":
-            return list(vectors)
-        films = np.split(vectors, np.cumsum(given.real)[:-1])
-        return films if self.sequence else [film.max(axis=0) for film in films]
+        if kind == "video":
+            return pretrained.joined(vectors, given.real.tolist(), sequence=self.sequence)
+        return list(vectors)
 
-    def _states(self, kind: Kind, sense: Sense, given: Given) -> tuple[States, "torch.Tensor"]:
+    def _states(
+        self, model: "Model", kind: Kind, sense: Sense, given: Given
+    ) -> tuple[States, "torch.Tensor"]:
         """Hidden states (B, T, D) and which of them are not of padding (B, T)."""
         import torch
 
         arrays = {n: pretrained.to_device(v, self._device) for n, v in given.arrays.items()}
         if isinstance(sense, Sights):
             arrays["pixel_values"] = sense.scale(arrays["pixel_values"])
-        arrays = {n: v.to(self._dtype) if v.is_floating_point() else v for n, v in arrays.items()}
-        part = tower(self._model, kind)
+        arrays = {n: v.to(model.dtype) if v.is_floating_point() else v for n, v in arrays.items()}
+        part = tower(model, kind)
         found = states(part, arrays, self.settings.layer)
         rows, count = found.values.shape[:2]
         real = torch.from_numpy(given.real)
@@ -249,11 +265,12 @@ class Transformer:
         pretrained.check_probe(self, kind, vector, memory)
 
     def _width(self, kind: Kind) -> int:
+        if self.sequence and kind != "video":
+            return self._hidden(kind)
         widths = [step.width for step in self.finish if step.width is not None]
         if widths:
             return widths[-1]
-        ways = len(self.settings.pooling.split("+"))
-        return self._hidden(kind) * (1 if self.sequence else ways)
+        return self._hidden(kind) * len(self.settings.pooling.split("+"))
 
     def _hidden(self, kind: Kind) -> int:
         part = {"text": "text_config", "code": "text_config"}.get(kind, "vision_config")
@@ -287,7 +304,8 @@ class Transformer:
     def _senses(self) -> dict[Kind, Sense]:
         place, kinds = self.folder.model, self.kinds
         sights = Sights(place, self.settings.frames)
-        words = Words(place, self._length, self.settings.stripped, self.settings.lower)
+        asked = self.settings
+        words = Words(place, self._length, asked.prompt, asked.stripped, asked.lower)
         preprocessor = self.folder.described(PREPROCESSOR)
         masked = bool(preprocessor.get("return_attention_mask"))
         sounds = Sounds(place, receptive_field(self._config), masked)
@@ -307,3 +325,8 @@ class Transformer:
     @cached_property
     def _model(self) -> Any:  # noqa: ANN401
         return load(self.name, self.folder.model).to(self._device, self._dtype)
+
+    @cached_property
+    def _exact(self) -> Any:  # noqa: ANN401
+        """The model in float32, for what overflows in half precision."""
+        return copy.deepcopy(self._model).float()

@@ -1,5 +1,6 @@
 """CLIP and its kin through open_clip: images, text and video in one space, raw vectors."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -52,7 +53,7 @@ class Clip:
     @property
     def kinds(self) -> Mapping[Kind, int]:
         """Every kind in the one space of the checkpoint."""
-        return pretrained.with_width(KINDS, self.checkpoint.config["embed_dim"])
+        return dict.fromkeys(KINDS, int(self.checkpoint.config["embed_dim"]))
 
     @property
     def weights(self) -> Literal["pretrained", "random"]:
@@ -77,12 +78,13 @@ class Clip:
             "compute": self.dtype,
             "storage": self.storage,
             "normalise": False,
+            "sequence": self.sequence,
         }
         if kind == "text":
             return {**made, "tokenizer": self._vocabulary}
         made["preprocess"] = self.checkpoint.preprocess.fields()
         if kind == "video":
-            made |= {"frames": self.frames, "join": "none" if self.sequence else "max"}
+            made |= {"frames": self.frames, "decoder": "pyav"}
         return made
 
     def provenance(self) -> dict[str, object]:
@@ -122,7 +124,7 @@ class Clip:
         return (film, False), len(film)
 
     def encode(self, kind: Kind, batch: Sequence[Item]) -> list[NDArray[Any]]:
-        """Prepared items → (D,) float32 each, or (T, D) for video with `sequence`."""
+        """Prepared items → (D,) float32 each; with `sequence` (T, D), T = 1 but for video."""
         if kind not in self._probed:
             self._probed.add(kind)
             self._check(kind)
@@ -135,25 +137,31 @@ class Clip:
         return {entry.name: getattr(self, entry.name) for entry in fields(self)}
 
     def _encode(self, kind: Kind, batch: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        found = self._run(self._model, kind, batch)
+        return pretrained.again_in_float32(
+            found, lambda places: self._run(self._exact, kind, [batch[p] for p in places])
+        )
+
+    def _run(self, model: Any, kind: Kind, batch: list[NDArray[Any]]) -> list[NDArray[Any]]:  # noqa: ANN401
         import torch
 
         with torch.inference_mode():
             if kind == "text":
-                return list(self._texts(batch))
+                return pretrained.singles(self._texts(model, batch), sequence=self.sequence)
             if kind == "image":
-                return list(self._images(batch))
-            rows = self._images([picture for film in batch for picture in film])
-            films = np.split(rows, np.cumsum([len(film) for film in batch])[:-1])
-            return films if self.sequence else [film.max(axis=0) for film in films]
+                return pretrained.singles(self._images(model, batch), sequence=self.sequence)
+            rows = self._images(model, [picture for film in batch for picture in film])
+            counts = [len(film) for film in batch]
+            return pretrained.joined(rows, counts, sequence=self.sequence)
 
-    def _images(self, batch: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def _images(self, model: Any, batch: list[NDArray[np.uint8]]) -> NDArray[np.float32]:  # noqa: ANN401
         values = pretrained.normalised(batch, self.checkpoint.preprocess, self._device)
-        return pretrained.to_rows(self._model.encode_image(values.to(self._dtype)))
+        dtype = next(model.visual.parameters()).dtype
+        return pretrained.to_rows(model.encode_image(values.to(dtype)))
 
-    def _texts(self, batch: list[NDArray[np.int64]]) -> NDArray[np.float32]:
-        model = self._model
+    def _texts(self, model: Any, batch: list[NDArray[np.int64]]) -> NDArray[np.float32]:  # noqa: ANN401
         longest = self._context
-        if openclip_model.is_causal(model):  # what comes after a text's end cannot be seen from it
+        if openclip_model.is_causal(model):  # what comes after a text's end is not seen from it
             longest = max(len(tokens) for tokens in batch)
         tokens = np.zeros((len(batch), longest), np.int64)
         for row, own in zip(tokens, batch, strict=True):
@@ -167,7 +175,7 @@ class Clip:
         if kind == "video" or self.memory.path is None:
             return  # the pictures of a film are checked as images are
         (values, _), _ = self.prepare(kind, pretrained.probe_payload(kind))
-        vector = self._encode(kind, [values])[0]
+        vector = self._encode(kind, [values])[0].reshape(-1)
         pretrained.check_probe(self, kind, vector, self.memory)
 
     def _count(self, kind: Kind, cut: bool) -> None:  # noqa: FBT001 - what is counted
@@ -237,6 +245,11 @@ class Clip:
         wanted = checkpoint.tower
         tower = None if wanted is None else _folder(find(wanted, self.memory)[0])
         return openclip_model.load(checkpoint, path, tower, self._dtype, self._device)
+
+    @cached_property
+    def _exact(self) -> Any:  # noqa: ANN401
+        """The model in float32, for what overflows in half precision."""
+        return copy.deepcopy(self._model).float()
 
 
 def build(

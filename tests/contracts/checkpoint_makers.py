@@ -60,17 +60,19 @@ def _saved(place: Path, kind: str, config: Any, seed: int = 0, **how: Any) -> No
 def _byte_pairs(place: Path) -> None:
     """A byte-level BPE vocabulary as RoBERTa has it, learnt from a few words."""
     from tokenizers import ByteLevelBPETokenizer
-    from transformers import RobertaTokenizerFast
+    from tokenizers.processors import RobertaProcessing
+    from transformers import PreTrainedTokenizerFast
 
     learner = ByteLevelBPETokenizer()
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     words = ["the quick fox JUMPED over def lazy(dog): return 42"] * 4
     learner.train_from_iterator(words, vocab_size=330, min_frequency=2, special_tokens=special)
-    place.mkdir(parents=True, exist_ok=True)
-    learner.save_model(str(place))
-    files = {"vocab": str(place / "vocab.json"), "merges": str(place / "merges.txt")}
-    RobertaTokenizerFast(
-        vocab_file=files["vocab"], merges_file=files["merges"], model_max_length=64
+    learner._tokenizer.post_processor = RobertaProcessing(("</s>", 2), ("<s>", 0))
+    names = dict(zip(("bos", "pad", "eos", "unk", "mask"), special, strict=True))
+    PreTrainedTokenizerFast(
+        tokenizer_object=learner._tokenizer,
+        model_max_length=64,
+        **{f"{name}_token": word for name, word in names.items()},
     ).save_pretrained(place)
 
 
@@ -87,14 +89,17 @@ def make_roberta(place: Path, *, seed: int = 0, **how: Any) -> None:
 
 def make_bert(place: Path, *, seed: int = 0) -> None:
     """BERT with a vocabulary of word pieces."""
-    from transformers import BertConfig, BertTokenizerFast
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertConfig, PreTrainedTokenizerFast
 
-    place.mkdir(parents=True, exist_ok=True)
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "quick", "fox", "jumped", "##s"]
     letters = [*"abcdefghijklmnopqrstuvwxyz0123456789(),:"]
     pieces += [*letters, *(f"##{letter}" for letter in letters)]
-    (place / "vocab.txt").write_text("\n".join(pieces))
-    BertTokenizerFast(vocab_file=str(place / "vocab.txt")).save_pretrained(place)
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    names = {f"{word[1:-1].lower()}_token": word for word in pieces[:5]}
+    PreTrainedTokenizerFast(
+        tokenizer_object=BertWordPieceTokenizer(vocabulary)._tokenizer, **names
+    ).save_pretrained(place)
     config = BertConfig(vocab_size=len(pieces), max_position_embeddings=64, **_SMALL)
     _saved(place, "BertModel", config, seed)
 
@@ -180,6 +185,52 @@ def make_convnext(place: Path) -> None:
     _looks(place, "ConvNextImageProcessor", size={"shortest_edge": 64})
 
 
+def make_sentence(place: Path, *, inner: str = "", dense: bool = False) -> None:
+    """sentence-transformers' folder around a BERT, with or without a dense layer."""
+    import torch
+    from safetensors.torch import save_file
+
+    make_bert(place / inner)
+    parts = [("Transformer", inner), ("Pooling", "1_Pooling")]
+    parts += [("Dense", "2_Dense")] if dense else []
+    parts += [("Normalize", "3_Normalize")]
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (kind, path) in enumerate(parts)
+    ]
+    (place / "modules.json").write_text(json.dumps(modules))
+    limits = {"max_seq_length": 24, "do_lower_case": False}
+    (place / inner / "sentence_bert_config.json").write_text(json.dumps(limits))
+    pooling = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True}
+    pooling |= {"pooling_mode_cls_token": dense, "pooling_mode_max_tokens": False}
+    (place / "1_Pooling").mkdir()
+    (place / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    prompts = {"prompts": {"query": "find: "}, "default_prompt_name": "query" if dense else None}
+    (place / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    if dense:
+        (place / "2_Dense").mkdir()
+        stated = {"in_features": 64, "out_features": 20, "bias": True}
+        stated["activation_function"] = "torch.nn.modules.activation.Tanh"
+        (place / "2_Dense" / "config.json").write_text(json.dumps(stated))
+        random = torch.Generator().manual_seed(3)
+        shapes = {"linear.weight": (20, 64), "linear.bias": (20,)}
+        tensors = {n: 0.2 * torch.randn(shape, generator=random) for n, shape in shapes.items()}
+        save_file(tensors, place / "2_Dense" / "model.safetensors")
+
+
+def make_timm(place: Path, architecture: str = "resnet18", **options: Any) -> None:
+    """Timm's hub folder."""
+    import timm
+    import torch
+    from timm.models import save_for_hf
+
+    config = options.pop("config", {})
+    torch.manual_seed(0)
+    model = trained(timm.create_model(architecture, pretrained=False, **options), 0)
+    own = {"input_size": (3, 64, 64), "crop_pct": 0.9, **config}
+    save_for_hf(model, str(place), model_config={"pretrained_cfg": own}, safe_serialization=True)
+
+
 MAKERS: dict[str, Callable[[Path], None]] = {
     "clip": make_clip,
     "clip2": lambda place: make_clip(place, seed=1),
@@ -196,4 +247,16 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "dino": make_dino,
     "siglip": make_siglip,
     "convnext": make_convnext,
-}
+    "sentence": make_sentence,
+    "sentencedense": lambda place: make_sentence(place, inner="0_Transformer", dense=True),
+    "resnet": make_timm,
+    "timmsquash": lambda place: make_timm(
+        place, "convnext_atto", depths=(1, 1, 1, 1), dims=(8, 8, 16, 16),
+        config={"crop_mode": "squash", "crop_pct": 1.0},
+    ),
+    "timmborder": lambda place: make_timm(
+        place, "vit_tiny_patch16_224", img_size=64, depth=2, embed_dim=48,
+        config={"crop_mode": "border", "interpolation": "bilinear"},
+    ),
+    "timmhead": lambda place: make_timm(place, "mobilenetv3_small_050"),
+}  # fmt: skip

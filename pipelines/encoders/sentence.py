@@ -1,0 +1,124 @@
+"""Any sentence-transformers model: `sentence:org/name` or a folder; its own pooling and steps."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cache.errors import MmfuseError
+from pipelines.checkpoints import VOCABULARY, WEIGHTS, Folder, model_folder
+from pipelines.finishing import Dense, Normalised, dense
+from pipelines.pretrained import check_dtype
+from pipelines.samples import Kind
+from pipelines.transformer import Settings, Transformer
+
+KINDS: dict[Kind, int | None] = {"text": None, "code": None}
+NEEDS_WEIGHTS = True
+MODULES, PROMPTS, LIMITS = (
+    "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json",
+)  # fmt: skip
+ENDLESS = 1 << 30  # tokens: the model's own places are the limit
+# In the order in which sentence-transformers joins them; its words to ours.
+_POOLS = {
+    "cls_token": "cls", "max_tokens": "max", "mean_tokens": "mean",
+    "mean_sqrt_len_tokens": "mean_sqrt_len_tokens", "weightedmean_tokens": "weightedmean",
+    "lasttoken": "lasttoken",
+}  # fmt: skip
+
+
+def build(
+    *,
+    model: str | None = None,
+    weights: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    memory: Path | None = None,
+) -> Transformer:
+    """A sentence-transformers model as an encoder; read by our own code, nothing loaded yet.
+
+    Its vectors equal those of `SentenceTransformer.encode`: tokenizer, longest text, lower case,
+    default prompt, pooling, dense layers and normalisation are as its folder says.
+
+    Args:
+        model: repository of the hub (`all-MiniLM-L6-v2` is short for sentence-transformers/…), or
+            a folder.
+        weights: such a folder.
+        device: where it encodes.
+        dtype: what it computes in.
+        memory: file where digests and golden probes are kept.
+
+    Raises:
+        MmfuseError: for a folder without modules.json, or with modules of another kind.
+    """
+    if model is None and weights is None:
+        raise MmfuseError(
+            "sentence needs a model: --encoder sentence:org/name, or --weights FOLDER"
+        )
+    name = model or ""
+    repository = name if "/" in name else f"sentence-transformers/{name}"
+    first = model_folder(
+        "sentence", repository, weights, memory, groups=((MODULES,),), extra=(PROMPTS,)
+    )
+    modules = {part["type"].rpartition(".")[2]: part["path"] for part in _json(first, MODULES)}
+    strange = set(modules) - {"Transformer", "Pooling", "Dense", "Normalize"}
+    if strange or not {"Transformer", "Pooling"} <= set(modules):
+        raise MmfuseError(
+            f"sentence: {weights or repository} is made of {', '.join(modules)}; only a "
+            "Transformer with Pooling, and Dense and Normalize after it, can be read"
+        )
+    folder = _whole(first, modules)
+    steps: list[Dense | Normalised] = []
+    if "Dense" in modules:
+        steps.append(_dense(folder, modules["Dense"]))
+    if "Normalize" in modules:
+        steps.append(Normalised())
+    settings = _settings(folder, modules)
+    kinds: tuple[Kind, ...] = ("text", "code")
+    return Transformer(
+        "sentence", folder, settings, device, check_dtype(dtype), kinds, tuple(steps)
+    )
+
+
+def _whole(first: Folder, modules: Mapping[str, str]) -> Folder:
+    """The folder with the files of every module."""
+    inner = f"{modules['Transformer']}/" if modules["Transformer"] else ""
+    groups = [tuple(f"{inner}{name}" for name in WEIGHTS), (f"{inner}config.json",)]
+    groups += [(f"{modules[k]}/config.json",) for k in ("Pooling", "Dense") if k in modules]
+    if "Dense" in modules:
+        groups.append(tuple(f"{modules['Dense']}/{name}" for name in WEIGHTS[::2]))
+    extra = (*(f"{inner}{name}" for name in (*VOCABULARY, LIMITS)), PROMPTS)
+    return replace(first, groups=tuple(groups), extra=extra, inner=inner)
+
+
+def _settings(folder: Folder, modules: Mapping[str, str]) -> Settings:
+    pooling = _json(folder, f"{modules['Pooling']}/config.json")
+    stated = pooling.get("pooling_mode")
+    if stated:
+        words = [stated] if isinstance(stated, str) else list(stated)
+    else:
+        words = [w for key, w in _POOLS.items() if pooling.get(f"pooling_mode_{key}")]
+    limits, prompts = folder.described(LIMITS), _json(folder, PROMPTS)
+    prompt = (prompts.get("prompts") or {}).get(prompts.get("default_prompt_name")) or ""
+    return Settings(
+        pooling="+".join(words),
+        length=int(limits.get("max_seq_length") or ENDLESS),
+        stripped=True,
+        lower=bool(limits.get("do_lower_case")),
+        prompt=prompt,
+    )
+
+
+def _dense(folder: Folder, place: str) -> Dense:
+    config = folder.files[f"{place}/config.json"]
+    weights = next(f for n, f in folder.files.items() if n in {f"{place}/{w}" for w in WEIGHTS})
+    if config.path is None:
+        raise MmfuseError(f"sentence: {place}/config.json was to be fetched and is not here")
+    return dense(place, config.path, weights.name.rpartition("/")[2], weights.sha256)
+
+
+def _json(folder: Folder, name: str) -> Any:  # noqa: ANN401 - a list or a dict
+    file = folder.files.get(name)
+    if file is None or file.path is None:
+        return {}
+    return json.loads(file.path.read_text(encoding="utf-8"))

@@ -1,0 +1,124 @@
+"""Films: which pictures are taken of them, and how their vectors are joined or kept."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.decoding import decode_video, pictures
+from pipelines.encoding import build_encoder
+from pipelines.pictures import frame_numbers
+
+sys.path.append(str(Path(__file__).parent / "contracts"))
+from checkpoint_makers import MAKERS
+
+WORDS = {"clip": "clip", "resnet": "resnet", "hf": "dino"}
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    """40 pictures of a square that moves and changes colour, as an MP4."""
+    av = pytest.importorskip("av")
+    path = tmp_path_factory.mktemp("film") / "film.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(40):
+            values = np.zeros((48, 64, 3), np.uint8)
+            values[10:30, number : number + 20] = (6 * number, 255 - 6 * number, 90)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(values, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return decode_video(path.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A function from a checkpoint's name to its folder."""
+    top = tmp_path_factory.mktemp("checkpoints")
+
+    def make(name):
+        if not (top / name).exists():
+            MAKERS[name](top / name)
+        return str(top / name)
+
+    return make
+
+
+def test_fifteen_pictures_are_evenly_spaced_from_the_first_on():
+    """Numbers start at 0, never repeat, and their gaps differ by one at most."""
+    assert frame_numbers(150, 15) == list(range(0, 150, 10))
+    for count in (1, 7, 15, 16, 40, 1001):
+        numbers = frame_numbers(count, 15)
+        assert numbers[0] == 0
+        assert len(numbers) == len(set(numbers)) == min(count, 15)
+        assert max(numbers) < count
+        assert np.ptp(np.diff(numbers)) <= 1 if len(numbers) > 1 else True
+
+
+@pytest.mark.parametrize("word", sorted(WORDS))
+def test_a_film_is_the_maximum_over_its_pictures_vectors(word, place, film):
+    """Each number of a film's vector is the largest among its 15 pictures as images."""
+    encoder = build_encoder(word, weights=place(WORDS[word]))
+    kept = build_encoder(word, weights=place(WORDS[word]), sequence=True)
+    item, cost = encoder.prepare("video", film)
+    assert cost == 15
+    shown = [encoder.prepare("image", one)[0] for one in pictures(film, frame_numbers(40, 15))]
+    expected = np.stack(encoder.encode("image", shown))
+    (pooled,) = encoder.encode("video", [item])
+    assert pooled.shape == (encoder.kinds["video"],)
+    assert np.allclose(pooled, expected.max(axis=0), atol=1e-5)
+    (whole,) = kept.encode("video", [kept.prepare("video", film)[0]])
+    assert np.allclose(whole, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("word", sorted(WORDS))
+def test_films_in_one_batch_do_not_mix(word, place, film):
+    """Films of different lengths keep their own pictures, in order."""
+    encoder = build_encoder(word, weights=place(WORDS[word]), frames=4)
+    other = build_encoder(word, weights=place(WORDS[word]), frames=9)
+    items = [encoder.prepare("video", film)[0], other.prepare("video", film)[0]]
+    together = encoder.encode("video", items)
+    alone = [encoder.encode("video", [item])[0] for item in items]
+    assert np.allclose(together, alone, atol=1e-5)
+    assert not np.allclose(together[0], together[1], atol=1e-3)
+
+
+def test_the_number_of_pictures_is_in_the_fingerprint_of_films_alone(place):
+    """`frames` makes another stream of video and not of images."""
+    one, two = (build_encoder("clip", weights=place("clip"), frames=f) for f in (15, 8))
+    assert one.fields("video") != two.fields("video")
+    assert one.fields("image") == two.fields("image")
+
+
+def test_pictures_are_cut_bit_for_bit_as_torchvision_does():
+    """Every mode equals the transforms of open_clip and timm for PIL pictures, to the last bit."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+    from timm.data import create_transform
+
+    from pipelines.pictures import Preprocess, pixels
+
+    random = np.random.default_rng(0)
+    shapes = [(30, 50), (50, 30), (33, 32), (1, 9), (300, 8), (64, 64)]
+    shown = [Image.fromarray(random.integers(0, 256, (*s, 3), np.uint8)) for s in shapes]
+    one = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+    for mode in ("shortest", "squash", "longest"):
+        for size in ((32, 32), (24, 32)):
+            cfg = PreprocessCfg(size=size, resize_mode=mode, interpolation="bicubic", **one)
+            bare = image_transform_v2(cfg, is_train=False)
+            ours = Preprocess(size, mode, size, "bicubic", **one)
+            for picture in shown:
+                expected = (bare(picture).permute(1, 2, 0) * 255).round().numpy()
+                assert np.array_equal(pixels(picture, ours), expected)
+    words = {"center": "shortest", "border": "longest", "squash": "squash"}
+    for mode, ours_ in words.items():
+        bare = create_transform(
+            (3, 32, 32), interpolation="bilinear", crop_pct=0.9, crop_mode=mode, **one
+        )
+        ours = Preprocess((32, 32), ours_, (35, 35), "bilinear", **one)
+        for picture in shown:
+            expected = (bare(picture).permute(1, 2, 0) * 255).round().numpy()
+            assert np.array_equal(pixels(picture, ours), expected)
