@@ -169,8 +169,10 @@ def _one_epoch(
     limits = [plan.clip for plan in plans]
     steps = replicas.steps(stage)
     total = torch.zeros(replicas.count, device=table.device)
-    for number, (start, stop) in enumerate(cut(count, plans[0].batch_size)):
-        key = numbers.key(epoch_key, number)
+    parts = cut(count, plans[0].batch_size)
+    counters = torch.arange(len(parts), device=table.device)
+    keys = numbers.key(epoch_key, counters[:, None])  # (batches, R)
+    for (start, stop), key in zip(parts, keys, strict=True):
         batch = _drop(gather(table, order[:, start:stop], key), table, plans)
         for turn, step in enumerate(steps):
             turned = replace(batch, numbers=numbers.key(key, turn)) if turn else batch

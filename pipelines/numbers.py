@@ -17,19 +17,21 @@ _FIRST = 0xBF58476D1CE4E5B9 - (1 << 64)
 _SECOND = 0x94D049BB133111EB - (1 << 64)
 
 
-def key(seed: Tensor | int, *counters: int) -> Tensor:
+def key(seed: Tensor | int, *counters: Tensor | int) -> Tensor:
     """A key that differs wherever a seed or a counter (epoch, step) differs.
 
     Args:
         seed: () or (R,) int64, one a replica.
-        counters: what else the numbers depend on, as whole numbers.
+        counters: what else the numbers depend on, as whole numbers; a tensor of them gives as
+            many keys.
 
     Returns:
-        int64 of the shape of `seed`.
+        int64 of the shape of `seed`, broadcast with the counters.
     """
     mixed = _mix(torch.as_tensor(seed, dtype=torch.int64) * 1)
     for counter in counters:
-        mixed = _mix(mixed + _wrap(counter * _GOLDEN))
+        step = counter * _GOLDEN if isinstance(counter, Tensor) else _wrap(counter * _GOLDEN)
+        mixed = _mix(mixed + step)
     return mixed
 
 

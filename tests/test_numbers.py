@@ -58,6 +58,8 @@ def test_a_key_depends_on_every_counter_and_their_order() -> None:
         for batch in range(8)
     }
     assert len(keys) == 512
+    many = numbers.key(torch.arange(8), 3, torch.arange(8)[:, None])
+    assert all(int(many[b, r]) == int(numbers.key(r, 3, b)) for b in range(8) for r in range(8))
 
 
 def test_a_permutation_holds_each_number_once_and_each_order_equally_often() -> None:
