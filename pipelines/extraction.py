@@ -4,13 +4,23 @@ from collections.abc import Sequence
 
 from cache.layout import Home
 from pipelines.encoding import Encoder
+from pipelines.estimating import Estimate, estimate
 from pipelines.planning import StreamPlan, plan, unserved
 from pipelines.samples import Dataset
 from pipelines.session import ExtractOptions, Session
 from pipelines.summary import StreamReport
 from pipelines.tracking import Track, untracked
 
-__all__ = ["ExtractOptions", "StreamPlan", "StreamReport", "extract", "plan", "unserved"]
+__all__ = [
+    "Estimate",
+    "ExtractOptions",
+    "StreamPlan",
+    "StreamReport",
+    "estimate",
+    "extract",
+    "plan",
+    "unserved",
+]
 
 
 def extract(

@@ -37,12 +37,13 @@ def learns(encoder: Encoder) -> TypeGuard[FittedEncoder]:
     return hasattr(encoder, "fit") and hasattr(encoder, "restore")
 
 
-def fit(plan: "StreamPlan", home: Home) -> None:
+def fit(plan: "StreamPlan", home: Home, *, keep: bool = True) -> None:
     """Restore what the encoder learnt for this stream before, or let it learn now and keep that.
 
     Args:
         plan: of the stream; an encoder that learns nothing is left alone.
         home: where the state is kept, beside the stream.
+        keep: whether to keep what is learnt now.
 
     Raises:
         MmfuseError: where no training row can be read.
@@ -61,6 +62,8 @@ def fit(plan: "StreamPlan", home: Home) -> None:
                 f"readable {plan.modality.name}"
             )
         record = {"state": encoder.fit(plan.modality.kind, payloads)}
+        if not keep:
+            return
         create_record(paths.stream(plan.key.label).fitted, record, paths.scratch)
         # What is kept is what is used: a resumed run, or another process, has the same.
         state = get_record(paths.stream(plan.key.label).fitted)

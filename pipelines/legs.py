@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+_WORTH = 30.0  # seconds above which advice is worth a reader's time
+
 
 @dataclass
 class Legs:
@@ -38,7 +40,7 @@ class Legs:
         legs = ("load", "read", "prepare", "encode", "write", "total")
         return {leg: round(getattr(self, leg), 4) for leg in legs}
 
-    def bottleneck(self, workers: int) -> str:
+    def bottleneck(self, workers: int, cores: int) -> str:
         """Which leg the others waited for, with its share of the time, and what would help."""
         spent = max(self.total - self.load, 1e-9)
         parts = {
@@ -53,9 +55,11 @@ class Legs:
         if slowest == "writer":
             return f"the encoder waited {share} of the time for the disk: it was the bottleneck"
         leg = "reading" if self.read > self.prepare else "preparing"
+        more = min(cores, 2 * workers) if workers else cores - 1
+        advice = f"; try --workers {more}" if more > workers and self.total > _WORTH else ""
         if workers:
             return (
                 f"the encoder waited {share} of the time for inputs: {leg} was the bottleneck "
-                f"({workers} workers; try --workers {2 * workers})"
+                f"({workers} worker{'s' * (workers > 1)}{advice})"
             )
-        return f"{leg} inputs took {share} of the time: it was the bottleneck (no workers)"
+        return f"{leg} inputs took {share} of the time: it was the bottleneck (no workers{advice})"

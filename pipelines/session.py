@@ -1,6 +1,5 @@
 """A session: what the streams of one extraction share, and the life of each of them."""
 
-import os
 import statistics
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,7 +21,7 @@ from pipelines.shelving import CHECKPOINT_SECONDS, Shelver
 from pipelines.summary import StreamReport, Work, report
 from pipelines.supply import Supply
 from pipelines.tracking import Track
-from pipelines.workers import TIMEOUT, Workers
+from pipelines.workers import TIMEOUT, Workers, cores
 
 WORTH_WORKERS = 10.0  # seconds of preparing below which spawning processes gains nothing
 _PROBED = 8  # samples that are prepared to tell how long the rest will take
@@ -117,14 +116,13 @@ class Session:
             with work.legs.timed("load"):
                 one.encoder.encode(one.modality.kind, readable[:1])
         seconds = statistics.median(p.read + p.prepare for p in probes) * one.found.new
-        paying = max(1, min(_MOST_WORKERS, _cores() - 1)) if seconds > WORTH_WORKERS else 0
-        work.workers = paying if wanted is None else wanted
+        work.workers = paying_workers(seconds) if wanted is None else wanted
 
     def _move(self, one: StreamPlan, writer: StreamWriter, work: Work) -> None:
         """Everything that is left to encode, and what is known, onto the shelf."""
         options = self._options
         encoding = Encoding(one.encoder, one.modality.kind, self._ceilings, _place(one))
-        rows = options.batch_rows or _batch_rows(one)
+        rows = options.batch_rows or batch_rows(one)
         shelver = Shelver(options.checkpoint)
         keep = True
         with Interrupt() as interrupt:
@@ -178,7 +176,12 @@ def _place(one: StreamPlan) -> str:
     return f"{one.key.label.split('/')[0]} {one.modality.kind} {device}"
 
 
-def _batch_rows(one: StreamPlan) -> int:
+def paying_workers(seconds: float) -> int:
+    """Processes that are worth starting for so many seconds of reading and preparing."""
+    return max(1, min(_MOST_WORKERS, cores() - 1)) if seconds > WORTH_WORKERS else 0
+
+
+def batch_rows(one: StreamPlan) -> int:
     """Samples a batch: few where a batch on a CPU would outlast a checkpoint."""
     device = str(one.encoder.provenance().get("device", "cpu"))
     slow = device == "cpu" and one.encoder.weights != "weight-free"
@@ -189,10 +192,3 @@ def _truncated(one: StreamPlan) -> int:
     """Inputs that the encoder says it has cut so far."""
     counts = getattr(one.encoder, "counts", None) or {}
     return int(counts.get("truncated", 0))
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -1,9 +1,11 @@
-"""The write leg: one thread that puts vectors on the shelf while the next batch is encoded."""
+"""The write leg: threads that put vectors on the shelf while the next batch is encoded."""
 
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +30,7 @@ class _Put:
 class Shelver:
     """Takes batches in order, checkpoints by the clock, commits whole shards.
 
+    One thread puts and checkpoints, another one commits, so that the next shard fills meanwhile.
     An error of the store is raised where the next batch is handed over, or at `close`.
 
     Attributes:
@@ -44,7 +47,10 @@ class Shelver:
         self.open: list[ShardClaim] = []
         self._room = threading.Semaphore(BUFFERS)
         self._error: BaseException | None = None
+        self._failed = False
         self._keep = True
+        self._committing: set[int] = set()
+        self._committer = ThreadPoolExecutor(1, "committer")
         self._thread = threading.Thread(target=self._run, name="shelver", daemon=True)
         self._thread.start()
 
@@ -93,34 +99,48 @@ class Shelver:
 
     def _run(self) -> None:
         last = time.monotonic()
-        failed = False
         while (item := self._queue.get()) is not None:
-            if failed:
+            if self._failed:
                 continue  # the queue is emptied, so that nobody waits for this thread
-            start = time.perf_counter()
-            try:
+            with self._guarded():
                 if isinstance(item, _Put):
                     self.refused += _put(item)
                     if time.monotonic() - last >= self._checkpoint_seconds:
-                        for claim in list(self.open):
-                            claim.checkpoint()
+                        self._checkpoint()
                         last = time.monotonic()
                 else:
-                    item.commit()
-                    self._drop(item)
-            except BaseException as error:  # raised where the engine next looks
-                self._error, failed = error, True
-            self.seconds += time.perf_counter() - start
+                    self._committing.add(id(item))
+                    self._committer.submit(self._commit, item)
+        self._committer.shutdown()
+        with self._guarded():
+            if self._keep and not self._failed:
+                self._checkpoint()
         for claim in list(self.open):
-            try:
-                if self._keep and not failed:
-                    claim.checkpoint()
-            except BaseException as error:  # as above
-                self._error, failed = error, True
             self._drop(claim)
+
+    def _checkpoint(self) -> None:
+        for claim in [one for one in list(self.open) if id(one) not in self._committing]:
+            claim.checkpoint()
+
+    def _commit(self, claim: ShardClaim) -> None:
+        with self._guarded():
+            if not self._failed:
+                claim.commit()
+                self._drop(claim)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Time what is done, and keep an error for where the engine next looks."""
+        start = time.perf_counter()
+        try:
+            yield
+        except BaseException as error:
+            self._error, self._failed = error, True
+        self.seconds += time.perf_counter() - start
 
     def _drop(self, claim: ShardClaim) -> None:
         self.open.remove(claim)
+        self._committing.discard(id(claim))
         claim.__exit__(None, None, None)
         self._room.release()
 

@@ -10,6 +10,7 @@ from pipelines.conveyor import Conveyor
 from pipelines.legs import Legs
 from pipelines.planning import StreamPlan
 from pipelines.shelving import Shelver
+from pipelines.workers import cores
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,9 @@ def report(
         workers=work.workers,
         seconds=work.legs.seconds(),
         rows_per_second=settled / work.legs.total if settled else 0.0,
-        bottleneck=work.legs.bottleneck(work.workers) if settled else "nothing was left to encode",
+        bottleneck=work.legs.bottleneck(work.workers, cores())
+        if settled
+        else "nothing was left to encode",
         truncated=work.truncated,
         skipped=skipped,
         path=writer.generation.paths.group,

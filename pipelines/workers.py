@@ -1,6 +1,7 @@
 """Workers: spawned processes that prepare samples; none that dies or hangs is waited for."""
 
 import contextlib
+import os
 import pickle
 import signal
 import sys
@@ -319,3 +320,10 @@ class _Foreman:
             detail = f"preparing it took more than {self._timeout:g} s, {KILLS} times"
         failure = Failure(reason, detail, transient=True)
         chunk.order.settle(number, Prepared(cell.row, None, 0, failure, 0.0, 0.0))
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

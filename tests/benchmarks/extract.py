@@ -1,0 +1,251 @@
+"""Extraction against what its parts cost alone: overhead, memory, bucketing, writing, overlap.
+
+Run: python tests/benchmarks/extract.py [NAME …]. Prints figures of one run; nothing is asserted.
+Each part runs in a process of its own, with one thread.
+"""
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from small_encoders import Echo, texts
+
+from cache.layout import Home
+from cache.samples import Modality, Task
+from pipelines import session
+from pipelines.extraction import ExtractOptions, StreamReport, extract
+from pipelines.samples import Dataset
+from pipelines.shelving import Shelver
+
+
+@dataclass
+class Free(Echo):
+    """Vectors that cost nothing, so that what is left is the engine."""
+
+    width: int = 64
+
+    def prepare(self, kind, payload):
+        """The payload itself."""
+        return payload, 1
+
+    def encode(self, kind, batch):
+        """Any numbers."""
+        return np.broadcast_to(np.float32(0.5), (len(batch), self.width))
+
+
+@dataclass
+class Paced(Free):
+    """A device that encodes so many rows a second, and a CPU that prepares so many."""
+
+    width: int = 768
+    storage: str = "float16"
+    rate: float = 20_000.0
+
+    def encode(self, kind, batch):
+        """Wait as long as the device would, with the interpreter free."""
+        until = time.perf_counter() + len(batch) / self.rate
+        found = np.broadcast_to(np.float32(0.5), (len(batch), self.width))
+        time.sleep(max(0.0, until - time.perf_counter()))
+        return found
+
+
+@dataclass
+class Padded(Free):
+    """A model on the CPU whose batches are padded to their longest text, as transformers are."""
+
+    bucketed: bool = True
+    width: int = 256
+
+    def prepare(self, kind, payload):
+        """The text, and its length as cost unless order of arrival is wanted."""
+        return payload, len(payload) if self.bucketed else 1
+
+    def encode(self, kind, batch):
+        """One matrix product over (B, longest, 256), padding included."""
+        longest = max(map(len, batch))
+        values = np.ones((len(batch) * longest, self.width), np.float32) @ _WEIGHTS
+        return list(values.reshape(len(batch), longest, self.width).mean(1))
+
+
+_WEIGHTS = np.full((256, 256), 1 / 256, np.float32)
+
+
+@dataclass
+class Decoded(Padded):
+    """As `Padded`, with texts of one length whose preparing costs as much as a picture's."""
+
+    def prepare(self, kind, payload):
+        """Some 3 ms of work."""
+        square = np.ones((192, 192), np.float32)
+        for _ in range(self.version):
+            square = square @ square / 192
+        return payload, 1
+
+
+def words(rows: int) -> Dataset:
+    """Short texts, all different."""
+    table = pl.DataFrame(
+        {
+            "id": pl.Series(np.arange(rows)).cast(pl.String),
+            "split": ["train", "val", "test", "train"] * (rows // 4),
+            "target": [0, 1, 1, 1] * (rows // 4),
+            "m": [f"some text of modest length {row}" for row in range(rows)],
+        }
+    )
+    return Dataset("words", table, (Modality("m", "text"),), Task("classes", ("a", "b")))
+
+
+def run(dataset: Dataset, encoder: Echo, home: Path, **options: object) -> StreamReport:
+    """The report of one extraction."""
+    (report,) = extract(
+        dataset, [encoder], home=Home(home), options=ExtractOptions(**{"workers": 0} | options)
+    )
+    return report
+
+
+def overhead(home: Path) -> None:
+    """What the engine costs a row when encoding is free."""
+    dataset = words(200_000)
+    start, cpu = time.perf_counter(), time.process_time()
+    run(dataset, Free(), home)
+    wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+    each = 1e6 / len(dataset.table)
+    print(f"overhead, free encoder   {wall * each:6.1f} µs a row ({cpu * each:.1f} of CPU); ≤ 50")
+
+
+def idle(home: Path) -> None:
+    """A second extract of a million texts, and of files, with nothing to do."""
+    dataset = words(1_000_000)
+    run(dataset, Free(width=8), home)
+    start = time.perf_counter()
+    run(dataset, Free(width=8), home)
+    print(f"no-op, 10^6 texts        {time.perf_counter() - start:6.2f} s; < 5")
+    root = home / "files"
+    root.mkdir()
+    names = [f"{row}.png" for row in range(20_000)]
+    for name in names:
+        (root / name).write_bytes(name.encode())
+        os.utime(root / name, (1e9, 1e9))
+    dataset = texts({"m": names}, name="files", kind="layout", root=root)
+    from pipelines.planning import plan
+
+    encoder = Free(kind="layout")
+    plan(dataset, [encoder], home=Home(home))
+    start = time.perf_counter()
+    plan(dataset, [encoder], home=Home(home))
+    print(f"no-op, remembered files  {(time.perf_counter() - start) / 0.02:6.1f} µs a file; ≤ 10")
+
+
+def peak(home: Path, rows: str) -> None:
+    """Bytes by which extraction raises the most memory ever used, for the part below."""
+    dataset = words(int(rows))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run(dataset, Free(), home)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+
+
+def memory(home: Path) -> None:
+    """How memory grows with the rows."""
+    few, many = (int(_part("peak", str(rows)).stdout) for rows in (100_000, 1_000_000))
+    print(f"memory, 10^5 → 10^6 rows {(many - few) / 900_000:6.0f} bytes a row; ≤ 200")
+
+
+def bucketing(home: Path) -> None:
+    """Rows a second with batches of like length, against batches in order of arrival."""
+    sizes = np.random.default_rng(0).lognormal(3.5, 0.9, 6000).astype(int).clip(1, 512)
+    dataset = texts({"m": [f"{row:05}" + "x" * size for row, size in enumerate(sizes)]})
+    seconds = {
+        mode: run(dataset, Padded(bucketed=mode, version=mode), home, batch_rows=32).seconds
+        for mode in (False, True)
+    }
+    ratio = seconds[False]["total"] / seconds[True]["total"]
+    print(f"bucketing                {ratio:6.2f} × arrival order on log-normal lengths; ≥ 1.3")
+
+
+class Dropping(Shelver):
+    """A shelf that forgets at once, so that the difference is what writing costs."""
+
+    def put(self, claim, rows, found):
+        """Forget a batch."""
+
+    def commit(self, claim):
+        """Let go of a shard."""
+        self._drop(claim)
+
+
+def writing(home: Path) -> None:
+    """What the write leg takes of a device that gives 20,000 rows of 768 float16 a second."""
+    dataset = words(100_000)
+    written = run(dataset, Paced(), home / "written", batch_rows=256).seconds
+    session.Shelver = Dropping
+    dropped = run(dataset, Paced(), home / "dropped", batch_rows=256).seconds
+    lost = written["total"] - dropped["total"]
+    print(
+        f"writer, 20,000 rows/s    {lost / dropped['total']:6.1%} of the time lost by writing "
+        f"({written['total']:.2f} s against {dropped['total']:.2f} s); ≤ 8 %"
+    )
+
+
+def overlap(home: Path) -> None:
+    """Preparing and encoding on this machine's cores, against both alone, one after the other."""
+    dataset = texts({"m": [f"{row:05}" + "x" * 60 for row in range(3000)]})
+    encoder = Decoded(version=4)
+    start = time.perf_counter()
+    items = [encoder.prepare("text", text)[0] for text in dataset.table["m"]]
+    decode = time.perf_counter() - start
+    start = time.perf_counter()
+    for first in range(0, len(items), 32):
+        encoder.encode("text", items[first : first + 32])
+    encode = time.perf_counter() - start
+    for workers in (0, 1):
+        report = run(
+            dataset, Decoded(version=4), home / str(workers), workers=workers, batch_rows=32
+        )
+        share = (decode + encode) / report.seconds["total"]
+        print(
+            f"overlap, {workers} workers       {share:6.2f} × one after the other "
+            f"(prepare {decode:.1f} s, encode {encode:.1f} s); ≥ 0.9"
+        )
+
+
+PARTS = {part.__name__: part for part in (overhead, idle, memory, bucketing, writing, overlap)}
+
+
+def _part(name: str, *more: str) -> "subprocess.CompletedProcess[str]":
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    here = Path(__file__).parent
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, [here.parent.parent, here.parent, here]))
+    # As a module, since worker processes do not run the script that started them.
+    code = "import sys, extract; extract.part(*sys.argv[1:])"
+    return subprocess.run(
+        [sys.executable, "-c", code, name, *more],
+        env=environment,
+        check=True,
+        text=True,
+        stdout=subprocess.PIPE,
+    )
+
+
+def part(name: str, *more: str) -> None:
+    """One part, in a folder that goes afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        (PARTS | {"peak": peak})[name](Path(folder), *more)
+
+
+def main() -> None:
+    """Every part that is named, or all."""
+    for name in sys.argv[1:] or PARTS:
+        print(_part(name).stdout, end="", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""The parts of extraction: batches by cost, encoding that survives, legs, estimates."""
+
+import itertools
+import json
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small_encoders import Centred, Echo, texts, vector_of
+
+from cache.errors import MmfuseError
+from cache.layout import Home
+from pipelines.backoff import Ceilings, Encoding, HopelessError
+from pipelines.bucketing import Budget, batches
+from pipelines.extraction import ExtractOptions, estimate, extract, plan
+from pipelines.legs import Legs
+from pipelines.preparing import Failure
+
+COSTS = st.lists(st.integers(1, 2000), max_size=300)
+
+
+@given(COSTS, st.integers(1, 64), st.none() | st.integers(1, 20_000))
+def test_every_sample_is_in_exactly_one_batch_and_no_batch_exceeds_its_budget(costs, rows, cost):
+    """Batches are a partition; only a single sample may be dearer than the budget allows."""
+    found = batches(costs, Budget(rows, cost))
+    assert sorted(place for batch in found for place in batch) == list(range(len(costs)))
+    most = cost or (max(1, round(rows * sum(costs) / len(costs))) if costs else 0)
+    for batch in found:
+        padded = len(batch) * max(costs[place] for place in batch)
+        assert padded <= most or len(batch) == 1
+        assert len(batch) <= (rows if len(set(costs)) == 1 else 4 * rows)
+
+
+@given(COSTS, st.integers(1, 64))
+def test_no_two_batches_overlap_in_cost(costs, rows):
+    """Like goes with like: every sample of a batch is at least as dear as all that come later."""
+    found = batches(costs, Budget(rows))
+    for earlier, later in itertools.pairwise(found):
+        assert min(costs[p] for p in earlier) >= max(costs[p] for p in later)
+
+
+def test_equal_costs_are_batched_in_order():
+    """Pictures, which all cost the same, are encoded as they come, `rows` at a time."""
+    assert batches([1] * 7, Budget(3)) == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_padding_is_cheaper_than_in_order_of_arrival():
+    """On a log-normal mix, bucketed batches compute at least 1.3 times less."""
+    costs = np.random.default_rng(0).lognormal(3.5, 0.9, 2048).astype(int) + 1
+    bucketed = sum(
+        len(b) * costs[b].max() for b in map(np.array, batches(costs.tolist(), Budget(32)))
+    )
+    arrival = sum(32 * part.max() for part in costs.reshape(-1, 32))
+    assert arrival / bucketed > 1.3
+
+
+def encoding(encoder, path=None):
+    """Encoding of texts with ceilings kept at a path."""
+    return Encoding(encoder, "text", Ceilings(path), "key")
+
+
+class Torch(Echo):
+    """Runs out of memory as torch says it, with its own error type."""
+
+    class OutOfMemoryError(RuntimeError):
+        """What torch calls it."""
+
+    def encode(self, kind, batch):
+        """Three at a time."""
+        if len(batch) > 3:
+            raise self.OutOfMemoryError("no words that we know")
+        return super().encode(kind, batch)
+
+
+@pytest.mark.parametrize("encoder", [Echo(capacity=12), Torch()])
+def test_memory_that_does_not_suffice_is_met_by_halving(encoder):
+    """Results come in order, the retries are few, and later batches do not try again."""
+    one, words = encoding(encoder), ["abcd"] * 8 + ["efgh"] * 8
+    found = one.encode(words, [4] * 16)
+    np.testing.assert_array_equal(found, [vector_of(word) for word in words])
+    assert one.retries <= 4
+    before = one.retries
+    one.encode(words, [4] * 16)
+    assert one.retries == before
+
+
+def test_what_fits_is_known_in_the_next_run(tmp_path):
+    """The ceiling is a small JSON file; a damaged one is found out again."""
+    path = tmp_path / "features" / "ceilings.json"
+    encoding(Echo(capacity=12), path).encode(["abcd"] * 16, [4] * 16)
+    assert json.loads(path.read_text()) == {"key": 8}
+    again = encoding(Echo(capacity=12), path)
+    again.encode(["abcd"] * 16, [4] * 16)
+    assert again.retries == 0
+    path.write_text("{")
+    assert Ceilings(path).get("key") is None
+
+
+def test_an_item_that_breaks_its_batch_is_found_and_the_others_are_kept():
+    """One poisoned item of many costs itself, in few calls."""
+    words = [f"w{n}" for n in range(64)]
+    words[37] = "POISON"
+    encoder = Echo()
+    found = encoding(encoder).encode(words, [1] * 64)
+    assert found[37] == Failure("error", "ValueError: a poisoned batch")
+    for place in set(range(64)) - {37}:
+        np.testing.assert_array_equal(found[place], vector_of(words[place]))
+    assert len(encoder.seen) <= 6
+
+
+def test_what_the_user_must_mend_is_not_taken_for_a_bad_item():
+    """A MmfuseError of the encoder ends the run with its own words."""
+
+    class Missing(Echo):
+        def encode(self, kind, batch):
+            raise MmfuseError("weights are missing")
+
+    with pytest.raises(MmfuseError, match="weights are missing"):
+        encoding(Missing()).encode(["a", "b"], [1, 1])
+
+
+def test_an_encoder_that_never_succeeds_is_given_up_after_a_hundred():
+    """Not every input of a million is tried, nor is the first one enough to give up."""
+    one = encoding(Echo())
+    assert len(one.encode(["POISON"] * 99, [1] * 99)) == 99
+    with pytest.raises(HopelessError, match=r"first 100 inputs of kind text.*poisoned"):
+        one.encode(["POISON"] * 99, [1] * 99)
+
+
+@pytest.mark.parametrize(
+    ("spent", "workers", "sentence"),
+    [
+        ({"encode": 8.0, "waited_inputs": 1.0}, 0, "encoding took 80% of the time"),
+        ({"waited_writer": 6.0, "encode": 1.0}, 2, "waited 60% of the time for the disk"),
+        ({"waited_inputs": 7.0, "prepare": 7.0}, 0, "preparing inputs took 70% of the time"),
+        ({"waited_inputs": 7.0, "read": 9.0, "prepare": 2.0}, 2, "reading was the bottleneck (2 w"),
+    ],
+)
+def test_the_bottleneck_is_the_leg_that_was_waited_for(spent, workers, sentence):
+    """One sentence names the slowest leg and its share."""
+    assert sentence in Legs(total=10.0, **spent).bottleneck(workers, 2)
+
+
+def test_more_workers_are_advised_only_where_there_are_cores_and_it_pays():
+    """Advice names a number that the machine has, and spares who waited for seconds."""
+    slow = Legs(total=100.0, waited_inputs=70.0, prepare=70.0)
+    assert "try --workers 4" in slow.bottleneck(2, 16)
+    assert "try --workers 15" in slow.bottleneck(0, 16)
+    assert "try" not in slow.bottleneck(2, 2)
+    assert "try" not in Legs(total=10.0, waited_inputs=7.0).bottleneck(2, 16)
+
+
+def test_an_estimate_comes_near_the_truth_and_stores_nothing(tmp_path):
+    """Three timed batches tell the seconds of the whole within a factor of two."""
+    home = Home(tmp_path / "artifacts")
+    dataset = texts({"m": [f"text number {n}" for n in range(2000)]})
+    options = ExtractOptions(workers=0, batch_rows=64)
+
+    class Slow(Echo):
+        def encode(self, kind, batch):
+            time.sleep(0.002 * len(batch))
+            return super().encode(kind, batch)
+
+    (one,) = plan(dataset, [Slow()], home=home)
+    guessed = estimate(one, home=home, options=options)
+    assert not home.root.exists()
+    (report,) = extract(dataset, [Slow()], home=home, options=options)
+    assert guessed.seconds / 2 < report.seconds["total"] < 2 * guessed.seconds
+    (one,) = plan(dataset, [Slow()], home=home)
+    assert estimate(one, home=home).seconds == 0
+
+
+def test_an_estimate_fits_what_must_be_fitted_without_keeping_it(tmp_path):
+    """`--plan` of a fitted encoder leaves the home untouched too."""
+    home = Home(tmp_path / "artifacts")
+    (one,) = plan(texts({"m": ["a", "b", "c", "d", "e"]}), [Centred()], home=home)
+    assert one.width is None
+    assert estimate(one, home=home).seconds > 0
+    assert not home.root.exists()
+
+
+def test_workers_are_started_only_for_work_that_is_worth_them(tmp_path, monkeypatch):
+    """Left to itself, extraction spawns for minutes of preparing and not for seconds."""
+    from pipelines import session
+
+    dataset = texts({"m": [f"text number {n}" for n in range(50)]})
+    (quick,) = extract(dataset, [Echo()], home=Home(tmp_path / "one"))
+    assert quick.workers == 0
+    monkeypatch.setattr(session, "WORTH_WORKERS", 0.0)
+    (long,) = extract(dataset, [Echo()], home=Home(tmp_path / "two"))
+    assert long.workers >= 1
+    assert long.ok == quick.ok == 50
+
+
+def test_a_sample_that_ends_its_worker_is_a_failure_of_the_stream(tmp_path):
+    """The run goes on without the sample, whose row says what it did."""
+    cells = [f"text {n}" for n in range(40)]
+    cells[11] = "EXITS"
+    options = ExtractOptions(workers=1)
+    (report,) = extract(texts({"m": cells}), [Echo()], home=Home(tmp_path), options=options)
+    assert report.failed == {"worker-died": 1}
+    assert report.ok == 39
