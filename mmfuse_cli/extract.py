@@ -74,6 +74,6 @@ def extract(
     if not reports.pending:
         names = [one.name for one in opened]
         words.remember(asked.home, "extract", {"dataset": word, "names": names})
-    console.show(reports.tables(), as_json=asked.json, ends=reports.ends(word))
+    console.show(reports.tables(), as_json=asked.json, ends=reports.ends())
     if reports.interrupted or reports.failures:
         raise typer.Exit(130 if reports.interrupted else 1)

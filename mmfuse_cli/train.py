@@ -37,7 +37,7 @@ def train(
     """Train fusion heads on cached features; validation and test scores over seeds."""
     import mmfuse
     from mmfuse_cli import console
-    from pipelines import reporting
+    from pipelines import catalog, reporting
 
     asked = words.settings(context)
     flags = {
@@ -51,6 +51,8 @@ def train(
     options |= {"seeds": tuple(range(seeds)), **words.pairs("--set", settings)}
     if not method:
         raise mmfuse.MmfuseError("say which: --method NAME (mmfuse list methods shows them)")
+    for one in method:
+        catalog.check("methods", one)
     names = words.stored(asked, dataset)
     group = mmfuse.new_id("+".join(Path(one).stem for one in method), names[0])
     runs = []

@@ -39,6 +39,15 @@ def entries(shelf: Shelf) -> dict[str, Entry]:
     return found
 
 
+def check(shelf: Shelf, name: str) -> None:
+    """Raise MmfuseError for a name that is not on the shelf or a path without a file."""
+    if name.endswith(".py"):
+        if not Path(name).is_file():
+            raise MmfuseError(f"no such file: {name} (asked for as one of the {shelf})")
+    elif name not in (known := entries(shelf)):
+        raise unknown(shelf.removesuffix("s"), name, known)
+
+
 def find(shelf: Shelf, name: str) -> ModuleType:
     """The plug-in's module, imported: by name, or by a path that ends in `.py`.
 
@@ -46,12 +55,11 @@ def find(shelf: Shelf, name: str) -> ModuleType:
         MmfuseError: for an unknown name (with the nearest), a missing file or library, or a
             module without `build`.
     """
+    check(shelf, name)
     if name.endswith(".py"):
         module = _imported(name, lambda: _from_path(shelf, Path(name)))
     else:
         known = entries(shelf)
-        if name not in known:
-            raise unknown(shelf.removesuffix("s"), name, known)
         module = _imported(name, lambda: importlib.import_module(known[name].module))
     if not callable(getattr(module, "build", None)):
         raise MmfuseError(f"{name}: a plug-in is a module with a function `build`; it has none")
@@ -83,8 +91,6 @@ def _imported(name: str, load: Callable[[], ModuleType]) -> ModuleType:
 
 
 def _from_path(shelf: Shelf, path: Path) -> ModuleType:
-    if not path.is_file():
-        raise MmfuseError(f"no such file: {path} (asked for as one of the {shelf})")
     spec = importlib.util.spec_from_file_location(f"mmfuse_{shelf}_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise MmfuseError(f"{path} cannot be imported as a Python module")

@@ -140,8 +140,7 @@ def trained(records: Sequence[RunRecord]) -> Table:
                     beside.setdefault((name, streams), _trained_row(run, name, found))
         rows += [beside[key] for key in sorted(beside, key=lambda key: key[0])]
     columns = ("dataset", "method", "metric", "val", "test", "parameters", "data", "weights")
-    seeds = ", ".join(sorted({f"{len(record.seeds)}" for record in records}))
-    title = f"trained: mean ± standard deviation over {seeds} seeds"
+    title = f"trained: mean ± standard deviation over {_seeds(records)}"
     return Table(title, columns, tuple(rows), _trained_notes(records))
 
 
@@ -190,7 +189,7 @@ def robustness(evaluations: Sequence[Evaluation]) -> Table:
     rows.append((plain, *(_first(row.linear) for row in first.rows), *tags))
     rows.append(("majority", *(_first(row.majority) for row in first.rows), *tags))
     title = f"{first.run.dataset}: test {first.metric}, mean ± standard deviation over "
-    title += f"{len(first.run.seeds)} seeds, {first.rows[0].scores.rows} rows"
+    title += f"{_seeds([first.run])}, {first.rows[0].scores.rows} rows"
     return Table(title, ("method", *patterns, "data", "weights"), tuple(rows))
 
 
@@ -201,11 +200,11 @@ def past(records: Sequence[RunRecord]) -> Table:
             run.id,
             run.created[:16].replace("T", " "),
             run.dataset,
-            name,
+            run.method,
             " ".join(stream.name for stream in run.streams),
             f"{metric(run.scores)} {score(run.scores, 'test')}",
         )
-        for run, name in zip(records, labels(records), strict=True)
+        for run in records
     )
     return Table("runs", ("run", "when (UTC)", "dataset", "method", "streams", "test"), rows)
 
@@ -245,6 +244,11 @@ def score(found: Sequence[Scores], split: str, pattern: str | None = None) -> Sp
         if scores.split == split and pattern in (None, scores.pattern):
             return _first(scores)
     return None
+
+
+def _seeds(records: Sequence[RunRecord]) -> str:
+    counts = sorted({len(record.seeds) for record in records})
+    return f"{', '.join(map(str, counts))} seed{'' if counts == [1] else 's'}"
 
 
 def _first(scores: Scores) -> Spread:

@@ -5,23 +5,19 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from cache.layout import Home
-from pipelines import catalog
-from pipelines.reporting import Cell, Table, counted
+from pipelines import catalog, sources
+from pipelines.reporting import Cell, Table
 
 
 def datasets(roots: Sequence[Path]) -> Table:
     """Datasets, and where their raw data was found below the roots."""
-    rows = []
-    for name, entry in catalog.entries("datasets").items():
-        if entry.constants.get("NEEDS_DATA"):
-            found = [root / name for root in roots if (root / name).exists()]
-            ready = f"in {found[0]}" if found else f"no; {entry.constants.get('SOURCE', '')}"
-        else:
-            ready = "yes, built in"
-        rows.append((name, entry.summary, ready))
+    rows = tuple(
+        (offer.name, offer.summary, "yes" if offer.ready else "no", offer.where)
+        for offer in sources.offers(roots)
+    )
     looked = f"raw data is looked for in {', '.join(f'{root}/NAME' for root in roots)}"
     own = "your own: --dataset FILE.csv --modality poster=image --target COLUMN"
-    return Table("datasets", ("name", "what it is", "ready"), tuple(rows), (looked, own))
+    return Table("datasets", ("name", "what it is", "ready", "where"), rows, (looked, own))
 
 
 def encoders() -> Table:
@@ -35,7 +31,7 @@ def encoders() -> Table:
         if isinstance(package, str) and find_spec(package) is None:
             ready = f"no; pip install {package}"
         else:
-            ready = "fetched when first used" if entry.constants.get("WEIGHTS") else "yes"
+            ready = "fetched when first used" if entry.constants.get("NEEDS_WEIGHTS") else "yes"
         rows.append((name, widths, entry.summary, ready))
     return Table("encoders", ("name", "kinds and widths", "what it is", "ready"), tuple(rows))
 
@@ -53,11 +49,19 @@ def features(home: Home) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for dataset in home.datasets():
         for info in FeatureStore(home, dataset).streams():
-            lacking = {state: n for state, n in info.counts.items() if n and state != "ok"}
+            lacking = [f"{n:,} {state}" for state, n in info.counts.items() if n and state != "ok"]
             width = f"{info.width} {info.dtype}{' a frame' if info.sequence else ''}"
             weights = str(info.provenance.get("weights", "?"))
             state = "complete" if info.complete else "unfinished"
-            row = (dataset, info.key.label, info.rows, counted(lacking), width, weights, state)
+            row = (
+                dataset,
+                info.key.label,
+                info.rows,
+                ", ".join(lacking) or None,
+                width,
+                weights,
+                state,
+            )
             rows.append(row)
     columns = ("dataset", "stream", "rows", "not present", "width", "weights", "state")
     return Table("features", columns, tuple(rows), () if rows else (f"none in {home.root} yet",))

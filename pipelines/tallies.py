@@ -50,7 +50,7 @@ class Reports:
         lists = (failures(name, found, self._home) for name, found in self._found.items())
         return [done(self._found), *(table for table in lists if table is not None)]
 
-    def ends(self, word: str) -> list[str]:
+    def ends(self) -> list[str]:
         """Where it went, and what to type next."""
         where = ", ".join(str(self._home.features(name)) for name in list(self._found)[:3])
         more = f" and {len(self._found) - 3} more" if len(self._found) > 3 else ""
@@ -60,7 +60,7 @@ class Reports:
         elif self.pending:
             ends.append(f"{self.pending:,} rows are left; the same command goes on")
         else:
-            ends.append(f"next: mmfuse train --method clarga --dataset {word}")
+            ends.append("next: mmfuse train --method clarga")
         return ends
 
 

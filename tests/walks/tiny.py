@@ -93,3 +93,80 @@ def _row(name: str, path: str, kind: int, chance: random.Random) -> list[object]
     told = " ".join([*words, hint or ("burning", "wet", "plain")[kind]])
     hp = chance.randrange(20, 60) + 20 * kind if chance.random() < 0.9 else ""
     return [name, path, f"creature {name}", told, hp, size, KINDS[kind]]
+
+
+def own_table(folder: Path, name: str, **changes: object) -> Path:
+    """A good table of 30 short texts in three splits and two classes, with changes by column.
+
+    Args:
+        folder: where it goes.
+        name: of the file.
+        changes: column → function of (row number, good cell); None leaves the column out.
+    """
+    good = {
+        "id": lambda row: f"s{row}",
+        "review": lambda row: ("dull and slow", "bright and quick")[row % 2] + f" number {row}",
+        "verdict": lambda row: ("bad", "good")[row % 2],
+        "split": lambda row: ("train", "train", "train", "val", "test")[row // 2 % 5],
+    }
+    columns = [name for name in good if changes.get(name, "") is not None]
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(columns)
+        for row in range(30):
+            cells = {column: good[column](row) for column in columns}
+            for column, change in changes.items():
+                if callable(change):
+                    cells[column] = change(row, cells[column])
+            table.writerow(cells.values())
+    return folder / name
+
+
+def bad_samples(folder: Path) -> Path:
+    """A table of 24 pictures and sounds, of which each of the first ten lacks one in its own way.
+
+    Args:
+        folder: where `media.csv` and its files go.
+    """
+    import struct
+    import zlib
+
+    import numpy as np
+    import soundfile
+
+    chance = random.Random(0)
+    for name in ("pictures", "sounds"):
+        (folder / name).mkdir(parents=True)
+    for row in range(24):
+        (folder / f"pictures/{row}.png").write_bytes(picture(row % 2, chance))
+        tone = np.sin(np.arange(4000) * (0.2 + 0.3 * (row % 2)))
+        soundfile.write(folder / f"sounds/{row}.wav", tone, 8000, subtype="FLOAT")
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    whole = (folder / "pictures/0.png").read_bytes()
+    (folder / "pictures/0.png").write_bytes(whole[: len(whole) // 2])  # truncated
+    (folder / "pictures/1.png").write_text("not a picture\n")  # wrong type
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0))
+    (folder / "pictures/2.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IEND", b""))
+    (folder / "pictures/3.png").unlink()  # missing
+    (folder / "pictures/4.png").unlink()
+    (folder / "pictures/4.png").mkdir()  # a directory
+    (folder / "pictures/5.png").write_bytes(b"")  # an empty file
+    (folder / "sounds/6.wav").write_bytes(b"")
+    soundfile.write(folder / "sounds/7.wav", np.zeros(0), 8000)  # sound of no length
+    spoilt = np.full(4000, np.nan, np.float32)
+    soundfile.write(folder / "sounds/8.wav", spoilt, 8000, subtype="FLOAT")
+    (folder / "sounds/9.wav").write_bytes((folder / "pictures/9.png").read_bytes())  # wrong type
+    with (folder / "media.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["id", "picture", "sound", "label", "split"])
+        for row in range(24):
+            split = ("train", "val", "test")[row // 2 % 3]
+            label = ("low", "high")[row % 2]
+            table.writerow([f"s{row}", f"pictures/{row}.png", f"sounds/{row}.wav", label, split])
+    return folder / "media.csv"

@@ -11,14 +11,17 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 _MMFUSE = Path(sys.executable).with_name("mmfuse")
 _LOOSE = (  # what differs from machine to machine → what the transcript says instead
-    (r"\d[\d,]*(\.\d+)? rows/s", "# rows/s"),
+    (r"\b\d{8}-[a-z_]+-[A-Za-z0-9_.-]+-[0-9a-f]{6}\b", "RUN"),
+    (r"(?<=[a-z])-[0-9a-f]{6}\b", "-######"),
+    (r"-[0-9a-f]{8}\b", "-########"),
+    (r"\b\d{4}-\d\d-\d\d \d\d:\d\d\b", "WHEN"),
     (r"\b\d[\d,]*(\.\d+)? (ms|s|min|h)\b", "# s"),
     (r"\b\d+(\.\d+)? (kB|MB|GB|TB)\b", "# MB"),
-    (r"-[0-9a-f]{8}\b", "-########"),
-    (r"\b\d{8}-\d{6}[0-9a-z-]*", "RUN"),
-    (r"\d+\.\d{3}( ± \d+\.\d{3})?", "#.###"),
+    (r"\b\d+\.\d{3}\b( ± \d+\.\d{3}\b)?", "#.###"),
     (r"[+-]#\.###", "±#.###"),
+    (r": .* bottleneck.*", ": # was the bottleneck"),
     (r" {2,}", "  "),
+    (r"(?m)^(\S+  \S+/\S+(?:  [\d,]+){4}  \d+(?: \(.*\))?)  [\d,]+$", r"\1  #"),  # rows/s
 )
 
 
@@ -40,13 +43,14 @@ class Walk:
         """(what the transcript says, what came out when its commands were run again)."""
         said = transcript.read_text(encoding="utf-8")
         commands = [line[2:] for line in said.splitlines() if line.startswith("$ ")]
-        return said, "\n".join(self.run(command) for command in commands)
+        about = "".join(f"{line}\n" for line in said.splitlines() if line.startswith("# "))
+        return said, "\n".join([about, *(self.run(command) for command in commands)])
 
     def run(self, command: str) -> str:
         """One command as a block of a transcript: output, `! ` before errors, the exit code."""
-        words = [self._program(word) if k == 0 else word for k, word in enumerate(_split(command))]
+        program, *words = shlex.split(command)
         done = subprocess.run(
-            words,
+            [self._program(program), *words],
             cwd=self.folder,
             env=self._environment(),
             capture_output=True,
@@ -55,7 +59,7 @@ class Walk:
             timeout=300,
         )
         errors = "".join(f"! {line}\n" for line in done.stderr.splitlines())
-        block = f"{done.stdout}{errors}".replace(f"{self.folder}/", "")
+        block = f"{done.stdout}{errors}".replace(str(self.folder), "HERE")
         for pattern, instead in (*_LOOSE, *self.loose):
             block = re.sub(pattern, instead, block)
         lines = "".join(f"{line.rstrip()}\n" for line in block.splitlines())
@@ -68,7 +72,3 @@ class Walk:
         quiet = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HOME": str(self.folder / "user")}
         kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
         return {**kept, **quiet, "XDG_CACHE_HOME": str(self.folder / "user"), **self.environment}
-
-
-def _split(command: str) -> list[str]:
-    return shlex.split(command)
