@@ -34,7 +34,7 @@ def demo(
     for report in reports.all:
         console.note(f"  {report.key.name}: {report.new:,} new, {report.reused:,} from the cache")
     streams = [report.key.name for report in reports.all]
-    tried = [(method, {}) for method in METHODS]
+    tried: list[tuple[str, dict[str, str]]] = [(method, {}) for method in METHODS]
     tried += [("unimodal", {"stream": stream}) for stream in streams]
     console.note(f"2/3 train: {', '.join(METHODS)}, unimodal; {seeds} seeds each, side by side")
     group = mmfuse.new_id("demo", "digits")

@@ -100,7 +100,8 @@ def decode_audio(data: bytes) -> Waveform:
             promised, rate = file.frames, int(file.samplerate)
             channels = file.read(dtype="float32", always_2d=True)  # (T, channels)
     except (soundfile.LibsndfileError, ValueError, RuntimeError, TypeError) as error:
-        detail = f"{error}; WAV, FLAC, OGG and MP3 can be read"
+        said = getattr(error, "error_string", error)  # the whole message holds an address
+        detail = f"{said} WAV, FLAC, OGG and MP3 can be read"
         raise Unreadable("wrong-type", detail) from error
     if not len(channels):
         raise Unreadable("truncated" if promised > 0 else "empty", "the sound has no samples")
