@@ -17,7 +17,8 @@ from cache.objects import Damaged, sweep
 from cache.opening import check_same, open_generation
 from cache.readers import Reader
 from cache.resolving import resolve
-from cache.samples import Samples, read_snapshot, write_snapshot
+from cache.samples import Samples, read_snapshot
+from cache.snapshots import keep
 from cache.streams import (
     ABSENT,
     FAILED,
@@ -98,7 +99,7 @@ class FeatureStore:
             MmfuseError: if the stream is not there, not complete, or damaged.
         """
         with self._mendable(key):
-            return self._reader(key).whole()
+            return self.reader(key).whole()
 
     def rows(self, key: StreamKey, index: NDArray[np.int64]) -> NDArray[Any]:
         """(K, D) of rows in any order, repeats allowed, straight from the page cache.
@@ -108,7 +109,7 @@ class FeatureStore:
             MmfuseError: if the stream is not there, not complete, damaged, or of sequences.
         """
         with self._mendable(key):
-            reader = self._reader(key)
+            reader = self.reader(key)
             if reader.generation.spec.sequence:
                 raise MmfuseError(f"{key.label} holds sequences; read them with sequences()")
             return reader.gather(_checked(index, reader.generation.rows))
@@ -123,7 +124,7 @@ class FeatureStore:
             MmfuseError: if the stream is not there, not complete, damaged, or pooled.
         """
         with self._mendable(key):
-            reader = self._reader(key)
+            reader = self.reader(key)
             if not reader.generation.spec.sequence:
                 raise MmfuseError(f"{key.label} is pooled; read it with rows()")
             lengths, frames = reader.ragged(_checked(index, reader.generation.rows))
@@ -170,7 +171,8 @@ class FeatureStore:
             raise ValueError(f"inputs {inputs.shape}, absent {absent.shape}, {len(samples)} rows")
         open_store(self.paths, self.dataset, create=True)
         sweep(self.paths.scratch)
-        rows = Rows(without(inputs, absent), absent, write_snapshot(samples, self.paths))
+        snapshot = keep(samples, self.paths)
+        rows = Rows(without(inputs, absent), absent, snapshot)
         generation = open_generation(self.paths, key, spec, rows, retry_failed=retry_failed)
         writer = StreamWriter(self.home, generation, rows)
         if generation.complete():
@@ -203,8 +205,12 @@ class FeatureStore:
         check_same(info.key, key)
         return info
 
-    def _reader(self, key: StreamKey) -> Reader:
-        """A reader of what the pointer names; kept while the pointer stays the same file."""
+    def reader(self, key: StreamKey) -> Reader:
+        """A reader of what the pointer names; kept while the pointer stays the same file.
+
+        Raises:
+            MmfuseError: if the stream is not there or not complete.
+        """
         held = self._readers.get(key)
         pointer = held[2] if held else str(self.paths.stream(key.label).current)
         try:

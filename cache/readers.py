@@ -2,6 +2,7 @@
 
 import io
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +17,14 @@ from cache.streams import Generation, StreamValues
 
 LOADERS = 2  # threads that read a whole stream: one waits for the disk while another checks
 FLAT_ROWS = 1 << 20  # rows a chunk of the small arrays of a sequence stream
+
+
+@dataclass(frozen=True)
+class Small:
+    """(N,) state and (N, 16) inputs of a stream."""
+
+    state: NDArray[np.uint8]
+    inputs: Digests
 
 
 class Reader:
@@ -39,12 +48,18 @@ class Reader:
         """(N, 16) digests; zeros where a shard is not committed or cannot be read."""
         return self._flat("inputs", (16,), "uint8", strict=False)
 
-    def settled(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """(K,) whether each row's shard is committed."""
-        done = np.zeros(self.generation.grid.shards, bool)
-        done[list(self._commits)] = True
-        settled: NDArray[np.bool_] = done[rows // self.generation.grid.shard_rows]
-        return settled
+    def small(self) -> "Small":
+        """State and inputs of every row.
+
+        Raises:
+            Damaged: if one of them is not as it was written.
+            MmfuseError: if rows are still pending.
+        """
+        self._require_complete()
+        return Small(
+            self._flat("state", (), "uint8", strict=True),
+            self._flat("inputs", (16,), "uint8", strict=True),
+        )
 
     def whole(self) -> StreamValues:
         """Every row, each chunk's crc32c checked while it is copied.

@@ -77,7 +77,14 @@ class Samples:
 
 def snapshot_id(samples: Samples) -> str:
     """16 hex digits that change with any id, split, target, group, task or modality, or order."""
-    state = hashlib.blake2b(json.dumps(_description(samples), sort_keys=True).encode())
+    modalities = json.dumps(_description(samples)["modalities"])
+    return hashlib.blake2b((core_id(samples) + modalities).encode()).hexdigest()[:16]
+
+
+def core_id(samples: Samples) -> str:
+    """The same without the modalities: snapshots that share it have the same rows."""
+    description = {k: v for k, v in _description(samples).items() if k != "modalities"}
+    state = hashlib.blake2b(json.dumps(description, sort_keys=True).encode())
     for column in (samples.ids, samples.splits, samples.groups):
         words = [] if column is None else [str(word) for word in column.tolist()]
         state.update(str(None if column is None else len(words)).encode())
@@ -106,8 +113,21 @@ def write_snapshot(samples: Samples, paths: DatasetPaths) -> str:
     pl.DataFrame(columns).write_parquet(buffer, compression="zstd", statistics=False)
     put(paths.snapshots / f"{name}.parquet", buffer.getbuffer(), paths.scratch)
     digest = content_digest(buffer.getbuffer())
-    put_record(record, {**_description(samples), "table": digest}, paths.scratch)
+    about = {**_description(samples), "core": core_id(samples), "table": digest}
+    put_record(record, about, paths.scratch)
     return name
+
+
+def snapshot_modalities(name: str, paths: DatasetPaths) -> tuple[str, tuple[Modality, ...]]:
+    """Core and modalities of a snapshot, without its rows; ("", ()) if there is none.
+
+    Raises:
+        Damaged: if its record is not what was written.
+    """
+    record = get_record(paths.snapshots / f"{name}.json")
+    if record is None:
+        return "", ()
+    return record["core"], tuple(Modality(m, kind) for m, kind in record["modalities"])
 
 
 def read_snapshot(name: str, paths: DatasetPaths) -> Samples:

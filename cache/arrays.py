@@ -1,0 +1,275 @@
+"""Arrays from elsewhere: .npy .npz .parquet .safetensors .h5 .pkl → vectors by sample id.
+
+A file is read as a tree of named arrays. The array asked for is found by its name, at the top or
+in every group (train, valid, test …) whose parts are put one after the other; ids stand beside it
+as `id` or `ids`. A tree whose names are the ids themselves, each with its own vector, will do too.
+Nothing in a file is ever executed: pickles are read by an unpickler that admits numpy alone.
+"""
+
+import io
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import MmfuseError
+
+ID_NAMES = ("id", "ids")
+NAMES_ARE_IDS = "."  # instead of an array's name
+SUFFIXES = (".npy", ".npz", ".parquet", ".safetensors", ".h5", ".hdf5", ".pkl", ".pickle")
+Tree = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Vectors of a file.
+
+    Attributes:
+        rows: (N, D), or N arrays (T_i, D).
+        ids: N sample ids, or None where the file has none.
+    """
+
+    rows: NDArray[Any] | list[NDArray[Any]]
+    ids: list[str] | None
+
+
+def load(path: Path, array: str | None = None) -> Loaded:
+    """Read the vectors of a file.
+
+    Args:
+        path: the file; its suffix says the format.
+        array: name of the array, or of the group that holds one array an id; of a parquet file a
+            column of lists, or names and patterns of number columns (`voice_*,age`); `.` where the
+            names are the ids. None where there is only one that can be meant.
+
+    Raises:
+        MmfuseError: if the file cannot be read, holds what is no numpy array, or nothing or too
+            much can be meant.
+    """
+    if not path.is_file():
+        raise MmfuseError(f"no such file: {path}")
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise MmfuseError(
+            f"{path}: cannot import {suffix or 'a file without suffix'}; one of "
+            f"{' '.join(SUFFIXES)} can be"
+        )
+    try:
+        if suffix == ".parquet":
+            return _parquet(path, array)
+        return _find(_tree(path, suffix), array, path)
+    except (OSError, ValueError, KeyError, EOFError, MemoryError, pickle.UnpicklingError) as error:
+        raise MmfuseError(f"{path} cannot be read: {error}") from error
+
+
+def _tree(path: Path, suffix: str) -> Tree:
+    match suffix:
+        case ".npy":
+            return {"": np.load(path, allow_pickle=False)}
+        case ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        case ".safetensors":
+            from safetensors.numpy import load_file
+
+            return dict(load_file(path))
+        case ".h5" | ".hdf5":
+            import h5py
+
+            with h5py.File(path, "r") as file:
+                return _groups(file)
+        case _:
+            tree = unpickle(path.read_bytes())
+            return tree if isinstance(tree, Mapping) else {"": tree}
+
+
+def _groups(group: Any) -> dict[str, Any]:  # noqa: ANN401 - h5py has no types
+    return {
+        name: _groups(node) if hasattr(node, "keys") else node[()] for name, node in group.items()
+    }
+
+
+class _NumpyOnly(pickle.Unpickler):
+    """Finds what numpy's own arrays are pickled with, and nothing else."""
+
+    _FUNCTIONS = ("_reconstruct", "scalar", "_frombuffer")
+
+    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401
+        """The class of a name, if numpy's arrays need it.
+
+        Raises:
+            UnpicklingError: for everything else.
+        """
+        if module == "numpy" and name in {"ndarray", "dtype"}:
+            return getattr(np, name)
+        if (
+            module
+            in {
+                "numpy.core.multiarray",
+                "numpy._core.multiarray",
+                "numpy._core.numeric",
+                "numpy.core.numeric",
+            }
+            and name in self._FUNCTIONS
+        ):
+            from numpy._core import multiarray, numeric
+
+            return getattr(numeric if name == "_frombuffer" else multiarray, name)
+        if (module, name) == ("_codecs", "encode"):  # how protocol 2 writes bytes
+            return _latin1
+        raise pickle.UnpicklingError(
+            f"it would import {module}.{name}; only numpy arrays, numbers, text, lists and dicts "
+            "are admitted"
+        )
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"bytes encoded as {encoding!r} are not admitted")
+    return text.encode("latin1")
+
+
+def unpickle(data: bytes) -> Any:  # noqa: ANN401
+    """What a pickle holds, if it is made of numpy arrays, numbers, text, lists and dicts alone.
+
+    Raises:
+        UnpicklingError: before anything else would be imported or called.
+    """
+    return _NumpyOnly(io.BytesIO(data), encoding="latin1").load()
+
+
+def _find(tree: Tree, array: str | None, path: Path) -> Loaded:
+    leaves = _leaves(tree)
+    if array == NAMES_ARE_IDS or (
+        array is None and not any(_is_vectors(leaf) for *_, leaf in leaves)
+    ):
+        by_id = _by_id(tree)
+        if by_id is not None:
+            return by_id
+    if array is None:
+        names = sorted({name for _, name, leaf in leaves if _is_vectors(leaf)})
+        if len(names) != 1:
+            raise MmfuseError(
+                f"{path} holds {len(names)} arrays ({', '.join(names[:20])}); name one with "
+                f"--array, or --array {NAMES_ARE_IDS} where the names are sample ids"
+            )
+        array = names[0]
+    groups = [(group, leaf) for group, name, leaf in leaves if name == array]
+    if not groups:
+        inner = tree.get(array)
+        by_id = _by_id(inner) if isinstance(inner, Mapping) else None
+        if by_id is not None:
+            return by_id
+        names = sorted({name for _, name, leaf in leaves if _is_vectors(leaf)})
+        raise MmfuseError(f"{path} has no array {array!r}; it has: {', '.join(names[:20])}")
+    parts = [_rows(group, leaf) for group, leaf in groups]
+    ids = [_ids(group) for group, _ in groups]
+    named = [one for one in ids if one is not None]
+    return Loaded(
+        _joined(parts), [i for one in named for i in one] if len(named) == len(ids) else None
+    )
+
+
+def _leaves(tree: Tree) -> list[tuple[Tree, str, Any]]:
+    """Every array with its name and the group that it is in."""
+    found: list[tuple[Tree, str, Any]] = []
+    for name, node in tree.items():
+        if isinstance(node, Mapping):
+            found += _leaves(node)
+        else:
+            found.append((tree, str(name), node))
+    return found
+
+
+def _is_vectors(leaf: Any) -> bool:  # noqa: ANN401
+    if isinstance(leaf, np.ndarray) and leaf.dtype != object:
+        return leaf.ndim >= 2 and leaf.dtype.kind in "fiub"
+    items = leaf.tolist() if isinstance(leaf, np.ndarray) else leaf
+    if not isinstance(items, list) or not items:
+        return False
+    return all(isinstance(i, np.ndarray) and i.dtype.kind in "fiub" and i.ndim for i in items)
+
+
+def _by_id(tree: Tree) -> Loaded | None:
+    """A tree with one vector (D,) or sequence (T, D) an id."""
+    items = [np.asarray(v) for v in tree.values() if isinstance(v, np.ndarray | list)]
+    if len(items) != len(tree) or not items:
+        return None
+    if any(i.ndim not in (1, 2) or i.dtype.kind not in "fiub" for i in items):
+        return None
+    if len({(i.ndim, i.shape[-1]) for i in items}) != 1:
+        return None
+    return Loaded(_joined([items]), [str(name) for name in tree])
+
+
+def _rows(group: Tree, leaf: Any) -> NDArray[Any] | list[NDArray[Any]]:  # noqa: ANN401
+    if not isinstance(leaf, np.ndarray) or leaf.dtype == object:
+        return [np.asarray(item) for item in leaf]
+    if leaf.dtype.kind not in "fiub":
+        raise MmfuseError(f"an array of {leaf.dtype} holds no vectors")
+    if leaf.ndim == 1:
+        leaf = leaf[:, None]
+    ends = None
+    if "offsets" in group:
+        ends = np.asarray(group["offsets"])[1:-1]
+    elif "lengths" in group and leaf.ndim == 2:
+        ends = np.cumsum(np.asarray(group["lengths"]))[:-1]
+    elif "lengths" in group:
+        return [row[:n] for row, n in zip(leaf, np.asarray(group["lengths"]).tolist(), strict=True)]
+    if ends is not None:
+        return np.split(leaf, ends)
+    return leaf if leaf.ndim == 2 else list(leaf)
+
+
+def _ids(group: Tree) -> list[str] | None:
+    for name in ID_NAMES:
+        if name in group:
+            found = np.asarray(group[name]).reshape(-1).tolist()
+            return [i.decode() if isinstance(i, bytes) else str(i) for i in found]
+    return None
+
+
+def _joined(
+    parts: Sequence[NDArray[Any] | list[NDArray[Any]]],
+) -> NDArray[Any] | list[NDArray[Any]]:
+    if all(isinstance(part, np.ndarray) for part in parts):
+        return np.concatenate([np.asarray(part) for part in parts])
+    rows = [row for part in parts for row in part]
+    if all(row.ndim == 1 for row in rows):
+        return np.stack(rows)
+    return rows
+
+
+def _parquet(path: Path, array: str | None) -> Loaded:
+    import polars as pl
+
+    frame = pl.read_parquet(path)
+    ids = next((frame[name].cast(pl.String).to_list() for name in ID_NAMES if name in frame), None)
+    lists = [n for n, t in frame.schema.items() if isinstance(t, pl.List | pl.Array)]
+    if array is None and len(lists) == 1:
+        array = lists[0]
+    if array in lists:
+        return Loaded(_joined([_of_lists(frame[str(array)])]), ids)
+    words = [] if array is None else array.split(",")
+    numbers = [n for n, t in frame.schema.items() if t.is_numeric() and n not in ID_NAMES]
+    picked = [n for n in numbers if any(fnmatchcase(n, word) for word in words)]
+    unmatched = [w for w in words if not any(fnmatchcase(n, w) for n in numbers)]
+    if not picked or unmatched:
+        raise MmfuseError(
+            f"{path}: name a column of lists, or number columns, with --array; it "
+            f"has: {', '.join([*lists, *numbers][:30])}"
+        )
+    return Loaded(frame.select(picked).cast(pl.Float32).to_numpy(), ids)
+
+
+def _of_lists(column: Any) -> list[NDArray[Any]]:  # noqa: ANN401 - a polars series
+    """One array a cell; a null is NaN in the shape of the first vector."""
+    cells = [None if cell is None else np.asarray(cell) for cell in column.to_list()]
+    there = [cell for cell in cells if cell is not None]
+    nothing = np.full(there[0].shape if there else (1,), np.nan, np.float32)
+    return [nothing if cell is None else cell for cell in cells]

@@ -1,0 +1,106 @@
+"""Depositing: vectors that exist already become a stream, through the same door as encoded ones."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from cache.errors import MmfuseError
+from cache.features import FeatureStore
+from cache.filling import ShardClaim
+from cache.inputs import Digests
+from cache.known import NO_FAILURES
+from cache.samples import Samples
+from cache.streams import ABSENT, FAILED, OK, StreamInfo, StreamKey, StreamSpec
+
+
+@dataclass(frozen=True)
+class Content:
+    """A whole stream from elsewhere.
+
+    Attributes:
+        inputs: (N, 16) digests.
+        state: (N,) 1 ok, 2 absent, 3 failed.
+        values: (N, D), or (sum T, D) of a sequence stream; may be mapped.
+        offsets: (N + 1,) of a sequence stream, else None.
+        failures: row, reason, detail, transient.
+    """
+
+    inputs: Digests
+    state: NDArray[np.uint8]
+    values: NDArray[Any]
+    offsets: NDArray[np.int64] | None
+    failures: pl.DataFrame
+
+
+def deposit(
+    store: FeatureStore, key: StreamKey, spec: StreamSpec, samples: Samples, content: Content
+) -> StreamInfo:
+    """Write a stream and publish it; one that is there already is left as it is.
+
+    Raises:
+        MmfuseError: if the content does not fit together, the disk refuses, or another process is
+            writing the same stream.
+    """
+    check(spec, len(samples), content)
+    absent = content.state == ABSENT
+    writer = store.writer(key, spec=spec, samples=samples, inputs=content.inputs, absent=absent)
+    failures = {row[0]: row[1:] for row in content.failures.iter_rows()}
+    for shard in writer.shards:
+        claim = writer.claim(shard)
+        if claim is not None:
+            with claim:
+                _fill(claim, content, failures)
+                claim.commit()
+    if not writer.finish():
+        raise MmfuseError(f"{key.label}: another process is writing it; run this again afterwards")
+    return next(info for info in store.streams() if info.key == key)
+
+
+def _fill(claim: ShardClaim, content: Content, failures: dict[int, tuple[str, str, bool]]) -> None:
+    """Every row as it is, known or not: what comes back must be what went in."""
+    start, stop = claim.shard.start, claim.shard.stop
+    state = content.state[start:stop]
+    rows = np.flatnonzero(state == OK) + start
+    if content.offsets is None:
+        claim.put(rows, np.asarray(content.values[start:stop])[state == OK])
+    else:
+        ends = content.offsets
+        claim.put(rows, [np.asarray(content.values[ends[i] : ends[i + 1]]) for i in rows.tolist()])
+    for row in (np.flatnonzero(state == FAILED) + start).tolist():
+        reason, detail, transient = failures.get(row, ("unknown", "", False))
+        claim.fail(row, reason, detail, transient)
+
+
+def check(spec: StreamSpec, rows: int, content: Content) -> None:
+    """Refuse content that does not fit together, before anything is written.
+
+    Raises:
+        MmfuseError: naming what does not fit.
+    """
+    values, offsets = content.values, content.offsets
+    frames = rows if offsets is None else int(offsets[-1]) if len(offsets) == rows + 1 else -1
+    wrong = [
+        what
+        for what, fits in {
+            "state": content.state.shape == (rows,)
+            and bool(np.isin(content.state, (1, 2, 3)).all()),
+            "inputs": content.inputs.shape == (rows, 16) and content.inputs.dtype == np.uint8,
+            "offsets": (offsets is not None) == spec.sequence and _rising(offsets),
+            "values": values.shape == (frames, spec.width),
+        }.items()
+        if not fits
+    ]
+    if wrong:
+        raise MmfuseError(f"{', '.join(wrong)} do not fit a stream of {rows} rows × {spec.width}")
+
+
+def _rising(offsets: NDArray[np.int64] | None) -> bool:
+    return offsets is None or (
+        len(offsets) > 0 and offsets[0] == 0 and bool((np.diff(offsets) >= 0).all())
+    )
+
+
+__all__ = ["NO_FAILURES", "Content", "check", "deposit"]

@@ -1,0 +1,176 @@
+"""Importing: vectors that somebody else made become a stream, aligned with the samples by id."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.arrays import Loaded, load
+from cache.depositing import NO_FAILURES, Content, deposit
+from cache.errors import MmfuseError
+from cache.features import FeatureStore
+from cache.fingerprints import digest, fingerprint
+from cache.samples import Kind, Modality, Samples
+from cache.snapshots import adopt, widened
+from cache.streams import ABSENT, OK, StreamInfo, StreamKey, StreamSpec
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """What to import, and what it is.
+
+    Attributes:
+        path: .npy, .npz, .parquet, .safetensors, .h5 or .pkl.
+        encoder: first part of the stream's name: who made the vectors.
+        modality: second part.
+        kind: of the modality; may be None where the samples know it.
+        array: name inside the file, see `arrays.load`.
+        weights: pretrained, weight-free or random, as whoever imports says.
+        dtype: to store; None keeps float16 as it is and makes everything else float32.
+        provenance: what else is known, such as the licence.
+    """
+
+    path: Path
+    encoder: str
+    modality: str
+    kind: Kind | None = None
+    array: str | None = None
+    weights: Literal["pretrained", "weight-free", "random"] = "pretrained"
+    dtype: Literal["float16", "float32"] | None = None
+    provenance: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What became of a file.
+
+    Attributes:
+        info: the stream.
+        aligned: `id` or `order`.
+        lacking: samples that the file has no vector for; they are absent.
+        unused: vectors whose id is no sample.
+    """
+
+    info: StreamInfo
+    aligned: str
+    lacking: int
+    unused: int
+
+
+def import_arrays(store: FeatureStore, samples: Samples, source: Source) -> Imported:
+    """Make a stream of a file's vectors; the same file again changes nothing.
+
+    Samples without a vector are absent. A vector with NaN or infinity fails its row.
+
+    Args:
+        store: of the dataset.
+        samples: its rows.
+        source: what to import.
+
+    Raises:
+        MmfuseError: if the file cannot be read, nothing fits the samples' ids, an id occurs twice,
+            or there are no ids and the number of vectors is not that of the samples.
+    """
+    loaded = load(source.path, source.array)
+    at, aligned = _align(loaded, samples, source.path)
+    sequence, width = _shape(loaded, source.path)
+    dtype = source.dtype or _dtype(loaded)
+    modality = Modality(source.modality, _kind(source, samples))
+    samples = widened(samples, store.paths, modality)
+    fields = {
+        "imported": hashlib.blake2b(source.path.read_bytes(), digest_size=16).hexdigest(),
+        "array": source.array,
+        "dtype": dtype,
+        "version": VERSION,
+    }
+    provenance = {
+        **(source.provenance or {}),
+        "weights": source.weights,
+        "origin": "imported",
+        "file": source.path.name,
+    }
+    spec = StreamSpec(modality.kind, width, dtype, sequence, fields, provenance)
+    key = StreamKey(source.encoder, fingerprint(fields), source.modality)
+    info = deposit(store, key, spec, samples, _content(loaded, at, spec))
+    adopt(samples, store.paths)
+    info = next(i for i in store.streams() if i.key == key)
+    used = int((at >= 0).sum())
+    return Imported(info, aligned, len(samples) - used, len(loaded.rows) - used)
+
+
+def _align(loaded: Loaded, samples: Samples, path: Path) -> tuple[NDArray[np.int64], str]:
+    """(N,) which vector each sample has, -1 for none; and how that was found."""
+    if loaded.ids is None:
+        if len(loaded.rows) != len(samples):
+            raise MmfuseError(
+                f"{path} has no ids and {len(loaded.rows)} vectors, but there are {len(samples)} "
+                "samples; add an array `id` beside the vectors"
+            )
+        return np.arange(len(samples)), "order"
+    position = {name: number for number, name in enumerate(loaded.ids)}
+    if len(position) != len(loaded.ids):
+        raise MmfuseError(f"{path}: ids occur twice ({len(loaded.ids) - len(position)} times)")
+    at = np.array([position.get(str(name), -1) for name in samples.ids.tolist()], np.int64)
+    if (at < 0).all():
+        raise MmfuseError(
+            f"{path}: none of its ids is a sample; it has {loaded.ids[:3]}, the samples are "
+            f"{samples.ids[:3].tolist()}"
+        )
+    return at, "id"
+
+
+def _shape(loaded: Loaded, path: Path) -> tuple[bool, int]:
+    if isinstance(loaded.rows, np.ndarray):
+        return False, loaded.rows.shape[1]
+    shapes = {(row.ndim, row.shape[-1]) for row in loaded.rows}
+    if len(shapes) != 1 or next(iter(shapes))[0] != 2:
+        raise MmfuseError(f"{path}: vectors have different shapes: {sorted(shapes)[:5]}")
+    return True, next(iter(shapes))[1]
+
+
+def _dtype(loaded: Loaded) -> str:
+    rows = loaded.rows
+    first = rows.dtype if isinstance(rows, np.ndarray) else rows[0].dtype
+    return "float16" if first == np.float16 else "float32"
+
+
+def _kind(source: Source, samples: Samples) -> Kind:
+    known = {m.name: m.kind for m in samples.modalities}.get(source.modality)
+    kind = source.kind or known
+    if kind is None:
+        names = ", ".join(m.name for m in samples.modalities) or "none"
+        raise MmfuseError(
+            f"{source.modality} is no modality of this dataset (there are: {names}); say what "
+            "kind of thing it is, such as --kind audio"
+        )
+    if known is not None and kind != known:
+        raise MmfuseError(f"modality {source.modality} is of kind {known}, not {kind}")
+    return kind
+
+
+def _content(loaded: Loaded, at: NDArray[np.int64], spec: StreamSpec) -> Content:
+    state = np.where(at >= 0, OK, ABSENT).astype(np.uint8)
+    inputs = np.zeros((len(at), 16), np.uint8)
+    there = np.flatnonzero(at >= 0)
+    found = [_stored(loaded.rows[at[row]], spec) for row in there.tolist()]
+    for row, value in zip(there.tolist(), found, strict=True):
+        inputs[row] = np.frombuffer(digest(f"vector:{spec.kind}", value.tobytes()), np.uint8)
+    if not spec.sequence:
+        values = np.full((len(at), spec.width), np.nan, spec.dtype)
+        values[there] = np.stack(found)
+        return Content(inputs, state, values, None, NO_FAILURES)
+    lengths = np.zeros(len(at), np.int64)
+    lengths[there] = [len(value) for value in found]
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    return Content(inputs, state, np.concatenate(found), offsets, NO_FAILURES)
+
+
+def _stored(value: NDArray[Any], spec: StreamSpec) -> NDArray[Any]:
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(value).astype(spec.dtype)

@@ -1,0 +1,57 @@
+"""Snapshots that share their rows: a dataset may have more modalities in one than in another.
+
+Features that were imported bring modalities which the dataset's own table lacks. Rows are the same
+rows all the same, so streams are kept under the snapshot that knows every modality.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+
+from cache.layout import DatasetPaths, StreamPaths
+from cache.objects import Damaged, put_record
+from cache.samples import Modality, Samples, core_id, snapshot_modalities, write_snapshot
+from cache.streams import SCHEMA, current
+
+
+def keep(samples: Samples, paths: DatasetPaths) -> str:
+    """Keep the samples and return the snapshot's id: of the widest one with the same rows."""
+    return write_snapshot(widened(samples, paths), paths)
+
+
+def widened(samples: Samples, paths: DatasetPaths, *more: Modality) -> Samples:
+    """The samples with every modality that this dataset's streams know of the same rows."""
+    core, known = core_id(samples), {m.name: m for m in samples.modalities}
+    for snapshot in sorted({seen[1] for _, seen in _pointers(paths)}):
+        with contextlib.suppress(Damaged):  # `cache verify` names it
+            other, modalities = snapshot_modalities(snapshot, paths)
+            if other == core:
+                known = {m.name: m for m in modalities} | known
+    for modality in more:
+        known.setdefault(modality.name, modality)
+    names = [m.name for m in samples.modalities]
+    extra = sorted(name for name in known if name not in names)
+    modalities = tuple(known[name] for name in [*names, *extra])
+    return samples if modalities == samples.modalities else replace(samples, modalities=modalities)
+
+
+def adopt(samples: Samples, paths: DatasetPaths) -> None:
+    """Point every stream with the same rows to these samples, which know all its modalities."""
+    name, core = write_snapshot(samples, paths), core_id(samples)
+    for stream, (generation, snapshot) in _pointers(paths):
+        if snapshot == name:
+            continue
+        with contextlib.suppress(Damaged):
+            other, modalities = snapshot_modalities(snapshot, paths)
+            if other == core and set(modalities) <= set(samples.modalities):
+                record = {"schema": SCHEMA, "generation": generation, "snapshot": name}
+                put_record(stream.current, record, paths.scratch)
+
+
+def _pointers(paths: DatasetPaths) -> Iterator[tuple[StreamPaths, tuple[int, str]]]:
+    for folder in sorted(p for p in paths.streams.glob("*/*") if p.is_dir()):
+        stream = paths.stream(f"{folder.parent.name}/{folder.name}")
+        with contextlib.suppress(Damaged):
+            seen = current(stream)
+            if seen is not None:
+                yield stream, seen
