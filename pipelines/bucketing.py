@@ -34,6 +34,38 @@ class Budget:
     cost: int | None = None
 
 
+# One batch on a CPU should not outlast the time between two checkpoints; one on a GPU should fill
+# it. Costs are tokens, samples of sound (here at 16 kHz) and pictures; see `Encoder.prepare`.
+_FREE = Budget(256)
+_CPU: dict[Kind, Budget] = {
+    "text": Budget(32, 4_096),
+    "code": Budget(32, 4_096),
+    "audio": Budget(8, 60 * 16_000),
+    "video": Budget(4, 64),
+}
+_GPU: dict[Kind, Budget] = {
+    "text": Budget(256, 32_768),
+    "code": Budget(256, 32_768),
+    "audio": Budget(64, 240 * 16_000),
+    "video": Budget(64, 512),
+}
+
+
+def budget(kind: Kind, device: str, *, weights: bool) -> Budget:
+    """What a batch may be, if nobody says otherwise.
+
+    Args:
+        kind: of the modality.
+        device: where it is encoded, `cpu` or another.
+        weights: whether the encoder has any; without, encoding costs next to nothing.
+    """
+    if not weights:
+        return _FREE
+    if device == "cpu":
+        return _CPU.get(kind, Budget(32))
+    return _GPU.get(kind, Budget(256))
+
+
 def batches(costs: Sequence[int], budget: Budget) -> list[list[int]]:
     """Positions in batches, dearest first: what does not fit into memory shows at once.
 

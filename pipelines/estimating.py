@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from cache.layout import Home
 from pipelines.fitting import fit
 from pipelines.planning import StreamPlan
-from pipelines.session import ExtractOptions, batch_rows, paying_workers, probe
+from pipelines.session import ExtractOptions, batch_budget, paying_workers, probe
 
 _BATCHES = 3
-_SLOW_BATCH = 8  # samples a timed batch on a CPU, where a full one could take a minute
+_SLOW_BATCH = 8  # samples a timed batch of a model, where a full one could take a minute
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def estimate(
     if one.download is not None:
         return None
     fit(one, home, keep=False)
-    rows = options.batch_rows or batch_rows(one)
-    size = min(rows, _SLOW_BATCH) if rows < 256 else rows
+    rows = batch_budget(one, options).rows
+    size = min(rows, _SLOW_BATCH) if one.encoder.weights != "weight-free" else rows
     found = probe(one, _BATCHES * size + 1)
     readable = [sample for sample in found if sample.failure is None]
     if not readable:

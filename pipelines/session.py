@@ -11,7 +11,7 @@ from cache.layout import Home
 from cache.samples import Samples
 from cache.writing import StreamWriter
 from pipelines.backoff import Ceilings, Encoding, HopelessError
-from pipelines.bucketing import WINDOWS, Budget
+from pipelines.bucketing import WINDOWS, Budget, budget
 from pipelines.conveyor import Conveyor, Terms
 from pipelines.fitting import fit
 from pipelines.interrupts import Interrupt
@@ -40,7 +40,7 @@ class ExtractOptions:
         limit: encode at most this many distinct inputs of each stream; the next run goes on.
         rehash: read every file again to know it, whatever is remembered of it.
         timeout: seconds one sample may take in a worker before it counts as hanging.
-        batch_rows: samples a batch; None for the encoder's own wish or 32 on a CPU, 256 on a GPU.
+        batch_rows: samples a batch, if they are alike; None for what kind and device suggest.
         checkpoint: seconds between two checkpoints.
     """
 
@@ -122,12 +122,13 @@ class Session:
         """Everything that is left to encode, and what is known, onto the shelf."""
         options = self._options
         encoding = Encoding(one.encoder, one.modality.kind, self._ceilings, _place(one))
-        rows = options.batch_rows or batch_rows(one)
         shelver = Shelver(options.checkpoint)
         keep = True
         with Interrupt() as interrupt:
             ahead = 2 if work.workers else 1
-            terms = Terms(Budget(rows), ahead, options.strict, lambda: interrupt.asked)
+            terms = Terms(
+                batch_budget(one, options), ahead, options.strict, lambda: interrupt.asked
+            )
             conveyor = Conveyor(one, encoding, terms, work.legs)
             supply = Supply(writer, shelver, WINDOWS[one.modality.kind], options.limit)
             moving = conveyor.run(supply, self._preparer(work.workers), shelver)
@@ -181,11 +182,13 @@ def paying_workers(seconds: float) -> int:
     return max(1, min(_MOST_WORKERS, cores() - 1)) if seconds > WORTH_WORKERS else 0
 
 
-def batch_rows(one: StreamPlan) -> int:
-    """Samples a batch: few where a batch on a CPU would outlast a checkpoint."""
+def batch_budget(one: StreamPlan, options: ExtractOptions) -> Budget:
+    """What one batch of a stream may be: as asked, or as kind and device suggest."""
+    if options.batch_rows is not None:
+        return Budget(options.batch_rows)
     device = str(one.encoder.provenance().get("device", "cpu"))
-    slow = device == "cpu" and one.encoder.weights != "weight-free"
-    return 32 if slow else 256
+    weights = one.encoder.weights != "weight-free"
+    return budget(one.modality.kind, device, weights=weights)
 
 
 def _truncated(one: StreamPlan) -> int:
