@@ -12,6 +12,7 @@ from pipelines.batching import Batch, FeatureTable
 from pipelines.fusion import Fused, FusionHead
 from pipelines.optimizing import Block, Rates, clip, update
 from pipelines.plans import Rule
+from pipelines.tracing import Replayed
 
 State = dict[str, Tensor]
 Fields = tuple[Mapping[str, Tensor], Tensor, Mapping[str, Tensor], Tensor, Tensor, Tensor]
@@ -124,7 +125,7 @@ class Replicas:
 
     def _step_function(self, where: tuple[str, str]) -> Callable[..., Any]:
         if where not in self._compiled:
-            self._compiled[where] = vmap(partial(self._one_step, where))
+            self._compiled[where] = Replayed(vmap(partial(self._one_step, where)))
         return self._compiled[where]
 
     def _one_step(
