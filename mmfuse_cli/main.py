@@ -7,7 +7,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from mmfuse_cli import demo, doctor, evaluate, extract, names, runs, train, words
+from mmfuse_cli import (
+    cache,
+    check,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    extract,
+    names,
+    runs,
+    train,
+    words,
+)
 
 
 class _Door(TyperGroup):
@@ -56,6 +68,9 @@ app.command("extract")(extract.extract)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("runs")(runs.runs)
+app.command("check")(check.check)
+app.add_typer(cache.app, name="cache")
+app.add_typer(data.app, name="data")
 app.command("list")(names.list_names)
 app.command("doctor")(doctor.doctor)
 

@@ -11,6 +11,8 @@ import typer
 
 if TYPE_CHECKING:
     from cache.layout import Home
+    from cache.samples import Samples
+    from pipelines.tables import TableOptions
 
 _ANYWHERE = {"--home": 1, "--data": 1, "--json": 0}  # how many words follow each
 
@@ -91,6 +93,44 @@ def stored(asked: Settings, typed: str | None) -> list[str]:
         command = f"mmfuse extract --dataset {word} --encoder ENCODER"
         raise MmfuseError(f"no features of {word} in {asked.home}; run: {command}")
     return names
+
+
+def one(names: Sequence[str]) -> str:
+    """The only name of a group of one.
+
+    Raises:
+        MmfuseError: where there are several.
+    """
+    from cache.errors import MmfuseError
+
+    if len(names) > 1:
+        raise MmfuseError(f"name one of them: --dataset {' or '.join(names)}")
+    return names[0]
+
+
+def rows_of(asked: Settings, word: str, options: "TableOptions") -> "tuple[str, Samples]":
+    """A dataset's name and rows: from its features, or else from its raw data."""
+    import mmfuse
+
+    if word in asked.layout.datasets():
+        store = mmfuse.FeatureStore(asked.layout, word)
+        streams = [info for info in store.streams() if info.complete]
+        if streams:
+            return word, store.samples(streams[0])
+    opened = mmfuse.open_dataset(word, roots=asked.roots, table=options)
+    name = one([dataset.name for dataset in opened])
+    return name, opened[0].samples()
+
+
+def done(
+    asked: Settings, streams: Sequence[tuple[str, str, int]], where: object, then: str
+) -> None:
+    """Show streams that went somewhere, where, and what to type next."""
+    from mmfuse_cli import console
+    from pipelines.reporting import Table
+
+    table = Table("streams", ("dataset", "stream", "rows"), tuple(streams))
+    console.show([table], as_json=asked.json, ends=[f"in {where}", f"next: {then}"])
 
 
 def pairs(option: str, typed: Sequence[str] | None) -> dict[str, str]:

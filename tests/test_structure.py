@@ -84,13 +84,13 @@ def test_files_stay_readable(path):
 
 
 def test_commands_stay_short():
-    """A command is words in, one call, a table out: at most 90 lines a file."""
+    """A command is words in, one call, a table out: at most 120 lines a file."""
     long = {
         path.name: len(path.read_text(encoding="utf-8").splitlines())
         for path in (ROOT / "mmfuse_cli").glob("*.py")
         if path.name not in {"console.py", "words.py"}
     }
-    assert {name: lines for name, lines in long.items() if lines > 90} == {}
+    assert {name: lines for name, lines in long.items() if lines > 120} == {}
 
 
 def test_nothing_that_runs_code_is_loaded_from_files():

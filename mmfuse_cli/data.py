@@ -1,0 +1,46 @@
+"""mmfuse data audit: leaks, duplicates and label traces, found from cached features."""
+
+from typing import Annotated
+
+import typer
+
+from mmfuse_cli import words
+
+app = typer.Typer(help="What is in the data.", rich_markup_mode=None, no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """What is in the data."""
+
+
+@app.command()
+def audit(
+    context: typer.Context,
+    dataset: Annotated[str | None, typer.Option(help="As the last extract, if left out.")] = None,
+    features: Annotated[
+        list[str] | None, typer.Option(help="Streams to look at; all, if left out.")
+    ] = None,
+    texts: Annotated[
+        bool, typer.Option(help="Open the raw rows too, to look for class names in texts.")
+    ] = False,
+) -> None:
+    """Look for leaks, duplicates and label traces; exit code 1 where there is a leak."""
+    import mmfuse
+    from mmfuse_cli import console
+    from pipelines.auditing import audit as look
+    from pipelines.reporting import Table
+
+    asked = words.settings(context)
+    tables, leaks = [], 0
+    for name in words.stored(asked, dataset):
+        raw = mmfuse.open_dataset(name, roots=asked.roots)[0] if texts else None
+        found = look(mmfuse.FeatureStore(asked.layout, name), features or None, raw)
+        leaks += sum(finding.verdict == "leak" for finding in found)
+        rows = tuple((f.verdict, f.check, f.about, f.sentence) for f in found)
+        columns = ("verdict", "check", "of", "what was found")
+        tables.append(Table(f"audit of {name}", columns, rows))
+    ends = [f"{leaks} leaks; a leak makes test scores too good, a suspect is to be looked at"]
+    console.show(tables, as_json=asked.json, ends=ends)
+    if leaks:
+        raise typer.Exit(1)
