@@ -67,6 +67,8 @@ class Encoder(Protocol):
     and `build`, whose keyword-only arguments are those of `model`, `weights`, `device`, `dtype` and
     `sequence` that mean something to it, and options of its own.
     Building must not import torch: `fields()` alone decides whether a cached stream is still good.
+    May also have `download()`, what is to be fetched first (`downloading.Download`) or None, and
+    `counts`, how many inputs were `truncated` so far.
 
     Attributes:
         name: the module's name, first part of a stream's name.
