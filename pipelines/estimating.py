@@ -1,5 +1,6 @@
 """Estimates: how long an extraction will take, from three timed batches; nothing is stored."""
 
+import statistics
 import time
 from dataclasses import dataclass
 
@@ -66,7 +67,7 @@ def estimate(
     load, _ = _timed(one, items[:1])
     timed = [_timed(one, items[start : start + size]) for start in range(0, len(items), size)]
     encode = sum(seconds for seconds, _ in timed) / sum(count for _, count in timed)
-    prepare = sum(p.read + p.prepare for p in found) / len(found)
+    prepare = statistics.median(sample.read + sample.prepare for sample in found)
     workers = options.workers
     if workers is None:
         workers = paying_workers(prepare * one.found.new)

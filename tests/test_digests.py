@@ -121,6 +121,16 @@ def test_learning_again_replaces_what_was_known(tmp_path, file):
     assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
 
 
+def test_a_memory_told_to_forget_knows_nothing_and_is_replaced(tmp_path, file):
+    """`--rehash` reads every file again, whatever was remembered."""
+    path = tmp_path / "digests.parquet"
+    remember(DigestMemory(path), file)
+    forgetful = DigestMemory(path, forget=True)
+    assert recall(forgetful, file) == [None]
+    remember(forgetful, file)
+    assert recall(DigestMemory(path), file) == [bytes(16)]
+
+
 def test_nothing_learnt_writes_nothing(tmp_path):
     """A no-op extract leaves the disk alone."""
     DigestMemory(tmp_path / "digests.parquet").save()

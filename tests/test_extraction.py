@@ -1,11 +1,14 @@
 """Extraction: every row where it belongs, every input once, nothing lost and nothing silent."""
 
+import io
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from PIL import Image
 from small_encoders import Centred, Echo, texts, vector_of
 
 from cache import shards
@@ -13,6 +16,7 @@ from cache.errors import MmfuseError
 from cache.features import FAILED, FeatureStore
 from cache.layout import Home
 from pipelines import bucketing, session
+from pipelines.encoding import build_encoder
 from pipelines.extraction import ExtractOptions, extract, plan, unserved
 
 
@@ -394,6 +398,42 @@ def test_a_file_that_changes_while_the_run_goes_on_is_not_stored_as_what_it_was(
     found = session.probe(plans[0])
     assert [f.failure.reason for f in found][2] == "changed"
     assert found[2].failure.transient
+
+
+def paint(path, shade):
+    """A small grey picture, of one size in bytes, with an old modification time."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (shade, shade, shade)).save(buffer, "BMP")
+    path.write_bytes(buffer.getvalue())  # in place: the inode stays
+    os.utime(path, (1e9, 1e9))
+
+
+def test_renamed_and_touched_files_cost_nothing_and_edited_ones_their_own(home, tmp_path):
+    """A row is its bytes: only new ones are encoded; `rehash` finds what hides from the clock."""
+    for shade in range(10):
+        paint(tmp_path / f"{shade}.bmp", shade)
+
+    def new(**options):
+        names = sorted(path.name for path in tmp_path.glob("*.bmp"))
+        dataset = texts({"m": names}, kind="image", root=tmp_path)
+        return run(dataset, build_encoder("pixels"), home, **options).new
+
+    assert new() == 10
+    (tmp_path / "0.bmp").rename(tmp_path / "zero.bmp")
+    os.utime(tmp_path / "1.bmp", (2e9, 2e9))
+    assert new() == 0
+    paint(tmp_path / "2.bmp", 200)
+    os.utime(tmp_path / "2.bmp", (1e9, 1e9 + 1))
+    assert new() == 1
+    paint(tmp_path / "3.bmp", 201)  # same path, size, time and inode
+    assert new() == 0
+    assert new(rehash=True) == 1
+
+
+def test_extraction_works_outside_the_main_thread(home):
+    """Where no Ctrl-C can arrive, none is waited for."""
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(run, texts({"m": lengths(50)}), Echo(), home).result().ok == 50
 
 
 def test_a_plan_tells_what_extraction_then_does_and_writes_nothing(home):
