@@ -131,6 +131,10 @@ def _stream(dataset: str, label: str, paths: StreamPaths) -> Iterator[Piece]:
         yield _record(pointer)
         with contextlib.suppress(Damaged):
             seen = current(paths)
+        if seen is not None:
+            snapshot = paths.dataset.snapshots / f"{seen[1]}.json"
+            if not snapshot.exists():
+                yield _always(Damage(dataset, "", None, None, None, snapshot, "snapshot"))
         if seen is not None and not paths.generation(seen[0]).record.exists():
             record = paths.generation(seen[0]).record
             yield _always(Damage(dataset, label, seen[0], None, None, record, "record"))

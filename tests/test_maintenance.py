@@ -9,7 +9,6 @@ from store_rows import (
     fill,
     key_of,
     open_writer,
-    samples_of,
     shrink,
     spec_of,
 )
@@ -177,6 +176,25 @@ def test_damaged_rows_are_not_handed_on(home, sequence):
     assert np.array_equal(good, expected(there, sequence=sequence))
 
 
+@pytest.mark.parametrize("name", ["snapshots/*.json", "snapshots/*.parquet", "store.json"])
+@pytest.mark.parametrize("how", ["delete", "flip"])
+def test_records_of_a_dataset_are_made_again(home, sequence, name, how):
+    """Samples and the store's own record are found missing or damaged, and cost no encoding."""
+    (path,) = FeatureStore(home, "toy").paths.meta.glob(name)
+    if how == "delete":
+        path.unlink()
+    else:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    found = verify(home).damages
+    assert found or (how, name) == ("delete", "store.json")  # its absence is that of an empty store
+    take_back(home, found)
+    assert run(home, sequence) == []
+    assert verify(home).damages == ()
+    values_are_right(home, sequence)
+
+
 def test_orphans_of_killed_processes_are_swept(home, sequence):
     """Unfinished files whose process is gone disappear with the next run; living ones stay."""
     from cache.objects import _host
@@ -192,4 +210,3 @@ def test_orphans_of_killed_processes_are_swept(home, sequence):
     assert not dead.exists()
     assert alive.exists()
     assert elsewhere.exists()
-    assert len(samples_of([1])) == 1
