@@ -204,3 +204,32 @@ def test_a_digest_is_reused_until_the_file_changes(folder, tmp_path):
     assert memory.sha256(file) == "remembered"
     file.write_bytes(b"two")
     assert memory.sha256(file) not in (first, "remembered")
+
+
+def test_pictures_and_texts_that_overflow_in_half_precision_are_encoded_in_float32(
+    folder, tmp_path
+):
+    """Both towers give what float32 gives, where float16 alone would give NaN or infinity."""
+    import shutil
+
+    from safetensors.numpy import load_file, save_file
+
+    place = tmp_path / "big"
+    shutil.copytree(folder, place)
+    tensors = load_file(place / "open_clip_model.safetensors")
+    for name in tensors:
+        if "resblocks.0.mlp.c_fc.weight" in name:
+            tensors[name] = tensors[name] * 1e4
+        if "resblocks.0.mlp.c_proj.weight" in name:
+            tensors[name] = tensors[name] * 1e3
+    save_file(tensors, place / "open_clip_model.safetensors")
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
+    half, whole = (
+        build_encoder("clip", weights=str(place), dtype=word) for word in ("float16", "float32")
+    )
+    for kind, payload in (("image", picture), ("text", "a quick fox")):
+        a, b = (e.encode(kind, [e.prepare(kind, payload)[0]])[0] for e in (half, whole))
+        assert "_exact" in half.__dict__
+        assert np.isfinite(a).all()
+        assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.999
+        del half.__dict__["_exact"]

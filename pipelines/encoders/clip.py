@@ -156,8 +156,9 @@ class Clip:
 
     def _images(self, model: Any, batch: list[NDArray[np.uint8]]) -> NDArray[np.float32]:  # noqa: ANN401
         values = pretrained.normalised(batch, self.checkpoint.preprocess, self._device)
-        dtype = next(model.visual.parameters()).dtype
-        return pretrained.to_rows(model.encode_image(values.to(dtype)))
+        # In half precision open_clip keeps norms and embeddings in float32: ask no parameter.
+        values = values if model is self.__dict__.get("_exact") else values.to(self._dtype)
+        return pretrained.to_rows(model.encode_image(values))
 
     def _texts(self, model: Any, batch: list[NDArray[np.int64]]) -> NDArray[np.float32]:  # noqa: ANN401
         longest = self._context

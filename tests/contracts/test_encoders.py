@@ -17,6 +17,7 @@ from pipelines import catalog
 from pipelines.encoding import Encoder, FittedEncoder, build_encoder
 
 COSINE = 0.99999
+HALF = 0.999  # in half precision
 
 
 @pytest.fixture(scope="session")
@@ -125,6 +126,19 @@ def test_a_row_does_not_depend_on_its_batch(encoder):
         for a, b, c in zip(alone, mixed, turned, strict=True):
             assert _cosine(a, b) >= COSINE
             assert _cosine(a, c) >= COSINE
+
+
+def test_half_precision_keeps_the_bound_that_it_can_keep(case, top):
+    """In float16 a row alone and in a mixed batch, and float16 and float32, agree to 0.999."""
+    if "weights" not in case.options:
+        pytest.skip("an encoder without weights computes in one dtype")
+    half, whole = built(case, top, dtype="float16"), built(case, top, dtype="float32")
+    for kind in _kinds(half):
+        mixed = _encode(half, kind, payloads(kind))
+        exact = _encode(whole, kind, payloads(kind))
+        for payload, a, b in zip(payloads(kind), mixed, exact, strict=True):
+            assert _cosine(a, b) >= HALF
+            assert _cosine(a, _encode(half, kind, [payload])[0]) >= HALF
 
 
 def test_vectors_agree_with_the_bare_library_call(case, encoder, top):
