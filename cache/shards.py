@@ -87,7 +87,10 @@ def make(block: NDArray[Any], grid: Grid) -> memoryview:
     """The bytes of one shard, made whole in memory by zarr; block is (rows of the shard, D)."""
     shape = (len(block), grid.width)
     chunks = (grid.chunk_rows, grid.width)
-    return _encode(block, shape, chunks, (grid.shard_rows, grid.width))
+    data = _encode(block, shape, chunks, (grid.shard_rows, grid.width))
+    tail = bytes(data[-16 * grid.per_shard - _CRC :])
+    check_index(tail, grid, math.ceil(len(block) / grid.chunk_rows), Path("a shard made by zarr"))
+    return data
 
 
 def make_flat(block: NDArray[Any], chunk_rows: int) -> memoryview:
@@ -139,14 +142,14 @@ def read_flat(
     return found
 
 
-def check_index(tail: bytes, grid: Grid, shard: int, path: Path) -> None:
-    """Check a shard's index: its crc32c, and that the chunks lie one after the other.
+def check_index(tail: bytes, grid: Grid, count: int, path: Path) -> None:
+    """Check a shard's index: its crc32c, and that its `count` chunks lie one after the other.
 
     Raises:
         Damaged: if not.
     """
     index = np.frombuffer(tail[:-_CRC], "<u8").reshape(-1, 2)
-    step, count = grid.chunk_bytes + _CRC, grid.chunks(shard)
+    step = grid.chunk_bytes + _CRC
     expected = np.full((grid.per_shard, 2), _NOWHERE, "<u8")
     expected[:count, 0] = np.arange(count, dtype="<u8") * step
     expected[:count, 1] = step
@@ -218,7 +221,7 @@ def _map(path: Path, grid: Grid, shard: int) -> tuple[mmap.mmap, os.stat_result]
             memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError as error:
         raise Damaged(f"{path} is missing") from error
-    check_index(memory[-16 * grid.per_shard - _CRC :], grid, shard, path)
+    check_index(memory[-16 * grid.per_shard - _CRC :], grid, grid.chunks(shard), path)
     return memory, stat
 
 
