@@ -1,0 +1,286 @@
+"""Prediction: a recorded run's answers for new raw samples, any modality of which may be absent.
+
+Checks are done before torch is imported; what takes it is in `pipelines.scoring`.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from cache.errors import MmfuseError
+from cache.features import FeatureStore, StreamInfo
+from cache.fingerprints import fingerprint
+from cache.layout import DatasetPaths, Home
+from cache.objects import get_record
+from cache.runs import RunRecord, RunStream, load_run
+from cache.samples import Kind
+from pipelines import columns
+from pipelines.encoding import Encoder, Unreadable, build_encoder
+from pipelines.fitting import learns
+from pipelines.reading import absent, read
+from pipelines.tracking import Track, untracked
+
+ROWS = 32
+"""Samples that are encoded at once."""
+Vectors = list[NDArray[Any] | None]  # of one stream, a row each
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Answers, one row a sample, averaged over the run's replicas.
+
+    Attributes:
+        run: whose.
+        ids: (N) of the samples.
+        outputs: (N, C) probabilities; for `value` (N, 1) in units of the target.
+        spread: (N, C) sample standard deviation over replicas.
+        present: (N, M) bool, which streams had something to say.
+        failures: (id, modality, reason) of cells that could not be read, which count as absent.
+        seconds: by leg: `encode`, `head`.
+    """
+
+    run: RunRecord
+    ids: tuple[str, ...]
+    outputs: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    present: NDArray[np.bool_]
+    failures: tuple[tuple[str, str, str], ...]
+    seconds: dict[str, float]
+
+    def answers(self) -> list[str | float | list[str] | None]:
+        """Class name, label names at 0.5, or value; None for a sample with nothing present."""
+        task, found = self.run.task, []
+        for row, there in zip(self.outputs, self.present, strict=True):
+            answer: str | float | list[str] | None
+            if not there.any():
+                answer = None
+            elif task.kind == "classes":
+                answer = task.names[int(row.argmax())]
+            elif task.kind == "labels":
+                answer = [name for name, p in zip(task.names, row, strict=True) if p >= 0.5]
+            else:
+                answer = float(row[0])
+            found.append(answer)
+        return found
+
+    def table(self) -> pl.DataFrame:
+        """id, the answer under the name `prediction`, and one column of outputs a class."""
+        each = {f"p({n})": self.outputs[:, c] for c, n in enumerate(self.run.task.names)}
+        outputs = {} if self.run.task.kind == "value" else each
+        return pl.DataFrame(
+            {"id": list(self.ids), "prediction": self.answers(), **outputs}, strict=False
+        )
+
+
+def predict(
+    home: Home,
+    run: str | RunRecord,
+    samples: pl.DataFrame,
+    *,
+    root: Path | None = None,
+    encoders: Sequence[Encoder] = (),
+    weights: str | None = None,
+    device: str = "auto",
+    track: Track = untracked,
+) -> Predictions:
+    """Answer new samples with a run's heads.
+
+    Args:
+        home: where the run and its features are (fitted encoders keep their state there).
+        run: a record, its id, or a beginning of it.
+        samples: one row a sample, one column a modality (see `Dataset.table`), null or no column
+            where it is absent; a table-kind modality may also be the columns themselves. A column
+            `id` names the rows, else they are numbered.
+        root: folder that path cells are relative to.
+        encoders: built ones, for streams whose encoder is not found by its name alone.
+        weights: path of local weights, for encoders that are found by name.
+        device: auto, cpu, cuda.
+        track: progress.
+
+    Raises:
+        MmfuseError: for an unknown run, samples without any of its modalities, or an encoder that
+            is not the one the head was trained on.
+    """
+    record = load_run(home, run) if isinstance(run, str) else run
+    infos = _infos(home, record)
+    kinds: dict[str, Kind] = {i.key.modality: i.kind for i in infos.values()}  # type: ignore[misc]
+    cells = _cells(samples, kinds)
+    names = samples["id"].cast(pl.String).to_list() if "id" in samples.columns else None
+    ids = tuple(names or (str(row) for row in range(len(samples))))
+    failures: list[tuple[str, str, str]] = []
+    encoded: dict[str, Vectors] = {}
+    began = time.perf_counter()
+    found = _Encoders(home, record, encoders, weights, device)
+    for stream in track(record.streams, "encode", len(record.streams)):
+        info = infos[stream.name]
+        encoder = found.find(stream, info) if stream.modality in cells else None
+        encoded[stream.name] = _encode(
+            encoder, info, cells.get(stream.modality), (ids, root), failures
+        )
+    middle = time.perf_counter()
+    from pipelines.scoring import answer  # torch, which user errors above do not need
+
+    outputs, present = answer(record, encoded, device)
+    seconds = {"encode": middle - began, "head": time.perf_counter() - middle}
+    spread = outputs.std(0, ddof=1) if len(outputs) > 1 else np.zeros_like(outputs[0])
+    distinct = tuple(dict.fromkeys(failures))
+    return Predictions(record, ids, outputs.mean(0), spread, present, distinct, seconds)
+
+
+def _infos(home: Home, record: RunRecord) -> dict[str, StreamInfo]:
+    """The streams' own records, which say how their encoders were made."""
+    store = FeatureStore(home, record.dataset)
+    there = {(i.key.fingerprint, i.key.modality): i for i in store.streams()}
+    found = {}
+    for stream in record.streams:
+        info = there.get((stream.fingerprint, stream.modality))
+        if info is None:
+            raise MmfuseError(
+                f"{stream.name}, which {record.id} was trained on, is gone from this home; run: "
+                f"mmfuse extract --dataset {record.dataset} --encoder {stream.encoder}"
+            )
+        found[stream.name] = info
+    return found
+
+
+def _cells(samples: pl.DataFrame, kinds: Mapping[str, Kind]) -> dict[str, pl.Series]:
+    """By modality, the column of cells; without those that the samples do not have."""
+    cells = {}
+    for name, kind in kinds.items():
+        if name in samples.columns:
+            one = (name,)
+            nested = isinstance(samples[name].dtype, pl.Struct)
+            part = columns.Part(name, kind, one)
+            cells[name] = samples[name] if nested else columns.cells(samples, part)
+        elif kind == "tabular":
+            own = tuple(c for c in samples.columns if c not in {*kinds, "id"})
+            if own:
+                cells[name] = columns.cells(samples, columns.Part(name, kind, own))
+    if not cells:
+        raise MmfuseError(
+            f"the samples have none of the run's modalities ({', '.join(kinds)}); their columns "
+            f"are {', '.join(samples.columns) or 'none'}"
+        )
+    return cells
+
+
+class _Encoders:
+    """Finds, of each stream, the encoder that made it."""
+
+    def __init__(
+        self,
+        home: Home,
+        record: RunRecord,
+        given: Sequence[Encoder],
+        weights: str | None,
+        device: str,
+    ) -> None:
+        self.home, self.record, self.given = home, record, given
+        self.weights, self.device = weights, device
+
+    def find(self, stream: RunStream, info: StreamInfo) -> Encoder:
+        """The encoder whose fingerprint for this kind is the stream's, its state restored.
+
+        Raises:
+            MmfuseError: if none of those that can be guessed is.
+        """
+        problem: MmfuseError | None = None
+        for candidate in self._candidates(stream, info):
+            if isinstance(candidate, MmfuseError):
+                problem = problem or candidate
+            elif self._same(candidate, info):
+                self._restore(candidate, info)
+                return candidate
+        if problem is not None:
+            raise problem
+        told = ", ".join(f"{k}={v}" for k, v in sorted(info.fields.items()) if k != "fitted_on")
+        raise MmfuseError(
+            f"{stream.name} was made by {stream.encoder} with {told}; give that encoder, such as "
+            f"--encoder {stream.encoder}:MODEL, and its --weights PATH"
+        )
+
+    def _candidates(self, stream: RunStream, info: StreamInfo) -> Iterator[Encoder | MmfuseError]:
+        yield from (encoder for encoder in self.given if encoder.name == stream.encoder)
+        told = [*info.fields.values(), *info.provenance.values()]
+        models = dict.fromkeys(value for value in told if isinstance(value, str) and value)
+        dtype = str(info.fields.get("compute", "auto"))
+        for word in (stream.encoder, *(f"{stream.encoder}:{model}" for model in models)):
+            try:
+                yield build_encoder(
+                    word,
+                    weights=self.weights,
+                    device=self.device,
+                    dtype=dtype,
+                    sequence=stream.sequence,
+                )
+            except MmfuseError as error:
+                if word == stream.encoder:
+                    yield error
+
+    def _same(self, encoder: Encoder, info: StreamInfo) -> bool:
+        kind: Kind = info.kind  # type: ignore[assignment]
+        if kind not in encoder.kinds:
+            return False
+        fields: dict[str, object] = {
+            "encoder": encoder.name,
+            "kind": kind,
+            "storage": encoder.storage,
+            "sequence": encoder.sequence,
+        }
+        with contextlib.suppress(MmfuseError):  # weights that are not here are not the ones
+            fields |= encoder.fields(kind)
+            if "fitted_on" in info.fields:
+                fields["fitted_on"] = info.fields["fitted_on"]
+            return fingerprint(fields) == info.key.fingerprint
+        return False
+
+    def _restore(self, encoder: Encoder, info: StreamInfo) -> None:
+        if not learns(encoder):
+            return
+        paths = DatasetPaths.of(self.home, self.record.dataset)
+        kept = get_record(paths.stream(info.key.label).fitted)
+        if kept is None:
+            raise MmfuseError(f"what {info.key.label} learnt is gone; extract and train again")
+        encoder.restore(kept["state"])
+
+
+def _encode(
+    encoder: Encoder | None,
+    info: StreamInfo,
+    cells: pl.Series | None,
+    where: tuple[Sequence[str], Path | None],
+    failures: list[tuple[str, str, str]],
+) -> Vectors:
+    """Every cell's vector as the store would have kept it, by batches; None where there is none."""
+    ids, root = where
+    result: Vectors = [None] * len(ids)
+    if encoder is None or cells is None:
+        return result
+    kind: Kind = info.kind  # type: ignore[assignment]
+    items: list[tuple[int, Any]] = []
+    gone = absent(cells, kind)
+    for row, cell in enumerate(cells.to_list()):
+        if gone[row]:
+            continue
+        try:
+            item, _ = encoder.prepare(kind, read(kind, cell, root))
+            items.append((row, item))
+        except Unreadable as error:
+            failures.append((ids[row], info.key.modality, str(error)))
+    for start in range(0, len(items), ROWS):
+        part = items[start : start + ROWS]
+        found = encoder.encode(kind, [item for _, item in part])
+        for (row, _), vector in zip(part, found, strict=True):
+            kept = np.asarray(vector).astype(info.dtype)
+            if np.isfinite(kept).all():
+                result[row] = kept.astype(np.float32)
+            else:
+                failures.append((ids[row], info.key.modality, "non-finite"))
+    return result

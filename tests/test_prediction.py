@@ -1,0 +1,127 @@
+"""Answers for new raw samples."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from cache.errors import MmfuseError
+from cache.layout import Home
+from cache.runs import RunRecord
+from pipelines.encoding import build_encoder
+from pipelines.extraction import ExtractOptions, extract
+from pipelines.prediction import predict
+from pipelines.samples import Dataset, Modality, Task
+from pipelines.training import train
+
+COUNT = 60
+WORDS = {"epochs": "20", "seeds": "0,1", "width": "8", "drop_rate": "0.3", "learning_rate": "1e-2"}
+
+
+def made_dataset() -> Dataset:
+    """Fruit: a phrase and a record tell its kind; some cells are absent."""
+    rng, rows = np.random.default_rng(0), []
+    for number in range(COUNT):
+        kind = number % 2
+        phrase = f"{['a round red', 'a long yellow'][kind]} thing number {number}"
+        record = {"weight": float(100 + 40 * kind + rng.normal() * 10), "shop": f"s{number % 3}"}
+        rows.append(
+            {
+                "id": f"fruit{number}",
+                "split": ("train", "train", "train", "val", "test")[number // 2 % 5],
+                "target": kind,
+                "words": None if number % 7 == 6 else phrase,
+                "facts": None if number % 11 == 10 else record,
+            }
+        )
+    modalities = (Modality("words", "text"), Modality("facts", "tabular"))
+    task = Task("classes", ("apple", "banana"))
+    return Dataset("fruit", pl.DataFrame(rows), modalities, task, source="synthetic")
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> tuple[Home, RunRecord, Dataset]:
+    """A run on hashed words and a fitted encoder's view of the records."""
+    home, dataset = Home(tmp_path), made_dataset()
+    encoders = [build_encoder("hashing"), build_encoder("tabular")]
+    extract(dataset, encoders, home=home, options=ExtractOptions(workers=0))
+    return home, train("concat", "fruit", home=home, options=WORDS), dataset
+
+
+def test_new_samples_get_the_numbers_they_get_in_a_batch(trained) -> None:
+    """Answers to raw test rows are the recorded test predictions, absent cells included."""
+    home, run, dataset = trained
+    test = dataset.table.filter(pl.col("split") == "test").select("id", "words", "facts")
+    found = predict(home, run.id, test)
+    recorded = run.predictions().filter(pl.col("split") == "test")
+    for seed in (0, 1):
+        assert recorded.filter(pl.col("seed") == seed)["id"].to_list() == list(found.ids)
+    logits = np.array(recorded["outputs"].to_list()).reshape(2, len(test), 2)
+    shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    assert np.allclose(found.outputs, shares.mean(0), atol=1e-5)
+    assert np.allclose(found.spread, shares.std(0, ddof=1), atol=1e-5)
+    assert not found.failures
+    assert found.present[:, 1].tolist() == test["facts"].is_not_null().to_list()
+
+
+def test_any_modality_may_be_left_out(trained) -> None:
+    """Without a column, with null cells, or one by one: a row's answer is the same."""
+    home, run, dataset = trained
+    rows = dataset.table.head(6)
+    without = predict(home, run, rows.select("id", "words"))
+    nulls = rows.select("id", "words", pl.lit(None, dtype=rows["facts"].dtype).alias("facts"))
+    assert np.allclose(predict(home, run, nulls).outputs, without.outputs, atol=1e-6)
+    for row in range(6):
+        alone = predict(home, run, rows[row : row + 1].select("words"))
+        assert np.allclose(alone.outputs[0], without.outputs[row], atol=1e-6)
+
+
+def test_a_sample_without_anything_has_no_answer(trained) -> None:
+    """The head's prior is in the outputs, and the answer says that there is none."""
+    home, run, _ = trained
+    found = predict(home, run, pl.DataFrame({"words": ["a round red thing", None]}))
+    assert found.answers() == ["apple", None]
+    assert np.isfinite(found.outputs).all()
+    table = found.table()
+    assert table.columns == ["id", "prediction", "p(apple)", "p(banana)"]
+    assert table["id"].to_list() == ["0", "1"]
+
+
+def test_a_records_columns_may_stand_by_themselves(trained) -> None:
+    """A table of plain columns serves as the record of each row."""
+    home, run, dataset = trained
+    rows = dataset.table.filter(pl.col("facts").is_not_null()).head(5)
+    nested = predict(home, run, rows.select("id", "facts"))
+    flat = rows.select("id", pl.col("facts")).unnest("facts")
+    assert np.allclose(predict(home, run, flat).outputs, nested.outputs, atol=1e-6)
+
+
+def test_samples_of_nothing_known_are_refused(trained) -> None:
+    """The error names the run's modalities and the samples' columns."""
+    home, run, _ = trained
+    streams = tuple(s for s in run.streams if s.modality == "words")
+    only = replace(run, streams=streams)
+    with pytest.raises(MmfuseError, match=r"\(words\); their columns are smell"):
+        predict(home, only, pl.DataFrame({"smell": ["sweet"]}))
+
+
+def test_an_encoder_with_other_options_is_found_or_asked_for(tmp_path: Path) -> None:
+    """A stream made with other options is encoded with a given encoder, or the error says so."""
+    home, dataset = Home(tmp_path), made_dataset()
+    other = build_encoder("hashing", width=64)
+    extract(dataset, [other], home=home, options=ExtractOptions(workers=0))
+    run = train("concat", "fruit", home=home, options=WORDS)
+    rows = dataset.table.head(4).select("words")
+    with pytest.raises(MmfuseError, match=r"hashing/words was made by hashing with .*64"):
+        predict(home, run, rows)
+    found = predict(home, run, rows, encoders=[build_encoder("hashing", width=64)])
+    assert found.outputs.shape == (4, 2)
+
+
+def test_features_that_are_gone_are_named(trained, tmp_path: Path) -> None:
+    """The error says which stream and how to make it again."""
+    _, run, dataset = trained
+    with pytest.raises(MmfuseError, match="mmfuse extract --dataset fruit --encoder"):
+        predict(Home(tmp_path / "empty"), run, dataset.table.head(1))
