@@ -41,6 +41,9 @@ class Plan:
         missing_rate: chance η of the data protocol, the same in every split.
         missing_protocol: bernoulli_guard, bernoulli or cpm_exact.
         missing_seed: of the protocol, not of the replicas.
+        folds: cross-validation over all rows instead of the dataset's splits; 0 for none. Each
+            fold is a run of its own.
+        fold: which of them is the test split; the next one is val. None = each in turn.
         seeds: one replica each.
     """
 
@@ -63,6 +66,8 @@ class Plan:
     missing_rate: float = 0.0
     missing_protocol: Protocol = "bernoulli_guard"
     missing_seed: int = 0
+    folds: int = 0
+    fold: int | None = None
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
 
     def __post_init__(self) -> None:
@@ -94,7 +99,7 @@ class Setting:
 def settings(
     module: ModuleType, name: str, words: Mapping[str, object], plan: Plan | None = None
 ) -> list[Setting]:
-    """One setting, or a grid of them where a word lists several values (`1e-3,3e-3`).
+    """One setting, or a grid of them where a word lists several values (`1e-3,3e-3`), by fold.
 
     Args:
         module: the method.
@@ -118,7 +123,9 @@ def settings(
     for chosen in itertools.product(*axes):
         changes: dict[str, Any] = {k: v for k, v in chosen if k not in hints}
         options = {k: v for k, v in chosen if k in hints}
-        found.append(Setting(replace(base, **changes), options))
+        plan = replace(base, **changes)
+        each = range(plan.folds) if plan.folds and plan.fold is None else [plan.fold]
+        found += [Setting(replace(plan, fold=fold), options) for fold in each]
     return found
 
 

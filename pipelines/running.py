@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from cache.errors import MmfuseError
 from cache.features import FeatureStore
 from cache.fingerprints import fingerprint
 from cache.runs import RunRecord, Scores, new_id, write_run
 from pipelines import catalog, recording, resuming, sanity
 from pipelines.batching import FeatureTable
+from pipelines.folding import folded
 from pipelines.fusion import FusionHead, Inputs
 from pipelines.hiding import Hidden, hide
-from pipelines.loading import find_device, inputs_of, load_table
+from pipelines.loading import find_device, inputs_of, load_table, target_scale
 from pipelines.loop import Epoch, Job, fit
 from pipelines.missing import MissingPattern
 from pipelines.observing import prepare
@@ -32,6 +34,8 @@ def run(request: Request) -> list[RunRecord]:
     """Train every setting of a request; one record each, in the order of the grid."""
     module = catalog.find("methods", request.method)
     grid = settings(module, request.method, request.words, request.plan)
+    if any(setting.plan.folds for setting in grid):
+        _refuse_fitted(request)
     store = FeatureStore(request.home, request.dataset)
     table = load_table(store, request.infos, find_device(request.device))
     source = None
@@ -44,6 +48,16 @@ def run(request: Request) -> list[RunRecord]:
         chosen = [grid[number] for number in numbers]
         records |= dict(zip(numbers, _train(lab, chosen), strict=True))
     return [records[number] for number in range(len(grid))]
+
+
+def _refuse_fitted(request: Request) -> None:
+    """A stream that was fitted on train rows has seen rows that a fold scores."""
+    for info in request.infos:
+        if "fitted_on" in info.fields:
+            raise MmfuseError(
+                f"{info.key.name} was fitted on the train split, whose rows the folds score; "
+                f"leave it out with --features, or leave --folds out"
+            )
 
 
 def side_by_side(grid: Sequence[Setting]) -> list[list[int]]:
@@ -67,6 +81,14 @@ def build_heads(
     return heads
 
 
+def resplit(table: FeatureTable, plan: Plan) -> FeatureTable:
+    """The table with the splits of the plan's fold, if it has one."""
+    if plan.fold is None:
+        return table
+    samples = folded(table.samples, plan.folds, plan.fold)
+    return replace(table, samples=samples, scale=target_scale(samples))
+
+
 def protocol(plan: Plan) -> MissingPattern:
     """The data protocol of a plan, the same in every split."""
     return MissingPattern.rate(plan.missing_rate, plan.missing_seed, plan.missing_protocol)
@@ -75,7 +97,7 @@ def protocol(plan: Plan) -> MissingPattern:
 def _train(lab: Lab, chosen: Sequence[Setting]) -> list[RunRecord]:
     """Settings that differ in nothing that shapes the computation, times their seeds."""
     began, plan = time.perf_counter(), chosen[0].plan
-    hidden = hide(lab.table, protocol(plan))
+    hidden = hide(resplit(lab.table, plan), protocol(plan))
     replicas, history = _fit(lab, chosen, hidden.table)
     seconds = (time.perf_counter() - began) / len(chosen)
     baselines = _baselines(hidden, protocol(plan).label)

@@ -25,6 +25,7 @@ from pipelines.missing import MissingPattern
 from pipelines.plans import Plan
 from pipelines.recording import method_of
 from pipelines.replicas import Replicas
+from pipelines.running import protocol, resplit
 
 
 def score(
@@ -95,7 +96,8 @@ def run_table(home: Home, record: RunRecord, device: torch.device) -> FeatureTab
                 f"mmfuse train --dataset {record.dataset} --method {record.method}"
             )
         infos.append(info)
-    return replace(load_table(store, infos, device), scale=Scale(*record.scale))
+    table = resplit(load_table(store, infos, device), plan_of(record))
+    return replace(table, scale=Scale(*record.scale))
 
 
 def linear_name(record: RunRecord) -> str:
@@ -103,11 +105,14 @@ def linear_name(record: RunRecord) -> str:
     return "ridge" if record.task.kind == "value" else "logistic"
 
 
+def plan_of(record: RunRecord) -> Plan:
+    """How it was trained."""
+    return Plan(**record.plan | {"seeds": tuple(record.seeds)})
+
+
 def _as_trained(table: FeatureTable, record: RunRecord) -> FeatureTable:
     """The table under the run's own missing protocol."""
-    plan = Plan(**record.plan | {"seeds": tuple(record.seeds)})
-    pattern = MissingPattern.rate(plan.missing_rate, plan.missing_seed, plan.missing_protocol)
-    return hide(table, pattern).table
+    return hide(table, protocol(plan_of(record))).table
 
 
 def _probes(table: FeatureTable, record: RunRecord) -> dict[str, sanity.Linear]:

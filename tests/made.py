@@ -84,13 +84,18 @@ def made_table(
     )
 
 
-def fill_store(home: Home, table: FeatureTable, dataset: str = "made") -> FeatureStore:
-    """Write a table's streams as `extract` would have."""
+def fill_store(
+    home: Home,
+    table: FeatureTable,
+    dataset: str = "made",
+    extra: Mapping[str, object] | None = None,
+) -> FeatureStore:
+    """Write a table's streams as `extract` would have; `extra` joins their fields."""
     store = FeatureStore(home, dataset)
     for number, (name, x) in enumerate(table.features.items()):
         encoder, modality = name.split("/")
         sequence = name in table.frame_present
-        fields: Mapping[str, object] = {"encoder": encoder, "version": 1}
+        fields: Mapping[str, object] = {"encoder": encoder, "version": 1, **(extra or {})}
         spec = StreamSpec(
             "image", x.shape[-1], "float32", sequence, fields, {"weights": "weight-free"}
         )

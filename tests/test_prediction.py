@@ -81,7 +81,7 @@ def test_any_modality_may_be_left_out(trained) -> None:
 def test_a_sample_without_anything_has_no_answer(trained) -> None:
     """The head's prior is in the outputs, and the answer says that there is none."""
     home, run, _ = trained
-    found = predict(home, run, pl.DataFrame({"words": ["a round red thing", None]}))
+    found = predict(home, run, pl.DataFrame({"words": ["a round red thing number 4", None]}))
     assert found.answers() == ["apple", None]
     assert np.isfinite(found.outputs).all()
     table = found.table()
