@@ -170,3 +170,21 @@ def bad_samples(folder: Path) -> Path:
             label = ("low", "high")[row % 2]
             table.writerow([f"s{row}", f"pictures/{row}.png", f"sounds/{row}.wav", label, split])
     return folder / "media.csv"
+
+
+def movies(folder: Path) -> Path:
+    """A table of 40 posters and plots in two genres, as the README's tutorial has it."""
+    chance = random.Random(0)
+    (folder / "posters").mkdir(parents=True)
+    with (folder / "movies.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["title", "poster", "plot", "genre"])
+        for row in range(40):
+            (folder / f"posters/{row}.png").write_bytes(picture(row % 2, chance))
+            plot = ("a storm, a ship and", "a joke, a cake and")[row % 2]
+            plot += f" {chance.randrange(100)} people"
+            poster = f"posters/{row}.png" if row % 9 else ""
+            table.writerow(
+                [f"film {row}", poster, f"{plot} {chance.randrange(100)} people", row % 2]
+            )
+    return folder / "movies.csv"

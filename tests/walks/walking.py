@@ -50,9 +50,9 @@ class Walk:
         """One command as a block of a transcript: output, `! ` before errors, the exit code."""
         program, *words = shlex.split(command)
         done = subprocess.run(
-            [self._program(program), *words],
+            [self.program(program), *words],
             cwd=self.folder,
-            env=self._environment(),
+            env=self.variables(),
             capture_output=True,
             text=True,
             check=False,
@@ -65,10 +65,12 @@ class Walk:
         lines = "".join(f"{line.rstrip()}\n" for line in block.splitlines())
         return f"$ {command}\n{lines}[exit {done.returncode}]\n"
 
-    def _program(self, word: str) -> str:
+    def program(self, word: str) -> str:
+        """Path of the program that a word of a transcript means."""
         return {"mmfuse": str(_MMFUSE), "python": sys.executable}[word]
 
-    def _environment(self) -> dict[str, str]:
+    def variables(self) -> dict[str, str]:
+        """The environment of every command: nothing of this machine's settings."""
         quiet = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HOME": str(self.folder / "user")}
         kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
         return {**kept, **quiet, "XDG_CACHE_HOME": str(self.folder / "user"), **self.environment}
