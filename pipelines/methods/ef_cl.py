@@ -21,7 +21,9 @@ Ours: the loss in log space without the printed 1e-7; rows without E or without 
 anchor by anchor, and so are batches with fewer than two; the anchors are the streams of modalities
 `text` and `image`, or the first stream where there is neither; anchors of another width have a
 projector of their own; several weaker streams are allowed. What is absent is zeros behind the
-projector (`fill`), as in the code. Pooled features only: frames are averaged.
+projector (`fill`), as in the code. Pooled features only: frames are averaged. Inputs are z-scored
+unless `preset=official`: raw features are of one scale in CLIP alone, and on `digits` raw ones cost
+six points of accuracy.
 """
 
 from collections.abc import Mapping, Sequence
@@ -277,7 +279,7 @@ def build(
     align_learning_rate: float = 1e-4,
     align_batch_size: int = 64,
     align_patience: int = 10,
-    input_norm: Norm = "none",
+    input_norm: Norm | Literal["preset"] = "preset",
 ) -> FusionHead:
     """A head over these streams.
 
@@ -299,7 +301,7 @@ def build(
         align_learning_rate: of the align stage.
         align_batch_size: of the align stage.
         align_patience: of the align stage.
-        input_norm: none, l2, or zscore by the train rows.
+        input_norm: none, l2, or zscore by the train rows; `official` has none, `paper` zscore.
 
     Raises:
         MmfuseError: for anchors that are not there, or settings that do not fit.
@@ -307,6 +309,8 @@ def build(
     if exclude_same_label and inputs.task.kind == "value":
         raise MmfuseError("ef_cl: exclude_same_label needs classes or labels, not a value")
     form: Form = "code" if preset == "official" else "paper"
+    norm: Norm = "none" if form == "code" else "zscore"
+    norm = norm if input_norm == "preset" else input_norm
     pulled = Contrast(
         form if loss == "preset" else loss,
         ("enhanced" if form == "code" else "target") if anchor == "preset" else anchor,
@@ -325,7 +329,7 @@ def build(
         inputs,
         find_anchors(inputs, anchors),
         pulled if contrast else None,
-        norm=input_norm,
+        norm=norm,
         forms=(
             form if projector == "preset" else projector,
             form if classifier == "preset" else classifier,

@@ -21,6 +21,8 @@ is matched, both directions, and the following are ours:
   meets virtual inputs even in complete data.
 - Rows with nothing present get zeros: a learned vector would be in no loss and never learn.
 - Matching is exactly 0 for fewer than two rows, where its cross-entropy would say nothing or NaN.
+- Inputs are z-scored by default: raw features of several encoders differ in scale by orders of
+  magnitude, and on `digits` raw ones do not train at all.
 - Batches are not stratified: with very few complete rows many batches match nothing.
 """
 
@@ -266,7 +268,7 @@ def build(
     rho: float = 0.5,
     detach: bool = False,
     dropout: float = 0.1,
-    input_norm: Norm = "none",
+    input_norm: Norm = "zscore",
 ) -> FusionHead:
     """A head over these streams.
 
