@@ -15,7 +15,7 @@ from pipelines import numbers
 from pipelines.batching import Batch, FeatureTable, cut, gather
 from pipelines.fusion import Stage, task_loss
 from pipelines.hiding import drop
-from pipelines.metrics import LOWER_IS_BETTER, PRIMARY, scores
+from pipelines.metrics import LOWER_IS_BETTER, PRIMARY, pieces
 from pipelines.optimizing import Pace, Rates
 from pipelines.plans import Plan
 from pipelines.replicas import Replicas, State
@@ -199,7 +199,7 @@ def _validate(
     task, monitor = held.samples.task, stage.monitor or plan.monitor
     logits = replicas.opinions(held).logits  # (R, N, C)
     name = PRIMARY[task.kind]
-    firsts = [scores(task, *decoded(held, each))[name] for each in logits]
+    firsts = [_first(held, each) for each in logits]
     if monitor == "score":
         return [f if name in LOWER_IS_BETTER else -f for f in firsts], firsts
     if monitor == "loss":
@@ -211,6 +211,12 @@ def _validate(
     pairs = zip(logits, weights, strict=True)
     losses = [float(task_loss(task, each, held.targets, rows, weight)) for each, weight in pairs]
     return losses, firsts
+
+
+def _first(table: FeatureTable, logits: Tensor) -> float:
+    """The task's first metric alone."""
+    above, below = pieces(table.samples.task, *decoded(table, logits))
+    return float(above.sum() / below.sum()) if below.sum() else 0.0
 
 
 def decoded(table: FeatureTable, logits: Tensor) -> tuple[Any, Any]:
