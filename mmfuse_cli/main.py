@@ -1,5 +1,6 @@
 """The app: mounts the commands, and turns what the user can mend into one line and exit code 2."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,6 +68,8 @@ app.command("demo")(demo.demo)
 app.command("extract")(extract.extract)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.command("compare")(compare.compare)
 app.command("runs")(runs.runs)
 app.command("check")(check.check)
 app.add_typer(cache.app, name="cache")
@@ -77,6 +80,9 @@ app.command("doctor")(doctor.doctor)
 
 def main() -> None:
     """Run the command line; the entry point `mmfuse`."""
+    # Threads that spin while they wait make small steps ten times slower on a busy machine; OpenMP
+    # reads this once, when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         import mmfuse  # noqa: F401 - refuses a user's own cache.py or pipelines.py
     except ImportError as error:
