@@ -1,0 +1,142 @@
+"""Every method trained as replicas equals a plain loop over one head with `torch.optim`."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from types import ModuleType
+
+import pytest
+import torch
+from made import CLASSES, made_table
+from torch import Tensor, nn
+
+from pipelines import catalog, numbers
+from pipelines.batching import Batch, FeatureTable, cut, gather
+from pipelines.fusion import FusionHead
+from pipelines.loading import inputs_of
+from pipelines.optimizing import Rates
+from pipelines.plans import Plan, base_plan
+from pipelines.replicas import Replicas
+from pipelines.trials import turns
+
+METHODS = sorted(catalog.entries("methods"))
+SEEDS = (0, 1, 2)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def heads_of(module: ModuleType, table: FeatureTable, dtype: torch.dtype) -> list[FusionHead]:
+    """One head a seed, in training mode."""
+    heads = []
+    for seed in SEEDS:
+        torch.manual_seed(seed)
+        head = module.build(inputs_of(table)).train()
+        heads.append(head.double() if dtype == torch.float64 else head)
+    return heads
+
+
+def batches(table: FeatureTable, steps: int) -> Iterator[tuple[int, Batch]]:
+    """Three batches side by side, with the number of the step, until there were enough."""
+    train, number = torch.as_tensor(table.split("train")), 0
+    while number < steps:
+        keys = numbers.key(torch.tensor(SEEDS), number)
+        order = torch.stack([train[numbers.permutation(k, "order", len(train))] for k in keys])
+        for start, stop in cut(len(train), 16):
+            yield number, gather(table, order[:, start:stop], numbers.key(keys, number))
+            number += 1
+
+
+def one_of(batch: Batch, replica: int) -> Batch:
+    """The batch of one replica."""
+    return Batch(
+        {name: x[replica] for name, x in batch.features.items()},
+        batch.present[replica],
+        {name: x[replica] for name, x in batch.frame_present.items()},
+        batch.targets[replica],
+        batch.rows[replica],
+        batch.numbers[replica],
+    )
+
+
+def optimizer_of(head: FusionHead, plan: Plan) -> torch.optim.Optimizer:
+    """As anybody would make it: what decays, and what does not."""
+    named = list(head.named_parameters())
+    groups = [
+        {"params": [p for n, p in named if head.decays(n, p)], "weight_decay": plan.weight_decay},
+        {"params": [p for n, p in named if not head.decays(n, p)], "weight_decay": 0.0},
+    ]
+    if plan.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=plan.momentum)
+    return torch.optim.AdamW(groups, lr=plan.learning_rate)
+
+
+def plain_step(
+    head: FusionHead, optimizer: torch.optim.Optimizer, batch: Batch, where: tuple[str, str]
+) -> None:
+    """Forward, backward, the head's own change of gradients, clipping, a step: one head."""
+    step, stage = where
+    before = {name: buffer.clone() for name, buffer in head.named_buffers()}
+    fused = head(batch)
+    moving = {n: p for n, p in head.named_parameters() if head.trains(n, step, stage)}
+    loss = head.loss(batch, fused, step)
+    found = torch.autograd.grad(
+        loss, list(moving.values()), allow_unused=True, materialize_grads=True
+    )
+    after = {n: b if head.trains(n, step, stage) else before[n] for n, b in head.named_buffers()}
+    gradients = dict(zip(moving, found, strict=True))
+    gradients, after = head.modify_gradients(gradients, after, batch, fused, step)
+    for name, buffer in after.items():
+        owner, _, leaf = name.rpartition(".")
+        setattr(head.get_submodule(owner), leaf, buffer.detach())
+    optimizer.zero_grad()
+    for name, parameter in moving.items():
+        parameter.grad = gradients[name].detach().clone()
+    nn.utils.clip_grad_norm_(list(moving.values()), 1.0)
+    optimizer.step()
+
+
+def trained(method: str, table: FeatureTable, steps: int, dtype: torch.dtype) -> tuple:
+    """The replicas after some steps of every stage, and the same heads trained one by one."""
+    module = catalog.find("methods", method)
+    plan = base_plan(module, method)
+    heads, replicas = heads_of(module, table, dtype), Replicas(heads_of(module, table, dtype))
+    optimizers = [optimizer_of(head, plan) for head in heads]
+    rates = [Rates(plan.learning_rate, plan.weight_decay, plan.momentum)] * len(SEEDS)
+    places = list(turns(heads[0]))
+    stages = list(dict.fromkeys(stage for stage, _ in places))
+    for number, batch in batches(table, steps):
+        stage = stages[min(number * len(stages) // steps, len(stages) - 1)]
+        for turn, step in enumerate(step for at, step in places if at == stage):
+            turned = replace(batch, numbers=numbers.key(batch.numbers, turn))
+            replicas.step(turned, (step, stage), plan.optimizer, rates, [1.0] * len(SEEDS))
+            for replica, (head, optimizer) in enumerate(zip(heads, optimizers, strict=True)):
+                plain_step(head, optimizer, one_of(turned, replica), (step, stage))
+    return replicas, heads
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_hundred_steps_side_by_side_equal_a_plain_loop(method):
+    """In double precision every parameter and buffer of three replicas agrees to 1e-8."""
+    table = made_table(65, CLASSES, dtype=torch.float64)
+    replicas, heads = trained(method, table, 100, torch.float64)
+    for replica, head in enumerate(heads):
+        for name, value in head.state_dict().items():
+            got: Tensor = replicas.state[name][replica]
+            torch.testing.assert_close(got, value, rtol=1e-8, atol=1e-8, msg=name)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_twenty_steps_side_by_side_give_the_logits_of_a_plain_loop(method):
+    """In single precision the logits of every row agree to 1e-4."""
+    table = made_table(65, CLASSES)
+    replicas, heads = trained(method, table, 20, torch.float32)
+    together = replicas.opinions(table).logits
+    rows = gather(table, torch.arange(len(table))[None], torch.zeros(1, dtype=torch.int64))
+    for replica, head in enumerate(heads):
+        alone = head.eval()(one_of(rows, 0)).logits.detach()
+        torch.testing.assert_close(together[replica], alone, rtol=1e-4, atol=1e-4)
