@@ -184,7 +184,7 @@ class Dropping(Shelver):
 
 def writing(home: Path) -> None:
     """What the write leg takes of a device that gives 20,000 rows of 768 float16 a second."""
-    dataset = words(100_000)
+    dataset = words(300_000)
     written = run(dataset, Paced(), home / "written", batch_rows=256).seconds
     session.Shelver = Dropping
     dropped = run(dataset, Paced(), home / "dropped", batch_rows=256).seconds
@@ -197,7 +197,7 @@ def writing(home: Path) -> None:
 
 def overlap(home: Path) -> None:
     """Preparing and encoding on this machine's cores, against both alone, one after the other."""
-    dataset = texts({"m": [f"{row:05}" + "x" * 60 for row in range(3000)]})
+    dataset = texts({"m": [f"{row:05}" + "x" * 60 for row in range(8000)]})
     encoder = Decoded(version=4)
     start = time.perf_counter()
     items = [encoder.prepare("text", text)[0] for text in dataset.table["m"]]
