@@ -25,6 +25,7 @@ _DOORS = {
     "new_id": "cache.runs",
     "open_dataset": "pipelines.sources",
     "plan": "pipelines.extraction",
+    "predict": "pipelines.prediction",
     "train": "pipelines.training",
     "train_all": "pipelines.training",
 }

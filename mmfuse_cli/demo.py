@@ -19,7 +19,7 @@ def demo(
     """Extract, train and score the built-in digits: no download, under a minute on two cores."""
     import mmfuse
     from mmfuse_cli import console
-    from pipelines import reporting, tallies
+    from pipelines import results, tallies
 
     asked, began = words.settings(context), time.monotonic()
     home = asked.layout
@@ -59,4 +59,4 @@ def demo(
         f"runs in {home.runs}",
         "next: mmfuse train --method clarga --drop-rate 0.3, then mmfuse eval",
     ]
-    console.show([reporting.robustness(done)], as_json=asked.json, ends=ends)
+    console.show([results.robustness(done)], as_json=asked.json, ends=ends)

@@ -33,14 +33,10 @@ def evaluate(
     """Score runs with modalities hidden: complete → without, and what simple baselines score."""
     import mmfuse
     from mmfuse_cli import console
-    from pipelines import reporting
+    from pipelines import results
 
     asked = words.settings(context)
-    if run:
-        found = [mmfuse.load_run(asked.layout, one) for one in run]
-    else:
-        found = mmfuse.latest_group(asked.layout)
-        console.note(f"no --run: {', '.join(one.id for one in found)}, as the last train")
+    found = words.runs(asked, run)
     rates = words.numbers("--missing-rate", missing_rate)
     frames = words.numbered_pairs("--missing-frames", missing_frames)
     if not (missing or rates or frames):
@@ -54,7 +50,7 @@ def evaluate(
         for one, patterns in console.track(asks, "evaluate", len(asks))
     ]
     ends = [f"scores in {asked.layout.runs}/RUN/scores", "next: mmfuse runs"]
-    console.show([reporting.evaluated(done)], as_json=asked.json, ends=ends)
+    console.show([results.evaluated(done)], as_json=asked.json, ends=ends)
 
 
 def _patterns(

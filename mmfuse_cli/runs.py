@@ -15,7 +15,7 @@ def runs(
     """Past runs: what they were, and what they scored."""
     from cache.runs import list_runs
     from mmfuse_cli import console
-    from pipelines import reporting
+    from pipelines import results
 
     asked = words.settings(context)
     found = [
@@ -26,4 +26,4 @@ def runs(
     shown = found[-latest:] if latest > 0 else []
     ends = [f"{len(shown)} of {len(found)} runs in {asked.layout.runs}"]
     ends.append("next: mmfuse eval --run RUN" if found else "next: mmfuse train --method concat")
-    console.show([reporting.past(shown)], as_json=asked.json, ends=ends)
+    console.show([results.past(shown)], as_json=asked.json, ends=ends)

@@ -26,6 +26,9 @@ def train(
         float | None, typer.Option(help="Share of cells hidden in every split, always the same.")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many replicas, side by side.")] = 5,
+    folds: Annotated[
+        int | None, typer.Option(help="Cross-validation over all rows instead of the splits.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="At most; stops early by itself.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows a step.")] = None,
     learning_rate: Annotated[str | None, typer.Option(help="One or several: 1e-3,3e-3.")] = None,
@@ -37,12 +40,13 @@ def train(
     """Train fusion heads on cached features; validation and test scores over seeds."""
     import mmfuse
     from mmfuse_cli import console
-    from pipelines import catalog, reporting
+    from pipelines import catalog, results
 
     asked = words.settings(context)
     flags = {
         "drop_rate": drop_rate,
         "missing_rate": missing_rate,
+        "folds": folds,
         "epochs": epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
@@ -68,7 +72,7 @@ def train(
                 on_epoch=console.epochs(f"{one} on {name}"),
                 device=device,
             )
-    table = reporting.trained(runs)
+    table = results.trained(runs)
     where = f"runs in {asked.layout.runs}: {', '.join(run.id for run in runs)}"
     ends = [
         where,

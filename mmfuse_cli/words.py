@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from cache.layout import Home
+    from cache.runs import RunRecord
     from cache.samples import Samples
     from pipelines.tables import TableOptions
 
@@ -93,6 +94,17 @@ def stored(asked: Settings, typed: str | None) -> list[str]:
         command = f"mmfuse extract --dataset {word} --encoder ENCODER"
         raise MmfuseError(f"no features of {word} in {asked.home}; run: {command}")
     return names
+
+
+def runs(asked: Settings, typed: Sequence[str] | None) -> "list[RunRecord]":
+    """The runs that were typed, else those of the last train command, said on stderr."""
+    import mmfuse
+
+    if typed:
+        return [mmfuse.load_run(asked.layout, word) for word in typed]
+    found: list[RunRecord] = mmfuse.latest_group(asked.layout)
+    typer.echo(f"no --run: {', '.join(run.id for run in found)}, as the last train", err=True)
+    return found
 
 
 def one(names: Sequence[str]) -> str:

@@ -59,7 +59,7 @@ def load(path: Path, options: TableOptions, note: Note | None = None) -> Dataset
     Raises:
         MmfuseError: for whatever is wrong with it, before any work.
     """
-    return assemble(_frame(path), path, path.absolute().parent, options, note)
+    return assemble(read_table(path), path, path.absolute().parent, options, note)
 
 
 def assemble(
@@ -141,7 +141,12 @@ def store_name(path: Path) -> str:
     return f"{stem}-{hashlib.blake2b(full.encode(), digest_size=3).hexdigest()}"
 
 
-def _frame(path: Path) -> pl.DataFrame:
+def read_table(path: Path) -> pl.DataFrame:
+    """A CSV, TSV, Parquet or JSON-lines file; cells of CSV are words.
+
+    Raises:
+        MmfuseError: for a file that is not there, cannot be read, or is of another kind.
+    """
     if not path.is_file():
         raise MmfuseError(f"no such file: {path} (looked for {path.absolute()})")
     try:

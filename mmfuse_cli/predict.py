@@ -1,0 +1,64 @@
+"""mmfuse predict: a run's answers for new raw samples."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmfuse_cli import words
+
+SHOWN = 20  # rows on the screen; all of them go to --output
+
+
+def predict(
+    context: typer.Context,
+    run: Annotated[
+        str | None, typer.Option(help="A run; the last train's best one without.")
+    ] = None,
+    input_: Annotated[
+        Path | None,
+        typer.Option("--input", help="A table, one column a modality."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where all answers go: .csv, .parquet or .jsonl.")
+    ] = None,
+    encoder: Annotated[
+        list[str] | None, typer.Option(help="Where its name alone does not tell; repeatable.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Local weights of the encoder.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+) -> None:
+    """Labels and probabilities for new raw samples; any modality may be absent."""
+    import mmfuse
+    from mmfuse_cli import console
+    from pipelines import answering, tables, training
+
+    asked = words.settings(context)
+    record = training.best_of(words.runs(asked, [run] if run else None))
+    if input_ is None:
+        raise mmfuse.MmfuseError(f"say which: --input FILE with {', '.join(record.modalities)}")
+    answering.check_output(output)
+    local = str(weights) if weights else None
+    memory = asked.layout.weights
+    built = [
+        mmfuse.build_encoder(e, weights=local, device=device, memory=memory) for e in encoder or ()
+    ]
+    found = mmfuse.predict(
+        asked.layout,
+        record,
+        tables.read_table(input_),
+        root=input_.absolute().parent,
+        encoders=built,
+        weights=local,
+        device=device,
+        track=console.track,
+    )
+    ends = [f"run {record.id}"]
+    if output is not None:
+        answering.write(found, output)
+        ends.append(f"{len(found.ids):,} answers in {output}")
+    else:
+        ends.append("next: --output FILE.csv writes all of them with every probability")
+    console.show(answering.tables(found, SHOWN), as_json=asked.json, ends=ends)
+    if found.failures:
+        raise typer.Exit(1)

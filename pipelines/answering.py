@@ -1,0 +1,54 @@
+"""Predictions as tables and files."""
+
+from pathlib import Path
+
+from cache.errors import MmfuseError
+from pipelines.prediction import Predictions
+from pipelines.reporting import Cell, Table
+
+SUFFIXES = (".csv", ".parquet", ".jsonl")
+
+
+def tables(found: Predictions, shown: int) -> list[Table]:
+    """The first answers with their probability, and the cells that could not be read."""
+    rows: list[tuple[Cell, ...]] = []
+    task = found.run.task
+    columns = [stream.name for stream in found.run.streams]
+    for number, answer in enumerate(found.answers()[:shown]):
+        there = [name for name, seen in zip(columns, found.present[number], strict=True) if seen]
+        outputs, spread = found.outputs[number], found.spread[number]
+        place = 0 if task.kind == "value" else int(outputs.argmax())
+        told = ", ".join(answer) if isinstance(answer, list) else answer
+        sure = None if answer is None or task.kind == "value" else float(outputs[place])
+        seeds = None if answer is None else float(spread[place])
+        rows.append((found.ids[number], told, sure, seeds, " ".join(there) or "nothing"))
+    total = len(found.ids)
+    notes = [f"{shown:,} of {total:,} shown"] if total > shown else []
+    notes.append("± seeds: standard deviation over replicas")
+    heads = ("sample", "prediction", "probability", "± seeds", "seen")
+    made = [Table(f"predictions of {found.run.method}", heads, tuple(rows), tuple(notes))]
+    if found.failures:
+        title = "could not be read, and counted as absent"
+        made.append(Table(title, ("sample", "modality", "reason"), found.failures))
+    return made
+
+
+def check_output(path: Path | None) -> None:
+    """Raise MmfuseError for a file of a kind that is not written, before any work."""
+    if path is not None and path.suffix not in SUFFIXES:
+        raise MmfuseError(f"{path}: answers are written as {', '.join(SUFFIXES)}")
+
+
+def write(found: Predictions, path: Path) -> None:
+    """All answers with every probability; label lists joined by a comma in CSV."""
+    import polars as pl
+
+    table = found.table()
+    match path.suffix:
+        case ".csv":
+            lists = pl.col(pl.List(pl.String)).list.join(",")
+            table.with_columns(lists).write_csv(path)
+        case ".parquet":
+            table.write_parquet(path)
+        case _:
+            table.write_ndjson(path)

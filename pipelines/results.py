@@ -1,0 +1,193 @@
+"""Runs as tables: trained, scored with modalities hidden, past; every row says data × weights."""
+
+from collections.abc import Iterable, Sequence
+
+from cache.runs import RunRecord, Scores
+from pipelines.evaluation import Evaluation
+from pipelines.reporting import Cell, Spread, Table
+
+PLAIN = ("logistic", "ridge", "majority")  # baselines that stand beside every method
+
+
+def trained(records: Sequence[RunRecord]) -> Table:
+    """Runs by dataset: validation and test score, with the plain baselines of their streams below.
+
+    The folds of a cross-validation are one row, over folds and seeds.
+
+    Args:
+        records: at least one.
+    """
+    rows: list[tuple[Cell, ...]] = []
+    for dataset in dict.fromkeys(record.dataset for record in records):
+        runs = [record for record in records if record.dataset == dataset]
+        named: dict[str, list[RunRecord]] = {}
+        for run, name in zip(runs, labels(runs), strict=True):
+            named.setdefault(name, []).append(run)
+        for name, folds in named.items():
+            rows.append(_row(name, folds, [run.scores for run in folds], folds[0].parameters))
+        beside: dict[tuple[str, object], tuple[Cell, ...]] = {}
+        for folds in named.values():
+            for name in PLAIN:
+                found = [run.baselines.get(name, []) for run in folds]
+                if all(found):
+                    streams = () if name == "majority" else folds[0].streams
+                    beside.setdefault((name, streams), _row(name, folds, found, None))
+        rows += [beside[key] for key in sorted(beside, key=lambda key: key[0])]
+    columns = ("dataset", "method", "metric", "val", "test", "parameters", "data × weights")
+    title = f"trained: mean ± standard deviation over {_replicas(records)}"
+    return Table(title, columns, tuple(rows), _notes(records))
+
+
+def evaluated(evaluations: Sequence[Evaluation]) -> Table:
+    """Runs under missing patterns: score, change from complete, and baselines under the same."""
+    runs = [evaluation.run for evaluation in evaluations]
+    rows: list[tuple[Cell, ...]] = []
+    notes: list[str] = []
+    for evaluation, name in zip(evaluations, labels(runs), strict=True):
+        for row in evaluation.rows:
+            change = row.difference
+            kind, single = row.single
+            rows.append((
+                evaluation.run.dataset, name, row.scores.pattern, evaluation.metric,
+                first(row.scores), f"{row.scores.realised_rate:.3f}",
+                None if change is None else f"{change.mean:+.3f}",
+                None if change is None else f"{change.low:+.3f} … {change.high:+.3f}",
+                first(row.linear), f"{kind} {first(single)}", first(row.majority),
+                tags(evaluation.run),
+            ))  # fmt: skip
+        notes += evaluation.notes
+    columns = (
+        "dataset", "method", "missing", "metric", "score", "hidden", "change", "95 % interval",
+        "linear", "best single", "majority", "data × weights",
+    )  # fmt: skip
+    told = (
+        "hidden: share of present cells; change: to complete, paired bootstrap over rows and seeds",
+        "linear, best single, majority: under the same pattern, single chosen on validation rows",
+    )
+    return Table("test scores", columns, tuple(rows), (*told, *dict.fromkeys(notes)))
+
+
+def robustness(evaluations: Sequence[Evaluation]) -> Table:
+    """Methods × what is missing, on test rows, of runs on the same streams of one dataset.
+
+    Args:
+        evaluations: under the same patterns, at least one.
+    """
+    start = evaluations[0]
+    patterns = [row.scores.pattern for row in start.rows]
+    rows: list[tuple[Cell, ...]] = [
+        (name, *(first(row.scores) for row in evaluation.rows), tags(evaluation.run))
+        for evaluation, name in zip(evaluations, labels([e.run for e in evaluations]), strict=True)
+    ]
+    plain = "ridge" if start.run.task.kind == "value" else "logistic"
+    rows.append((plain, *(first(row.linear) for row in start.rows), tags(start.run)))
+    rows.append(("majority", *(first(row.majority) for row in start.rows), tags(start.run)))
+    title = f"{start.run.dataset}: test {start.metric}, mean ± standard deviation over "
+    title += f"{_replicas([start.run])}, {start.rows[0].scores.rows} rows"
+    return Table(title, ("method", *patterns, "data × weights"), tuple(rows))
+
+
+def past(records: Sequence[RunRecord]) -> Table:
+    """Past runs, newest last: what they were, and their test score as trained."""
+    rows = tuple(
+        (
+            run.id,
+            run.created[:16].replace("T", " "),
+            run.dataset,
+            run.method,
+            " ".join(stream.name for stream in run.streams),
+            f"{metric(run.scores)} {score(run.scores, 'test')}",
+            tags(run),
+        )
+        for run in records
+    )
+    columns = ("run", "when (UTC)", "dataset", "method", "streams", "test", "data × weights")
+    return Table("runs", columns, rows)
+
+
+def labels(records: Sequence[RunRecord]) -> list[str]:
+    """A name a run: its method, with the settings in which runs of that method differ.
+
+    Folds of one cross-validation have the same name.
+    """
+    found = []
+    for record in records:
+        alike = [_settings(run) for run in records if run.method == record.method]
+        differing = [
+            f"{name}={value}"
+            for name, value in _settings(record).items()
+            if any(other.get(name, value) != value for other in alike)
+        ]
+        found.append(" ".join([record.method, *differing]))
+    return found
+
+
+def tags(run: RunRecord) -> str:
+    """`real × pretrained`: what the data are, and where the encoders' numbers come from."""
+    return f"{run.tags['data']} × {run.tags['weights']}"
+
+
+def metric(found: Sequence[Scores]) -> str:
+    """Name of the task's first metric."""
+    return next(iter(found[0].metrics)) if found else "-"
+
+
+def score(found: Sequence[Scores], split: str, pattern: str | None = None) -> Spread | None:
+    """The task's first metric on a split; None where it was not scored.
+
+    Args:
+        found: of a run or a baseline.
+        split: val or test.
+        pattern: what was missing; None = as in training.
+    """
+    for scores in found:
+        if scores.split == split and pattern in (None, scores.pattern):
+            return first(scores)
+    return None
+
+
+def first(scores: Scores) -> Spread:
+    """The task's first metric, one value a replica."""
+    return Spread(tuple(next(iter(scores.metrics.values()))))
+
+
+def _settings(run: RunRecord) -> dict[str, object]:
+    streams = "+".join(stream.name for stream in run.streams)
+    own = {**run.plan, **run.options, "features": streams}
+    return {name: value for name, value in own.items() if name not in {"seeds", "fold"}}
+
+
+def _row(
+    name: str,
+    runs: Sequence[RunRecord],
+    found: Sequence[Sequence[Scores]],
+    parameters: int | None,
+) -> tuple[Cell, ...]:
+    val, test = (_joined(score(one, split) for one in found) for split in ("val", "test"))
+    return (runs[0].dataset, name, metric(found[0]), val, test, parameters, tags(runs[0]))
+
+
+def _joined(parts: Iterable[Spread | None]) -> Spread:
+    """One spread over folds and seeds."""
+    return Spread(tuple(value for part in parts if part is not None for value in part.values))
+
+
+def _replicas(records: Sequence[RunRecord]) -> str:
+    counts = sorted({len(record.seeds) for record in records})
+    told = f"{', '.join(map(str, counts))} seed{'' if counts == [1] else 's'}"
+    folds = sorted({folds for run in records if isinstance(folds := run.plan.get("folds"), int)})
+    several = [f"{count} folds × " for count in folds if count]
+    return f"{several[0] if several else ''}{told}"
+
+
+def _notes(records: Sequence[RunRecord]) -> tuple[str, ...]:
+    streams = dict.fromkeys(tuple(stream.name for stream in run.streams) for run in records)
+    notes = [f"streams: {', '.join(names)}" for names in streams]
+    for run in records:
+        asked = run.plan.get("missing_rate")
+        if asked:
+            notes.append(f"missing rate {asked} hid {run.missing_rate:.3f} of the present cells")
+        notes += run.notes
+    if any(run.tags["weights"] == "random" for run in records):
+        notes.append("random weights show speed, never accuracy")
+    return tuple(dict.fromkeys(notes))
