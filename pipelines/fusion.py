@@ -159,6 +159,10 @@ class FusionHead(nn.Module):
         """
         return gradients, buffers
 
+    def remarks(self, state: Mapping[str, Tensor]) -> tuple[str, ...]:
+        """What a reader of the table should know of the trained state, (R, …) by name."""
+        return ()
+
 
 def arranged(batch: Batch, names: Sequence[str]) -> Batch:
     """The same batch with its streams in this order."""

@@ -108,12 +108,14 @@ def _train(lab: Lab, chosen: Sequence[Setting]) -> list[RunRecord]:
         found, predictions = recording.score_all(
             replicas, hidden, mine, seeds, protocol(plan).label
         )
+        trained = {n: v[mine.start : mine.stop] for n, v in replicas.state.items()}
         record = replace(
             recording.describe(lab, setting, hidden, replicas.head),
             seconds=seconds,
             epochs=tuple(recording.epochs_of(history, r) for r in mine),
+            notes=(*hidden.notes, *replicas.head.remarks(trained)),
         )
-        state = {n: v[mine.start : mine.stop].cpu().numpy() for n, v in replicas.state.items()}
+        state = {n: v.cpu().numpy() for n, v in trained.items()}
         epochs = recording.history_table(history, mine, seeds)
         write_run(record, state, epochs, predictions, lab.source)
         record.add_scores(found)

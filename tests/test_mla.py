@@ -191,6 +191,15 @@ def test_a_step_without_rows_takes_nothing_into_the_projection():
     assert int(buffers["projection.taken"]) == 0
 
 
+def test_a_projection_that_has_shrunk_is_remarked_on():
+    """Strict paper: below a mean eigenvalue of .05 the head is all but frozen, and that is said."""
+    model = head(p_norm="none")
+    shrunk = {"projection.matrix": torch.stack([torch.eye(6), torch.eye(6) * 0.01])}
+    assert "fell to 1.0e-02" in model.remarks(shrunk)[0]
+    assert not model.remarks({"projection.matrix": torch.eye(6)[None]})
+    assert not head().remarks(shrunk)
+
+
 def test_reset_cycle_forgets_the_projection_at_every_batch():
     """The first step of a batch starts from the identity: only this batch's streams repel."""
     model = head(reset="cycle")

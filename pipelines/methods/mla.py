@@ -58,6 +58,10 @@ PLAN = {
 }
 
 
+FROZEN_BELOW = 0.05
+"""Mean eigenvalue of P below which a head projected with it learns next to nothing."""
+
+
 @dataclass(frozen=True)
 class Body:
     """Encoders and heads; see `build`."""
@@ -173,6 +177,19 @@ class Mla(FusionHead):
         changed = projected(gradients, "heads.shared", use)
         kept = {f"projection.{name}": buffer for name, buffer in after.items()}
         return {**gradients, **changed}, {**buffers, **kept}
+
+    def remarks(self, state: Mapping[str, Tensor]) -> tuple[str, ...]:
+        """A warning where P, used as it is, has shrunk so far that the head no longer learns."""
+        if self.projection is None or self.projection.guard.p_norm != "none":
+            return ()
+        matrices = state["projection.matrix"]  # (R, s, s)
+        left = float(matrices.diagonal(dim1=-2, dim2=-1).mean(-1).min())
+        if left >= FROZEN_BELOW:
+            return ()
+        return (
+            f"the mean eigenvalue of P fell to {left:.1e}: with p_norm=none the shared head all "
+            "but stops learning; p_norm=spectral keeps it going",
+        )
 
     @property
     def _labels(self) -> bool:
