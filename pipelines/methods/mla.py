@@ -24,6 +24,7 @@ sections 3.2-3.4, equations 3-8. Where we differ, from the paper [P] and the pub
 - Inputs are z-scored by default (ours): encoders meet streams of any scale with plain SGD.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
