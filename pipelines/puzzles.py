@@ -79,6 +79,19 @@ def some_rows(batch: Batch, rows: slice) -> Batch:
     )
 
 
+def to_device(batch: Batch, device: str) -> Batch:
+    """The same batch on a device."""
+    return replace(
+        batch,
+        features={name: x.to(device) for name, x in batch.features.items()},
+        present=batch.present.to(device),
+        frame_present={name: there.to(device) for name, there in batch.frame_present.items()},
+        targets=batch.targets.to(device),
+        rows=batch.rows.to(device),
+        numbers=batch.numbers.to(device),
+    )
+
+
 def double(batch: Batch) -> Batch:
     """The same batch in double precision."""
     targets = batch.targets.double() if batch.targets.is_floating_point() else batch.targets
