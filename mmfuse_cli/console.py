@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from pipelines.loop import Epoch
 
 Item = TypeVar("Item")
-_NUMBER = re.compile(r"-|[+-]?[\d.,]+( ± [\d.]+)?( %)?")
 _EVERY = 10.0  # seconds between progress lines where there is no terminal to redraw
 
 
@@ -93,7 +91,7 @@ def _draw(table: Table) -> None:
     if room is not None and wide > room:
         _stack(table.columns, texts)
     else:
-        right = [_numbers(row[k] for row in texts) for k in range(len(widths))]
+        right = table.numeric()
         _line(_aligned(table.columns, widths, right), bold=True)
         for row in texts:
             _line(_aligned(row, widths, right))
@@ -124,11 +122,6 @@ def _room() -> int | None:
         return Console().width
     said = os.environ.get("COLUMNS", "")
     return int(said) if said.isdigit() else None
-
-
-def _numbers(cells: Iterable[str]) -> bool:
-    """Whether a column is aligned to the right: every cell is a number or nothing."""
-    return all(_NUMBER.fullmatch(cell) for cell in cells)
 
 
 def _line(text: str, *, bold: bool = False) -> None:

@@ -20,6 +20,7 @@ def demo(
     import mmfuse
     from mmfuse_cli import console
     from pipelines import results, tallies
+    from pipelines.page import page
 
     asked, began = words.settings(context), time.monotonic()
     home = asked.layout
@@ -54,9 +55,11 @@ def demo(
     console.note("3/3 eval: complete, and each modality missing in turn")
     patterns = [mmfuse.MissingPattern.named(name) for name in runs[0].modalities]
     done = [mmfuse.evaluate(home, run, patterns) for run in runs]
+    written = asked.home / "demo.html"
+    written.write_text(page(home, runs), encoding="utf-8")
     ends = [
         f"{time.monotonic() - began:.0f} s; features in {home.features('digits')}, "
-        f"runs in {home.runs}",
+        f"runs in {home.runs}, report in {written}",
         "next: mmfuse train --method clarga --drop-rate 0.3, then mmfuse eval",
     ]
     console.show([results.robustness(done)], as_json=asked.json, ends=ends)

@@ -19,6 +19,7 @@ from mmfuse_cli import (
     extract,
     names,
     predict,
+    report,
     runs,
     train,
     words,
@@ -72,6 +73,7 @@ app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("compare")(compare.compare)
+app.command("report")(report.report)
 app.command("runs")(runs.runs)
 app.command("check")(check.check)
 app.add_typer(cache.app, name="cache")

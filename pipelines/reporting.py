@@ -1,6 +1,7 @@
 """Table: rows of cells under named columns, for people and for machines; drawn elsewhere."""
 
 import math
+import re
 from dataclasses import dataclass
 
 
@@ -36,6 +37,7 @@ class Spread:
         return f"{self.mean:.3f} ± {self.std:.3f}"
 
 
+_NUMBER = re.compile(r"-|[<+-]?[\d.,]+( ± [\d.]+)?( %)?( … [+-]?[\d.,]+)?")
 Cell = str | int | float | Spread | None
 
 
@@ -59,6 +61,14 @@ class Table:
         """Every cell as it is read by people."""
         return [[text(cell) for cell in row] for row in self.rows]
 
+    def numeric(self) -> list[bool]:
+        """Of each column, whether every cell reads as a number or as nothing: aligned right."""
+        texts = self.texts()
+        return [
+            all(_NUMBER.fullmatch(row[place]) for row in texts)
+            for place in range(len(self.columns))
+        ]
+
     def records(self) -> dict[str, object]:
         """The same as JSON: a spread keeps all its values, NaN becomes null."""
         rows = [
@@ -80,7 +90,8 @@ def text(cell: Cell) -> str:
         case _ if math.isnan(cell):
             return "-"
         case _:
-            return f"{cell:.3f}" if cell == 0 or abs(cell) >= 0.0005 else f"{cell:.0e}"
+            small = 0 < abs(cell) < 0.0005
+            return "<0.0001" if 0 < cell < 0.00005 else f"{cell:.4f}" if small else f"{cell:.3f}"
 
 
 def counted(reasons: dict[str, int]) -> str:

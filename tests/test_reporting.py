@@ -40,6 +40,22 @@ def test_cells_read_as_people_write_them():
     assert [text(12345), text(0.12345), text(None), text("a")] == ["12,345", "0.123", "-", "a"]
 
 
+def test_small_numbers_keep_a_digit():
+    """A p-value of 0.0002 is not written as 0, and smaller ones say so."""
+    assert [text(0.0002), text(0.00001), text(0.0), text(float("nan"))] == [
+        "0.0002",
+        "<0.0001",
+        "0.000",
+        "-",
+    ]
+
+
+def test_columns_of_numbers_are_known():
+    """Scores, counts, intervals and nothing are numbers; a word among them is not."""
+    rows = ((Spread((0.5, 0.7)), 12345, "+0.1 … +0.2", "a"), (None, 1, "-0.1 … +0.2", 1))
+    assert Table("", ("a", "b", "c", "d"), rows).numeric() == [True, True, True, False]
+
+
 def test_reasons_are_counted_most_frequent_first():
     """The summary of failures names every reason once."""
     assert counted({"empty": 1, "truncated": 2}) == "3 (2 truncated, 1 empty)"

@@ -1,0 +1,121 @@
+"""One self-contained HTML page about some runs: tables, plots, and what it takes to repeat them."""
+
+from collections.abc import Sequence
+from html import escape
+
+import polars as pl
+
+from cache.layout import Home
+from cache.runs import RunRecord
+from pipelines import plots, results
+from pipelines.comparing import compare
+from pipelines.reporting import Spread, Table
+
+STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .2rem .8rem .2rem 0; text-align: right; white-space: nowrap; }
+th:first-child, td:first-child, td.word, th.word { text-align: left; }
+thead th { border-bottom: 1px solid; } tbody tr:nth-child(even) { background: #8881; }
+p.note { margin: .2rem 0; opacity: .75; } svg { max-width: 100%; height: auto; }
+svg text { font: 12px system-ui, sans-serif; fill: currentColor; }
+code { font-size: .9em; } details { margin: .4rem 0; }
+"""
+
+
+def page(home: Home, runs: Sequence[RunRecord]) -> str:
+    """The whole page; nothing in it is fetched from anywhere.
+
+    Args:
+        home: where the runs are.
+        runs: at least one.
+    """
+    datasets = list(dict.fromkeys(run.dataset for run in runs))
+    parts = [f"<h1>mmfuse: {escape(', '.join(datasets))}</h1>", _table(results.trained(runs))]
+    if len(runs) > len(datasets):
+        parts.append(_table(compare(home, runs)))
+    for dataset in datasets:
+        group = [run for run in runs if run.dataset == dataset]
+        parts += _missing(dataset, group)
+        parts += _curves(dataset, group)
+    parts.append("<h2>What it takes to repeat this</h2>")
+    parts += [_details(run) for run in runs]
+    title = escape(", ".join(datasets))
+    head = f'<meta charset="utf-8"><title>mmfuse: {title}</title><style>{STYLE}</style>'
+    look = '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    body = "\n".join(parts)
+    start = f'<!doctype html>\n<html lang="en">\n<head>{head}{look}</head>'
+    return f"{start}\n<body>\n{body}\n</body></html>\n"
+
+
+def _missing(dataset: str, runs: Sequence[RunRecord]) -> list[str]:
+    """Test scores under every pattern that was scored, plotted and as a table."""
+    groups: dict[str, dict[str, Spread]] = {}
+    for run, name in zip(runs, results.labels(runs), strict=True):
+        for scores in run.scores:
+            if scores.split == "test":
+                groups.setdefault(scores.pattern, {})[name] = results.first(scores)
+    for name in results.PLAIN:
+        for scores in runs[0].baselines.get(name, []):
+            if scores.split == "test" and scores.pattern in groups:
+                groups[scores.pattern][name] = results.first(scores)
+    drawn = plots.dots(groups, f"test {results.metric(runs[0].scores)}")
+    names = list(dict.fromkeys(name for group in groups.values() for name in group))
+    rows = tuple((name, *(group.get(name) for group in groups.values())) for name in names)
+    table = Table(f"{dataset}: what is missing", ("method", *groups), rows)
+    hint = "" if len(groups) > 1 else '<p class="note">mmfuse eval adds patterns here.</p>'
+    return [_table(table), drawn, hint]
+
+
+def _curves(dataset: str, runs: Sequence[RunRecord]) -> list[str]:
+    """Validation score over epochs, mean over the replicas that still train."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for run, name in zip(runs, results.labels(runs), strict=True):
+        mean = (
+            run.history()
+            .with_columns(pl.col("score").fill_nan(None))
+            .group_by("stage", "epoch", maintain_order=True)
+            .agg(pl.col("score").mean())
+        )
+        scores = [value for value in mean["score"].to_list() if value is not None]
+        curves[name] = [(float(epoch), value) for epoch, value in enumerate(scores, 1)]
+    drawn = plots.lines(curves, "epoch", results.metric(runs[0].scores))
+    return [f"<h2>{escape(dataset)}: validation while training</h2>", drawn] if drawn else []
+
+
+def _details(run: RunRecord) -> str:
+    facts = {
+        "method": run.method,
+        "dataset": run.dataset,
+        "streams": ", ".join(f"{s.encoder}-{s.fingerprint[:8]}/{s.modality}" for s in run.streams),
+        "data × weights": results.tags(run),
+        "options": ", ".join(f"{key}={value}" for key, value in run.options.items()),
+        "plan": ", ".join(f"{key}={value}" for key, value in run.plan.items()),
+        "seeds": ", ".join(map(str, run.seeds)),
+        "parameters of a head": f"{run.parameters:,}",
+        "trained": f"{run.seconds:.1f} s on {run.device}, {run.created}",
+        "versions": ", ".join(f"{name} {version}" for name, version in run.versions.items()),
+    }
+    rows = "".join(
+        f'<tr><td>{escape(name)}</td><td class="word">{escape(fact)}</td></tr>'
+        for name, fact in facts.items()
+    )
+    table = f'<div class="wide"><table>{rows}</table></div>'
+    return f"<details><summary><code>{escape(run.id)}</code></summary>{table}</details>"
+
+
+def _table(table: Table) -> str:
+    texts = table.texts()
+    kinds = ["" if numeric else 'class="word"' for numeric in table.numeric()]
+    head = "".join(f"<th {k}>{escape(c)}</th>" for k, c in zip(kinds, table.columns, strict=True))
+    lines = [
+        "".join(f"<td {k}>{escape(c)}</td>" for k, c in zip(kinds, row, strict=True))
+        for row in texts
+    ]
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in table.notes)
+    drawn = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<h2>{escape(table.title)}</h2><div class="wide">{drawn}</div>{notes}'
