@@ -241,14 +241,14 @@ class Clean(nn.Module):
         return {name: self._one(batch, name) for name in batch.features}
 
     def _one(self, batch: Batch, name: str) -> Tensor:
-        there = shown(batch, name)
-        x = torch.where(there, batch.features[name], 0)
-        if self.norm == "l2":
-            x = x / torch.sqrt((x * x).sum(-1, keepdim=True) + 1e-12)
-        elif self.norm == "zscore":
+        there, x = shown(batch, name), batch.features[name]
+        if self.norm == "zscore":
             mean = self.get_buffer(f"mean_{slot(name)}")
             deviation = self.get_buffer(f"deviation_{slot(name)}")
-            x = torch.where(there, (x - mean) / deviation, 0)
+            return torch.where(there, (x - mean) * (1 / deviation), 0)
+        x = torch.where(there, x, 0)
+        if self.norm == "l2":
+            x = x / torch.sqrt((x * x).sum(-1, keepdim=True) + 1e-12)
         return x
 
     def observe(self, moments: Mapping[str, Moments]) -> None:

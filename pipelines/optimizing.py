@@ -103,9 +103,10 @@ def clip(gradients: Sequence[Tensor], largest: Sequence[float | None]) -> None:
     """
     if all(limit is None for limit in largest):
         return
-    square = torch.stack([g.square().sum(1) for g in gradients]).sum(0)  # (R,)
-    limit = torch.tensor([math.inf if x is None else x for x in largest], device=square.device)
-    factor = (limit.to(square) / (square.sqrt() + 1e-6)).clamp(max=1)
+    norms = torch.stack([torch.linalg.vector_norm(g, dim=1) for g in gradients])
+    norm = torch.linalg.vector_norm(norms, dim=0)  # (R,)
+    limit = torch.tensor([math.inf if x is None else x for x in largest], device=norm.device)
+    factor = (limit.to(norm) / (norm + 1e-6)).clamp(max=1)
     for gradient in gradients:
         gradient.mul_(factor[:, None])
 
