@@ -25,9 +25,10 @@ from pipelines.fusion import FusionHead
 from pipelines.hiding import drop
 from pipelines.loading import inputs_of
 from pipelines.optimizing import Rates
-from pipelines.plans import Plan, base_plan
+from pipelines.plans import Plan, base_plan, option_defaults
 from pipelines.replicas import Replicas
 from pipelines.running import build_heads
+from pipelines.tracing import OFTEN
 
 METHODS = ("concat", "clarga", "ef_cl", "mla", "trml")
 BATCH, SHARE = 64, 0.3
@@ -170,16 +171,17 @@ def stacked(replicas: Replicas, plan: Plan, batches: Iterator[Batch], table: Fea
             replicas.step(turned, (step, stage), plan.optimizer, rates, limits)
 
 
-def timed(act: Callable[[int], None], epochs: int, device: torch.device) -> float:
-    """Best seconds of an epoch out of several, after two for warming up."""
-    found = []
-    for epoch in range(epochs + 2):
-        start = time.perf_counter()
-        act(epoch)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        found.append(time.perf_counter() - start)
-    return min(found[2:])
+def timed(acts: Sequence[Callable[[int], None]], rounds: int, device: torch.device) -> list[float]:
+    """Best seconds of an epoch of each, taken in turns so that neighbours disturb all alike."""
+    found: list[list[float]] = [[] for _ in acts]
+    for epoch in range(rounds + 1):
+        for seconds, act in zip(found, acts, strict=True):
+            start = time.perf_counter()
+            act(epoch)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+    return [min(seconds[1:]) for seconds in found]
 
 
 def batches_only(table: FeatureTable, size: Size, epochs: int) -> None:
@@ -188,10 +190,12 @@ def batches_only(table: FeatureTable, size: Size, epochs: int) -> None:
     def drain(make: Callable[[int], Iterator[Batch]]) -> Callable[[int], None]:
         return lambda epoch: [None for _ in make(epoch)] and None
 
-    device = table.device
-    one = timed(drain(lambda e: stacked_batches(table, size, [0], e)), epochs, device)
-    five = timed(drain(lambda e: stacked_batches(table, size, range(5), e)), epochs, device)
-    loader = timed(drain(lambda e: loaded(table, size, 0, e)), epochs, device)
+    acts = [
+        drain(lambda e: stacked_batches(table, size, [0], e)),
+        drain(lambda e: stacked_batches(table, size, range(5), e)),
+        drain(lambda e: loaded(table, size, 0, e)),
+    ]
+    one, five, loader = timed(acts, epochs, table.device)
     print(
         f"batches of an epoch, {len(table)} rows: ours {one * 1e3:.2f} ms, for five replicas "
         f"{five * 1e3:.2f} ms, DataLoader {loader * 1e3:.2f} ms: {loader / one:.1f} x less"
@@ -202,7 +206,8 @@ def compare(method: str, size: Size, count: int, epochs: int, device: torch.devi
     """Print how long an epoch of `count` seeds takes, side by side and one after another."""
     module = catalog.find("methods", method)
     table, plan = made(size, device), base_plan(module, method)
-    options = {"width": 32} if size is SMALL and method != "trml" else {}
+    narrow = {"width": 32, "hidden": 32} if size is SMALL else {}
+    options = {k: v for k, v in narrow.items() if k in option_defaults(module.build)}
 
     def heads(number: int) -> list[FusionHead]:
         found = build_heads(module, inputs_of(table), options, range(number))
@@ -211,16 +216,16 @@ def compare(method: str, size: Size, count: int, epochs: int, device: torch.devi
     alone, [other] = heads(1)[0], heads(1)
     many, one = Replicas(heads(count)), Replicas(heads(1))
     owners = table.owners
-    loop = timed(lambda e: plain(alone, plan, indexed(table, size, 0, e), owners), epochs, device)
-    loader = timed(lambda e: plain(other, plan, loaded(table, size, 0, e), owners), epochs, device)
-    single = timed(
-        lambda e: stacked(one, plan, stacked_batches(table, size, [0], e), table), epochs, device
-    )
-    all_of = timed(
+    acts = [
+        lambda e: plain(alone, plan, indexed(table, size, 0, e), owners),
+        lambda e: plain(other, plan, loaded(table, size, 0, e), owners),
+        lambda e: stacked(one, plan, stacked_batches(table, size, [0], e), table),
         lambda e: stacked(many, plan, stacked_batches(table, size, range(count), e), table),
-        epochs,
-        device,
-    )
+    ]
+    for epoch in range(-(-OFTEN // (len(table) // size.batch)) + 1):  # until steps are replayed
+        acts[2](epoch)
+        acts[3](epoch)
+    loop, loader, single, all_of = timed(acts, epochs, device)
     print(
         f"{method:8} {count:3} replicas: {all_of * 1e3:8.1f} ms an epoch; {count} plain loops "
         f"{count * loop * 1e3:8.1f} ms ({count * loop / all_of:4.2f} x), {count} loader loops "
