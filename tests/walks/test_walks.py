@@ -14,6 +14,11 @@ def nothing_yet(folder: Path) -> None:
     """Nothing was extracted, nothing trained, no data anywhere."""
 
 
+def new_samples(folder: Path) -> None:
+    """Three new texts to answer, one of them absent."""
+    (folder / "new.csv").write_text("id,text\na,dial sevn now\nb,the number is thrre\nc,\n")
+
+
 def own_data(folder: Path) -> None:
     """Tables that each have one thing wrong, and one that is right."""
     tiny.own_table(folder, "good.csv")
@@ -44,7 +49,7 @@ def mug(folder: Path) -> None:
         ("own_data", own_data),
         ("bad_samples", bad_samples),
         ("mug", mug),
-        ("digits", nothing_yet),
+        ("digits", new_samples),
     ],
 )
 def test_a_walk_reads_as_its_transcript(name, prepare, tmp_path, request):

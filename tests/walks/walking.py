@@ -10,6 +10,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 _MMFUSE = Path(sys.executable).with_name("mmfuse")
+_PROGRESS = re.compile(r".+: ([\d,]+ of [\d,]+|\w+ \d+/\d+(, validation \S+)?)")  # slow ones only
 _LOOSE = (  # what differs from machine to machine → what the transcript says instead
     (r"\b\d{8}-[a-z_]+-[A-Za-z0-9_.-]+-[0-9a-f]{6}\b", "RUN"),
     (r"(?<=[a-z])-[0-9a-f]{6}\b", "-######"),
@@ -18,6 +19,7 @@ _LOOSE = (  # what differs from machine to machine → what the transcript says 
     (r"\b\d[\d,]*(\.\d+)? (ms|s|min|h)\b", "# s"),
     (r"\b\d+(\.\d+)? (kB|MB|GB|TB)\b", "# MB"),
     (r"\b\d+\.\d{3}\b( ± \d+\.\d{3}\b)?", "#.###"),
+    (r"\b0\.000\d\b|<0\.0001", "#.###"),
     (r"[+-]#\.###", "±#.###"),
     (r": .* bottleneck.*", ": # was the bottleneck"),
     (r" {2,}", "  "),
@@ -58,7 +60,8 @@ class Walk:
             check=False,
             timeout=300,
         )
-        errors = "".join(f"! {line}\n" for line in done.stderr.splitlines())
+        told = (line for line in done.stderr.splitlines() if not _PROGRESS.fullmatch(line))
+        errors = "".join(f"! {line}\n" for line in told)
         block = f"{done.stdout}{errors}".replace(str(self.folder), "HERE")
         for pattern, instead in (*_LOOSE, *self.loose):
             block = re.sub(pattern, instead, block)
