@@ -164,8 +164,9 @@ def _orphans(
 
 
 def _of_generation(paths: GenerationPaths) -> list[Path]:
-    """The record first: what has none is nothing to anybody, and the rest is an orphan."""
-    return [paths.record, paths.group, paths.meta]
+    """Proofs first: a kill leaves a generation without finished shards, never a false one."""
+    proofs = [paths.commits, paths.seal, paths.seal_copy, paths.journal]
+    return [*proofs, paths.group, paths.record, paths.meta]
 
 
 def _at_work(paths: GenerationPaths) -> bool:

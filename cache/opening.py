@@ -59,7 +59,10 @@ def _find(
 ) -> Generation:
     name = identity(rows.inputs, rows.absent)
     while True:
-        same = [g for g in _generations(stream, key) if g.identity == name]
+        # One look at what there is: a generation that another process makes after it takes the
+        # number that is tried here, so that this one looks again and finds it.
+        numbers = [n for n in stream.generations() if any(stream.generation(n).meta.iterdir())]
+        same = [g for g in _generations(stream, key, numbers) if g.identity == name]
         base, retries = _preferred(same, current(stream)), None
         if base is not None:
             if not (retry_failed and any(c.counts["failed"] for c in base.commits().values())):
@@ -68,7 +71,7 @@ def _find(
             for generation in same:
                 if generation.retries == retries and not generation.complete():
                     return generation
-        paths = stream.generation(max([0, *stream.generations()]) + 1)
+        paths = stream.generation(max([0, *numbers]) + 1)
         made = Generation(paths, key, spec, len(rows), name, retries, _grid(len(rows), spec))
         if create_generation(made):
             return made
@@ -82,9 +85,9 @@ def _grid(rows: int, spec: StreamSpec) -> Grid:
     return part_grid(rows, spec.width, spec.dtype)
 
 
-def _generations(stream: StreamPaths, key: StreamKey) -> list[Generation]:
+def _generations(stream: StreamPaths, key: StreamKey, numbers: list[int]) -> list[Generation]:
     found = []
-    for number in stream.generations():
+    for number in numbers:
         with contextlib.suppress(Damaged):  # `cache verify` names it; its rows are not trusted
             generation = read_generation(stream.generation(number))
             if generation is not None:

@@ -12,6 +12,7 @@ from cache.collecting import collect, plan
 from cache.explaining import explain
 from cache.features import FeatureStore
 from cache.layout import Home
+from cache.objects import delete
 from cache.verifying import verify
 
 
@@ -27,6 +28,41 @@ def aged(home):
     then = time.time() - 7200
     for path in home.root.rglob("*"):
         os.utime(path, (then, then))
+
+
+def test_a_collection_that_is_killed_anywhere_leaves_nothing_false(home, monkeypatch):
+    """After any number of deletions the store is sound, and the next collection ends it."""
+
+    class Killed(BaseException):
+        """Where a kill would be."""
+
+    for steps in (0, 1, 3, 6, 10, 20):
+        for rows in (range(60), range(steps, 70 + steps)):
+            fill(open_writer(FeatureStore(home, "toy"), list(rows)), list(rows))
+        left = [steps]
+
+        def step(path, left=left):
+            if not left[0]:
+                raise Killed
+            left[0] -= 1
+            delete(path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("cache.collecting.delete", step)
+            with pytest.raises(Killed):
+                collect(plan(home))
+        damaged = verify(home).damages
+        assert current_of(home) not in {d.generation for d in damaged}
+        values = FeatureStore(home, "toy").whole(key_of()).values
+        assert np.array_equal(values, expected(list(range(steps, 70 + steps))))
+        collect(plan(home))
+        assert verify(home).damages == ()
+
+
+def current_of(home):
+    """Number of the generation that readers see."""
+    (info,) = FeatureStore(home, "toy").streams()
+    return info.generation
 
 
 @pytest.mark.parametrize("sequence", [False, True])

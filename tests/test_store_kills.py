@@ -94,6 +94,26 @@ def test_four_processes_share_one_stream(tmp_path, mode):
     assert len(runs) > 1
 
 
+def test_two_processes_that_begin_at_once_open_one_generation(tmp_path, monkeypatch):
+    """Whatever a rival does between a look at the store and what comes of it, rows are shared."""
+    from cache import opening
+
+    for place in ("_preferred", "_grid", "create_generation"):
+        home, original, rivals = tmp_path / place, getattr(opening, place), []
+
+        def step(*arguments, home=home, original=original, rivals=rivals):
+            if not rivals:
+                rivals.append(None)
+                rivals.append(store_filler.opened(home, "pooled"))
+            return original(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(opening, place, step)
+            writer = store_filler.opened(home, "pooled")
+        assert rivals[1].generation.number == writer.generation.number == 1
+        assert len(list(home.rglob("stream.json"))) == 1
+
+
 def test_what_a_killed_process_had_journalled_is_not_encoded_again(tmp_path, monkeypatch):
     """Rows of the journal are known to the next run."""
     monkeypatch.setattr("cache.shards.CHUNK_BYTES", 1 << 20)
