@@ -14,7 +14,7 @@ METHODS = ("clarga", "concat", "late", "mean")
 def demo(
     context: typer.Context,
     seeds: Annotated[int, typer.Option(min=1, help="How many replicas, side by side.")] = 5,
-    epochs: Annotated[int, typer.Option(min=1, help="At most, of each method.")] = 20,
+    epochs: Annotated[int, typer.Option(min=1, help="At most, of each method.")] = 15,
 ) -> None:
     """Extract, train and score the built-in digits: no download, under a minute on two cores."""
     import mmfuse

@@ -1,5 +1,7 @@
 """Majority and linear baselines against scikit-learn."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -91,3 +93,29 @@ def test_class_weights_are_inverse_frequencies() -> None:
     many = made_table(100, LABELS)
     share = many.samples.targets.mean(0)
     assert np.allclose(class_weights(many).numpy(), (1 - share) / share, rtol=1e-5)
+
+
+def test_a_fit_is_remembered_by_content_alone() -> None:
+    """The same numbers give the same model at once; one other target or presence bit does not."""
+    table = made_table(120)
+    first = sanity.fit_linear(table)
+    assert sanity.fit_linear(made_table(120)) is first
+    assert sanity.fit_linear(table, tuple(table.features)[:1]) is not first
+    present = table.present.clone()
+    row = int(table.split("train")[0])
+    present[row, 0] = ~present[row, 0]
+    assert sanity.fit_linear(replace(table, present=present)) is not first
+    targets = table.samples.targets.copy()
+    targets[row] = (targets[row] + 1) % 3
+    samples = replace(table.samples, targets=targets)
+    assert sanity.fit_linear(replace(table, samples=samples)) is not first
+
+
+def test_test_rows_have_no_part_in_a_fit() -> None:
+    """Other test rows leave the model as it is: they are never looked at."""
+    table = made_table(120)
+    first = sanity.fit_linear(table)
+    features = {name: x.clone() for name, x in table.features.items()}
+    for x in features.values():
+        x[table.split("test")] = 7.0
+    assert sanity.fit_linear(replace(table, features=features)) is first
