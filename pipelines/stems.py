@@ -49,14 +49,14 @@ class Gru(nn.Module):
         x, there = frames_of(x, frame_present)
         given = x @ self.weight_input.mT + self.bias_input  # (B, T, 3H)
         state = torch.zeros_like(given[:, 0, : self.width])
-        for t in range(x.shape[1]):
+        two = 2 * self.width
+        gates_in, fresh_in = given[..., :two], given[..., two:]
+        # Unbound once: indexing frame by frame has a gradient as long as the sequence, T times.
+        for gate, new, here in zip(*frame_by_frame(gates_in, fresh_in, there), strict=True):
             held = state @ self.weight_state.mT + self.bias_state
-            reset_in, update_in, fresh_in = given[:, t].chunk(3, -1)
-            reset_held, update_held, fresh_held = held.chunk(3, -1)
-            update = torch.sigmoid(update_in + update_held)
-            reset = torch.sigmoid(reset_in + reset_held)
-            fresh = torch.tanh(fresh_in + reset * fresh_held)
-            state = torch.where(there[:, t, None], fresh + update * (state - fresh), state)
+            reset, update = torch.sigmoid(gate + held[:, :two]).chunk(2, -1)
+            fresh = torch.tanh(new + reset * held[:, two:])
+            state = torch.where(here, torch.lerp(fresh, state, update), state)
         return state
 
 
@@ -75,13 +75,12 @@ class Lstm(nn.Module):
         """(B, T, D), (B, T) → (B, H)."""
         given = x @ self.weight_input.mT + self.bias_input  # (B, T, 4H)
         state = memory = torch.zeros_like(given[:, 0, : self.hidden])
-        for t in range(x.shape[1]):
-            gates = given[:, t] + state @ self.weight_state.mT + self.bias_state
+        for each, here in zip(*frame_by_frame(given, there), strict=True):
+            gates = each + state @ self.weight_state.mT + self.bias_state
             taken, kept, fresh, shown = gates.chunk(4, -1)
             later = kept.sigmoid() * memory + taken.sigmoid() * fresh.tanh()
-            memory = torch.where(there[:, t, None], later, memory)
-            after = shown.sigmoid() * memory.tanh()
-            state = torch.where(there[:, t, None], after, state)
+            memory = torch.where(here, later, memory)
+            state = torch.where(here, shown.sigmoid() * memory.tanh(), state)
         return state
 
 
@@ -208,6 +207,11 @@ def frames_of(x: Tensor, frame_present: Tensor | None) -> tuple[Tensor, Tensor]:
     if frame_present is not None:
         return x, frame_present
     return x[:, None], torch.ones_like(x[:, :1], dtype=torch.bool)
+
+
+def frame_by_frame(*sequences: Tensor) -> list[tuple[Tensor, ...]]:
+    """Each (B, T, …) as T frames (B, …); presence (B, T) as (B, 1)."""
+    return [(x[..., None] if x.ndim == 2 else x).unbind(1) for x in sequences]
 
 
 def halved(x: Tensor) -> Tensor:
