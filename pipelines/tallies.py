@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from cache.errors import MmfuseError
+from cache.explaining import explain
 from cache.features import FeatureStore
 from cache.layout import Home
 from pipelines import catalog
@@ -124,21 +125,16 @@ def explained(plans: Mapping[str, Sequence[StreamPlan]], home: Home) -> Table:
     """Why each stream has to be encoded, or need not be: the fields in which it is another one."""
     rows: list[tuple[Cell, ...]] = []
     for dataset, found in plans.items():
-        streams = FeatureStore(home, dataset).streams()
+        store = FeatureStore(home, dataset)
         for plan in found:
+            told = explain(store, plan.key, plan.fields)
             if plan.found.complete:
-                rows.append((dataset, plan.key.label, "up to date"))
-                continue
-            alike = [i for i in streams if i.key.name == plan.key.name]
-            if any(info.key == plan.key for info in alike):
-                new, known = plan.found.new, plan.found.known
-                rows.append((dataset, plan.key.label, f"{new:,} inputs are new, {known:,} known"))
-            elif not alike:
-                rows.append((dataset, plan.key.label, "never extracted"))
-            for info in alike:
-                if info.key != plan.key:
-                    changes = _changes(info.fields, plan.fields)
-                    rows.append((dataset, plan.key.label, f"not {info.key.label}: {changes}"))
+                reason = "up to date"
+            elif told.nearest is not None and told.nearest.key == plan.key:
+                reason = f"{plan.found.new:,} inputs are new, {plan.found.known:,} are known"
+            else:
+                reason = str(told)
+            rows.append((dataset, plan.key.label, reason))
     return Table("why", ("dataset", "stream", "reason"), tuple(rows))
 
 
@@ -167,9 +163,3 @@ def skipped(dataset: str, left: Mapping[str, Sequence[str]]) -> list[str]:
         f"{dataset}: skipped {modality}; {' or '.join(names) or 'no encoder'} would serve it"
         for modality, names in left.items()
     ]
-
-
-def _changes(before: Mapping[str, object], now: Mapping[str, object]) -> str:
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    told = (f"{n} was {before.get(n, 'not set')}, is {now.get(n, 'not set')}" for n in names)
-    return "; ".join(told)
