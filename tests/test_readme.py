@@ -27,7 +27,8 @@ MAP = (  # the way of a sample, room by room
     "pipelines/objectives.py", "pipelines/plans.py", "pipelines/training.py", "pipelines/loop.py",
     "pipelines/replicas.py", "pipelines/metrics.py", "pipelines/evaluation.py",
     "pipelines/sanity.py", "pipelines/auditing.py", "pipelines/contracts.py",
-    "pipelines/results.py", "pipelines/reporting.py", "pipelines/datasets", "pipelines/encoders", "pipelines/methods",
+    "pipelines/results.py", "pipelines/reporting.py", "pipelines/datasets",
+    "pipelines/encoders", "pipelines/methods",
     "cache", "cache/layout.py", "cache/fingerprints.py", "cache/features.py", "cache/shards.py",
     "cache/writing.py", "cache/readers.py", "cache/verifying.py", "cache/runs.py",
 )  # fmt: skip
