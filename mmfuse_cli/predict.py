@@ -31,7 +31,7 @@ def predict(
     """Labels and probabilities for new raw samples; any modality may be absent."""
     import mmfuse
     from mmfuse_cli import console
-    from pipelines import answering, tables, training
+    from pipelines import answering, table_files, training
 
     asked = words.settings(context)
     record = training.best_of(words.runs(asked, [run] if run else None))
@@ -46,7 +46,7 @@ def predict(
     found = mmfuse.predict(
         asked.layout,
         record,
-        tables.read_table(input_),
+        table_files.read_table(input_),
         root=input_.absolute().parent,
         encoders=built,
         weights=local,

@@ -52,6 +52,11 @@ def part(words: str) -> Part:
             f"--modality {words!r} must be NAME=KIND or NAME=KIND:COLUMN[,COLUMN…], "
             f"such as poster=image or stats=tabular:height,weight"
         )
+    if (word := _word(name)) != name:
+        raise MmfuseError(
+            f"--modality {words!r}: letters, digits, '.', '_' and '-' make a name; "
+            f"the column may have any: --modality '{word}={kind}:{columns or name}'"
+        )
     known = {kind: kind for kind in KINDS}
     if kind not in known:
         raise unknown("kind", kind, KINDS)
@@ -64,7 +69,8 @@ def guess(frame: pl.DataFrame, taken: Sequence[str]) -> Guess:
     File names go by their endings, lists of numbers are series, numbers, dates and words from a
     small stock are tabular, other words are text, or code where lines and brackets abound.
     """
-    parts, notes, record = [], [], []
+    parts: list[Part] = []
+    notes, record = [], []
     for column in frame:
         if column.name in taken:
             continue
@@ -73,10 +79,9 @@ def guess(frame: pl.DataFrame, taken: Sequence[str]) -> Guess:
         if kind == "tabular":
             record.append(column.name)
         elif kind:
-            parts.append(Part(_word(column.name), kind, (column.name,)))
+            parts.append(Part(_fresh(_word(column.name), parts), kind, (column.name,)))
     if record:
-        names = {part.name for part in parts}
-        parts.append(Part("table" if "table" not in names else "record", "tabular", tuple(record)))
+        parts.append(Part(_fresh("table", parts), "tabular", tuple(record)))
     return Guess(tuple(parts), tuple(notes))
 
 
@@ -283,6 +288,13 @@ def _fault(cell: str, root: Path) -> str:
     except Unreadable as fault:
         return fault.reason
     return ""
+
+
+def _fresh(word: str, parts: Sequence[Part]) -> str:
+    """The word itself, or with a number behind it where a part is already called so."""
+    taken = {part.name for part in parts} | {"id", "split", "target", "group"}
+    numbered = (f"{word}_{number}" for number in range(2, len(taken) + 3))
+    return word if word not in taken else next(name for name in numbered if name not in taken)
 
 
 def _word(name: str) -> str:

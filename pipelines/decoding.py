@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 89_478_485  # Pillow's own line above which it suspects a decompression bomb
 MAX_SOUND = 1 << 30  # samples of all channels; 4 GB of float32
+_UNKNOWN_LENGTH = (1 << 31) - (1 << 16)  # bytes of a WAV; above it nobody knew
 
 
 def decode_image(data: bytes) -> "Image":
@@ -94,23 +95,46 @@ def decode_audio(data: bytes) -> Waveform:
     import soundfile
 
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            if file.frames * file.channels > MAX_SOUND:
-                raise Unreadable("bomb", f"{file.frames:,} frames of {file.channels} channels")
-            promised, rate = file.frames, int(file.samplerate)
-            channels = file.read(dtype="float32", always_2d=True)  # (T, channels)
+        file = soundfile.SoundFile(io.BytesIO(data))
     except (soundfile.LibsndfileError, ValueError, RuntimeError, TypeError) as error:
         said = getattr(error, "error_string", error)  # the whole message holds an address
         detail = f"{said} WAV, FLAC, OGG and MP3 can be read"
         raise Unreadable("wrong-type", detail) from error
+    with file:
+        if file.frames * file.channels > MAX_SOUND:
+            raise Unreadable("bomb", f"{file.frames:,} frames of {file.channels} channels")
+        promised, rate = file.frames, int(file.samplerate)
+        try:
+            channels = file.read(dtype="float32", always_2d=True)  # (T, channels)
+        except (soundfile.LibsndfileError, ValueError, RuntimeError, TypeError) as error:
+            raise Unreadable("damaged", str(getattr(error, "error_string", error))) from error
     if not len(channels):
         raise Unreadable("truncated" if promised > 0 else "empty", "the sound has no samples")
+    if lacking := _lacking(data):
+        raise Unreadable("truncated", f"the last {lacking:,} bytes of the sound are not there")
     if len(channels) < promised < 2**62:  # a stream of unknown length promises the largest number
         raise Unreadable("truncated", f"{len(channels):,} of {promised:,} samples could be decoded")
     samples = channels.mean(axis=1, dtype=np.float32)  # (T,)
     if not np.isfinite(samples).all():
         raise Unreadable("non-finite", "the sound holds NaN or infinity")
     return Waveform(samples, rate)
+
+
+def _lacking(data: bytes) -> int:
+    """Bytes of sound that a WAV's header promises and the file does not have.
+
+    The library reads what is there without a word. A writer to a pipe, who cannot know the
+    length, promises none or next to 2 or 4 GB.
+    """
+    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
+        return 0
+    place = 12
+    while place + 8 <= len(data):
+        name, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
+        if name == b"data":
+            return max(0, place + 8 + size - len(data)) if size < _UNKNOWN_LENGTH else 0
+        place += 8 + size + size % 2
+    return 0
 
 
 def decode_video(data: bytes) -> Frames:

@@ -1,5 +1,6 @@
 """A folder a class (and perhaps a folder a split above them) as a Dataset."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,15 +22,21 @@ def load_folder(path: Path, options: TableOptions, note: Note | None = None) -> 
         MmfuseError: for a folder without such files, or with two of one kind and stem.
     """
     root = path.expanduser().absolute()
+    try:
+        files = sorted(root.rglob("*"))
+    except OSError as error:
+        raise MmfuseError(f"{root} cannot be listed: {error}") from error
     folders = [folder for folder in sorted(root.iterdir()) if _shown(folder) and folder.is_dir()]
     by_split = bool(folders) and all(folder.name.lower() in splits.WORDS for folder in folders)
     rows: dict[str, dict[str, str]] = {}
-    for file in sorted(root.rglob("*")):
+    for file in files:
         kind = _kind(file)
         parts = file.relative_to(root).parts
         if kind is None or len(parts) < 2 + by_split or not file.is_file():
             continue
         place = file.relative_to(root)
+        if os.fsencode(place) != str(place).encode(errors="replace"):
+            raise MmfuseError(f"{root} holds {str(place)!a}, a name not in UTF-8; rename it")
         row = rows.setdefault(place.with_suffix("").as_posix(), {"label": parts[by_split]})
         if by_split:
             row["split"] = parts[0]

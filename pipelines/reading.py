@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -156,10 +157,12 @@ def _contents(place: Place) -> bytes:
     try:
         if place.member is not None:
             return _member(place.path, place.member)
-        with open(place.path, "rb") as file:  # noqa: PTH123 - a million cells pass here
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_BYTES:
-                raise Unreadable("too-large", f"{place.path} has {size:,} bytes")
+        with open(place.path, "rb", opener=_at_once) as file:
+            state = os.fstat(file.fileno())
+            if not stat.S_ISREG(state.st_mode):
+                raise Unreadable("wrong-type", f"{place.path} is a pipe or a device, not a file")
+            if state.st_size > MAX_BYTES:
+                raise Unreadable("too-large", f"{place.path} has {state.st_size:,} bytes")
             return file.read()
     except IsADirectoryError:
         raise Unreadable("directory", f"{place.path} is a folder, not a file") from None
@@ -169,6 +172,11 @@ def _contents(place: Place) -> bytes:
         raise Unreadable("permission", f"{place.path} may not be read") from None
     except OSError as error:
         raise Unreadable("io", f"{place.path}: {error}", transient=True) from error
+
+
+def _at_once(path: str, flags: int) -> int:
+    """An open that does not wait for the other end, should this be a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _member(path: str, member: str) -> bytes:

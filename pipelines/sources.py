@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from cache.errors import MmfuseError, unknown
-from pipelines import catalog, folders, hub, tables
+from pipelines import catalog, folders, hub, table_files, tables
 from pipelines.samples import Dataset
 from pipelines.tables import Note, TableOptions
 
@@ -38,6 +38,8 @@ def open_dataset(
     name, _, task = word.partition("/")
     if name in known:
         return _named(name, task, roots, options)
+    if (options.name or "").partition("/")[0] in known:
+        raise MmfuseError(f"--name {options.name}: a known dataset is called so; choose another")
     path = Path(word).expanduser()
     if word.endswith(".py"):
         return _built(catalog.find("datasets", word), path.stem, None, "", options)
@@ -49,7 +51,7 @@ def open_dataset(
         return [layout.read(path, own, split=options.split)]
     if path.is_dir():
         return [folders.load_folder(path, options, note)]
-    if path.exists() or path.suffix.lower() in tables.SUFFIXES:
+    if path.exists() or path.suffix.lower() in table_files.SUFFIXES:
         return [tables.load(path, options, note)]
     if "/" in word or path.suffix:
         raise MmfuseError(f"no such dataset or file: {word} (looked for {path.absolute()})")

@@ -46,7 +46,7 @@ def shares(text: str) -> tuple[float, float, float]:
         numbers = [float(part) for part in text.split("/")]
     except ValueError:
         numbers = []
-    if len(numbers) != 3 or min(numbers) <= 0 or abs(sum(numbers) - 1) > 1e-6:
+    if len(numbers) != 3 or not min(numbers) > 0 or not abs(sum(numbers) - 1) < 1e-6:
         raise MmfuseError(
             f"--split {text!r} is neither a column of the table nor three shares of "
             f"train/val/test that sum to 1, such as 0.8/0.1/0.1"

@@ -14,9 +14,9 @@ from pipelines import columns, splits
 from pipelines.columns import Part
 from pipelines.reading import FILES
 from pipelines.samples import Dataset, Modality
+from pipelines.table_files import read_table
 from pipelines.targets import TARGETS, encode_target, strata
 
-SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 SHARES = "0.8/0.1/0.1"
 Note = Callable[[str], None]
 
@@ -141,29 +141,6 @@ def store_name(path: Path) -> str:
     return f"{stem}-{hashlib.blake2b(full.encode(), digest_size=3).hexdigest()}"
 
 
-def read_table(path: Path) -> pl.DataFrame:
-    """A CSV, TSV, Parquet or JSON-lines file; cells of CSV are words.
-
-    Raises:
-        MmfuseError: for a file that is not there, cannot be read, or is of another kind.
-    """
-    if not path.is_file():
-        raise MmfuseError(f"no such file: {path} (looked for {path.absolute()})")
-    try:
-        match path.suffix.lower():
-            case ".csv":
-                return pl.read_csv(path, infer_schema=False)
-            case ".tsv":
-                return pl.read_csv(path, infer_schema=False, separator="\t")
-            case ".parquet":
-                return pl.read_parquet(path)
-            case ".jsonl" | ".ndjson":
-                return pl.read_ndjson(path, infer_schema_length=None)
-    except (pl.exceptions.PolarsError, UnicodeDecodeError, OSError) as error:
-        raise MmfuseError(f"{path} cannot be read as a table: {error}") from error
-    raise MmfuseError(f"{path}: a table ends in {', '.join(SUFFIXES)}")
-
-
 def _check(frame: pl.DataFrame, name: str, where: str) -> None:
     if name not in frame.columns:
         raise unknown(f"column in {where}", name, frame.columns)
@@ -214,8 +191,19 @@ def _split(
     words = pl.Series("split", list(dealt), pl.String)
     sizes = {split: int((words == split).sum()) for split in ("train", "val", "test")}
     if not all(sizes.values()):
-        raise MmfuseError(f"{where}: {len(frame)} rows are too few for --split {name or SHARES}")
+        raise MmfuseError(
+            f"{where}: {len(frame)} rows are too few for --split {name or SHARES}"
+            + ("" if options.group else _hint(classes))
+        )
     how = f"groups of {options.group!r} whole" if options.group else "each class evenly"
     shown = ", ".join(f"{split} {size}" for split, size in sizes.items())
     tell(f"rows dealt {name or SHARES} ({shown}), {how}, seed {options.seed}")
     return words, ""
+
+
+def _hint(classes: list[int]) -> str:
+    """Why rows do not suffice where most are the only ones of their class."""
+    count = len(set(classes))
+    if 2 * count <= len(classes):
+        return ""
+    return f": the first row of each of the {count} classes goes to train"

@@ -36,6 +36,8 @@ def encode_target(
     name = column.name
     if column.null_count():
         raise MmfuseError(f"{where}: {column.null_count()} rows have no {name!r} to predict")
+    if column.dtype in (pl.Categorical, pl.Enum):
+        column = column.cast(pl.String)
     if wanted not in (None, *KINDS):
         raise unknown("kind of task", wanted or "", KINDS)
     kind = wanted or _judged(column)

@@ -272,9 +272,27 @@ def test_bad_sound_has_its_reason(tmp_path):
     bad[50] = np.nan
     assert why("audio", sound_bytes(bad, subtype="FLOAT")) == "non-finite"
     flac = sound_bytes(np.random.default_rng(0).uniform(-1, 1, 60_000), 8000, "FLAC")
-    assert why("audio", flac[: len(flac) // 2]) in {"truncated", "wrong-type"}
+    assert why("audio", flac[: len(flac) // 2]) in {"truncated", "damaged"}
+    wav = sound_bytes(np.zeros(1000))
+    assert why("audio", wav[: len(wav) // 2]) == "truncated"
     assert why("audio", b"no sound in here") == "wrong-type"
     assert why("audio", b"") == "empty"
+
+
+def test_a_wav_written_to_a_pipe_may_not_know_its_length():
+    """A WAV whose header promises the largest length there is holds what is there."""
+    wav = bytearray(sound_bytes(np.zeros(1000)))
+    place = wav.index(b"data") + 4
+    wav[place : place + 4] = b"\xff" * 4
+    assert len(reading.read("audio", bytes(wav), None).samples) == 1000
+
+
+def test_a_pipe_or_a_device_in_place_of_a_file_is_a_reason_and_not_a_wait(tmp_path):
+    """Neither a pipe that nobody writes to nor an endless device holds the reader up."""
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zeros.png").symlink_to("/dev/zero")
+    assert why("image", "pipe.png", tmp_path) == "wrong-type"
+    assert why("image", "zeros.png", tmp_path) == "wrong-type"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Own data: tables and folders in one line, what is guessed, and what is wrong before any work."""
 
 import json
+import os
 import sys
 import zipfile
 
@@ -369,6 +370,8 @@ def test_words_for_modalities_are_checked():
             part(words)
     with pytest.raises(MmfuseError, match="did you mean image"):
         part("a=imag")
+    with pytest.raises(MmfuseError, match="--modality 'my_text=text:my text'"):
+        part("my text=text")
 
 
 def test_files_that_are_no_tables_are_errors(folder):
@@ -384,6 +387,45 @@ def test_files_that_are_no_tables_are_errors(folder):
     assert "has no rows" in refused(folder / "c.csv")
     (folder / "empty").mkdir()
     assert "no folder a class" in refused(folder / "empty", TableOptions())
+
+
+def test_own_data_may_not_take_the_name_of_a_known_dataset(folder):
+    """Features of films under the name of the digits would be trained on as digits."""
+    assert "a known dataset" in refused(folder / "films.csv", TableOptions(name="digits"))
+    assert "a known dataset" in refused(folder / "films.csv", TableOptions(name="mug/mine"))
+
+
+def test_columns_whose_names_look_alike_become_two_modalities(tmp_path):
+    """Names in other letters than a path may have are told apart by a number."""
+    rows = [f"the {row}th of many words" for row in range(40)]
+    frame = pl.DataFrame({"图片": rows, "文本": rows[::-1], "label": [0, 1] * 20})
+    frame.write_csv(tmp_path / "a.csv")
+    dataset = open_one(tmp_path / "a.csv", TableOptions())
+    assert [modality.name for modality in dataset.modalities] == ["column", "column_2"]
+
+
+def test_classes_may_be_categorical(tmp_path):
+    """Dictionary-encoded classes of Parquet are words like any other."""
+    genre = films()["genre"].cast(pl.Categorical)
+    films().select("id", "plot", genre).write_parquet(tmp_path / "a.parquet")
+    assert open_one(tmp_path / "a.parquet").task.names == ("drama", "noir")
+
+
+def test_shares_that_are_no_numbers_and_too_many_classes_are_errors(folder):
+    """NaN is no share; a target with a class a row is named as the reason."""
+    assert "three shares" in refused(
+        folder / "films.csv", TableOptions(target="genre", split="nan/nan/nan")
+    )
+    lonely = TableOptions(target="plot")
+    assert "each of the 60 classes goes to train" in refused(folder / "films.csv", lonely)
+
+
+def test_a_file_whose_name_is_no_utf8_is_an_error(tmp_path):
+    """Such a name fits in no table; the message shows it."""
+    (tmp_path / "cats").mkdir()
+    with open(os.fsencode(tmp_path / "cats") + b"/\xff.png", "wb") as file:  # noqa: PTH123 - bytes
+        file.write(b"x")
+    assert "a name not in UTF-8" in refused(tmp_path, TableOptions())
 
 
 def test_a_built_in_dataset_takes_no_columns():

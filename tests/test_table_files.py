@@ -1,0 +1,74 @@
+"""Files of tables: what spreadsheets and scripts write is read; what is wrong is named by line."""
+
+import polars as pl
+import pytest
+
+from cache.errors import MmfuseError
+from pipelines.table_files import read_table
+
+LINES = 'id,plot,genre\n0,à bientôt,drama\n1,"two\nlines",noir\n'
+WHOLE = pl.DataFrame(
+    {"id": ["0", "1"], "plot": ["à bientôt", "two\nlines"], "genre": ["drama", "noir"]}
+)
+
+
+def written(folder, name, content):
+    """A file with that content."""
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def refused(path):
+    """The message a file is refused with."""
+    with pytest.raises(MmfuseError) as caught:
+        read_table(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_csv_as_spreadsheets_save_it_is_the_same_table(tmp_path, encoding, separator, ending):
+    """Marks, UTF-16, other separators and other line ends change nothing."""
+    text = LINES.replace(",", separator).replace("\n", ending)
+    found = read_table(written(tmp_path, "a.csv", text.encode(encoding)))
+    assert found.with_columns(pl.col("plot").str.replace("\r\n", "\n")).equals(WHOLE)
+
+
+def test_a_semicolon_beside_commas_separates_nothing(tmp_path):
+    """A header with commas is separated by commas, whatever else is in it."""
+    found = read_table(written(tmp_path, "a.csv", b"id,a;b,genre\n0,x;y,z\n"))
+    assert found.columns == ["id", "a;b", "genre"]
+
+
+def test_json_lines_with_a_mark_and_empty_lines_are_read(tmp_path):
+    """A byte order mark and blank lines are no samples."""
+    path = written(tmp_path, "a.jsonl", b'\xef\xbb\xbf{"id":0,"y":"a"}\n\n{"id":1,"y":"b"}\n')
+    assert read_table(path).rows() == [(0, "a"), (1, "b")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "id,plot\n0,café\n".encode("latin-1"), "line 2 is not UTF-8 (byte 0xe9)"),
+        ("a.csv", b"id,plot\n0,a\n1,b,c\n", "line 3 has 3 cells, the header 2"),
+        ("a.csv", "id,plot\n0,a,b\n".encode("utf-16"), "line 2 has 3 cells, the header 2"),
+        ("a.csv", b"id,plot,plot\n0,a,b\n", "two columns are named 'plot'"),
+        ("a.csv", b"", "empty CSV"),
+        ("a.jsonl", b'{"id":0}\n{"id":\n', "line 2 is no JSON"),
+        ("a.jsonl", b'{"id":0,"x":NaN}\n', "write null for what is missing"),
+        ("a.jsonl", b'[{"id":0}]\n', "line 1 is no object"),
+        ("a.json", b'[{"id":0}]\n', "one JSON object a line, in a .jsonl"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_with_its_line(tmp_path, name, content, message):
+    """One line for the person, in words of the file and not of the library that reads it."""
+    assert message in refused(written(tmp_path, name, content))
+
+
+def test_a_folder_is_no_table(tmp_path):
+    """A folder named like a table is said to be one."""
+    (tmp_path / "a.csv").mkdir()
+    assert "this is a folder" in refused(tmp_path / "a.csv")
