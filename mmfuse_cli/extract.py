@@ -25,7 +25,9 @@ def extract(
     strict: Annotated[bool, typer.Option(help="Stop at the first bad sample.")] = False,
     retry_failed: Annotated[bool, typer.Option(help="Encode once more what failed.")] = False,
     rehash: Annotated[bool, typer.Option(help="Read every file again to know it.")] = False,
-    plan: Annotated[bool, typer.Option(help="Show rows, disk and download; do nothing.")] = False,
+    plan: Annotated[
+        bool, typer.Option(help="Show rows, disk, download, time; keep nothing.")
+    ] = False,
     explain: Annotated[bool, typer.Option(help="Why a stream is stale; do nothing.")] = False,
     modality: Annotated[Words, typer.Option(help="Own data: poster=image; repeatable.")] = None,
     target: Annotated[str | None, typer.Option(help="Own data: the column to predict.")] = None,
@@ -40,6 +42,7 @@ def extract(
     from mmfuse_cli import console
     from pipelines import tallies
     from pipelines.columns import part
+    from pipelines.outlook import outlook
 
     asked = words.settings(context)
     own = mmfuse.TableOptions(
@@ -61,7 +64,11 @@ def extract(
     if plan or explain:
         again = {"retry_failed": retry_failed, "rehash": rehash}
         plans = {d.name: mmfuse.plan(d, built, home=asked.layout, **again) for d in opened}
-        table = tallies.explained(plans, asked.layout) if explain else tallies.planned(plans)
+        options = mmfuse.ExtractOptions(workers=workers, limit=limit)
+        if explain:
+            table = tallies.explained(plans, asked.layout)
+        else:
+            table = outlook(plans, home=asked.layout, options=options)
         console.show([table], as_json=asked.json, ends=["next: the same without --plan, --explain"])
         return
     options = mmfuse.ExtractOptions(workers, strict, retry_failed, limit, rehash)

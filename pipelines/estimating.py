@@ -5,8 +5,10 @@ import time
 from dataclasses import dataclass
 
 from cache.layout import Home
+from pipelines.backoff import Ceilings, Encoding
 from pipelines.fitting import fit
 from pipelines.planning import StreamPlan
+from pipelines.preparing import Prepared
 from pipelines.session import ExtractOptions, batch_budget, paying_workers, probe
 
 _BATCHES = 3
@@ -18,7 +20,7 @@ class Estimate:
     """What one stream will take.
 
     Attributes:
-        seconds: for all new inputs, loading included.
+        seconds: for all new inputs, or as many as the limit allows, loading included.
         load: seconds until the first vector.
         prepare: seconds to read and prepare an input, in one process.
         encode: seconds to encode one.
@@ -43,10 +45,10 @@ def estimate(
     Args:
         one: from `plan`.
         home: where a fitted encoder's state may be.
-        options: whose workers and batches are reckoned with.
+        options: whose workers, batches and limit are reckoned with.
 
     Returns:
-        None where something has to be downloaded first, or no sample can be read.
+        None where something has to be downloaded first, or no sample can be read and encoded.
 
     Raises:
         MmfuseError: from the encoder.
@@ -63,19 +65,23 @@ def estimate(
     readable = [sample for sample in found if sample.failure is None]
     if not readable:
         return None
-    items = [sample.item for sample in readable]
-    load, _ = _timed(one, items[:1])
-    timed = [_timed(one, items[start : start + size]) for start in range(0, len(items), size)]
-    encode = sum(seconds for seconds, _ in timed) / sum(count for _, count in timed)
+    encoding = Encoding(one.encoder, one.modality.kind, Ceilings(None), one.key.label)
+    load = _timed(encoding, readable[:1])
+    seconds = [_timed(encoding, readable[s : s + size]) for s in range(0, len(readable), size)]
+    if not encoding.succeeded:
+        return None
+    encode = sum(seconds) / len(readable)
     prepare = statistics.median(sample.read + sample.prepare for sample in found)
+    new = one.found.new if options.limit is None else min(options.limit, one.found.new)
     workers = options.workers
     if workers is None:
         workers = paying_workers(prepare * one.found.new)
     each = max(prepare / workers, encode) if workers else prepare + encode
-    return Estimate(load + each * one.found.new, load, prepare, encode, workers)
+    return Estimate(load + each * new, load, prepare, encode, workers)
 
 
-def _timed(one: StreamPlan, items: list[object]) -> tuple[float, int]:
+def _timed(encoding: Encoding, samples: list[Prepared]) -> float:
+    """Seconds for one batch; what fails in it costs itself, as it would in earnest."""
     start = time.perf_counter()
-    one.encoder.encode(one.modality.kind, items)
-    return time.perf_counter() - start, len(items)
+    encoding.encode([one.item for one in samples], [one.cost for one in samples])
+    return time.perf_counter() - start
