@@ -2,20 +2,21 @@
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from pipelines import puzzles
 from pipelines.batching import Batch
-from pipelines.fusion import Fused, FusionHead, Inputs, arranged
+from pipelines.fusion import FusionHead, Inputs, arranged
 from pipelines.trials import (
     ROWS,
     BrokenError,
     Seen,
     Subject,
+    Turn,
+    drift,
     gradients,
     outputs,
     see,
@@ -29,8 +30,6 @@ SMALLEST = 1e-6
 
 DRAWING = {"Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout"}
 """Modules that draw from global random state."""
-
-State = dict[str, Tensor]
 
 
 def gradients_reach(subject: Subject) -> str:
@@ -76,7 +75,7 @@ def finite_under_every_pattern(subject: Subject) -> str:
         for count in (1, 2, 3, 10):
             inputs = puzzles.inputs((4,) * count, task)
             every = torch.tensor(list(itertools.product([False, True], repeat=count)))
-            for part in every.split(128):
+            for part in torch.split(every, 128):
                 batch = puzzles.with_present(puzzles.batch(inputs, len(part)), part)
                 for training in (True, False):
                     _finite(subject.head(inputs).train(training), batch, f"{count} streams")
@@ -182,11 +181,31 @@ def replicas_are_heads(subject: Subject) -> str:
         heads = [subject.head(inputs, seed).double().train() for seed in range(3)]
         batches = [puzzles.double(puzzles.batch(inputs, ROWS, seed)) for seed in range(3)]
         for stage, step in turns(heads[0]):
-            gap = _drift(heads, batches, stage, step)
+            gap = drift(heads, batches, stage, step)
             widest = max(widest, gap)
             if not gap <= 1e-8:
                 raise BrokenError(f"{scene}, {step}: they drift apart by {gap:.1e}")
     return f"largest difference {widest:.1e} in double precision"
+
+
+def runs_where_the_batch_lies(subject: Subject) -> str:
+    """Tensors are made on the batch's device, and no value is looked at on the way.
+
+    Seen on torch's meta device, which has shapes and no values, so that no GPU is needed.
+    """
+    for scene, inputs in settings(subject):
+        head = subject.head(inputs).to("meta").train()
+        batch = puzzles.to_device(puzzles.batch(inputs, ROWS), "meta")
+        for stage, step in turns(head):
+            try:
+                turn = Turn(head, stage, step)
+                turn(dict(head.named_parameters()), dict(head.named_buffers()), vars(batch))
+                see(head.eval(), batch)
+            except (RuntimeError, NotImplementedError) as error:
+                message = f"{scene}, {step}: {type(error).__name__}: {error}"
+                raise BrokenError(message.splitlines()[0]) from error
+            head.train()
+    return "forward, losses, gradients and state on another device"
 
 
 def foreign_tasks_are_refused(subject: Subject) -> str:
@@ -209,6 +228,7 @@ PROMISES: tuple[Callable[[Subject], str], ...] = (
     state_makes_the_round_trip,
     chance_is_passed_in,
     replicas_are_heads,
+    runs_where_the_batch_lies,
 )
 
 
@@ -252,61 +272,3 @@ def _amplified(head: FusionHead, batch: Batch) -> FusionHead:
             for linear in maps:
                 linear.weight.mul_(2)
     return head
-
-
-@dataclass(frozen=True)
-class _Turn:
-    """One step of one stage as a pure function of state and batch."""
-
-    head: FusionHead
-    stage: str
-    step: str
-
-    def __call__(self, parameters: State, buffers: State, fields: dict[str, Any]) -> State:
-        """Loss, logits, modified gradients, and what became of the buffers."""
-        batch = Batch(**fields)
-
-        def loss(parameters: State) -> tuple[Tensor, tuple[State, State]]:
-            state = {f"head.{name}": x for name, x in {**parameters, **buffers}.items()}
-            value, fused = torch.func.functional_call(_Losing(self), state, (batch,))
-            said = {name: x for name, x in vars(fused).items() if x is not None}
-            return value, (said, {name: state[f"head.{name}"].detach() for name in buffers})
-
-        found, (value, (said, after)) = torch.func.grad_and_value(loss, has_aux=True)(parameters)
-        moving = {n: x for n, x in found.items() if self.head.trains(n, self.step, self.stage)}
-        fused = Fused(**said)
-        moving, after = self.head.modify_gradients(moving, after, batch, fused, self.step)
-        changed = {f"gradient {name}": x for name, x in moving.items()}
-        return {"loss": value, "logits": fused.logits, **changed, **after}
-
-
-class _Losing(nn.Module):
-    """Forward and loss of one step as one call, so that both see the same state."""
-
-    def __init__(self, turn: _Turn) -> None:
-        super().__init__()
-        self.head, self.step = turn.head, turn.step
-
-    def forward(self, batch: Batch) -> tuple[Tensor, Fused]:
-        fused: Fused = self.head(batch)
-        return self.head.loss(batch, fused, self.step), fused
-
-
-def _drift(heads: list[FusionHead], batches: list[Batch], stage: str, step: str) -> float:
-    """Largest difference in loss, gradients and buffers between stacked and separate heads."""
-    turn = _Turn(heads[0], stage, step)
-    parameters, buffers = torch.func.stack_module_state(list[nn.Module](heads))
-    stacked = {key: _stack([vars(batch)[key] for batch in batches]) for key in vars(batches[0])}
-    together = torch.vmap(turn)(parameters, buffers, stacked)
-    gaps = []
-    for number, (head, batch) in enumerate(zip(heads, batches, strict=True)):
-        state = dict(head.named_parameters()), dict(head.named_buffers())
-        alone = _Turn(head, stage, step)(*state, vars(batch))
-        gaps += [(together[name][number] - x).abs().max() for name, x in alone.items()]
-    return float(torch.stack(gaps).max().detach())
-
-
-def _stack(values: list[Any]) -> Any:  # noqa: ANN401 a Batch's fields are tensors or dicts of them
-    if isinstance(values[0], Tensor):
-        return torch.stack(values)
-    return {key: _stack([each[key] for each in values]) for key in values[0]}

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cache.errors import MmfuseError
 from cache.samples import Task
@@ -12,6 +13,8 @@ from pipelines import puzzles
 from pipelines.batching import Batch
 from pipelines.fusion import BatchNorm, Fused, FusionHead, Inputs
 from pipelines.plans import Plan
+
+State = dict[str, Tensor]
 
 ROWS = 24
 """Rows of a batch that a head is tried on."""
@@ -127,3 +130,61 @@ def settled(subject: Subject, inputs: Inputs) -> FusionHead:
         for seed in (11, 12):
             head(puzzles.batch(inputs, ROWS, seed=seed))
     return head.eval()
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One step of one stage as a pure function of state and batch, as the engine runs it."""
+
+    head: FusionHead
+    stage: str
+    step: str
+
+    def __call__(self, parameters: State, buffers: State, fields: dict[str, Any]) -> State:
+        """Loss, logits, modified gradients, and what became of the buffers."""
+        batch = Batch(**fields)
+
+        def loss(parameters: State) -> tuple[Tensor, tuple[State, State]]:
+            state = {f"head.{name}": x for name, x in {**parameters, **buffers}.items()}
+            value, fused = torch.func.functional_call(_Losing(self), state, (batch,))
+            said = {name: x for name, x in vars(fused).items() if x is not None}
+            return value, (said, {name: state[f"head.{name}"].detach() for name in buffers})
+
+        found, (value, (said, after)) = torch.func.grad_and_value(loss, has_aux=True)(parameters)
+        moving = {n: x for n, x in found.items() if self.head.trains(n, self.step, self.stage)}
+        fused = Fused(**said)
+        moving, after = self.head.modify_gradients(moving, after, batch, fused, self.step)
+        changed = {f"gradient {name}": x for name, x in moving.items()}
+        return {"loss": value, "logits": fused.logits, **changed, **after}
+
+
+class _Losing(nn.Module):
+    """Forward and loss of one step as one call, so that both see the same state."""
+
+    def __init__(self, turn: Turn) -> None:
+        super().__init__()
+        self.head, self.step = turn.head, turn.step
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Fused]:
+        fused: Fused = self.head(batch)
+        return self.head.loss(batch, fused, self.step), fused
+
+
+def drift(heads: list[FusionHead], batches: list[Batch], stage: str, step: str) -> float:
+    """Largest difference in loss, gradients and buffers between stacked and separate heads."""
+    turn = Turn(heads[0], stage, step)
+    parameters, buffers = torch.func.stack_module_state(list[nn.Module](heads))
+    stacked = {key: _stack([vars(batch)[key] for batch in batches]) for key in vars(batches[0])}
+    together = torch.vmap(turn)(parameters, buffers, stacked)
+    gaps = []
+    for number, (head, batch) in enumerate(zip(heads, batches, strict=True)):
+        own: State = dict(head.named_parameters())
+        alone = Turn(head, stage, step)(own, dict(head.named_buffers()), vars(batch))
+        gaps += [(together[name][number] - x).abs().max() for name, x in alone.items()]
+    return float(torch.stack(gaps).max().detach())
+
+
+def _stack(values: list[Any]) -> Any:  # noqa: ANN401 a Batch's fields are tensors or dicts of them
+    if isinstance(values[0], Tensor):
+        return torch.stack(values)
+    return {key: _stack([each[key] for each in values]) for key in values[0]}

@@ -164,6 +164,14 @@ class Branching(Plain):
         return hidden * 2 if float(batch.present.sum()) > 3 else hidden
 
 
+class Homebound(Plain):
+    """Makes a tensor on the default device, wherever the batch is."""
+
+    def mixed(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Fine on a CPU alone."""
+        return hidden + torch.linspace(0, 1, hidden.shape[1])
+
+
 def _pooled(batch: Batch) -> list[Tensor]:
     return [fusion.pooled(x, batch.frame_present.get(n)) for n, x in batch.features.items()]
 
@@ -178,6 +186,8 @@ BAD: list[tuple[type[Plain], Callable[[Subject], str]]] = [
     (Forgetful, promises.state_makes_the_round_trip),
     (Gambling, promises.chance_is_passed_in),
     (Branching, promises.replicas_are_heads),
+    (Branching, promises.runs_where_the_batch_lies),
+    (Homebound, promises.runs_where_the_batch_lies),
 ]
 
 
