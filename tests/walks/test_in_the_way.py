@@ -38,7 +38,7 @@ def test_the_command_line_says_it_in_one_line(in_the_way, tmp_path, way):
     walk = Walk(tmp_path, environment={"PYTHONPATH": str(tmp_path)})
     said = walk.run(f"{way} list methods")
     name = in_the_way.relative_to(tmp_path)
-    assert said.splitlines()[1].startswith(f"! error: {name} is in the way: mmfuse has a package")
+    assert said.splitlines()[1].startswith(f"! error: HERE/{name} is in the way: ")
     assert said.splitlines()[2:] == ["[exit 2]"]
 
 
