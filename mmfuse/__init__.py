@@ -2,8 +2,13 @@
 
 import importlib
 import importlib.util
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+Hook = Callable[[type[BaseException], BaseException, Any], object]  # sys.excepthook
 
 _DOORS = {
     "Dataset": "pipelines.samples",
@@ -26,17 +31,22 @@ _DOORS = {
     "open_dataset": "pipelines.sources",
     "plan": "pipelines.extraction",
     "predict": "pipelines.prediction",
+    "sweep": "pipelines.sweeping",
     "train": "pipelines.training",
     "train_all": "pipelines.training",
 }
 __all__ = sorted(_DOORS)
 
 
+class InTheWayError(ImportError):
+    """A file of the user's that Python finds in place of one of our packages."""
+
+
 def _check_names() -> None:
     """Refuse to run on somebody else's `cache` or `pipelines`: both are common names of files.
 
     Raises:
-        ImportError: naming the file that is in the way.
+        InTheWayError: naming the file that is in the way.
     """
     ours = Path(__file__).resolve().parent.parent
     for name in ("cache", "pipelines"):
@@ -44,10 +54,19 @@ def _check_names() -> None:
         if spec is None or spec.origin is None:
             raise ImportError(f"mmfuse is not whole: its package {name} is missing; install again")
         if Path(spec.origin).resolve() != ours / name / "__init__.py":
-            raise ImportError(
+            sys.excepthook = partial(_say, sys.excepthook)
+            raise InTheWayError(
                 f"{spec.origin} is in the way: mmfuse has a package named {name}, and Python finds "
                 f"your file first; rename it, or run from another folder"
             )
+
+
+def _say(otherwise: Hook, kind: type[BaseException], error: BaseException, trace: Any) -> None:  # noqa: ANN401 - as sys.excepthook
+    """Where a script ends in this error, its sentence alone: a traceback would lead into ours."""
+    if isinstance(error, InTheWayError):
+        sys.stderr.write(f"error: {error}\n")
+    else:
+        otherwise(kind, error, trace)
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
