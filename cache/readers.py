@@ -92,6 +92,8 @@ class Reader:
         """
         grid = self.frame_grid
         size = grid.shard_rows
+        if not len(frames):  # nothing is read, be the shards there or not
+            return np.empty((0, grid.width), grid.dtype)
         if grid.rows <= size:
             return self._shard(0).gather(frames)
         out = np.empty((len(frames), grid.width), grid.dtype)

@@ -21,7 +21,9 @@ from store_rows import (
 from cache.errors import MmfuseError
 from cache.features import ABSENT, FAILED, OK, FeatureStore
 from cache.layout import Home
+from cache.mending import take_back
 from cache.shards import Grid
+from cache.verifying import verify
 
 
 @pytest.fixture
@@ -304,6 +306,45 @@ def test_the_whole_store_is_small_and_honest(store, rows, width, dtype):
     sizes = {p: p.stat().st_size for p in store.paths.zarr.parent.rglob("*") if p.is_file()}
     zarr_bytes = sum(size for path, size in sizes.items() if store.paths.zarr in path.parents)
     assert zarr_bytes <= 1.01 * data + 64 * rows
+
+
+@pytest.mark.parametrize("sequence", [False, True])
+def test_a_stream_with_nothing_in_it_is_a_stream(store, sequence):
+    """All rows absent or failed: read back as such, and changed rows start from it."""
+    inputs = [None, 1, None]
+    spec = spec_of(sequence=sequence)
+    fill(open_writer(store, inputs, spec=spec), inputs, fails=[1])
+    found = store.whole(key_of())
+    assert found.state.tolist() == [ABSENT, FAILED, ABSENT]
+    if sequence:
+        frames, offsets = store.sequences(key_of(), np.array([0, 2, 1]))
+        assert frames.shape == (0, WIDTH)
+        assert offsets.tolist() == [0, 0, 0, 0]
+    assert verify(store.home).damages == ()
+    more = [*inputs, 7]
+    assert fill(open_writer(store, more, spec=spec), more) == [7]
+    values = store.whole(key_of()).values
+    good = values if sequence else values[[3]]
+    assert np.array_equal(good, expected([7], sequence=sequence))
+
+
+@pytest.mark.parametrize("how", ["delete", "cut", "flip"])
+def test_the_only_shard_of_a_sequence_stream_can_be_mended(store, how):
+    """Where every frame lies in one damaged shard, all of its rows are encoded again, no more."""
+    inputs = [1, None, 2]
+    spec = spec_of(sequence=True)
+    fill(open_writer(store, inputs, spec=spec), inputs)
+    (info,) = store.streams()
+    path = info.path / "values" / "c" / "0" / "0"
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 1
+    path.write_bytes(data[:-1] if how == "cut" else data)
+    if how == "delete":
+        path.unlink()
+    take_back(store.home, verify(store.home).damages)
+    assert fill(open_writer(store, inputs, spec=spec), inputs) == [1, 2]
+    values = FeatureStore(store.home, "toy").whole(key_of()).values
+    assert np.array_equal(values, expected([1, 2], sequence=True))
 
 
 def test_records_are_json_that_people_can_read(store):
