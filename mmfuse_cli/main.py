@@ -21,6 +21,7 @@ from mmfuse_cli import (
     predict,
     report,
     runs,
+    sweep,
     train,
     words,
 )
@@ -70,6 +71,7 @@ def _options(
 app.command("demo")(demo.demo)
 app.command("extract")(extract.extract)
 app.command("train")(train.train)
+app.command("sweep")(sweep.sweep)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("compare")(compare.compare)

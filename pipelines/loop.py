@@ -21,6 +21,10 @@ from pipelines.plans import Plan
 from pipelines.replicas import Replicas, State
 
 
+class DivergedError(MmfuseError):
+    """A replica never had a finite validation loss."""
+
+
 @dataclass(frozen=True)
 class Epoch:
     """What happened in one epoch, one value a replica; NaN where a replica had stopped.
@@ -110,7 +114,7 @@ def fit(replicas: Replicas, job: Job, progress: Progress | None = None) -> list[
         What happened, epoch by epoch.
 
     Raises:
-        MmfuseError: if a replica never had a finite validation loss.
+        DivergedError: if a replica never had a finite validation loss.
     """
     progress = progress or Progress()
     stages = replicas.head.stages
@@ -264,7 +268,7 @@ def _where(went: Sequence[bool], values: Sequence[float]) -> tuple[float, ...]:
 def _check_best(pace: Pace, seeds: Sequence[int], stage: Stage) -> None:
     lost = [seed for seed, best in zip(seeds, pace.best, strict=True) if not np.isfinite(best)]
     if lost:
-        raise MmfuseError(
+        raise DivergedError(
             f"training diverged in stage {stage.name} for seed {', '.join(map(str, lost))}: no "
             f"finite validation loss; lower it with --set learning_rate=…"
         )

@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
+from cache.fingerprints import fingerprint
 from cache.runs import RunRecord, RunStream, Scores, new_id
 from pipelines import catalog, costs
 from pipelines.batching import FeatureTable
@@ -82,6 +83,35 @@ def describe(lab: Lab, setting: Setting, hidden: Hidden, head: FusionHead) -> Ru
         created=now.isoformat(timespec="milliseconds"),
         notes=hidden.notes,
         path=request.home.runs / run,
+    )
+
+
+def identity(lab: Lab, setting: Setting) -> str:
+    """What a setting would train, as a digest: the same as that of the run it becomes."""
+    request = lab.request
+    return fingerprint(
+        {
+            "dataset": [request.dataset, request.infos[0].snapshot],
+            "method": request.method if lab.source is None else digest(lab.source),
+            "streams": [asdict(stream) for stream in streams(request)],
+            "options": _plain(option_defaults(lab.module.build) | setting.options),
+            "plan": _plain(asdict(setting.plan)),
+            "versions": [version(name) for name in ("mmfuse", "torch")],
+        }
+    )
+
+
+def identity_of(record: RunRecord) -> str:
+    """What a run trained, as a digest; neither when nor on which device."""
+    return fingerprint(
+        {
+            "dataset": [record.dataset, record.snapshot],
+            "method": record.method_digest or record.method,
+            "streams": [asdict(stream) for stream in record.streams],
+            "options": record.options,
+            "plan": record.plan,
+            "versions": [record.versions[name] for name in ("mmfuse", "torch")],
+        }
     )
 
 

@@ -38,6 +38,27 @@ def trained(records: Sequence[RunRecord]) -> Table:
     return Table(title, columns, tuple(rows), _notes(records))
 
 
+def swept(trials: Sequence[Sequence[RunRecord]]) -> Table:
+    """Settings by their validation score alone.
+
+    Args:
+        trials: the runs of each setting, one or one a fold; the best first.
+    """
+    runs = [folds[0] for folds in trials]
+    rows = tuple(
+        (
+            name,
+            metric(folds[0].scores),
+            _joined(score(run.scores, "val") for run in folds),
+            folds[0].parameters,
+            folds[0].id,
+        )
+        for name, folds in zip(labels(runs), trials, strict=True)
+    )
+    title = f"settings, best first: validation mean ± standard deviation over {_replicas(runs)}"
+    return Table(title, ("setting", "metric", "val", "parameters", "run"), rows)
+
+
 def evaluated(evaluations: Sequence[Evaluation]) -> Table:
     """Runs under missing patterns: score, change from complete, and baselines under the same."""
     runs = [evaluation.run for evaluation in evaluations]

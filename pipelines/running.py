@@ -32,22 +32,34 @@ from pipelines.training import Request
 
 def run(request: Request) -> list[RunRecord]:
     """Train every setting of a request; one record each, in the order of the grid."""
+    grid = grid_of(request)
+    lab = open_lab(request)
+    records: dict[int, RunRecord] = {}
+    for numbers in side_by_side(grid):
+        chosen = [grid[number] for number in numbers]
+        records |= dict(zip(numbers, train_together(lab, chosen), strict=True))
+    return [records[number] for number in range(len(grid))]
+
+
+def grid_of(request: Request) -> list[Setting]:
+    """Every setting that a request's words mean, checked."""
     module = catalog.find("methods", request.method)
     grid = settings(module, request.method, request.words, request.plan)
     if any(setting.plan.folds for setting in grid):
         _refuse_fitted(request)
+    return grid
+
+
+def open_lab(request: Request) -> Lab:
+    """What the settings of a request share, the rows loaded."""
+    module = catalog.find("methods", request.method)
     store = FeatureStore(request.home, request.dataset)
     table = load_table(store, request.infos, find_device(request.device))
     source = None
     if request.method.endswith(".py"):
         source = Path(request.method).read_text(encoding="utf-8")
     group = request.group or new_id(request.method, request.dataset)
-    lab = Lab(request, module, source, table, group)
-    records: dict[int, RunRecord] = {}
-    for numbers in side_by_side(grid):
-        chosen = [grid[number] for number in numbers]
-        records |= dict(zip(numbers, _train(lab, chosen), strict=True))
-    return [records[number] for number in range(len(grid))]
+    return Lab(request, module, source, table, group)
 
 
 def _refuse_fitted(request: Request) -> None:
@@ -94,8 +106,8 @@ def protocol(plan: Plan) -> MissingPattern:
     return MissingPattern.rate(plan.missing_rate, plan.missing_seed, plan.missing_protocol)
 
 
-def _train(lab: Lab, chosen: Sequence[Setting]) -> list[RunRecord]:
-    """Settings that differ in nothing that shapes the computation, times their seeds."""
+def train_together(lab: Lab, chosen: Sequence[Setting]) -> list[RunRecord]:
+    """Train and record settings that can be in one stack, times their seeds."""
     began, plan = time.perf_counter(), chosen[0].plan
     hidden = hide(resplit(lab.table, plan), protocol(plan))
     replicas, history = _fit(lab, chosen, hidden.table)
@@ -117,10 +129,10 @@ def _train(lab: Lab, chosen: Sequence[Setting]) -> list[RunRecord]:
         )
         state = {n: v.cpu().numpy() for n, v in trained.items()}
         epochs = recording.history_table(history, mine, seeds)
-        write_run(record, state, epochs, predictions, lab.source)
         record.add_scores(found)
         for name, base in baselines.items():
             record.add_scores(base, name)
+        write_run(record, state, epochs, predictions, lab.source)  # last: then it is a run
         records.append(record)
     _unfinished(lab, chosen).unlink(missing_ok=True)
     return records

@@ -121,15 +121,30 @@ def train_all(
 ) -> list[RunRecord]:
     """As `train`, and every setting's run in the order of the grid."""
     words = dict(options or {})
-    _check_words(method, words)
-    store = FeatureStore(home, dataset)
-    infos = tuple(sorted(store.resolve(features), key=lambda info: info.key.name))
+    infos = check(method, dataset, home, features, words)
     request = Request(
         method, dataset, home, infos, words, plan, group, device, on_epoch, keep_seconds
     )
     from pipelines.running import run  # torch: not needed where something is wrong
 
     return run(request)
+
+
+def check(
+    method: str,
+    dataset: str,
+    home: Home,
+    features: Sequence[str] | None,
+    words: Mapping[str, object],
+) -> tuple[StreamInfo, ...]:
+    """Check a request without torch; the streams that it means, by name.
+
+    Raises:
+        MmfuseError: for unknown names or settings, or features that are missing.
+    """
+    _check_words(method, words)
+    store = FeatureStore(home, dataset)
+    return tuple(sorted(store.resolve(features), key=lambda info: info.key.name))
 
 
 def best_of(runs: Sequence[RunRecord]) -> RunRecord:

@@ -1,0 +1,58 @@
+"""mmfuse sweep: settings searched by validation rows alone."""
+
+from typing import Annotated
+
+import typer
+
+from mmfuse_cli import words
+
+Words = list[str] | None
+
+
+def sweep(
+    context: typer.Context,
+    method: Annotated[str | None, typer.Option(help="NAME or ./my_head.py.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="As the last extract named, if left out.")
+    ] = None,
+    features: Annotated[
+        Words, typer.Option(help="Streams such as clip/image or clip; all, if left out.")
+    ] = None,
+    settings: Annotated[
+        Words, typer.Option("--set", help="name=value,value,… to try; repeatable.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="So many of the grid, by chance; all without.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of that chance.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="How many replicas of each.")] = 3,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Settings compared on validation rows; stopped, it goes on; test rows for the best alone."""
+    import mmfuse
+    from mmfuse_cli import console
+    from pipelines import catalog, results
+
+    asked = words.settings(context)
+    if not method:
+        raise mmfuse.MmfuseError("say which: --method NAME (mmfuse list methods shows them)")
+    catalog.check("methods", method)
+    name = words.one(words.stored(asked, dataset))
+    found = mmfuse.sweep(
+        method,
+        name,
+        home=asked.layout,
+        features=features or None,
+        options={"seeds": tuple(range(seeds)), **words.pairs("--set", settings)},
+        trials=trials,
+        seed=seed,
+        device=device,
+        on_epoch=console.epochs(f"{method} on {name}"),
+        on_trials=lambda done, total: console.note(f"{done} of {total} runs there"),
+    )
+    best = found.trials[0].runs
+    ends = [f"{found.trained} runs trained now, in {asked.layout.runs}"]
+    ends += [f"left out: {one}" for one in found.diverged]
+    ends.append(f"next: mmfuse eval {' '.join(f'--run {run.id}' for run in best)}")
+    shown = [results.swept([trial.runs for trial in found.trials]), results.trained(best)]
+    console.show(shown, as_json=asked.json, ends=ends)

@@ -1,0 +1,192 @@
+"""Sweeping: a search over settings by validation rows alone; each trial is an ordinary run.
+
+A trial is found again by what it trains: dataset snapshot, streams, method, options, plan and
+versions. So the same call after a kill trains only what is missing.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cache.errors import MmfuseError
+from cache.fingerprints import fingerprint
+from cache.layout import Home
+from cache.runs import RunRecord, list_runs
+from pipelines.metrics import LOWER_IS_BETTER, PRIMARY
+from pipelines.plans import Setting
+from pipelines.training import KEEP_SECONDS, Request, check
+
+if TYPE_CHECKING:
+    from pipelines.loop import Epoch
+    from pipelines.recording import Lab
+
+TOGETHER = 8
+"""Settings that are trained side by side at most."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting, trained.
+
+    Attributes:
+        runs: one, or one a fold.
+        value: mean first metric of the task on validation rows, over folds and seeds.
+    """
+
+    runs: tuple[RunRecord, ...]
+    value: float
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a search found.
+
+    Attributes:
+        trials: best on validation rows first; the first one is chosen.
+        trained: runs that this call trained; the others were there.
+        diverged: settings without a finite validation loss, and why.
+    """
+
+    trials: tuple[Trial, ...]
+    trained: int
+    diverged: tuple[str, ...]
+
+
+def sweep(
+    method: str,
+    dataset: str,
+    *,
+    home: Home,
+    features: Sequence[str] | None = None,
+    options: Mapping[str, object] | None = None,
+    trials: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    on_epoch: "Callable[[Epoch], None] | None" = None,
+    on_trials: Callable[[int, int], None] | None = None,
+    keep_seconds: float = KEEP_SECONDS,
+) -> Sweep:
+    """Train every setting of a grid that no run has yet, and order them by validation rows.
+
+    A setting that diverges is left out and named; the same call tries it again.
+
+    Args:
+        method: name, or path of a file with `build`.
+        dataset: name of a dataset with features under this home.
+        home: where features are and runs go.
+        features: streams; None = all there are.
+        options: as of `train`; words with several values make the grid.
+        trials: this many of the grid, by chance; None = all. More later keep those of before.
+        seed: of that chance.
+        device: auto, cpu, cuda.
+        on_epoch: told about each epoch.
+        on_trials: told how many runs there are, and of how many.
+        keep_seconds: how often to record how far training got.
+
+    Raises:
+        MmfuseError: as `train`, or if every setting diverged.
+    """
+    words = dict(options or {})
+    if trials is not None and trials < 1:
+        raise MmfuseError(f"trials must be at least 1, not {trials}")
+    infos = check(method, dataset, home, features, words)
+    request = Request(
+        method, dataset, home, infos, words, None, None, device, on_epoch, keep_seconds
+    )
+    from pipelines import recording, running  # torch: not needed where something is wrong
+
+    lab = running.open_lab(request)
+    chosen = _choose(running.grid_of(request), trials, seed)
+    wanted = {recording.identity(lab, one): one for folds in chosen for one in folds}
+    lab = replace(lab, group=f"sweep-{fingerprint({'trials': sorted(wanted)})[:12]}")
+    known = _known(home, wanted)
+    missing = [one for name, one in wanted.items() if name not in known]
+    diverged: list[str] = []
+    if on_trials:
+        on_trials(len(known), len(wanted))
+    for together in _stacks(missing):
+        for run in _attempt(lab, together, diverged):
+            known[recording.identity_of(run)] = run
+        if on_trials:
+            on_trials(len(known), len(wanted))
+    done = []
+    for folds in chosen:
+        names = dict.fromkeys(recording.identity(lab, one) for one in folds)
+        if all(name in known for name in names):
+            runs = tuple(known[name] for name in names)
+            done.append(Trial(runs, _value(runs)))
+    if not done:
+        raise MmfuseError(f"no setting could be trained: {'; '.join(diverged)}")
+    return Sweep(_ordered(done), len(missing) - len(diverged), tuple(diverged))
+
+
+def _choose(grid: Sequence[Setting], trials: int | None, seed: int) -> list[list[Setting]]:
+    """Settings of a grid, the folds of one together; some of them by chance, in their order."""
+    whole: dict[str, list[Setting]] = {}
+    for setting in grid:
+        plan = {name: v for name, v in asdict(setting.plan).items() if name != "fold"}
+        whole.setdefault(repr((plan, sorted(setting.options.items()))), []).append(setting)
+    each = list(whole.values())
+    if trials is None or trials >= len(each):
+        return each
+    order = np.random.default_rng(seed).permutation(len(each))
+    return [each[place] for place in sorted(order[:trials])]
+
+
+def _known(home: Home, wanted: Mapping[str, Setting]) -> dict[str, RunRecord]:
+    """Runs of this home that trained what is wanted, the oldest of each."""
+    from pipelines.recording import identity_of
+
+    found: dict[str, RunRecord] = {}
+    for run in list_runs(home):
+        name = identity_of(run)
+        if name in wanted and name not in found and any(s.split == "val" for s in run.scores):
+            found[name] = run
+    return found
+
+
+def _stacks(grid: Sequence[Setting]) -> Iterator[list[Setting]]:
+    """What is trained side by side, a few at a time."""
+    from pipelines.running import side_by_side
+
+    for numbers in side_by_side(grid):
+        for start in range(0, len(numbers), TOGETHER):
+            yield [grid[number] for number in numbers[start : start + TOGETHER]]
+
+
+def _attempt(lab: "Lab", chosen: Sequence[Setting], diverged: list[str]) -> Iterator[RunRecord]:
+    """Train settings side by side; where one diverges, each alone."""
+    from pipelines.loop import DivergedError
+    from pipelines.running import train_together
+
+    try:
+        yield from train_together(lab, chosen)
+    except DivergedError as error:
+        if len(chosen) > 1:
+            for one in chosen:
+                yield from _attempt(lab, [one], diverged)
+            return
+        plan = chosen[0].plan
+        told = {"learning_rate": plan.learning_rate, **chosen[0].options}
+        diverged.append(f"{', '.join(f'{name}={v}' for name, v in told.items())}: {error}")
+
+
+def _value(runs: Sequence[RunRecord]) -> float:
+    """Mean over folds and seeds on validation rows."""
+    name = PRIMARY[runs[0].task.kind]
+    found = [s.metrics[name] for run in runs for s in run.scores if s.split == "val"]
+    return float(np.mean(np.concatenate(found)))
+
+
+def _ordered(trials: Sequence[Trial]) -> tuple[Trial, ...]:
+    """Best first; equals as in the grid, what is undefined last."""
+    lower = PRIMARY[trials[0].runs[0].task.kind] in LOWER_IS_BETTER
+
+    def place(trial: Trial) -> tuple[bool, float]:
+        value = trial.value if lower else -trial.value
+        return math.isnan(value), 0.0 if math.isnan(value) else value
+
+    return tuple(sorted(trials, key=place))
