@@ -23,7 +23,9 @@ class Block:
         if spec.sequence:
             self._frames = [self._empty] * rows
         else:
-            self._pooled = np.full((rows, spec.width), np.nan, spec.dtype)
+            # Not filled yet: whole shards of fresh memory cost tenths of a second where they are
+            # touched first, which is the engine's thread here and the writing one's in `fill`.
+            self._pooled = np.empty((rows, spec.width), spec.dtype)
 
     def fill(
         self, rows: NDArray[np.int64], lengths: NDArray[np.int64], values: NDArray[Any]
@@ -61,8 +63,9 @@ class Block:
         return [len(piece) for piece in self._frames]
 
     def whole(self) -> tuple[NDArray[np.int64], NDArray[Any]]:
-        """Lengths (rows,) and values of the whole shard, in order."""
+        """Lengths (rows,) and values of the whole shard, in order; NaN where a row has none."""
         if not self._spec.sequence:
+            self._pooled[self.state != OK] = np.nan
             return np.ones(len(self._pooled), np.int64), self._pooled
         return self.take(np.arange(len(self._frames)))
 
