@@ -22,7 +22,7 @@ TRAIN, HELD = 400, 200
 """Rows to train on, and to select and to score by."""
 
 EPOCHS = 60
-PATIENCE = 12
+PATIENCE = 8
 POINT = 0.01
 SLACK = 0.02
 """Nats that an additive head's loss may be below log 2 by the luck of a finite sample."""

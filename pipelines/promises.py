@@ -71,8 +71,8 @@ def nothing_absent_is_seen(subject: Subject) -> str:
 def finite_under_every_pattern(subject: Subject) -> str:
     """Outputs, losses and gradients are finite under every pattern of presence, none included."""
     patterns = 0
-    for task in subject.tasks():
-        for count in (1, 2, 3, 10):
+    for number, task in enumerate(subject.tasks()):
+        for count in (1, 2, 3) if number else (1, 2, 3, 10):
             inputs = puzzles.inputs((4,) * count, task)
             every = torch.tensor(list(itertools.product([False, True], repeat=count)))
             for part in torch.split(every, 128):

@@ -131,7 +131,7 @@ class Puzzle:
 
 
 def puzzle(name: Literal["synergy", "redundant", "unique"], rows: int, seed: int = 0) -> Puzzle:
-    """Data of a kind, with signs ±1 in the first dimension, noise ±0.2 in three more.
+    """Data of a kind, with a sign ±1 in two dimensions of each stream and noise in a third.
 
     `synergy`: the class is whether the two signs differ (XOR), so one alone says nothing;
     `redundant`: both signs are the class; `unique`: four classes, one bit in each stream.
@@ -141,15 +141,18 @@ def puzzle(name: Literal["synergy", "redundant", "unique"], rows: int, seed: int
     if name == "redundant":
         bits = bits[:, :1].expand(-1, 2)
     signs = bits * 2.0 - 1
-    noise = (torch.rand(2, rows, 3, generator=numbers) - 0.5) * 0.4
-    features = {f"e{m}/m{m}": torch.cat([signs[:, m, None], noise[m]], 1) for m in range(2)}
+    noise = (torch.rand(2, rows, 1, generator=numbers) - 0.5) * 0.4
+    features = {
+        f"e{m}/m{m}": torch.cat([signs[:, m, None], -signs[:, m, None], noise[m]], 1)
+        for m in range(2)
+    }
     if name == "unique":
         task, targets = Task("classes", ("00", "01", "10", "11")), bits[:, 0] * 2 + bits[:, 1]
     else:
         task = Task("classes", ("no", "yes"))
         targets = bits[:, 0] ^ bits[:, 1] if name == "synergy" else bits[:, 0]
     alone = {"synergy": 0.5, "redundant": 1.0, "unique": 0.5}[name]
-    made = inputs((4, 4), task)
+    made = inputs((3, 3), task)
     return Puzzle(
         name, made, features, targets, 1.0, dict.fromkeys(made.names, alone),
         0.5 if name == "synergy" else 1.0,
