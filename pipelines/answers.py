@@ -29,7 +29,10 @@ SLACK = 0.02
 
 
 def synergy_is_found_or_not(subject: Subject) -> str:
-    """A joint head solves XOR of two streams within a point; an additive one stays at chance."""
+    """A joint head solves XOR of two streams within a point; an additive one stays at chance.
+
+    Ledger: S31, as the other two.
+    """
     task = puzzles.puzzle("synergy", TRAIN + 2 * HELD)
     head = subject.head(task.inputs)
     accuracies, loss = _scored(_trained(subject, task), task)

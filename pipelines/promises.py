@@ -1,4 +1,7 @@
-"""Promises: what every head keeps, one function each; a broken one raises `BrokenError`."""
+"""Promises: what every head keeps, one function each; a broken one raises `BrokenError`.
+
+"Ledger" names the lines of our list of verified bugs of public code (V) and of requirements (S).
+"""
 
 import itertools
 from collections.abc import Callable
@@ -33,7 +36,10 @@ DRAWING = {"Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "Fe
 
 
 def gradients_reach(subject: Subject) -> str:
-    """Every parameter receives a gradient, or is listed as frozen with a reason."""
+    """Every parameter receives a gradient, or is listed as frozen with a reason.
+
+    Ledger: S1, V11.
+    """
     seen = 0
     for scene, inputs in settings(subject):
         head = subject.head(inputs).train()
@@ -51,7 +57,10 @@ def gradients_reach(subject: Subject) -> str:
 
 
 def nothing_absent_is_seen(subject: Subject) -> str:
-    """What lies behind absent changes outputs, losses and gradients by exactly 0."""
+    """What lies behind absent changes outputs, losses and gradients by exactly 0.
+
+    Ledger: S5.
+    """
     compared = 0
     for scene, inputs in settings(subject):
         batch = puzzles.batch(inputs, ROWS)
@@ -69,7 +78,10 @@ def nothing_absent_is_seen(subject: Subject) -> str:
 
 
 def finite_under_every_pattern(subject: Subject) -> str:
-    """Outputs, losses and gradients are finite under every pattern of presence, none included."""
+    """Outputs, losses and gradients are finite under every pattern of presence, none included.
+
+    Ledger: S4.
+    """
     patterns = 0
     for number, task in enumerate(subject.tasks()):
         for count in (1, 2, 3) if number else (1, 2, 3, 10):
@@ -87,7 +99,10 @@ def finite_under_every_pattern(subject: Subject) -> str:
 
 
 def finite_on_strange_data(subject: Subject) -> str:
-    """Finite on constant features, equal targets, huge values and identical modalities."""
+    """Finite on constant features, equal targets, huge values and identical modalities.
+
+    Ledger: S4, V7.
+    """
     for task in subject.tasks():
         inputs = puzzles.inputs((4, 4, 4), task)
         plain = puzzles.batch(inputs, ROWS)
@@ -108,7 +123,10 @@ def finite_on_strange_data(subject: Subject) -> str:
 
 
 def one_row_is_a_batch(subject: Subject) -> str:
-    """A batch of one is finite, in training too."""
+    """A batch of one is finite, in training too.
+
+    Ledger: S4, V21.
+    """
     for task in subject.tasks():
         inputs = puzzles.inputs((5, 4, 3), task)
         for absent, training in itertools.product((0.0, 0.6), (True, False)):
@@ -118,7 +136,10 @@ def one_row_is_a_batch(subject: Subject) -> str:
 
 
 def neighbours_do_not_matter(subject: Subject) -> str:
-    """In evaluation a sample's output does not depend on the rest of its batch."""
+    """In evaluation a sample's output does not depend on the rest of its batch.
+
+    Ledger: S3, V3.
+    """
     for scene, inputs in settings(subject):
         head = settled(subject, inputs)
         batch = puzzles.batch(inputs, ROWS, seed=3)
@@ -175,7 +196,10 @@ def chance_is_passed_in(subject: Subject) -> str:
 
 
 def replicas_are_heads(subject: Subject) -> str:
-    """Replicas stacked under vmap do what separate heads do, state included."""
+    """Replicas stacked under vmap do what separate heads do, state included.
+
+    Ledger: S20.
+    """
     widest = 0.0
     for scene, inputs in settings(subject):
         heads = [subject.head(inputs, seed).double().train() for seed in range(3)]
@@ -192,6 +216,7 @@ def runs_where_the_batch_lies(subject: Subject) -> str:
     """Tensors are made on the batch's device, and no value is looked at on the way.
 
     Seen on torch's meta device, which has shapes and no values, so that no GPU is needed.
+    Ledger: S23.
     """
     for scene, inputs in settings(subject):
         head = subject.head(inputs).to("meta").train()

@@ -1,0 +1,44 @@
+"""Missing rates that public code got wrong: rounded a batch at a time, or drawn anew a metric."""
+
+import numpy as np
+import pytest
+import torch
+from made import made_table
+
+from pipelines import numbers
+from pipelines.hiding import drop, hide
+from pipelines.missing import MissingPattern
+
+
+def test_v19_the_realised_rate_does_not_depend_on_the_batch_size():
+    """V19: 1,000 rows in batches of 1, 3 and 64 lose the same cells at a rate of .9.
+
+    The public code hides int(rate × batch) rows of each batch: .891, .666 and 0 of them.
+    """
+    table = made_table(1000, absent=0.0)
+    pattern = MissingPattern.rate(0.9)
+    whole = hide(table, pattern).table.present
+    for size in (1, 3, 64):
+        starts = range(0, len(table), size)
+        cuts = [table.take(np.arange(s, min(s + size, len(table)))) for s in starts]
+        parts = torch.cat([hide(part, pattern).table.present for part in cuts])
+        assert torch.equal(parts, whole)
+
+
+@pytest.mark.parametrize("size", [1, 3, 64])
+def test_v19_modality_dropout_has_its_rate_at_every_batch_size(size):
+    """V19: what training hides is a chance of each cell, not a count rounded in each batch."""
+    rows, gone = 1920, 0
+    for number in range(rows // size):
+        present = torch.ones(size, 3, dtype=torch.bool)
+        kept = drop(present, (0, 1, 2), torch.tensor(0.3), numbers.key(5, number))
+        gone += int((~kept).sum())
+    expected = 0.3 - 0.3**3 / 3  # a sample's last one stays
+    assert gone / (3 * rows) == pytest.approx(expected, abs=0.025)
+
+
+def test_s12b_hiding_is_the_same_however_often_it_is_asked():
+    """S12b and V20: every metric and every method sees the same hidden cells."""
+    table = made_table(300)
+    first, second = (hide(table, MissingPattern.rate(0.5)).table.present for _ in range(2))
+    assert torch.equal(first, second)
