@@ -237,7 +237,7 @@ class FeatureStore:
         except Damaged as error:
             self._readers.pop(key, None)
             raise MmfuseError(
-                f"{key.label} of {self.dataset}: {error}; run: mmfuse cache verify, then "
+                f"{key.label} of {self.dataset}: {error}; run: mmfuse cache verify --repair, then "
                 f"mmfuse extract --dataset {self.dataset} --encoder {key.encoder}"
             ) from error
 

@@ -131,7 +131,9 @@ def unpack_record(data: bytes, path: Path) -> dict[str, Any]:
     body += b"}"
     check = hashlib.blake2b(body, digest_size=8).hexdigest().encode()
     if not mark or tail != check + b'"}\n':
-        raise Damaged(f"{path} is damaged: its digest does not fit; run: mmfuse cache verify")
+        raise Damaged(
+            f"{path} is damaged: its digest does not fit; run: mmfuse cache verify --repair"
+        )
     record: dict[str, Any] = json.loads(body)
     return record
 
@@ -142,11 +144,19 @@ def content_digest(data: bytes | memoryview) -> str:
 
 
 def ensure_folder(folder: Path) -> None:
-    """Make a folder and its parents, each durable in its own parent."""
+    """Make a folder and its parents, each durable in its own parent.
+
+    Raises:
+        MmfuseError: where a file is in the way, or the system has no folders there.
+    """
     if folder.is_dir():
         return
     ensure_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
+        why = "a file is in the way" if folder.exists() else "the system makes no folder there"
+        raise MmfuseError(f"{folder}: {why}; choose another place with --home DIR") from error
     sync_folder(folder.parent)
 
 

@@ -20,8 +20,12 @@ def extract(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="What it computes in; auto: half on GPUs.")] = "auto",
     sequence: Annotated[bool, typer.Option(help="A vector a frame instead of one.")] = False,
-    workers: Annotated[int | None, typer.Option(help="Processes that read and prepare.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Encode at most this many inputs now.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that read and prepare.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Encode at most this many inputs now.")
+    ] = None,
     strict: Annotated[bool, typer.Option(help="Stop at the first bad sample.")] = False,
     retry_failed: Annotated[bool, typer.Option(help="Encode once more what failed.")] = False,
     rehash: Annotated[bool, typer.Option(help="Read every file again to know it.")] = False,
@@ -40,7 +44,7 @@ def extract(
     """Run frozen encoders over a dataset, once, into the cache."""
     import mmfuse
     from mmfuse_cli import console
-    from pipelines import tallies
+    from pipelines import catalog, tallies
     from pipelines.columns import part
     from pipelines.outlook import outlook
 
@@ -54,6 +58,8 @@ def extract(
         group=group,
         name=name,
     )
+    for one in encoder or ():  # a slip of the finger needs no dataset to be seen
+        catalog.check("encoders", one if one.endswith(".py") else one.partition(":")[0])
     word = words.dataset(asked, dataset)
     opened = mmfuse.open_dataset(word, roots=asked.roots, table=own, note=console.note)
     if not encoder:

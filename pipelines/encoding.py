@@ -1,6 +1,7 @@
 """The Encoder protocol and the payloads that encoders are given."""
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import MmfuseError
+from cache.errors import MmfuseError, unknown
 from pipelines import catalog
 from pipelines.samples import Kind
 
@@ -34,6 +35,9 @@ class Frames:
     rate: float
     data: bytes = field(default=b"", repr=False)
 
+
+DEVICE = r"auto|cpu|cuda(:\d+)?|mps|xpu(:\d+)?"  # words that an encoder's place may have
+DTYPE = "auto|float32|float16|bfloat16"  # words for what it computes in
 
 Record = Mapping[str, object]  # one row of a table: numbers, strings, dates; None where missing
 Series = NDArray[np.float32]  # (T, V) values over time, NaN where missing
@@ -151,6 +155,9 @@ def build_encoder(
     Raises:
         MmfuseError: for an unknown encoder, or an option that it does not have.
     """
+    for noun, typed, pattern in (("device", device, DEVICE), ("compute dtype", dtype, DTYPE)):
+        if not re.fullmatch(pattern, typed):
+            raise unknown(noun, typed, pattern.replace(r"(:\d+)?", "").split("|"))
     name, _, model = (word, "", "") if word.endswith(".py") else word.partition(":")
     build = catalog.find("encoders", name).build
     known = set(inspect.signature(build).parameters)

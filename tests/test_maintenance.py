@@ -155,7 +155,7 @@ def test_reading_damage_is_an_error_that_names_the_commands(home, sequence):
     store = FeatureStore(home, "toy")
     read = store.sequences if sequence else store.rows
     for call in (lambda: store.whole(key_of()), lambda: read(key_of(), np.array([1]))):
-        with pytest.raises(MmfuseError, match="mmfuse cache verify, then mmfuse extract"):
+        with pytest.raises(MmfuseError, match="mmfuse cache verify --repair, then mmfuse"):
             call()
 
 
