@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mmfuse_cli import exchange, words
+from mmfuse_cli import exchange, recomputing, words
 
 app = typer.Typer(
     help="Checksums, space, and features in and out.", rich_markup_mode=None, no_args_is_help=True
@@ -16,6 +16,13 @@ def verify(
     context: typer.Context,
     dataset: Annotated[str | None, typer.Option(help="Only this dataset or group.")] = None,
     repair: Annotated[bool, typer.Option(help="Take back what is damaged, unread.")] = False,
+    recompute: Annotated[
+        int, typer.Option(min=0, help="Also encode so many random rows a stream once more.")
+    ] = 0,
+    encoder: Annotated[
+        list[str] | None, typer.Option(help="With --recompute: as extract was told.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="With --recompute: likewise.")] = None,
 ) -> None:
     """Check every byte against its checksum; exit code 1 where something is damaged."""
     from cache import mending, verifying
@@ -34,7 +41,12 @@ def verify(
     columns = ("dataset", "stream", "rows", "what", "state", "file")
     table = Table("damages", columns, rows, () if rows else (f"none: {checked}",))
     if not seen.damages:
-        console.show([table], as_json=asked.json, ends=[f"cache in {asked.home}"])
+        tables = [table]
+        if recompute:
+            tables.append(recomputing.again(asked, dataset, encoder or [], weights, recompute))
+        console.show(tables, as_json=asked.json, ends=[f"cache in {asked.home}"])
+        if recompute and any(row[-1] for row in tables[-1].rows):
+            raise typer.Exit(1)
         return
     ends = [checked]
     if repair:
