@@ -1,0 +1,116 @@
+"""Recomputing: rows drawn at random are encoded once more and compared with what is kept."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import MmfuseError
+from cache.features import FeatureStore
+from cache.layout import Home
+from cache.streams import StreamKey
+from pipelines.encoding import Encoder
+from pipelines.fitting import fit
+from pipelines.planning import StreamPlan, plan
+from pipelines.preparing import Cell, Recipe, prepare
+
+BOUND = {"float32": 0.99999, "float16": 0.999}
+"""Smallest cosine that counts as the same vector, by the dtype that is kept."""
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """What a stream's rows were worth the second time.
+
+    Attributes:
+        key: which stream.
+        rows: (K,) row numbers that were encoded again.
+        worst: smallest cosine between a kept vector and its second encoding; 1 for no rows.
+        differing: ids of the rows below `BOUND`, or that could not be encoded again.
+    """
+
+    key: StreamKey
+    rows: NDArray[np.int64]
+    worst: float
+    differing: tuple[str, ...]
+
+
+def recompute(
+    dataset: str, sources: Sequence[StreamPlan], *, home: Home, count: int, seed: int = 0
+) -> list[Recomputed]:
+    """Encode `count` random rows of every stream again, each alone, and compare.
+
+    Args:
+        dataset: its name in the store.
+        sources: plans of complete streams, see `complete`.
+        home: where they are kept.
+        count: rows a stream, at most those that have a vector.
+        seed: of the draw.
+
+    Raises:
+        MmfuseError: from an encoder, such as weights that are not there.
+    """
+    store = FeatureStore(home, dataset)
+    return [_one(store, source, home, count, np.random.default_rng(seed)) for source in sources]
+
+
+def complete(dataset: object, encoders: Sequence[Encoder], *, home: Home) -> list[StreamPlan]:
+    """Plans of the streams that these encoders made of a dataset.
+
+    Raises:
+        MmfuseError: if one of them is not complete.
+    """
+    plans = plan(dataset, encoders, home=home)  # type: ignore[arg-type]
+    for each in plans:
+        if not each.found.complete:
+            raise MmfuseError(
+                f"{each.key.name} of {each.dataset.name} is not in the cache as these words make "
+                f"it; run: mmfuse extract --dataset {each.dataset.name} --encoder "
+                f"{each.key.encoder}, or --explain for why"
+            )
+    return plans
+
+
+def _one(
+    store: FeatureStore, source: StreamPlan, home: Home, count: int, draw: np.random.Generator
+) -> Recomputed:
+    kept = store.whole(source.key)
+    there = np.flatnonzero(kept.present)
+    rows = np.sort(draw.choice(there, min(count, len(there)), replace=False))
+    fit(source, home)
+    ids, table = source.dataset.table["id"], source.dataset.table[source.modality.name]
+    recipe = Recipe(source.encoder, source.modality.kind, source.dataset.root)
+    worst, differing = 1.0, []
+    for row in rows.tolist():
+        span = slice(row, row + 1)
+        if kept.offsets is not None:
+            span = slice(*kept.offsets[row : row + 2].tolist())
+        cell = Cell(row, table[row], source.inputs.digests[row].tobytes())
+        near = _cosine(kept.values[span], _again(recipe, cell, str(kept.values.dtype)))
+        worst = min(worst, near)
+        if near < BOUND[str(kept.values.dtype)]:
+            differing.append(ids[row])
+    return Recomputed(source.key, rows, worst, tuple(differing))
+
+
+def _again(recipe: Recipe, cell: Cell, dtype: str) -> NDArray[np.float64] | None:
+    """One row's vector or frames (T, D) as the store would keep it; None if it fails now."""
+    prepared = prepare(recipe, cell)
+    if prepared.failure is not None:
+        return None
+    (found,) = recipe.encoder.encode(recipe.kind, [prepared.item])
+    return np.atleast_2d(np.asarray(found).astype(dtype)).astype(np.float64)
+
+
+def _cosine(
+    kept: NDArray[np.float16] | NDArray[np.float32], again: NDArray[np.float64] | None
+) -> float:
+    """Smallest cosine of two (T, D); 1 where both are zero, -1 where shapes differ."""
+    first = kept.astype(np.float64)
+    if again is None or again.shape != first.shape:
+        return -1.0
+    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(again, axis=1)
+    same = np.all(first == again, axis=1)
+    cosines = np.where(same, 1.0, (first * again).sum(1) / np.where(lengths > 0, lengths, 1))
+    return float(cosines.min(initial=1.0))
