@@ -9,8 +9,8 @@ from cache.samples import Samples
 from pipelines.findings import Finding, Seen, Verdict, judge
 
 NEAR = 0.98  # cosine of standardised features from which two rows count as near-duplicates
-FEW_DIMENSIONS = 16.0  # effective ones; below, strangers are near by chance and must be nearer
-EQUAL = 0.9999  # cosine that counts there
+FEW_DIMENSIONS = 16.0  # effective ones; below, strangers are near by chance and must be equal
+DIFFERENT = 0.9  # share of train rows that must differ for equality to say anything there
 BLOCK = 2048  # rows of one side in a block of cosines
 MOST = 5000  # rows a probe is fitted on
 FOLDS = 5
@@ -22,24 +22,31 @@ def near_duplicates(name: str, seen: Seen, samples: Samples) -> Finding:
 
     Each column is standardised over the present rows, so that a large common part (a bias that all
     embeddings of a model share) does not make everything near everything. Features of few effective
-    dimensions are near by chance; there only equal rows count.
+    dimensions are near by chance; there only equal rows count, and not even those where rows of
+    train are often equal to one another.
     """
     train = np.flatnonzero(seen.present & (samples.splits == "train"))
     held = np.flatnonzero(seen.present & np.isin(samples.splits, ("val", "test")))
     if not len(train) or not len(held):
         return Finding("near-duplicates", name, "clear", "nothing to compare")
-    values = _unit(seen.values[np.concatenate([train, held])])
-    dimensions = _effective_dimensions(values)
-    near = NEAR if dimensions >= FEW_DIMENSIONS else EQUAL
-    best, twin = _nearest(values[len(train) :], values[: len(train)])
-    close = best >= near
+    values = _standardised(seen.values[np.concatenate([train, held])])
+    unit = _unit(values)
+    dimensions = _effective_dimensions(unit)
+    many = dimensions >= FEW_DIMENSIONS
+    if not many and len(np.unique(values[: len(train)], axis=0)) < DIFFERENT * len(train):
+        few = "few numbers a row, and often the same: equal rows say nothing"
+        return Finding("near-duplicates", name, "clear", few, {"dimensions": dimensions})
+    compare = _nearest if many else _equal
+    best, twin = compare(*np.split(unit if many else values, [len(train)])[::-1])
+    close = best >= NEAR
     targets = samples.targets.reshape(len(samples), -1)  # (N, 1) or (N, C) of labels
     same = np.asarray((targets[held] == targets[train[twin]]).all(axis=1))
     count, share = int(close.sum()), float(close.mean())
     order = np.argsort(-best)[: min(10, count)]
     pairs = tuple((str(samples.ids[held[i]]), str(samples.ids[train[twin[i]]])) for i in order)
     agreeing = float(same[close].mean()) if count else 0.0
-    sentence = f"{count} of {len(held)} held-out rows have a near-twin in train (cosine ≥ {near})"
+    what = f"have a near-twin in train (cosine ≥ {NEAR})" if many else "are equal to one of train"
+    sentence = f"{count} of {len(held)} held-out rows {what}"
     if count:
         sentence += f"; {agreeing:.0%} of those pairs have one target"
     verdict = judge(share, leak=0.05)
@@ -81,12 +88,17 @@ def probe(name: str, seen: Seen, samples: Samples, seed: int = 0) -> Finding:
     )
 
 
-def _unit(values: NDArray[np.floating]) -> NDArray[np.float32]:
-    """(N, D) standardised by column, then each row of length 1; constant columns count nothing."""
+def _standardised(values: NDArray[np.floating]) -> NDArray[np.float32]:
+    """(N, D) standardised by column; constant columns count nothing."""
     values = values.astype(np.float32)
     values -= values.mean(axis=0)
     deviation = values.std(axis=0)
     values /= np.where(deviation > 1e-6 * max(float(deviation.max()), 1e-12), deviation, np.inf)
+    return values
+
+
+def _unit(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, D) each row of length 1."""
     norms = np.linalg.norm(values, axis=1, keepdims=True)
     return np.asarray(values / np.maximum(norms, 1e-12), np.float32)
 
@@ -114,6 +126,16 @@ def _nearest(
             best[part] = np.where(better, value, best[part])
             twin[part] = np.where(better, place + left, twin[part])
     return best, twin
+
+
+def _equal(
+    rows: NDArray[np.float32], others: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """For each row 1 where one of the others is the same and else 0, and which that is."""
+    known = {other.tobytes(): place for place, other in reversed(list(enumerate(others)))}
+    places = [known.get(row.tobytes(), -1) for row in rows]
+    found = np.array(places, np.int64)
+    return (found >= 0).astype(np.float32), np.maximum(found, 0)
 
 
 def _fitted(

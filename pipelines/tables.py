@@ -13,7 +13,7 @@ from cache.errors import MmfuseError, unknown
 from pipelines import columns, splits
 from pipelines.columns import Part
 from pipelines.reading import FILES
-from pipelines.samples import Dataset, Modality
+from pipelines.samples import Dataset, Modality, Task
 from pipelines.table_files import read_table
 from pipelines.targets import TARGETS, encode_target, strata
 
@@ -91,6 +91,7 @@ def assemble(
     target, task = encode_target(frame[target_name], options.task, where, tell)
     ids, id_name = _ids(frame, options.id, where)
     split, split_name = _split(frame, strata(target, task), options, where, tell)
+    _tell_unseen(split, target, task, tell)
     table = pl.DataFrame([ids, split, target])
     if options.group:
         table = table.with_columns(frame[options.group].cast(pl.String).alias("group"))
@@ -199,6 +200,17 @@ def _split(
     shown = ", ".join(f"{split} {size}" for split, size in sizes.items())
     tell(f"rows dealt {name or SHARES} ({shown}), {how}, seed {options.seed}")
     return words, ""
+
+
+def _tell_unseen(split: pl.Series, target: pl.Series, task: Task, tell: Note) -> None:
+    """A class that no train row has cannot be answered; better known before than after."""
+    if task.kind != "classes":
+        return
+    met = set(target.filter(split == "train"))
+    lost = {int(number) for number in target.filter(split.is_in(["val", "test"]))} - met
+    if lost:
+        shown = ", ".join(task.names[number] for number in sorted(lost)[:5])
+        tell(f"no train row has {len(lost)} of the classes of val or test, such as: {shown}")
 
 
 def _hint(classes: list[int]) -> str:

@@ -93,13 +93,21 @@ def test_twins_across_splits_are_found_and_named(numbers, labels):
 
 
 def test_nearness_in_few_dimensions_is_not_taken_for_twins(numbers, labels):
-    """Three numbers a row are often close by chance; only equal rows count there."""
-    values = numbers.standard_normal((COUNT, 3))
-    assert leaks.near_duplicates("x", whole(values), rows(labels)).numbers["share"] < 0.5
+    """A few numbers a row are often close by chance; only equal rows count there."""
+    for width in (1, 2, 3):
+        values = numbers.standard_normal((COUNT, width))
+        assert leaks.near_duplicates("x", whole(values), rows(labels)).numbers["count"] == 0
     values = numbers.standard_normal((COUNT, 3)).repeat(30, axis=1)
     values[2] = values[0]
     finding = leaks.near_duplicates("x", whole(values), rows(labels))
     assert ("r2", "r0") in finding.rows
+
+
+def test_equal_rows_of_a_coarse_table_are_no_leak(numbers, labels):
+    """Ages in years are equal everywhere; that they are says nothing of the split."""
+    ages = numbers.integers(20, 60, (COUNT, 1))
+    finding = leaks.near_duplicates("x", whole(ages), rows(labels))
+    assert (finding.verdict, finding.rows) == ("clear", ())
 
 
 def test_the_nearest_by_blocks_is_the_nearest(numbers, monkeypatch):

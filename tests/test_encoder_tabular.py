@@ -89,6 +89,14 @@ def test_dates_are_a_time_a_season_and_a_weekday_written_either_way():
     assert np.allclose(week_apart[0, 3:5], week_apart[1, 3:5], atol=1e-5)
 
 
+def test_a_row_of_another_table_is_refused():
+    """A row with no column of the training rows would be encoded as if all cells were missing."""
+    encoder = _fitted([{"x": float(x)} for x in range(9)])
+    with pytest.raises(Unreadable, match="none of the columns"):
+        encoder.prepare("tabular", {"height": 3.0})
+    assert encoder.prepare("tabular", {"x": 3.0, "height": 3.0})[1] == 1
+
+
 def test_restoring_the_state_through_json_gives_the_same_vectors():
     """What fit returns is JSON, and a fresh encoder that restores it encodes bit-equally."""
     rows = [{"x": float(i), "c": "ab"[i % 2], "d": f"20{i:02}-01-02"} for i in range(10, 30)]

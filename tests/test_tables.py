@@ -404,6 +404,16 @@ def test_columns_whose_names_look_alike_become_two_modalities(tmp_path):
     assert [modality.name for modality in dataset.modalities] == ["column", "column_2"]
 
 
+def test_a_class_that_train_lacks_is_told(folder):
+    """Rows of a class first met in the test split are all lost; the user hears of it."""
+    words = ["train"] * 40 + ["val"] * 10 + ["test"] * 10
+    genre = ["drama", "noir"] * 25 + ["western"] * 10
+    path = changed(folder, split=pl.Series(words), genre=pl.Series(genre))
+    told = []
+    open_one(path, note=told.append)
+    assert "no train row has 1 of the classes of val or test, such as: western" in told
+
+
 def test_classes_may_be_categorical(tmp_path):
     """Dictionary-encoded classes of Parquet are words like any other."""
     genre = films()["genre"].cast(pl.Categorical)

@@ -99,10 +99,14 @@ class Tabular:
         """The row itself; the cost is 1.
 
         Raises:
-            Unreadable: for what is not a row of named cells, and for a row without any cell.
+            Unreadable: for what is not a row of named cells, and for a row without any cell, or
+                with none of the columns that training had.
         """
         if not isinstance(payload, Mapping):
             raise Unreadable("wrong-type", f"a table row has named cells; got {type(payload)}")
+        known = {str(column["name"]) for column in self.columns or ()}
+        if known and known.isdisjoint(payload):
+            raise Unreadable("wrong-type", f"the row has none of the columns {sorted(known)}")
         if all(_missing(value) for value in payload.values()):
             raise Unreadable("empty", "every cell of the row is missing")
         return dict(payload), 1
