@@ -11,6 +11,7 @@ from cache.features import FeatureStore, StreamInfo
 from cache.samples import Samples
 from pipelines.batching import FeatureTable, Scale, pad
 from pipelines.fusion import Inputs, Stream
+from pipelines.plans import check_device
 
 
 def find_device(word: str) -> torch.device:
@@ -19,14 +20,12 @@ def find_device(word: str) -> torch.device:
     Raises:
         MmfuseError: for a device that this machine does not have.
     """
+    check_device(word)
     if word == "auto":
         word = "cuda" if torch.cuda.is_available() else "cpu"
     if word.startswith("cuda") and not torch.cuda.is_available():
         raise MmfuseError("no CUDA device here; leave --device out, or say --device cpu")
-    try:
-        return torch.device(word)
-    except RuntimeError:
-        raise MmfuseError(f"no device named {word!r}; say cpu, cuda or auto") from None
+    return torch.device(word)
 
 
 def load_table(

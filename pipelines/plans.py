@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import itertools
+import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -80,8 +81,24 @@ class Plan:
                 raise MmfuseError(f"{name} must be from 0 to below 1, not {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise MmfuseError(f"learning_rate must be above 0, not {self.learning_rate}")
+        if not self.weight_decay >= 0:
+            raise MmfuseError(f"weight_decay must be at least 0, not {self.weight_decay}")
+        if self.folds and self.folds < 3:
+            raise MmfuseError(
+                f"folds must be at least 3 (train, validation, test), not {self.folds}"
+            )
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise MmfuseError(f"seeds must be different numbers, at least one, not {self.seeds}")
+
+
+def check_device(word: str) -> None:
+    """Refuse a word that names no device; whether this machine has it is torch's to say.
+
+    Raises:
+        MmfuseError: with the words that are known.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", word):
+        raise unknown("device", word, ("auto", "cpu", "cuda", "mps"))
 
 
 VECTOR_FIELDS = frozenset({"learning_rate", "weight_decay", "clip", "drop_rate", "momentum"})
@@ -117,7 +134,7 @@ def settings(
         if key not in hints and key not in fields:
             raise unknown(f"setting of {name}", key, [*hints, *fields])
         kind = hints[key] if key in hints else fields[key]
-        axes.append([(key, value) for value in _values(key, word, kind)])
+        axes.append([(key, value) for value in values_of(key, word, kind)])
     base = plan or base_plan(module, name)
     found = []
     for chosen in itertools.product(*axes):
@@ -197,7 +214,12 @@ def _coerce_union(key: str, word: str, args: tuple[Any, ...]) -> object:
     raise MmfuseError("; ".join(problems))
 
 
-def _values(key: str, word: object, kind: Any) -> list[object]:  # noqa: ANN401
+def values_of(key: str, word: object, kind: Any) -> list[object]:  # noqa: ANN401
+    """What a word asks for: one value, or several where it lists them (`1e-3,3e-3`).
+
+    Raises:
+        MmfuseError: naming the setting, what it takes and what it got.
+    """
     if not isinstance(word, str):
         return [word]
     if get_origin(kind) in (tuple, list) or kind is str or "," not in word:

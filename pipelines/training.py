@@ -5,9 +5,9 @@ What takes torch is in `pipelines.running`, so that a mistake is answered at onc
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from cache.errors import MmfuseError, unknown
 from cache.features import FeatureStore, StreamInfo
@@ -15,7 +15,7 @@ from cache.layout import Home
 from cache.runs import RunRecord
 from pipelines import catalog
 from pipelines.metrics import PRIMARY, better
-from pipelines.plans import Plan
+from pipelines.plans import Plan, check_device, values_of
 
 if TYPE_CHECKING:
     from pipelines.loop import Epoch
@@ -121,7 +121,7 @@ def train_all(
 ) -> list[RunRecord]:
     """As `train`, and every setting's run in the order of the grid."""
     words = dict(options or {})
-    infos = check(method, dataset, home, features, words)
+    infos = check(method, dataset, home, features, words, device)
     request = Request(
         method, dataset, home, infos, words, plan, group, device, on_epoch, keep_seconds
     )
@@ -136,12 +136,14 @@ def check(
     home: Home,
     features: Sequence[str] | None,
     words: Mapping[str, object],
+    device: str = "auto",
 ) -> tuple[StreamInfo, ...]:
     """Check a request without torch; the streams that it means, by name.
 
     Raises:
         MmfuseError: for unknown names or settings, or features that are missing.
     """
+    check_device(device)
     _check_words(method, words)
     store = FeatureStore(home, dataset)
     return tuple(sorted(store.resolve(features), key=lambda info: info.key.name))
@@ -165,7 +167,7 @@ def _validation(run: RunRecord, name: str) -> float:
 
 
 def _check_words(method: str, words: Mapping[str, object]) -> None:
-    """Refuse an unknown method or setting by reading source alone."""
+    """Refuse an unknown method, setting or value by reading source alone."""
     if method.endswith(".py"):
         path: Path | None = Path(method)
         if not Path(method).is_file():
@@ -178,18 +180,33 @@ def _check_words(method: str, words: Mapping[str, object]) -> None:
     if path is None:
         return  # from an entry point: checked once it is imported
     try:
-        options = _option_names(path)
+        options = _options(path)
     except SyntaxError as error:
         raise MmfuseError(f"{path}, line {error.lineno}: {error.msg}") from None
-    valid = [*options, *(field.name for field in fields(Plan))]
-    for word in words:
-        if word not in valid:
-            raise unknown(f"setting of {method}", word, valid)
+    hints = get_type_hints(Plan)
+    for word, value in words.items():
+        if word in options:
+            values_of(word, value, options[word])
+        elif word in hints:
+            for one in values_of(word, value, hints[word]):
+                Plan(**{word: one})  # type: ignore[arg-type]  # refuses what fits no plan
+        else:
+            raise unknown(f"setting of {method}", word, [*options, *hints])
 
 
-def _option_names(path: Path) -> list[str]:
+PLAIN = {"int": int, "float": float, "bool": bool}
+"""Annotations that are read without importing the method."""
+
+
+def _options(path: Path) -> dict[str, Any]:
+    """Keyword-only parameters of `build` by name, with the plain ones' types; str for others."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == "build":
-            return [argument.arg for argument in node.args.kwonlyargs]
+            return {
+                argument.arg: PLAIN.get(ast.unparse(argument.annotation), str)
+                if argument.annotation
+                else str
+                for argument in node.args.kwonlyargs
+            }
     raise MmfuseError(f"{path}: a plug-in is a module with a function `build`; it has none")

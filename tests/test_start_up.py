@@ -24,6 +24,18 @@ ERRORS = (
     "list encodrs",
     "nonsense",
 )
+WRONG_VALUES = {
+    "--epochs 0": "epochs must be at least 1",
+    "--batch-size 0": "batch_size must be at least 1",
+    "--drop-rate 2": "drop_rate must be from 0 to below 1",
+    "--missing-rate 1": "missing_rate must be from 0 to below 1",
+    "--learning-rate 1e-3,foo": "learning_rate is a number",
+    "--folds 1": "folds must be at least 3",
+    "--set epochs=abc": "epochs is a whole number",
+    "--set width=wide": "width is a whole number",
+    "--set optimizer=adma": "optimizer is one of adamw, sgd",
+    "--device foo": "device",
+}
 PROBE = """
 import sys
 from mmfuse_cli.main import main
@@ -62,5 +74,24 @@ def test_a_user_error_is_exit_code_2_without_torch_or_traceback(tmp_path, words)
     """What the user can mend comes at once: one message, exit code 2, torch not imported."""
     code, loaded, said = probe(tmp_path, words)
     assert code == "exit 2", said
+    assert "torch" not in loaded.split()
+    assert "Traceback" not in said
+
+
+@pytest.fixture(scope="module")
+def with_features(tmp_path_factory):
+    """A folder where `digits` has features, so that only the training options can be wrong."""
+    folder = tmp_path_factory.mktemp("features")
+    code, _, said = probe(folder, "extract --dataset digits --encoder pixels")
+    assert code == "exit 0", said
+    return folder
+
+
+@pytest.mark.parametrize("words", WRONG_VALUES)
+def test_a_wrong_value_of_a_training_option_is_told_without_torch(with_features, words):
+    """Values are read as what they set before anything heavy is loaded."""
+    code, loaded, said = probe(with_features, f"train --method concat --dataset digits {words}")
+    assert code == "exit 2", said
+    assert WRONG_VALUES[words] in said
     assert "torch" not in loaded.split()
     assert "Traceback" not in said
