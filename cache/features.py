@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
+from cache.generations import Generation, Shard, current, open_store, read_generation
 from cache.inputs import Digests, without
 from cache.known import failures_of
 from cache.layout import DatasetPaths, Home
@@ -24,15 +25,10 @@ from cache.streams import (
     FAILED,
     OK,
     PENDING,
-    Generation,
-    Shard,
     StreamInfo,
     StreamKey,
     StreamSpec,
     StreamValues,
-    current,
-    open_store,
-    read_generation,
 )
 from cache.writing import Rows, StreamWriter
 

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from cache.blocks import Admitted, Block
 from cache.claims import Lease
 from cache.errors import MmfuseError
+from cache.generations import Commit, Shard, Stored
 from cache.inputs import first_of_each
 from cache.journal import Entry, Failure, Journal
 from cache.objects import content_digest, create_record, put, put_record
 from cache.readers import Reader
 from cache.shards import chunk_sums, make, make_flat
-from cache.streams import ABSENT, FAILED, OK, PENDING, Commit, Shard, Stored, count
+from cache.streams import ABSENT, FAILED, OK, PENDING, count
 
 if TYPE_CHECKING:
     from cache.writing import StreamWriter

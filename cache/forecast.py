@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.features import FeatureStore
+from cache.generations import Generation, Shard, current, read_generation
 from cache.inputs import Digests, first_of_each, identity
 from cache.journal import Journal
 from cache.known import FailedBefore, Known, failures_of, relatives
 from cache.objects import Damaged
 from cache.shards import Grid
-from cache.streams import Generation, Shard, StreamKey, StreamSpec, current, read_generation
+from cache.streams import StreamKey, StreamSpec
 
 
 @dataclass(frozen=True)

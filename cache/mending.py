@@ -15,19 +15,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from cache.generations import Commit, Generation, Stored, generation_of, read_generation
 from cache.layout import DatasetPaths, GenerationPaths, Home
 from cache.objects import Damaged, content_digest, delete, put, put_record
 from cache.readers import Reader
-from cache.streams import (
-    ABSENT,
-    FAILED,
-    OK,
-    Commit,
-    Generation,
-    Stored,
-    generation_of,
-    read_generation,
-)
+from cache.streams import ABSENT, FAILED, OK
 from cache.verifying import Damage
 
 

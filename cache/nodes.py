@@ -14,9 +14,9 @@ import zarr
 from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
+from cache.generations import Generation
 from cache.objects import content_digest, put, put_record
 from cache.shards import Grid
-from cache.streams import Generation
 
 
 def memory_array(

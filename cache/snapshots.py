@@ -8,10 +8,10 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 
+from cache.generations import SCHEMA, current
 from cache.layout import DatasetPaths, StreamPaths
 from cache.objects import Damaged, put_record
 from cache.samples import Modality, Samples, core_id, snapshot_modalities, write_snapshot
-from cache.streams import SCHEMA, current
 
 
 def keep(samples: Samples, paths: DatasetPaths) -> str:

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.generations import Generation, Stored, current, open_store, read_generation
 from cache.layout import DatasetPaths, Home, StreamPaths
 from cache.objects import Damaged, content_digest, get_record
 from cache.readers import FLAT_ROWS
 from cache.shards import Grid, damaged_rows
-from cache.streams import Generation, Stored, current, open_store, read_generation
 
 Track = Callable[..., Iterable["Piece"]]
 

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from cache.claims import acquire
 from cache.filling import ShardClaim
+from cache.generations import SCHEMA, Generation, Shard, current
 from cache.inputs import Digests, first_of_each
 from cache.journal import Journal
 from cache.known import FailedBefore, Known, failures_of, relatives
 from cache.layout import Home
 from cache.objects import delete, put, put_record
-from cache.streams import SCHEMA, Generation, Shard, current
 
 WAIT = 0.2  # seconds between looks at another process that assembles the stream
 

@@ -121,7 +121,7 @@ def train_all(
 ) -> list[RunRecord]:
     """As `train`, and every setting's run in the order of the grid."""
     words = dict(options or {})
-    infos = check(method, dataset, home, features, words, device)
+    infos = check(method, dataset, home, features, words, device=device)
     request = Request(
         method, dataset, home, infos, words, plan, group, device, on_epoch, keep_seconds
     )
@@ -136,6 +136,7 @@ def check(
     home: Home,
     features: Sequence[str] | None,
     words: Mapping[str, object],
+    *,
     device: str = "auto",
 ) -> tuple[StreamInfo, ...]:
     """Check a request without torch; the streams that it means, by name.

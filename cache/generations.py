@@ -1,0 +1,225 @@
+"""Generations: one set of rows of a stream, its record, and the commits that say what is done."""
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import MmfuseError
+from cache.layout import DatasetPaths, GenerationPaths, StreamPaths
+from cache.objects import Damaged, create_record, get_record
+from cache.shards import Grid
+from cache.streams import StreamKey, StreamSpec
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A unit of work: the rows from start up to stop."""
+
+    number: int
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object as it was written: its length and blake2b-128."""
+
+    bytes: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Proof that a shard is done: its rows, its objects' digests, and the run that made it."""
+
+    shard: Shard
+    counts: dict[str, int]
+    objects: dict[str, Stored]  # values, present, state, inputs, failures; or part
+    chunks: list[int]  # crc32c of each chunk of values
+    lengths: list[int]  # of a sequence stream: frames of each row
+    run: str
+
+    def record(self) -> dict[str, object]:
+        """As JSON."""
+        return {
+            "schema": SCHEMA,
+            "shard": self.shard.number,
+            "rows": [self.shard.start, self.shard.stop],
+            "counts": self.counts,
+            "objects": {name: [o.bytes, o.digest] for name, o in self.objects.items()},
+            "chunks": self.chunks,
+            "lengths": self.lengths,
+            "run": self.run,
+        }
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "Commit":
+        """From JSON."""
+        return cls(
+            Shard(record["shard"], *record["rows"]),
+            record["counts"],
+            {name: Stored(*stored) for name, stored in record["objects"].items()},
+            record["chunks"],
+            record["lengths"],
+            record["run"],
+        )
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One set of rows of a stream: what was asked for, and how far it is done."""
+
+    paths: GenerationPaths
+    key: StreamKey
+    spec: StreamSpec
+    rows: int
+    identity: str  # digest of every row's input, in order
+    retries: int | None  # the generation whose failed rows this one tries again
+    grid: Grid  # of values; of a sequence stream, `shard_rows` cuts rows and the rest is unused
+
+    @property
+    def number(self) -> int:
+        """Counts from 1."""
+        return self.paths.number
+
+    @property
+    def shards(self) -> list[Shard]:
+        """The units of work, in order."""
+        return [self.shard(number) for number in range(self.grid.shards)]
+
+    def shard(self, number: int) -> Shard:
+        """One unit of work."""
+        return Shard(number, *self.grid.bounds(number))
+
+    def commit(self, shard: Shard) -> Commit | None:
+        """A shard's commit, or None; a damaged one proves nothing."""
+        try:
+            record = get_record(self.paths.commit(shard.number))
+        except Damaged:
+            return None
+        return None if record is None else Commit.of(record)
+
+    def commits(self) -> dict[int, Commit]:
+        """Every commit by shard number."""
+        if not self.paths.commits.is_dir():
+            return {}
+        found = ((s.number, self.commit(s)) for s in self.shards)
+        return {number: commit for number, commit in found if commit is not None}
+
+    def complete(self) -> bool:
+        """Whether every row is settled and readable."""
+        if self.spec.sequence and self.seal() is None:
+            return False
+        return len(self.commits()) == self.grid.shards
+
+    def lengths(self) -> NDArray[np.int64]:
+        """(N,) frames a row of a sequence stream, from its commits; 0 where there is none."""
+        lengths = np.zeros(self.rows, np.int64)
+        for commit in self.commits().values():
+            lengths[commit.shard.start : commit.shard.stop] = commit.lengths
+        return lengths
+
+    def seal(self) -> dict[str, Any] | None:
+        """Of a sequence stream: what its assembled arrays are, or None before that."""
+        try:
+            return get_record(self.paths.seal)
+        except Damaged:
+            with contextlib.suppress(Damaged):
+                return get_record(self.paths.seal_copy)
+        return None
+
+    @cached_property
+    def attributes(self) -> dict[str, object]:
+        """The generation's record, kept in `stream.json` and in the Zarr group's attributes."""
+        return {
+            "schema": SCHEMA,
+            **asdict(self.key),
+            "generation": self.number,
+            **{name: getattr(self.spec, name) for name in _SPEC},
+            "rows": self.rows,
+            "identity": self.identity,
+            "retries": self.retries,
+            "chunk_rows": self.grid.chunk_rows,
+            "per_shard": self.grid.per_shard,
+        }
+
+
+_SPEC = ("kind", "width", "dtype", "sequence", "fields", "provenance")
+
+
+def read_generation(paths: GenerationPaths) -> Generation | None:
+    """The generation at these paths, or None.
+
+    Raises:
+        Damaged: if its record is not what was written.
+        MmfuseError: if a newer mmfuse wrote it.
+    """
+    record = get_record(paths.record)
+    return None if record is None else generation_of(record, paths)
+
+
+def generation_of(record: Mapping[str, Any], paths: GenerationPaths) -> Generation:
+    """The generation that a record describes."""
+    check_schema(record, paths.record)
+    spec = StreamSpec(**{name: record[name] for name in _SPEC})
+    grid = Grid(record["rows"], spec.width, spec.dtype, record["chunk_rows"], record["per_shard"])
+    key = StreamKey(record["encoder"], record["fingerprint"], record["modality"])
+    return Generation(paths, key, spec, record["rows"], record["identity"], record["retries"], grid)
+
+
+def create_generation(generation: Generation) -> bool:
+    """Publish a generation's record; False if the number is taken."""
+    scratch = generation.paths.stream.dataset.scratch
+    return create_record(generation.paths.record, generation.attributes, scratch)
+
+
+def current(paths: StreamPaths) -> tuple[int, str] | None:
+    """Generation and snapshot that readers see, or None before the first is published.
+
+    Raises:
+        Damaged: if the pointer is not what was written.
+        MmfuseError: if a newer mmfuse wrote it.
+    """
+    record = get_record(paths.current)
+    if record is None:
+        return None
+    check_schema(record, paths.current)
+    return record["generation"], record["snapshot"]
+
+
+def check_schema(record: Mapping[str, Any], path: Path) -> None:
+    """Refuse what a newer mmfuse wrote.
+
+    Raises:
+        MmfuseError: naming both schemas.
+    """
+    if record["schema"] > SCHEMA:
+        raise MmfuseError(
+            f"{path} was written by a newer mmfuse (schema {record['schema']}, this one knows "
+            f"{SCHEMA}); upgrade mmfuse, or use another --home"
+        )
+
+
+def open_store(paths: DatasetPaths, dataset: str, *, create: bool) -> None:
+    """Check that a dataset's store is one that this version knows; make its record if asked.
+
+    Raises:
+        MmfuseError: if a newer mmfuse wrote it.
+    """
+    record = get_record(paths.store)
+    if record is not None:
+        check_schema(record, paths.store)
+    elif create:
+        made = {"schema": SCHEMA, "dataset": dataset}
+        create_record(paths.store, made, paths.scratch)
