@@ -127,6 +127,29 @@ def entropy_weights(kind: TaskKind, stream_logits: Tensor, present: Tensor) -> T
     return masked_softmax(-entropy(kind, stream_logits), present)
 
 
+def batch_entropy_weights(stream_logits: Tensor, present: Tensor, size: int = 64) -> Tensor:
+    """(B, M) weights by an entropy over the rows that are scored together, as MLA's code has them.
+
+    Rows are taken by `size` in their order. The softmax runs over the rows of such a group, class
+    by class; its entropies over all classes are added up to one number a stream; the weights are
+    a softmax of minus those numbers over the present streams.
+
+    Args:
+        stream_logits: (B, M, C).
+        present: (B, M) bool.
+        size: rows of a group; the last one has fewer.
+    """
+    count, streams, outputs = stream_logits.shape
+    short = -count % size
+    logits = F.pad(wide(stream_logits), (0, 0, 0, 0, 0, short)).view(-1, size, streams, outputs)
+    keep = F.pad(present, (0, 0, 0, short)).view(-1, size, streams, 1)
+    floor = torch.finfo(logits.dtype).min / 2
+    logs = logits.masked_fill(~keep, floor).log_softmax(1)
+    each = torch.where(keep, -(logs.exp() * logs), 0).sum((1, 3))  # (G, M)
+    spread = each.unsqueeze(1).expand(-1, size, -1).flatten(0, 1)[:count]
+    return masked_softmax(-spread, present)
+
+
 def entropy(kind: TaskKind, logits: Tensor) -> Tensor:
     """Entropy in nats over the last axis: of the softmax, or the sum over independent labels."""
     logits = wide(logits)

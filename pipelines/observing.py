@@ -6,15 +6,20 @@ import torch
 from torch import Tensor
 
 from cache.errors import MmfuseError
-from pipelines.batching import FeatureTable
+from pipelines.batching import FeatureTable, cut
 from pipelines.fusion import FusionHead, Moments
 from pipelines.plans import Plan
 
 
 def prepare(heads: Sequence[FusionHead], table: FeatureTable, plan: Plan) -> None:
-    """Give heads what they know of the train rows: moments of the streams, class weights."""
+    """Give heads what they know of the train rows.
+
+    Moments of the streams to every part that has `observe`, the number of batches of an epoch to
+    every part that has `foresee`, and class weights.
+    """
     train = table.take(table.split("train"))
     seen = moments(train)
+    batches = len(cut(len(train), plan.batch_size))
     weights = class_weights(train) if plan.class_weights else None
     for head in heads:
         if weights is not None:
@@ -23,6 +28,9 @@ def prepare(heads: Sequence[FusionHead], table: FeatureTable, plan: Plan) -> Non
             observe = getattr(module, "observe", None)
             if callable(observe):
                 observe(seen)
+            foresee = getattr(module, "foresee", None)
+            if callable(foresee):
+                foresee(batches)
 
 
 def moments(table: FeatureTable) -> dict[str, Moments]:

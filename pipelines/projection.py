@@ -12,6 +12,8 @@ from pipelines.numbers import uniform
 POWER_ITERATIONS = 8
 
 Norming = Literal["spectral", "fro", "none"]
+Forgets = Literal["never", "cycle", "epoch"]
+Schedule = Literal["constant", "decay"]
 
 
 @dataclass(frozen=True)
@@ -21,15 +23,22 @@ class Guard:
     alpha: float
     order: Literal["paper", "previous"]
     p_norm: Norming
-    reset: Literal["never", "cycle"]
+    reset: Forgets
     augment_bias: bool
+    schedule: Schedule = "constant"
+
+    @property
+    def counts(self) -> bool:
+        """Whether it matters where in its epoch a batch is."""
+        return self.schedule == "decay" or self.reset == "epoch"
 
 
 class Projection(nn.Module):
     """P as state: what the means so far have left free of the head's input space.
 
     Buffers: `matrix` (s, s) double; `direction` (s,) double, near its leading eigenvector;
-    `taken` (), steps so far.
+    `taken` (), steps so far. Where it matters, `batch` (), number of the next batch of its epoch,
+    and `batches` (), how many an epoch has.
     """
 
     matrix: Tensor
@@ -43,9 +52,23 @@ class Projection(nn.Module):
         self.register_buffer("matrix", torch.eye(size, dtype=torch.float64))
         self.register_buffer("direction", torch.randn(size, dtype=torch.float64))
         self.register_buffer("taken", torch.zeros((), dtype=torch.int64))
+        if guard.counts:
+            self.register_buffer("batch", torch.zeros((), dtype=torch.int64))
+            self.register_buffer("batches", torch.ones((), dtype=torch.int64))
+
+    def foresee(self, batches: int) -> None:
+        """Take the number of batches of an epoch."""
+        if self.guard.counts:
+            self.get_buffer("batches").fill_(batches)
 
     def turn(
-        self, state: Mapping[str, Tensor], mean: Tensor, numbers: Tensor, *, first: bool
+        self,
+        state: Mapping[str, Tensor],
+        mean: Tensor,
+        numbers: Tensor,
+        *,
+        first: bool,
+        last: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """One step: what to project with, and the state after it.
 
@@ -54,16 +77,23 @@ class Projection(nn.Module):
             mean: (s,) double; all NaN where no row has the stream, which changes nothing.
             numbers: key of this step.
             first: whether it is the first step of its batch.
+            last: whether it is the last one.
         """
         matrix, taken = state["matrix"], state["taken"]
         eye = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-        if first and self.guard.reset == "cycle":
-            matrix, taken = eye, torch.zeros_like(taken)
+        if first and self.guard.reset != "never":
+            forgets = torch.ones_like(taken) if self.guard.reset == "cycle" else 1 - state["batch"]
+            matrix = torch.where(forgets > 0, eye, matrix)
+            taken = torch.where(forgets > 0, 0, taken)
+        counted = self._counted(state, last=last)
+        alpha: Tensor | float = self.guard.alpha
+        if self.guard.schedule == "decay":
+            alpha = alpha * 0.1 ** (state["batch"].double() / state["batches"])
         some = mean.isfinite().all()
         mean = torch.where(some, mean, 0)
         if self.guard.augment_bias:
             mean = torch.cat([mean, mean.new_ones(1)])
-        fresh = torch.where(some, rls(matrix, mean, self.guard.alpha), matrix)
+        fresh = torch.where(some, rls(matrix, mean, alpha), matrix)
         if self.guard.order == "paper":
             after = use = torch.where(taken > 0, fresh, matrix)
         else:
@@ -76,16 +106,22 @@ class Projection(nn.Module):
             use = use / torch.linalg.matrix_norm(use)
         use = torch.where(taken > 0, use, eye)
         kept = {"matrix": after, "direction": direction, "taken": taken + some.to(taken.dtype)}
-        return use, kept
+        return use, {**kept, **counted}
+
+    def _counted(self, state: Mapping[str, Tensor], *, last: bool) -> dict[str, Tensor]:
+        if not self.guard.counts:
+            return {}
+        batch, batches = state["batch"], state["batches"]
+        return {"batch": (batch + last) % batches, "batches": batches}
 
 
-def rls(matrix: Tensor, mean: Tensor, alpha: float) -> Tensor:
+def rls(matrix: Tensor, mean: Tensor, alpha: float | Tensor) -> Tensor:
     """One step of recursive least squares, equation 5: symmetric, and reset if it lost positivity.
 
     Args:
         matrix: P (s, s), symmetric, eigenvalues in (0, 1].
         mean: h̄ (s,).
-        alpha: constant; after any number of steps P = (I + Σ h̄ h̄ᵀ / alpha)⁻¹.
+        alpha: of this step; after any number of steps P = (I + Σ h̄ h̄ᵀ / alpha)⁻¹.
     """
     moved = matrix @ mean
     along = mean @ moved

@@ -4,14 +4,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made import CLASSES, made_table
 from torch import Tensor
 
 from cache.errors import MmfuseError
-from pipelines import puzzles
-from pipelines.batching import Batch
+from pipelines import observing, puzzles
+from pipelines.batching import Batch, cut
 from pipelines.fusion import FusionHead
+from pipelines.loading import inputs_of
+from pipelines.loop import Job, fit
 from pipelines.methods import mla
+from pipelines.optimizing import Rates
+from pipelines.plans import Plan
 from pipelines.projection import Guard, Projection, leading, rls
+from pipelines.replicas import Replicas
 
 INPUTS = puzzles.inputs((5, 4, 3))
 KEY = torch.tensor(0)
@@ -208,6 +214,127 @@ def test_reset_cycle_forgets_the_projection_at_every_batch():
     before, after, buffers = turn(model, batch(), INPUTS.names[0])
     assert torch.equal(after["heads.shared.weight"], before["heads.shared.weight"])
     assert int(buffers["projection.taken"]) == 1
+
+
+@pytest.mark.parametrize("reset", ["never", "epoch"])
+def test_alpha_decays_within_every_epoch_and_starts_again(reset):
+    """Alpha · 0.1^(i/n) in batch i of n, the same for all its steps; `epoch` forgets P at i = 0."""
+    guard = Guard(0.1, "previous", "none", reset, augment_bias=False, schedule="decay")
+    part, batches = Projection(5, guard), 3
+    part.foresee(batches)
+    state, given = dict(part.named_buffers()), iter(means(18, 5, 2))
+    want = torch.eye(5).double()
+    for _ in range(2):
+        for i in range(batches):
+            if reset == "epoch" and i == 0:
+                want = torch.eye(5).double()
+            for step in range(3):
+                mean = next(given)
+                use, state = part.turn(state, mean, KEY, first=step == 0, last=step == 2)
+                fresh = i == step == 0 and (reset == "epoch" or not int(state["taken"]) - 1)
+                torch.testing.assert_close(use, torch.eye(5).double() if fresh else want)
+                want = rls(want, mean, 0.1 * 0.1 ** (i / batches))
+                torch.testing.assert_close(state["matrix"], want)
+
+
+def test_the_number_of_batches_is_told_before_training():
+    """A fitted head's counters come round: after whole epochs the next batch is the first."""
+    table = made_table(65, CLASSES)
+    model = mla.build(inputs_of(table), width=6, alpha_schedule="decay", reset="epoch")
+    plan = Plan(epochs=2, batch_size=32, optimizer="sgd", seeds=(0,))
+    observing.prepare([model], table, plan)
+    count = len(cut(len(table.split("train")), 32))
+    assert int(model.projection.batches) == count
+    replicas = Replicas([model])
+    fit(replicas, Job(table, [plan], (0,)))
+    assert replicas.buffers["projection.batch"].tolist() == [0]
+    assert replicas.buffers["projection.taken"].tolist() == [count * len(model.steps)]
+
+
+def replicated(data: Batch) -> Batch:
+    """The batch of one replica."""
+    return Batch(
+        {name: x[None] for name, x in data.features.items()},
+        data.present[None], {}, data.targets[None], data.rows[None], data.numbers[None],
+    )  # fmt: skip
+
+
+def official_answers(logits: Tensor) -> Tensor:
+    """What the public code answers for (N, M, C) logits, 64 rows at a time, written as a loop."""
+    fused = []
+    for start in range(0, len(logits), 64):
+        part = logits[start : start + 64]
+        entropies = []
+        for m in range(part.shape[1]):
+            total = torch.zeros(()).double()
+            for c in range(part.shape[2]):
+                chance = part[:, m, c].exp() / part[:, m, c].exp().sum()  # over the rows
+                total = total - (chance * chance.log()).sum()
+            entropies.append(total)
+        top = max(entropies)
+        weights = [torch.exp(top - e) for e in entropies]
+        fused.append(sum(w / sum(weights) * part[:, m] for m, w in enumerate(weights)))
+    return torch.cat(fused)
+
+
+def test_m5_the_official_preset_weighs_by_the_batch():
+    """M5, V3: one weight for 64 rows and a stream, softmax over rows; absent ones vote as zeros."""
+    model, data = head(preset="official").eval(), batch(rows=150, seed=4)
+    fused = model(puzzles.behind_absent(data, float("nan")))
+    zeroed = puzzles.behind_absent(data, 0.0).features
+    own = [model.heads["shared"](model.encoders[n](zeroed[n], None)) for n in INPUTS.names]
+    torch.testing.assert_close(fused.stream_logits, torch.stack(own, 1))
+    torch.testing.assert_close(fused.logits, official_answers(fused.stream_logits))
+    weights = fused.weights
+    for part in (weights[:64], weights[64:128], weights[128:]):
+        torch.testing.assert_close(part, part[:1].expand_as(part))
+    alone = model(puzzles.some_rows(data, slice(0, 1)))
+    torch.testing.assert_close(alone.weights, torch.full((1, 3), 1 / 3).double())
+    assert "depend on the 64 rows" in model.remarks({})[0]
+
+
+def test_m1_m8_m9_the_official_preset_trains_as_the_public_code():
+    """A loop with torch.optim.SGD over all parameters, zeros for what is absent, no projection.
+
+    Every gradient is set to zero, not to None, before a step, so that the encoders of the other
+    streams coast on momentum and weight decay, as under torch 1.8.
+    """
+    alone = head(preset="official")
+    replicas = Replicas([head(preset="official")])
+    decays = [p for n, p in alone.named_parameters() if alone.decays(n, p)]
+    others = [p for n, p in alone.named_parameters() if not alone.decays(n, p)]
+    groups = [{"params": decays, "weight_decay": 1e-4}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.SGD(groups, lr=0.05, momentum=0.9)
+    for parameter in alone.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    rate = Rates(0.05, 1e-4, 0.9)
+    for seed in range(4):
+        data = batch(16, seed)
+        stacked = replicated(data)
+        for number, step in enumerate(alone.steps):
+            replicas.step(stacked, (step, "fit"), "sgd", [rate], [None])
+            x = torch.where(data.present[:, number, None], data.features[step], 0)
+            logits = alone.heads["shared"](alone.encoders[step](x, None))
+            rows = data.present.any(1)
+            loss = torch.nn.functional.cross_entropy(logits[rows], data.targets[rows])
+            optimizer.zero_grad(set_to_none=False)
+            loss.backward()
+            optimizer.step()
+    for name, parameter in alone.named_parameters():
+        torch.testing.assert_close(replicas.state[name][0], parameter.detach())
+    assert not any("projection" in name for name in replicas.state)
+
+
+def test_the_presets_are_sums_of_options():
+    """Each part of a preset can be named alone; the default is the paper's."""
+    named = {"hgm": True, "entropy": "sample", "missing": "skip", "idle": "rest"}
+    data = batch()
+    for options in ({}, named, {**named, "preset": "official", "input_norm": "zscore"}):
+        model = head(**options).eval()
+        torch.testing.assert_close(model(data).logits, head().eval()(data).logits)
+        assert model.rules == head().rules
+        assert model.projection.guard == head().projection.guard
+    assert head(preset="official").clean.norm == "none"
 
 
 def test_c10_a_step_moves_its_own_encoder_and_the_shared_head_alone():

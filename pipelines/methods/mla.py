@@ -7,21 +7,26 @@ have m, a step of encoder h_m and head g. Before the head moves its gradient G (
     logits = Σ_m λ_m f_m,   λ = softmax over present streams of −entropy(f_m), sample by sample
 
 Paper: "Multimodal Representation Learning by Alternating Unimodal Adaptation" (CVPR 2024),
-sections 3.2-3.4, equations 3-8. Where we differ, from the paper [P] and the public code [C]:
+sections 3.2-3.4, equations 3-8. `preset=official` is what its public code does when it is run:
+- M1 it never projects: it looks for a parameter `module.weight` that is called `weight` (`hgm`);
+- M5 its entropy runs over the rows of a batch of 64, one weight a batch and stream, so that a row's
+  answer depends on its neighbours (`entropy=batch`; a batch alone weighs alike); its exp(max − e),
+  which can overflow, is written as the softmax that it equals;
+- M8 rows without a stream are trained on, and vote, as zeros (`missing`); paper: they are left out;
+- M9 under its torch 1.8 encoders coast on momentum and decay in the others' steps (`idle`);
+- features are raw (`input_norm`); ours are z-scored, since plain SGD meets streams of any scale.
+Of the projection that it does not reach, options and their reasons:
 - The literal P shrinks without end (its noise fills every direction), so the head freezes. `p_norm`
-  divides by the largest eigenvalue when projecting; `none` is the paper [P], `fro` the code's norm.
-- The public code never projects (it looks for a parameter `module.weight` that is called `weight`)
-  and its formula divides by an outer product instead of the scalar h̄ᵀ P h̄ [C]. P is kept in double
-  precision: in single precision it loses positivity.
-- The entropy in the public code runs over the batch (`dim=0`), one weight a batch [C].
-- Rows without stream m are left out of step m; the code trains on zeros (`missing=zeros`) [C].
-- Table 3's column without HGM and DF is the paper's late fusion, separate heads, not this with
-  `hgm=false`; `shared=false` gives separate heads.
-- Weight decay and momentum act after the projection, as in the code; plain SGD on the head.
-- A step whose batch has no row with m leaves P and its counter alone and has a zero gradient, but
-  momentum still moves the weights. α is constant; the code lets it fall within every epoch.
-- Refuses a `value`: its entropy is not defined. For labels, the sum of the labels' entropies.
-- Inputs are z-scored by default (ours): encoders meet streams of any scale with plain SGD.
+  divides by the largest eigenvalue when projecting; `none` is the paper, M3 `fro` the code's norm;
+- α is constant; the code's falls tenfold within every epoch and starts again (`alpha_schedule`);
+- `reset` forgets P at every batch or epoch; the paper and the code never do.
+Not repeated: M2 a division by the outer product instead of the scalar h̄ᵀ P h̄; M4 P of 512 only; M6
+an option that is read but not declared; M7 the best epoch chosen on test rows; M10 missing cells
+drawn from global random state. P is in double precision: in single it loses positivity.
+Also: Table 3's column without HGM and DF is the paper's late fusion, separate heads, which is
+`shared=false` and not `hgm=false`. Weight decay and momentum act after the projection, as in the
+code. A step whose batch has no row with m leaves P alone and has a zero gradient, but momentum
+still moves the weights. Refuses a `value`, which has no entropy; labels: the sum of theirs.
 """
 
 from collections.abc import Mapping
@@ -45,8 +50,8 @@ from pipelines.fusion import (
     present_mean,
     slot,
 )
-from pipelines.objectives import entropy_weights
-from pipelines.projection import Guard, Norming, Projection, projected
+from pipelines.objectives import batch_entropy_weights, entropy_weights
+from pipelines.projection import Forgets, Guard, Norming, Projection, Schedule, projected
 
 PLAN = {
     "optimizer": "sgd",
@@ -57,7 +62,6 @@ PLAN = {
     "step_every": 35,
     "clip": None,
 }
-
 
 FROZEN_BELOW = 0.05
 """Mean eigenvalue of P below which a head projected with it learns next to nothing."""
@@ -71,6 +75,21 @@ class Body:
     encoder: str
     shared: bool
     norm: Norm
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How streams are trained and weighed; see `build`.
+
+    Attributes:
+        weights: `equal` is `df=false`; else over what entropies run.
+        zeros: whether rows without a stream train and vote as zeros.
+        coasts: whether encoders move in the steps of others.
+    """
+
+    weights: Literal["equal", "sample", "batch"]
+    zeros: bool
+    coasts: bool
 
 
 class Identity(nn.Module):
@@ -110,17 +129,9 @@ class Mla(FusionHead):
 
     additive = True
 
-    def __init__(
-        self,
-        inputs: Inputs,
-        body: Body,
-        *,
-        df: bool,
-        zeros: bool,
-        guard: Guard | None,
-    ) -> None:
+    def __init__(self, inputs: Inputs, body: Body, rules: Rules, guard: Guard | None) -> None:
         super().__init__(inputs)
-        self.df, self.zeros = df, zeros
+        self.rules = rules
         self.steps = inputs.names
         self.clean = Clean(inputs, body.norm)
         make = ENCODERS[body.encoder]
@@ -138,22 +149,27 @@ class Mla(FusionHead):
         tokens = torch.stack(each, 1)  # (B, M, s)
         own = [self._head(n)(x) for n, x in zip(clean, each, strict=True)]
         logits = torch.stack(own, 1)  # (B, M, C)
-        votes = torch.ones_like(batch.present) if self.zeros else batch.present
-        if not self.df:
+        votes = torch.ones_like(batch.present) if self.rules.zeros else batch.present
+        if self.rules.weights == "equal":
             weights = votes / votes.sum(1, keepdim=True).clamp(min=1).to(logits.dtype)
             return Fused(present_mean(logits, votes), tokens, logits, weights)
-        weights = entropy_weights("labels" if self._labels else "classes", logits, votes)
+        if self.rules.weights == "batch":
+            weights = batch_entropy_weights(logits, votes)
+        else:
+            weights = entropy_weights("labels" if self._labels else "classes", logits, votes)
         return Fused((weights[..., None] * logits).sum(1), tokens, logits, weights)
 
     def loss(self, batch: Batch, fused: Fused, step: str) -> Tensor:
         """The task's loss of the step's stream alone, over the rows that have it."""
         number = self.steps.index(step)
         logits = torch.as_tensor(fused.stream_logits)[:, number]
-        counted = None if self.zeros else batch.present[:, number]
+        counted = None if self.rules.zeros else batch.present[:, number]
         return self.task_loss(batch, logits, counted)
 
     def trains(self, name: str, step: str, stage: str) -> bool:
-        """The step's encoder and its head; nothing of the other streams."""
+        """The step's encoder and its head; nothing of the other streams unless they coast."""
+        if self.rules.coasts:
+            return True
         owner = name.split(".")[1] if name.startswith(("encoders.", "heads.")) else "shared"
         return owner in ("shared", slot(step))
 
@@ -169,28 +185,34 @@ class Mla(FusionHead):
         if self.projection is None:
             return gradients, buffers
         number = self.steps.index(step)
-        rows = batch.present.any(1) if self.zeros else batch.present[:, number]
+        rows = batch.present.any(1) if self.rules.zeros else batch.present[:, number]
         tokens = torch.as_tensor(fused.tokens)[:, number].detach().double()
         count = rows.sum()
         mean = torch.where(rows[:, None], tokens, 0).sum(0) / count  # NaN without rows
         state = {n.removeprefix("projection."): b for n, b in buffers.items()}
-        use, after = self.projection.turn(state, mean, batch.numbers, first=number == 0)
+        ends = {"first": number == 0, "last": number == len(self.steps) - 1}
+        use, after = self.projection.turn(state, mean, batch.numbers, **ends)
         changed = projected(gradients, "heads.shared", use)
         kept = {f"projection.{name}": buffer for name, buffer in after.items()}
         return {**gradients, **changed}, {**buffers, **kept}
 
     def remarks(self, state: Mapping[str, Tensor]) -> tuple[str, ...]:
-        """A warning where P, used as it is, has shrunk so far that the head no longer learns."""
-        if self.projection is None or self.projection.guard.p_norm != "none":
-            return ()
-        matrices = state["projection.matrix"]  # (R, s, s)
-        left = float(matrices.diagonal(dim1=-2, dim2=-1).mean(-1).min())
-        if left >= FROZEN_BELOW:
-            return ()
-        return (
-            f"the mean eigenvalue of P fell to {left:.1e}: with p_norm=none the shared head all "
-            "but stops learning; p_norm=spectral keeps it going",
-        )
+        """What is to be known of weights over a batch, and of a P that has shrunk."""
+        said = []
+        if self.rules.weights == "batch":
+            said.append(
+                "entropy=batch, as the public code has it: answers depend on the 64 rows that are "
+                "scored together; a row alone weighs every stream alike"
+            )
+        if self.projection is not None and self.projection.guard.p_norm == "none":
+            matrices = state["projection.matrix"]  # (R, s, s)
+            left = float(matrices.diagonal(dim1=-2, dim2=-1).mean(-1).min())
+            if left < FROZEN_BELOW:
+                said.append(
+                    f"the mean eigenvalue of P fell to {left:.1e}: with p_norm=none the shared "
+                    "head all but stops learning; p_norm=spectral keeps it going"
+                )
+        return tuple(said)
 
     @property
     def _labels(self) -> bool:
@@ -203,53 +225,72 @@ class Mla(FusionHead):
 def build(
     inputs: Inputs,
     *,
+    preset: Literal["paper", "official"] = "paper",
     width: int = 128,
     encoder: Literal["mlp3", "linear", "identity"] = "mlp3",
     shared: bool = True,
-    hgm: bool = True,
+    hgm: bool | Literal["preset"] = "preset",
     df: bool = True,
+    entropy: Literal["preset", "sample", "batch"] = "preset",
     alpha: float = 0.1,
+    alpha_schedule: Schedule = "constant",
     order: Literal["paper", "previous"] = "paper",
     p_norm: Norming = "spectral",
-    reset: Literal["never", "cycle"] = "never",
+    reset: Forgets = "never",
     augment_bias: bool = False,
-    missing: Literal["skip", "zeros"] = "skip",
-    input_norm: Norm = "zscore",
+    missing: Literal["preset", "skip", "zeros"] = "preset",
+    idle: Literal["preset", "rest", "coast"] = "preset",
+    input_norm: Norm | Literal["preset"] = "preset",
 ) -> FusionHead:
     """A head over these streams, for classes and labels.
 
     Args:
         inputs: streams and task.
+        preset: what `hgm`, `entropy`, `missing`, `idle` and `input_norm` are unless named: as the
+            paper says, or as the public code runs, its faults included.
         width: s, input width of the shared head.
         encoder: three linear maps with ReLU (appendix A.3.2), one linear map, or the stream itself
             (as the code's CLIP classifier; every stream must have `width`).
         shared: one head for all streams, or one each.
-        hgm: project the shared head's gradient.
-        df: weigh streams by entropy, sample by sample; else their mean.
+        hgm: project the shared head's gradient; `official` does not (M1).
+        df: weigh streams by entropy; else their mean.
+        entropy: over a sample's classes, or over the rows of 64 scored together (M5).
         alpha: α of the projection.
+        alpha_schedule: constant, or decay: tenfold within every epoch, then from the start again.
         order: absorb the step's mean before projecting (Algorithm 1), or after (the prose).
         p_norm: what P is divided by when projecting; `none` is the paper to the letter.
-        reset: `cycle` forgets P at every batch.
+        reset: forget P at every batch (`cycle`) or epoch.
         augment_bias: project the bias too, as the weight of a constant 1.
-        missing: rows without a stream are left out of its step, or trained on as zeros.
-        input_norm: none, l2, or zscore by the train rows.
+        missing: rows without a stream are left out of its step, or trained on as zeros (M8).
+        idle: in the others' steps an encoder rests, or coasts on momentum and weight decay (M9).
+        input_norm: none, l2, or zscore by the train rows; `official` has none, `paper` zscore.
 
     Raises:
-        MmfuseError: for a `value`, for hgm without a shared head, or unequal widths of identity.
+        MmfuseError: for a `value`, for labels with entropy=batch, for hgm without a shared head,
+            or unequal widths of identity.
     """
+    paper = preset == "paper"
+    over = ("sample" if paper else "batch") if entropy == "preset" else entropy
+    projects = paper if hgm == "preset" else hgm
     if inputs.task.kind == "value":
         raise MmfuseError(
             "mla fuses streams by the entropy of their classes, which a value does not have; "
             "take another method, such as late or clarga"
         )
-    if hgm and not shared:
+    if df and over == "batch" and inputs.task.kind == "labels":
+        raise MmfuseError("mla: the public code's entropy=batch is of classes; add entropy=sample")
+    if projects and not shared:
         raise MmfuseError("mla: separate heads share no gradient to project; add hgm=false")
     if encoder == "identity":
         width = next(iter(inputs.streams.values())).width
+    norm: Norm = "zscore" if paper else "none"
     return Mla(
         inputs,
-        Body(width, encoder, shared, input_norm),
-        df=df,
-        zeros=missing == "zeros",
-        guard=Guard(alpha, order, p_norm, reset, augment_bias) if hgm else None,
+        Body(width, encoder, shared, norm if input_norm == "preset" else input_norm),
+        Rules(
+            over if df else "equal",
+            zeros=not paper if missing == "preset" else missing == "zeros",
+            coasts=not paper if idle == "preset" else idle == "coast",
+        ),
+        Guard(alpha, order, p_norm, reset, augment_bias, alpha_schedule) if projects else None,
     )

@@ -50,6 +50,8 @@ OPTIONS: list[tuple[str, dict[str, object]]] = [
     ("mla", {"hgm": False, "shared": False, "encoder": "linear"}),
     ("mla", {"order": "previous", "p_norm": "none", "missing": "zeros"}),
     ("mla", {"p_norm": "fro", "reset": "cycle", "augment_bias": True}),
+    ("mla", {"preset": "official"}),
+    ("mla", {"alpha_schedule": "decay", "reset": "epoch"}),
     ("ef_cl", {"preset": "official"}),
     ("ef_cl", {"fill": "learned", "drop_duplicates_above": 0.999}),
     ("ef_cl", {"fill": "mean", "contrast": False, "input_norm": "zscore"}),
