@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError
 from cache.generations import Generation, Shard, current, open_store, read_generation
 from cache.inputs import Digests, without
+from cache.journal import Retry
 from cache.known import failures_of
 from cache.layout import DatasetPaths, Home
 from cache.objects import Damaged, sweep
@@ -147,7 +148,7 @@ class FeatureStore:
         samples: Samples,
         inputs: Digests,
         absent: NDArray[np.bool_],
-        retry_failed: bool = False,
+        retry_failed: Retry = False,
     ) -> StreamWriter:
         """Open a stream to fill it, or resume: the same rows are the same generation.
 
@@ -158,7 +159,8 @@ class FeatureStore:
             inputs: (N, 16) uint8 digests of the bytes behind each row; zeros mean that a row has
                 none, so that it is equal to no other and never known.
             absent: (N,) bool, where there is nothing to encode.
-            retry_failed: encode once more what failed, in a new generation.
+            retry_failed: encode once more what failed, or failed for these reasons, in a new
+                generation.
 
         Raises:
             MmfuseError: if the store cannot be written, or a newer mmfuse wrote it.
@@ -169,8 +171,9 @@ class FeatureStore:
         sweep(self.paths.scratch)
         snapshot = keep(samples, self.paths)
         rows = Rows(without(inputs, absent), absent, snapshot)
-        generation = open_generation(self.paths, key, spec, rows, retry_failed=retry_failed)
-        writer = StreamWriter(self.home, generation, rows)
+        again = bool(retry_failed)
+        generation = open_generation(self.paths, key, spec, rows, retry_failed=again)
+        writer = StreamWriter(self.home, generation, rows, retry_failed)
         if generation.complete():
             writer.finish()  # rows may be as they were before, or have other ids or splits
         return writer
@@ -247,7 +250,7 @@ def _checked(index: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
 
 def _describe(generation: Generation, snapshot: str) -> StreamInfo:
     counts = {"ok": 0, "absent": 0, "failed": 0, "pending": generation.rows}
-    for commit in generation.commits().values():
+    for commit in generation.intact().values():
         for name in ("ok", "absent", "failed"):
             counts[name] += commit.counts[name]
         counts["pending"] -= len(commit.shard)

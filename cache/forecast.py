@@ -1,7 +1,7 @@
 """Forecasts: what a writer would find of a stream, found out without writing anything."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from cache.features import FeatureStore
 from cache.generations import Generation, Shard, current, read_generation
 from cache.inputs import Digests, first_of_each, identity
-from cache.journal import Journal
+from cache.journal import Entry, Failure, Journal, Retry, is_retried
 from cache.known import FailedBefore, Known, failures_of, relatives
 from cache.objects import Damaged
 from cache.shards import Grid
@@ -42,7 +42,7 @@ def forecast(
     inputs: Digests,
     absent: NDArray[np.bool_],
     *,
-    retry_failed: bool = False,
+    retry_failed: Retry = False,
 ) -> Forecast:
     """What `store.writer` with the same arguments would find.
 
@@ -53,7 +53,7 @@ def forecast(
             then taken from the stream if there is one.
         inputs: (N, 16) uint8 digests.
         absent: (N,) bool.
-        retry_failed: whether what failed counts as new.
+        retry_failed: whether what failed counts as new, or for which reasons.
     """
     name = identity(inputs, absent)
     own = _generations(store, key)
@@ -64,7 +64,7 @@ def forecast(
     for generation in same:
         counts = _counts(generation)
         done = seen is not None and seen[0] == generation.number and generation.complete()
-        if done and not (retry_failed and counts["failed"]):
+        if done and generation.described() and not _retried(generation, retry_failed):
             return Forecast(
                 spec=generation.spec,
                 complete=True,
@@ -76,12 +76,17 @@ def forecast(
         distinct = int((_leaders(inputs) & here).sum())
         return Forecast(complete=False, spec=None, known=0, failed=0, new=distinct)
     known = here & _known(store, key, spec, name, inputs)
-    for generation in same:
-        known[_journalled(generation)] = True
+    failures: list[Failure] = []
+    for generation in same:  # what a broken-off run left in the journal
+        for entry in _journalled(generation):
+            known[entry.rows] = True
+            failures += entry.failures
+    open_ = np.flatnonzero(here & ~known)
+    before = FailedBefore(own).recall(inputs[open_])
+    failures += [replace(f, row=int(open_[f.row])) for f in before]
     failed = np.zeros(len(inputs), bool)
-    if not retry_failed:
-        open_ = np.flatnonzero(here & ~known)
-        failed[[open_[f.row] for f in FailedBefore(own).recall(inputs[open_])]] = True
+    failed[[f.row for f in failures if not is_retried(f, retry_failed)]] = True
+    failed &= ~known
     new = here & ~known & ~failed & _leaders(inputs)
     return Forecast(
         complete=False,
@@ -112,7 +117,7 @@ def _generations(store: FeatureStore, key: StreamKey) -> list[Generation]:
 
 
 def _counts(generation: Generation) -> dict[str, int]:
-    commits = generation.commits().values()
+    commits = generation.intact().values()
     return {name: sum(c.counts[name] for c in commits) for name in ("ok", "absent", "failed")}
 
 
@@ -129,12 +134,19 @@ def _known(
     return Known(others).has(inputs)
 
 
-def _journalled(generation: Generation) -> NDArray[np.int64]:
-    """Rows that a broken-off run left in the journal."""
-    found = [np.zeros(0, np.int64)]
-    for shard in generation.shards:
-        found.extend(entry.rows for entry in _journal(generation, shard).read())
-    return np.concatenate(found)
+def _retried(generation: Generation, retry: Retry) -> bool:
+    """Whether any failure of a generation is to be tried again."""
+    if not retry:
+        return False
+    table = failures_of(generation)
+    return any(is_retried(Failure(*row), retry) for row in table.iter_rows())
+
+
+def _journalled(generation: Generation) -> list[Entry]:
+    """What a broken-off run left of shards that are not committed."""
+    done = generation.commits()
+    left = [shard for shard in generation.shards if shard.number not in done]
+    return [entry for shard in left for entry in _journal(generation, shard).read()]
 
 
 @dataclass(frozen=True)
@@ -145,6 +157,7 @@ class Standing:
     absent: int
     failed: dict[str, int]  # by reason, the most frequent first
     pending: int
+    truncated: int  # of those that are ok, cut to the encoder's length
 
 
 def standing(generation: Generation, absent: NDArray[np.bool_]) -> Standing:
@@ -154,17 +167,17 @@ def standing(generation: Generation, absent: NDArray[np.bool_]) -> Standing:
         generation: of a stream.
         absent: (N,) bool, its absent rows.
     """
-    ok = sum(commit.counts["ok"] for commit in generation.commits().values())
+    done = generation.commits().values()
+    ok = sum(commit.counts["ok"] for commit in done)
+    cut = sum(int(commit.truncated or "0", 16).bit_count() for commit in done)
     reasons = Counter(failures_of(generation)["reason"].to_list())
-    done = generation.commits()
-    for shard in generation.shards:
-        if shard.number not in done:
-            for entry in _journal(generation, shard).read():
-                ok += len(entry.rows)
-                reasons.update(failure.reason for failure in entry.failures)
+    for entry in _journalled(generation):
+        ok += len(entry.rows)
+        cut += int(entry.truncated.sum())
+        reasons.update(failure.reason for failure in entry.failures)
     gone = int(absent.sum())
     pending = generation.rows - ok - gone - reasons.total()
-    return Standing(ok, gone, dict(reasons.most_common()), pending)
+    return Standing(ok, gone, dict(reasons.most_common()), pending, cut)
 
 
 def _journal(generation: Generation, shard: Shard) -> Journal:

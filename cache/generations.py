@@ -49,6 +49,7 @@ class Commit:
     chunks: list[int]  # crc32c of each chunk of values
     lengths: list[int]  # of a sequence stream: frames of each row
     run: str
+    truncated: str = ""  # a bit a row, as hex: its input was cut to length; "" for none
 
     def record(self) -> dict[str, object]:
         """As JSON."""
@@ -61,6 +62,7 @@ class Commit:
             "chunks": self.chunks,
             "lengths": self.lengths,
             "run": self.run,
+            "truncated": self.truncated,
         }
 
     @classmethod
@@ -73,6 +75,7 @@ class Commit:
             record["chunks"],
             record["lengths"],
             record["run"],
+            record.get("truncated", ""),
         )
 
 
@@ -117,11 +120,43 @@ class Generation:
         found = ((s.number, self.commit(s)) for s in self.shards)
         return {number: commit for number, commit in found if commit is not None}
 
+    def intact(self) -> dict[int, Commit]:
+        """The commits whose objects are all there, as far as their lengths tell."""
+        sealed = self.spec.sequence and self.paths.seal.exists()
+        if sealed and not self._sealed():
+            return {}
+        return {
+            number: commit
+            for number, commit in self.commits().items()
+            if all(
+                _is_there(self.paths.object(name, number), stored.bytes)
+                for name, stored in commit.objects.items()
+                if not (sealed and name == "part")
+            )
+        }
+
     def complete(self) -> bool:
         """Whether every row is settled and readable."""
-        if self.spec.sequence and self.seal() is None:
+        if self.spec.sequence and not self.paths.seal.exists():
             return False
-        return len(self.commits()) == self.grid.shards
+        return len(self.intact()) == self.grid.shards
+
+    def described(self) -> bool:
+        """Whether the Zarr metadata is all there, so that any reader of Zarr can open it."""
+        try:
+            record = get_record(self.paths.nodes)
+        except Damaged:
+            return False
+        zarr = self.paths.stream.dataset.zarr
+        return record is not None and all((zarr / name).exists() for name in record["nodes"])
+
+    def _sealed(self) -> bool:
+        """Whether the assembled arrays of a sequence stream are all there."""
+        seal = self.seal()
+        if seal is None:
+            return False
+        blocks = ((key.partition("/"), size) for key, (size, *_) in seal["objects"].items())
+        return all(_is_there(self.paths.block(name, int(n)), size) for (name, _, n), size in blocks)
 
     def lengths(self) -> NDArray[np.int64]:
         """(N,) frames a row of a sequence stream, from its commits; 0 where there is none."""
@@ -153,6 +188,13 @@ class Generation:
             "chunk_rows": self.grid.chunk_rows,
             "per_shard": self.grid.per_shard,
         }
+
+
+def _is_there(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except FileNotFoundError:
+        return False
 
 
 _SPEC = ("kind", "width", "dtype", "sequence", "fields", "provenance")

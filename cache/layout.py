@@ -47,7 +47,7 @@ class Home:
     def datasets(self) -> list[str]:
         """Names of the datasets that have a store here, sorted."""
         top = self.root / "features"
-        return sorted(p.relative_to(top).as_posix().removesuffix(".zarr") for p in _stores(top))
+        return sorted({p.relative_to(top).with_suffix("").as_posix() for p in _stores(top)})
 
     @property
     def weights(self) -> Path:
@@ -71,7 +71,10 @@ def _stores(folder: Path) -> Iterator[Path]:
     for path in folder.iterdir():
         if path.name.endswith(".zarr"):
             yield path
-        elif path.is_dir() and not path.name.endswith(".meta"):
+        elif path.name.endswith(".meta"):
+            if (path / "store.json").exists():  # so that a group that was deleted is missed
+                yield path
+        elif path.is_dir():
             yield from _stores(path)
 
 

@@ -60,7 +60,7 @@ def _take_back_generation(paths: GenerationPaths, damages: list[Damage]) -> None
         delete(path)
     if nodes and generation is not None:
         delete(paths.nodes)
-        _publish_nodes(generation)
+        publish_nodes(generation)
     if generation is not None and generation.spec.sequence and paths.seal.exists():
         _unseal(generation, damages)
         return
@@ -80,8 +80,9 @@ def _unseal(generation: Generation, damages: list[Damage]) -> None:
             put_record(damage.path, seal, generation.paths.stream.dataset.scratch)
 
 
-def _publish_nodes(generation: Generation) -> None:
-    from cache import nodes
+def publish_nodes(generation: Generation) -> None:
+    """Write the Zarr metadata of a pooled or a sealed generation, as far as it is not there."""
+    from cache import nodes  # zarr: not needed where nothing is written
     from cache.readers import FLAT_ROWS
 
     if not generation.spec.sequence:

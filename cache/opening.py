@@ -25,11 +25,7 @@ def open_generation(
     if spec.dtype not in DTYPES:
         raise MmfuseError(f"{key.name}: stored dtype is one of {DTYPES}, not {spec.dtype!r}")
     generation = _find(paths.stream(key.label), key, spec, rows, retry_failed=retry_failed)
-    if not spec.sequence and not generation.paths.nodes.exists():
-        from cache import nodes  # zarr: not needed where nothing is written
-
-        nodes.publish(generation)
-    _revoke_lost(generation)
+    _mend(generation)
     return generation
 
 
@@ -96,29 +92,16 @@ def _preferred(same: list[Generation], seen: tuple[int, str] | None) -> Generati
     return max(same, key=lambda g: (g.number == number, g.complete(), g.number))
 
 
-def _revoke_lost(generation: Generation) -> None:
-    """Take back commits whose objects are gone or cut, as far as their lengths tell."""
-    if generation.spec.sequence and generation.paths.seal.exists():
-        if _sealed_lost(generation):
-            from cache.mending import cut_again
+def _mend(generation: Generation) -> None:
+    """Take back commits whose objects are gone or cut, and write nodes that are not there."""
+    from cache import mending
 
-            cut_again(generation)
+    sealed = generation.spec.sequence and generation.paths.seal.exists()
+    lost = generation.commits().keys() - generation.intact().keys()
+    if sealed and (lost or len(generation.commits()) < len(generation.shards)):
+        mending.cut_again(generation)
         return
-    for number, commit in generation.commits().items():
-        for name, stored in commit.objects.items():
-            path = generation.paths.object(name, number)
-            if not path.exists() or path.stat().st_size != stored.bytes:
-                delete(generation.paths.commit(number))
-                break
-
-
-def _sealed_lost(generation: Generation) -> bool:
-    seal = generation.seal()
-    if seal is None or len(generation.commits()) < len(generation.shards):
-        return True
-    for key, (size, *_) in seal["objects"].items():
-        name, _, number = key.partition("/")
-        path = generation.paths.block(name, int(number))
-        if not path.exists() or path.stat().st_size != size:
-            return True
-    return False
+    for number in lost:
+        delete(generation.paths.commit(number))
+    if (sealed or not generation.spec.sequence) and not generation.described():
+        mending.publish_nodes(generation)

@@ -146,6 +146,33 @@ def test_what_is_gone_is_encoded_again_without_being_asked(home, sequence, damag
         values_are_right(home, sequence)
 
 
+def test_a_deleted_group_is_named_and_encoded_again(home, sequence):
+    """The records know what there was: all of it is missed, and the next run makes it anew."""
+    shutil.rmtree(home.features("toy"))
+    found = verify(home)
+    assert found.streams == 1
+    assert {d.what for d in found.damages} >= {"rows", "node"}
+    info = next(iter(FeatureStore(home, "toy").streams()))
+    assert not info.complete
+    assert info.counts == {"ok": 0, "absent": 0, "failed": 0, "pending": len(INPUTS)}
+    run(home, sequence)
+    assert verify(home).damages == ()
+    values_are_right(home, sequence)
+
+
+def test_lost_zarr_metadata_is_written_again_and_nothing_encoded(home, sequence):
+    """Each `zarr.json` in turn: what `extract` does mends it, whatever is already encoded."""
+    nodes = [p for p in files(home) if p.name == "zarr.json"]
+    assert len(nodes) >= 6
+    for path in nodes:
+        before = path.read_bytes()
+        path.unlink()
+        assert [d.path for d in verify(home).damages] == [path]
+        assert run(home, sequence) == []
+        assert path.read_bytes() == before
+        assert verify(home).damages == ()
+
+
 def test_reading_damage_is_an_error_that_names_the_commands(home, sequence):
     """No wrong number is ever returned: whole streams and single rows say what to do."""
     path = next(p for p in data_of(home) if "values" in str(p))

@@ -128,9 +128,9 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.published is not None)
     @rule(pick=st.integers(0, 10**6), how=st.sampled_from(["flip", "cut", "delete"]))
     def damage_and_mend(self, pick, how):
-        """Any file of an array; then verify, take back and run."""
+        """Any file of the Zarr group; then verify, take back and run."""
         top = self.home.features("toy")
-        files = sorted(p for p in top.rglob("*") if p.is_file() and p.name != "zarr.json")
+        files = sorted(p for p in top.rglob("*") if p.is_file())
         path = files[pick % len(files)]
         data = bytearray(path.read_bytes())
         match how:
@@ -144,6 +144,21 @@ class StoreMachine(RuleBasedStateMachine):
         take_back(self.home, verify(self.home).damages)
         self.damaged = True
         self.run()
+
+    @precondition(lambda self: self.published is not None)
+    @rule()
+    def lose_the_group(self):
+        """All features are deleted under their records; a run makes what readers see anew."""
+        shutil.rmtree(self.home.features("toy"))
+        assert verify(self.home).damages
+        self.damaged = True
+        self.run()
+        old = verify(self.home).damages  # generations that nobody reads any more
+        seen = next(iter(FeatureStore(self.home, "toy").streams())).generation
+        assert all(damage.generation != seen for damage in old)
+        take_back(self.home, old)
+        assert not verify(self.home).damages
+        self.damaged = False
 
     @precondition(lambda self: self.published is not None)
     @rule(streams=st.booleans())
