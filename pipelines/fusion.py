@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cache.samples import Task
 from pipelines.batching import Batch
+from pipelines.objectives import task_loss
 
 Norm = Literal["none", "l2", "zscore"]
 
@@ -176,38 +176,6 @@ def arranged(batch: Batch, names: Sequence[str]) -> Batch:
     )
 
 
-def task_loss(
-    task: Task, logits: Tensor, targets: Tensor, rows: Tensor, class_weight: Tensor | None = None
-) -> Tensor:
-    """Mean loss over the counted rows; 0 with zero gradient where there are none.
-
-    Args:
-        task: `classes` cross-entropy, `labels` binary cross-entropy (mean over C), `value`
-            squared error.
-        logits: (B, C).
-        targets: as in `Batch`.
-        rows: (B,) bool, which rows count.
-        class_weight: (C,) or None; as in `nn.CrossEntropyLoss`, the mean is weighted too. For
-            `labels` it weights the positive term.
-    """
-    if task.kind == "classes":
-        each = F.cross_entropy(logits, targets, reduction="none")  # (B,)
-        weight = torch.ones_like(each) if class_weight is None else class_weight[targets]
-    elif task.kind == "labels":
-        target = targets.to(logits.dtype)
-        each = F.binary_cross_entropy_with_logits(
-            logits, target, reduction="none", pos_weight=class_weight
-        ).mean(-1)
-        weight = torch.ones_like(each)
-    else:
-        each = (logits[:, 0] - targets.to(logits.dtype)) ** 2
-        weight = torch.ones_like(each)
-    weight = torch.where(rows, weight.to(each.dtype), 0)
-    total = torch.where(rows, each, 0) * weight
-    count = weight.sum()
-    return total.sum() / torch.where(count > 0, count, 1)
-
-
 def slot(name: str) -> str:
     """A stream's name as a key of `nn.ModuleDict`, which takes no dots."""
     return name.replace(".", "~")
@@ -325,45 +293,3 @@ def present_mean(x: Tensor, present: Tensor) -> Tensor:
     """Mean over what is present: (B, M, H) and (B, M) → (B, H); zeros where nothing is."""
     total = torch.where(present[..., None], x, 0).sum(1)
     return total / present.sum(1, keepdim=True).clamp(min=1)
-
-
-class BatchNorm(nn.Module):
-    """Batch normalisation over the counted rows alone; with running statistics in eval mode.
-
-    `nn.BatchNorm1d` counts its batches in place and sees padded rows; this one is pure. Momentum,
-    unbiased running variance and eps are its defaults. With fewer than two rows counted the
-    running statistics are used and kept.
-    """
-
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, width: int, *, momentum: float = 0.1, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.momentum, self.eps = momentum, eps
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
-        self.register_buffer("running_mean", torch.zeros(width))
-        self.register_buffer("running_var", torch.ones(width))
-
-    def forward(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
-        """(B, H) and which rows count (B,), default all → (B, H)."""
-        mean, variance = self.running_mean, self.running_var
-        if self.training:
-            rows = torch.ones_like(x[:, 0], dtype=torch.bool) if rows is None else rows
-            count = rows.sum()
-            enough = count > 1
-            kept = torch.where(rows[:, None], x, 0)
-            batch_mean = kept.sum(0) / count.clamp(min=1)
-            spread = torch.where(rows[:, None], x - batch_mean, 0)
-            batch_variance = (spread * spread).sum(0) / count.clamp(min=1)
-            unbiased = batch_variance * (count / (count - 1).clamp(min=1))
-            self.running_mean = torch.where(
-                enough, torch.lerp(mean, batch_mean.detach(), self.momentum), mean
-            )
-            self.running_var = torch.where(
-                enough, torch.lerp(variance, unbiased.detach(), self.momentum), variance
-            )
-            mean = torch.where(enough, batch_mean, mean)
-            variance = torch.where(enough, batch_variance, variance)
-        return (x - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias

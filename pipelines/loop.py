@@ -13,9 +13,10 @@ from torch.func import vmap
 from cache.errors import MmfuseError
 from pipelines import numbers
 from pipelines.batching import Batch, FeatureTable, cut, gather
-from pipelines.fusion import Stage, task_loss
+from pipelines.fusion import Stage
 from pipelines.hiding import drop
 from pipelines.metrics import LOWER_IS_BETTER, PRIMARY, pieces
+from pipelines.objectives import task_loss
 from pipelines.optimizing import Pace, Rates
 from pipelines.plans import Plan
 from pipelines.replicas import Replicas, State

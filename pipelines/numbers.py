@@ -6,7 +6,7 @@ of calls, on any device. The hash is integer arithmetic modulo 2^64, so it is ex
 
 import zlib
 from collections.abc import Sequence
-from math import prod
+from math import pi, prod
 
 import torch
 from torch import Tensor
@@ -47,6 +47,21 @@ def uniform(key: Tensor, place: str | int, shape: Sequence[int]) -> Tensor:
         float32 of that shape, on the key's device.
     """
     return (_bits(key, place, shape) >> 39).to(torch.float32) * 2.0**-24
+
+
+def normal(key: Tensor, place: str | int, shape: Sequence[int]) -> Tensor:
+    """Normal numbers, mean 0 and deviation 1, from two uniform ones each (Box and Muller).
+
+    Args:
+        key: as for `uniform`.
+        place: as for `uniform`.
+        shape: of the result.
+
+    Returns:
+        float32 of that shape.
+    """
+    u = uniform(key, place, (2, *shape))
+    return (-2 * torch.log1p(-u[0])).sqrt() * torch.cos(2 * pi * u[1])
 
 
 def permutation(key: Tensor, place: str | int, count: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Objectives: contrastive and matching losses, entropies and weights, as plain functions.
+"""Objectives: task, contrastive and matching losses, entropies and weights, as plain functions.
 
 Every function is pure and of fixed shape: rows are chosen by `where` and masked means, never by
 indexing, so it runs under `torch.func.vmap`, and a row that is left out changes neither value nor
@@ -11,10 +11,44 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cache.samples import Task
+
 TaskKind = Literal["classes", "labels", "value"]
 
 SHORTEST = 1e-8
 """Vectors shorter than this have no direction: their cosine with anything is 0."""
+
+
+def task_loss(
+    task: Task, logits: Tensor, targets: Tensor, rows: Tensor, class_weight: Tensor | None = None
+) -> Tensor:
+    """Mean loss over the counted rows; 0 with zero gradient where there are none.
+
+    Args:
+        task: `classes` cross-entropy, `labels` binary cross-entropy (mean over C), `value`
+            squared error.
+        logits: (B, C).
+        targets: as in `Batch`.
+        rows: (B,) bool, which rows count.
+        class_weight: (C,) or None; as in `nn.CrossEntropyLoss`, the mean is weighted too. For
+            `labels` it weights the positive term.
+    """
+    if task.kind == "classes":
+        each = F.cross_entropy(logits, targets, reduction="none")  # (B,)
+        weight = torch.ones_like(each) if class_weight is None else class_weight[targets]
+    elif task.kind == "labels":
+        target = targets.to(logits.dtype)
+        each = F.binary_cross_entropy_with_logits(
+            logits, target, reduction="none", pos_weight=class_weight
+        ).mean(-1)
+        weight = torch.ones_like(each)
+    else:
+        each = (logits[:, 0] - targets.to(logits.dtype)) ** 2
+        weight = torch.ones_like(each)
+    weight = torch.where(rows, weight.to(each.dtype), 0)
+    total = torch.where(rows, each, 0) * weight
+    count = weight.sum()
+    return total.sum() / torch.where(count > 0, count, 1)
 
 
 def info_nce(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cache.errors import MmfuseError
 from cache.samples import Task
-from pipelines import answers, puzzles
+from pipelines import answers, numbers, puzzles
 from pipelines.batching import Batch
 from pipelines.fusion import FusionHead, Inputs, Stream
 from pipelines.loop import Job, fit
@@ -229,13 +229,61 @@ def test_c9_the_projector_is_frozen_while_classifying():
 
 def test_projecting_twice_gives_the_same_vectors_in_training_too():
     """E10: no dropout in projections while classifying: equal to eval mode bit for bit."""
-    model = head(preset="official")
+    model = head(preset="official", noise=0)
     data = batch()
     seen: list[Tensor] = []
     model.classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     model.eval()(data)
     model.train()(data)
     assert torch.equal(seen[0], seen[1])
+
+
+def joined(model: FusionHead, data: Batch) -> Tensor:
+    """What the classifier gets."""
+    seen: list[Tensor] = []
+    hook = model.classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model(data)
+    hook.remove()
+    return seen[0].detach()
+
+
+@pytest.mark.parametrize("fill", ["zero", "learned", "mean"])
+def test_e13_the_official_preset_trains_on_spoilt_rows(fill):
+    """E13: of 20 rows each stream loses int(.15 · 20) = 3 and 3 others get N(0, 1), by a loop."""
+    model = head(preset="official", fill=fill)
+    whole = puzzles.with_present(batch(rows=20), torch.ones(20, 3).bool())
+    plain, training = joined(model.eval(), whole), joined(model.train(), whole)
+    places = {"b/audio": 0, "a/text": 4, "c/image": 8}
+    chosen = {}
+    for name, start in places.items():
+        part = slice(start, start + 4)
+        order = numbers.permutation(whole.numbers, f"ef_cl.{name}", 20).tolist()
+        noise = numbers.normal(whole.numbers, f"ef_cl.noise {name}", (20, 4)).double()
+        others = torch.tensor([other != name for other in SMALL.names]).expand(20, 3)
+        absent = joined(model.eval(), puzzles.with_present(whole, others))[:, part]
+        for row in range(20):
+            want = plain[row, part]
+            if order[row] < 3:
+                want = absent[row]
+            elif order[row] < 6:
+                want = want + noise[row]
+            torch.testing.assert_close(training[row, part], want, rtol=0, atol=1e-12)
+        chosen[name] = {row for row in range(20) if order[row] < 6}
+    assert len({frozenset(rows) for rows in chosen.values()}) == 3
+    if fill == "learned":
+        assert (training[:, 12:].sum(0) == 17).all()
+
+
+def test_e13_nothing_is_spoilt_while_aligning_or_in_the_paper_s_preset():
+    """The align loss is the same with and without noise; `paper` has none unless it is asked."""
+    data = batch(rows=20)
+    noisy, quiet = head(preset="official").train(), head(preset="official", noise=0).train()
+    losses = [model.loss(data, model(data), "align") for model in (noisy, quiet)]
+    assert torch.equal(*losses)
+    assert head().noise == 0
+    assert head(noise=0.3).noise == 0.3
+    with pytest.raises(MmfuseError, match=r"a share from 0 to .5, not 0.6"):
+        head(noise=0.6)
 
 
 def test_e11_no_graph_leads_through_the_frozen_projector():

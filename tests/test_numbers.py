@@ -88,3 +88,13 @@ def test_single_and_double_precision_drop_the_same_elements() -> None:
     single = numbers.dropout(x, 0.5, key, "p", training=True)
     double = numbers.dropout(x.double(), 0.5, key, "p", training=True)
     assert torch.equal(single.double(), double)
+
+
+def test_normal_numbers_are_normal() -> None:
+    """100,000 of them: their distribution is the normal one to within chance, finite at u = 0."""
+    x = numbers.normal(numbers.key(7, 1), "noise", (100_000,)).double().numpy()
+    assert np.isfinite(x).all()
+    grid = np.linspace(-3, 3, 25)
+    share = (x[:, None] <= grid).mean(0)
+    normal = torch.special.ndtr(torch.from_numpy(grid)).numpy()
+    assert np.abs(share - normal).max() < 0.006

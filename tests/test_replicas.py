@@ -14,10 +14,11 @@ from torch.func import vmap
 from cache.samples import Task
 from pipelines import numbers
 from pipelines.batching import Batch, FeatureTable, cut, gather
-from pipelines.fusion import BatchNorm, Fused, FusionHead, Inputs, Stage
+from pipelines.fusion import Fused, FusionHead, Inputs, Stage
 from pipelines.hiding import drop
 from pipelines.loading import inputs_of
 from pipelines.methods import concat
+from pipelines.normalising import BatchNorm
 from pipelines.optimizing import Rates
 from pipelines.replicas import Replicas
 
