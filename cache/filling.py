@@ -15,7 +15,7 @@ from cache.claims import Lease
 from cache.errors import MmfuseError
 from cache.generations import Commit, Shard, Stored
 from cache.inputs import first_of_each
-from cache.journal import Entry, Failure, Journal
+from cache.journal import Entry, Failure, Journal, is_retried
 from cache.objects import content_digest, create_record, put, put_record
 from cache.readers import Reader
 from cache.shards import chunk_sums, make, make_flat
@@ -42,6 +42,7 @@ class ShardClaim:
         self._inputs = writer.inputs[shard.start : shard.stop]
         self._first = first_of_each(self._inputs)
         self._failures: dict[int, Failure] = {}
+        self._truncated = np.zeros(len(shard), bool)
         self._fresh: list[NDArray[np.int64]] = []  # rows put since the last checkpoint
         self._fresh_failures: list[Failure] = []
         self._checkpoints = 0
@@ -66,11 +67,17 @@ class ShardClaim:
     ) -> None:
         self._lease.release()
 
-    def put(self, rows: NDArray[np.int64] | Sequence[int], values: Sequence[NDArray[Any]]) -> int:
+    def put(
+        self,
+        rows: NDArray[np.int64] | Sequence[int],
+        values: Sequence[NDArray[Any]],
+        truncated: Sequence[bool] = (),
+    ) -> int:
         """Settle rows with their vectors (D,), or (T_i, D) of a sequence stream.
 
         A vector that is not finite, or not in the stored dtype, fails its row with the reason
-        `non-finite` or `overflow`; a sequence without frames fails with `empty`.
+        `non-finite` or `overflow`; a sequence without frames fails with `empty`. `truncated` says
+        of each row whether its input was cut to length; nothing was, if it is left out.
 
         Returns:
             How many failed so.
@@ -85,6 +92,8 @@ class ShardClaim:
         at, lengths, stored = admitted.good()
         self._block.fill(local[at], lengths, stored)
         self._fresh.append(local[at])
+        if any(truncated):
+            self._truncated[local[at]] = np.asarray(truncated)[at]
         for position in np.flatnonzero(admitted.reason != "").tolist():
             row = int(local[position]) + self.shard.start
             self.fail(row, str(admitted.reason[position]), "", transient=False)
@@ -103,7 +112,8 @@ class ShardClaim:
         if not len(rows) and not self._fresh_failures:
             return
         lengths, values = self._block.take(rows)
-        entry = Entry(rows + self.shard.start, lengths, values, tuple(self._fresh_failures))
+        failures, cut = tuple(self._fresh_failures), self._truncated[rows]
+        entry = Entry(rows + self.shard.start, lengths, values, failures, cut)
         self._journal.write(entry, self._lease.epoch, self._checkpoints)
         self._checkpoints += 1
         self._fresh, self._fresh_failures = [], []
@@ -134,8 +144,10 @@ class ShardClaim:
             put(path, data, self._scratch)
             stored[name] = Stored(len(data), content_digest(data))
         counts = count(self._block.state)
-        lengths = self._block.lengths
-        self._publish(Commit(self.shard, counts, stored, chunks, lengths, self._writer.run))
+        lengths, cut = self._block.lengths, ""
+        if self._truncated.any():
+            cut = np.packbits(self._truncated[self._first]).tobytes().hex()
+        self._publish(Commit(self.shard, counts, stored, chunks, lengths, self._writer.run, cut))
 
     def _publish(self, commit: Commit) -> None:
         path = self._generation.paths.commit(self.shard.number)
@@ -179,23 +191,32 @@ class ShardClaim:
 
     def _take_journal(self) -> None:
         """What a killed process left of this shard."""
-        for entry in self._journal.read():
-            self._block.fill(entry.rows - self.shard.start, entry.lengths, entry.values)
-            for failure in entry.failures:
+        entries = self._journal.read()
+        for failure in [failure for entry in entries for failure in entry.failures]:
+            self.resumed = np.append(self.resumed, failure.row)
+            if not is_retried(failure, self._writer.retry):
                 self._failures[failure.row] = failure
                 self._block.state[failure.row - self.shard.start] = FAILED
-            failed = np.array([failure.row for failure in entry.failures], np.int64)
-            self.resumed = np.concatenate([self.resumed, entry.rows, failed])
+        for entry in entries:
+            rows = entry.rows - self.shard.start
+            self._block.fill(rows, entry.lengths, entry.values)
+            self._truncated[rows] = entry.truncated
+            self.resumed = np.concatenate([self.resumed, entry.rows])
+            for row in self._failures.keys() & set(entry.rows.tolist()):  # failed, and tried again
+                del self._failures[row]
 
     def _take_known(self) -> None:
         """What this stream's other shards, other generations and other datasets hold."""
         pending = np.flatnonzero(self._block.state == PENDING)
         for known in self._writer.known.recall(self._inputs[pending]):
-            self._block.fill(pending[known.at], known.lengths, known.values)
+            rows = pending[known.at]
+            self._block.fill(rows, known.lengths, known.values)
+            self._truncated[rows] = self._writer.truncated.find(self._inputs[rows]) >= 0
         self._take_earlier_shards()
         pending = np.flatnonzero(self._block.state == PENDING)
         for failure in self._writer.failed_before.recall(self._inputs[pending]):
-            self._take_failure(int(pending[failure.row]), failure)
+            if not is_retried(failure, self._writer.retry):
+                self._take_failure(int(pending[failure.row]), failure)
 
     def _take_earlier_shards(self) -> None:
         pending = np.flatnonzero(self._block.state == PENDING)
@@ -207,6 +228,7 @@ class ShardClaim:
         ok = reader.state[first] == OK
         sound, lengths, values = reader.recall(first[ok])
         self._block.fill(pending[ok][sound], lengths, values)
+        self._truncated[pending[ok][sound]] = reader.truncated[first[ok][sound]]
         bad = reader.state[first] == FAILED
         if bad.any():
             from cache.known import failures_of

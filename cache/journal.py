@@ -7,6 +7,7 @@ since it is published whole. They go when the shard's commit exists.
 import io
 import json
 import zipfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,16 @@ class Failure:
     transient: bool
 
 
+Retry = bool | Collection[str]  # of failures: all, none, or those for these reasons
+
+
+def is_retried(failure: Failure, retry: Retry) -> bool:
+    """Whether a failure is to be tried again: all are, or its reason is; `transient` is many."""
+    if isinstance(retry, bool):
+        return retry
+    return failure.reason in retry or (failure.transient and "transient" in retry)
+
+
 @dataclass(frozen=True)
 class Entry:
     """What one checkpoint holds.
@@ -36,12 +47,14 @@ class Entry:
         lengths: (K,) int64 frames a row; all 1 where the stream is pooled.
         values: (sum of lengths, D) in the stored dtype.
         failures: rows that failed.
+        truncated: (K,) bool, whether a row's input was cut to the encoder's length.
     """
 
     rows: NDArray[np.int64]
     lengths: NDArray[np.int64]
     values: NDArray[Any]
     failures: tuple[Failure, ...]
+    truncated: NDArray[np.bool_]
 
 
 class Journal:
@@ -60,6 +73,7 @@ class Journal:
             lengths=entry.lengths,
             values=entry.values,
             failures=np.frombuffer(failures.encode(), np.uint8),
+            truncated=entry.truncated,
         )
         put(self._folder / f"{self._prefix}{epoch}-{number}.npz", buffer.getbuffer(), self._scratch)
 
@@ -81,11 +95,14 @@ def _read(path: Path) -> Entry | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             failures = json.loads(file["failures"].tobytes().decode())
+            rows = file["rows"]
+            cut = file["truncated"] if "truncated" in file.files else np.zeros(len(rows), bool)
             return Entry(
-                file["rows"],
+                rows,
                 file["lengths"],
                 file["values"],
                 tuple(Failure(*failure) for failure in failures),
+                cut,
             )
     except (FileNotFoundError, zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError):
         return None  # zip's own CRC-32 found it

@@ -49,6 +49,17 @@ class Reader:
         """(N, 16) digests; zeros where a shard is not committed or cannot be read."""
         return self._flat("inputs", (16,), "uint8", strict=False)
 
+    @cached_property
+    def truncated(self) -> NDArray[np.bool_]:
+        """(N,) whether a row's input was cut to the encoder's length."""
+        found = np.zeros(self.generation.rows, bool)
+        for commit in self._commits.values():
+            if commit.truncated:
+                bits = np.frombuffer(bytes.fromhex(commit.truncated), np.uint8)
+                cut = np.unpackbits(bits, count=len(commit.shard)).astype(bool)
+                found[commit.shard.start : commit.shard.stop] = cut
+        return found
+
     def small(self) -> "Small":
         """State and inputs of every row.
 

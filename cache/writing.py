@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from cache.claims import acquire
 from cache.filling import ShardClaim
 from cache.generations import SCHEMA, Generation, Shard, current
-from cache.inputs import Digests, first_of_each
-from cache.journal import Journal
+from cache.inputs import Digests, Lookup, first_of_each
+from cache.journal import Journal, Retry
 from cache.known import FailedBefore, Known, failures_of, relatives
 from cache.layout import Home
 from cache.objects import delete, put, put_record
+from cache.readers import Reader
 
 WAIT = 0.2  # seconds between looks at another process that assembles the stream
 
@@ -42,6 +43,7 @@ class StreamWriter:
 
     Attributes:
         shards: the units of work, committed or not.
+        retry: which failures of earlier runs are tried again.
         run: who this is, in every commit it makes.
     """
 
@@ -50,8 +52,9 @@ class StreamWriter:
         home: Home,
         generation: Generation,
         rows: Rows,
+        retry: Retry,
     ) -> None:
-        self._home, self.generation = home, generation
+        self._home, self.generation, self.retry = home, generation, retry
         self.inputs, self.absent, self._snapshot = rows.inputs, rows.absent, rows.snapshot
         self.shards: list[Shard] = generation.shards
         self.run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
@@ -107,22 +110,29 @@ class StreamWriter:
     @cached_property
     def known(self) -> Known:
         """Encoded rows elsewhere in this home."""
-        return Known([g for g in relatives(self._home, self.generation) if g.commits()])
+        return Known(self._relatives)
 
     @cached_property
     def failed_before(self) -> FailedBefore:
-        """Failures of this stream's other generations, unless they are to be tried again."""
-        if self.generation.retries is not None:
-            return FailedBefore([])
+        """Failures of this stream's other generations, those to be tried again among them."""
         own = self.generation.paths.stream
-        return FailedBefore(
-            [g for g in relatives(self._home, self.generation) if g.paths.stream == own]
-        )
+        return FailedBefore([g for g in self._relatives if g.paths.stream == own])
+
+    @cached_property
+    def truncated(self) -> Lookup:
+        """Inputs whose vectors are elsewhere in this home and that were cut to length."""
+        readers = [Reader(generation) for generation in self._relatives]
+        cut = [reader.inputs[reader.truncated] for reader in readers if reader.truncated.any()]
+        return Lookup.of(np.concatenate([np.zeros((0, 16), np.uint8), *cut]))
 
     @cached_property
     def first(self) -> NDArray[np.int64]:
         """(N,) the first row of the stream with the same input as each row."""
         return first_of_each(self.inputs)
+
+    @cached_property
+    def _relatives(self) -> list[Generation]:
+        return [g for g in relatives(self._home, self.generation) if g.commits()]
 
     def _committed(self) -> NDArray[np.bool_]:
         done = np.zeros(len(self.inputs), bool)

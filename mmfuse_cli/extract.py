@@ -19,6 +19,9 @@ def extract(
     weights: Annotated[Path | None, typer.Option(help="Local weights of the encoder.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="What it computes in; auto: half on GPUs.")] = "auto",
+    storage: Annotated[
+        str, typer.Option(help="What is kept: float16, float32; auto: float16 of pretrained.")
+    ] = "auto",
     sequence: Annotated[bool, typer.Option(help="A vector a frame instead of one.")] = False,
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes that read and prepare.")
@@ -27,7 +30,13 @@ def extract(
         int | None, typer.Option(min=1, help="Encode at most this many inputs now.")
     ] = None,
     strict: Annotated[bool, typer.Option(help="Stop at the first bad sample.")] = False,
+    max_bad: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Stop when more than this share fails.")
+    ] = None,
     retry_failed: Annotated[bool, typer.Option(help="Encode once more what failed.")] = False,
+    reason: Annotated[
+        Words, typer.Option(help="Only what failed for it: io, timeout …, transient; repeatable.")
+    ] = None,
     rehash: Annotated[bool, typer.Option(help="Read every file again to know it.")] = False,
     plan: Annotated[
         bool, typer.Option(help="Show rows, disk, download, time; keep nothing.")
@@ -61,23 +70,28 @@ def extract(
     for one in encoder or ():  # a slip of the finger needs no dataset to be seen
         catalog.check("encoders", one if one.endswith(".py") else one.partition(":")[0])
     word = words.dataset(asked, dataset)
-    opened = mmfuse.open_dataset(word, roots=asked.roots, table=own, note=console.note)
+    opened = mmfuse.open_dataset(
+        word, roots=asked.roots, table=own, note=console.note, home=asked.layout
+    )
     if not encoder:
         raise tallies.no_encoder(opened)
-    given = {"weights": str(weights) if weights else None, "device": device, "dtype": dtype}
-    memory = asked.layout.weights
-    built = [mmfuse.build_encoder(e, sequence=sequence, memory=memory, **given) for e in encoder]
+    given = {"device": device, "dtype": dtype, "storage": storage, "sequence": sequence}
+    given |= {"weights": str(weights) if weights else None, "memory": asked.layout.weights}
+    built = [mmfuse.build_encoder(e, **given) for e in encoder]
+    if reason and not retry_failed:
+        raise mmfuse.MmfuseError("--reason says what --retry-failed tries again; give both")
+    again = {"retry_failed": tuple(reason) if reason else retry_failed, "rehash": rehash}
+    options = mmfuse.ExtractOptions(
+        workers=workers, strict=strict, limit=limit, max_bad=max_bad, **again
+    )
     if plan or explain:
-        again = {"retry_failed": retry_failed, "rehash": rehash}
         plans = {d.name: mmfuse.plan(d, built, home=asked.layout, **again) for d in opened}
-        options = mmfuse.ExtractOptions(workers=workers, limit=limit)
         if explain:
             table = tallies.explained(plans, asked.layout)
         else:
             table = outlook(plans, home=asked.layout, options=options)
         console.show([table], as_json=asked.json, ends=["next: the same without --plan, --explain"])
         return
-    options = mmfuse.ExtractOptions(workers, strict, retry_failed, limit, rehash)
     reports = tallies.Reports(asked.layout)
     for one in opened:
         found = mmfuse.extract(one, built, home=asked.layout, options=options, track=console.track)

@@ -1,10 +1,11 @@
 """The conveyor: one stream's rows, prepared ahead, encoded in batches, and handed to the shelf."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from pipelines.bucketing import Budget, batches
 from pipelines.legs import Legs
 from pipelines.planning import StreamPlan
 from pipelines.preparing import Cell, Failure, Prepared, Preparer, Recipe
+from pipelines.reading import FILES
 from pipelines.shelving import Shelver
 from pipelines.supply import Supply, Window
 
@@ -30,12 +32,14 @@ class Terms:
         budget: of one batch.
         ahead: windows that are prepared while another one is encoded.
         strict: whether the first failure ends the run.
+        max_bad: failures that end the run when there are more; None for any number.
         stop: says whether to end after the batch in hand.
     """
 
     budget: Budget
     ahead: int
     strict: bool
+    max_bad: float | None
     stop: Callable[[], bool]
 
 
@@ -46,6 +50,7 @@ class Conveyor:
         legs: seconds spent, by part.
         encoded: inputs that were encoded.
         failed: inputs that failed, by reason.
+        types: inputs that failed, by the ending of their files' names.
         batches: batches that were encoded.
     """
 
@@ -56,7 +61,9 @@ class Conveyor:
         self._column = plan.dataset.table[plan.modality.name]
         self.encoded = 0
         self.failed: Counter[str] = Counter()
+        self.types: Counter[str] = Counter()
         self.batches = 0
+        self._truncated = getattr(plan.encoder, "truncated", None)
         self._hopeless = not plan.found.known  # until one input is found to be readable
 
     def run(
@@ -67,7 +74,8 @@ class Conveyor:
         Ends early, between two batches, when `stop` says so.
 
         Raises:
-            MmfuseError: from the encoder or the store; when strict, at the first failure.
+            MmfuseError: from the encoder or the store; when strict, at the first failure; when
+                more have failed than may.
             HopelessError: when the first hundred inputs have all failed.
         """
         ahead: deque[tuple[Window, Future[list[Prepared]]]] = deque()
@@ -128,7 +136,8 @@ class Conveyor:
         with self.legs.timed("encode"):
             found = self._encoding.encode([one.item for one in batch], [one.cost for one in batch])
         self.batches += 1
-        yield from self._hand_over(window, [one.row for one in batch], found, shelver)
+        cut = [bool(self._truncated(one.item)) for one in batch] if self._truncated else []
+        yield from self._hand_over(window, [one.row for one in batch], found, shelver, cut)
 
     def _hand_over(
         self,
@@ -136,6 +145,7 @@ class Conveyor:
         rows: list[int],
         found: "list[NDArray[Any] | Failure] | list[Failure]",
         shelver: Shelver,
+        truncated: Sequence[bool] = (),
     ) -> Iterator[int]:
         if not rows:
             return
@@ -146,16 +156,41 @@ class Conveyor:
                 self._check_finite(row, one)
         self.encoded += sum(not isinstance(one, Failure) for one in found)
         with self.legs.timed("waited_writer"):
-            shelver.put(window.claim, rows, found)
+            shelver.put(window.claim, rows, found, truncated)
+        self._check_share(shelver.refused)
         yield from rows
 
     def _check_finite(self, row: int, vector: NDArray[Any]) -> None:
         if not np.isfinite(vector.astype(self._plan.encoder.storage)).all():
             self._count(row, Failure("non-finite", "the vector holds NaN or infinity"))
 
+    def _check_share(self, refused: int) -> None:
+        """End the run when too many have failed, vectors that the store refused included."""
+        most, failed = self._terms.max_bad, self.failed.total() + refused
+        if most is not None and failed > most:
+            settled = self.encoded + self.failed.total()
+            odd = f"; {refused:,} not finite or too large" if refused else ""
+            raise MmfuseError(
+                f"{self._where}: {failed:,} of the first {settled:,} inputs have failed with "
+                f"{self._plan.encoder.name}, more than --max-bad allows ({self._told()}{odd}); "
+                "what was done is kept; mend the data, or allow more and go on from here"
+            )
+
+    @property
+    def _where(self) -> str:
+        return f"{self._plan.dataset.name}: {self._plan.modality.name}"
+
+    def _told(self) -> str:
+        """What failed, by reason and by type of file."""
+        both = [found.most_common() for found in (self.failed, self.types) if found]
+        return "; ".join(", ".join(f"{n:,} {word}" for word, n in found) for found in both)
+
     def _count(self, row: int, failure: Failure) -> None:
         self.failed[failure.reason] += 1
-        where = f"{self._plan.dataset.name}: {self._plan.modality.name}"
+        cell = self._column[row]
+        if self._recipe.kind in FILES and isinstance(cell, str):
+            self.types[PurePath(cell).suffix.lower() or "no suffix"] += 1
+        where = self._where
         detail = f"{failure.reason}: {failure.detail}" if failure.detail else failure.reason
         if self._terms.strict:
             name = self._plan.dataset.table["id"][row]
@@ -165,8 +200,8 @@ class Conveyor:
                 "--strict it would be recorded and left out"
             )
         if self._hopeless and self.failed.total() >= PATIENCE:
-            reasons = ", ".join(f"{word} {count}" for word, count in self.failed.most_common())
             raise HopelessError(
                 f"{where}: the first {self.failed.total()} inputs have all failed with "
-                f"{self._plan.encoder.name} ({reasons}; the last: {detail}); nothing was stored"
+                f"{self._plan.encoder.name} ({self._told()}; the last: {detail}); nothing was "
+                "stored"
             )

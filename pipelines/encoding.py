@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -38,6 +38,8 @@ class Frames:
 
 DEVICE = r"auto|cpu|cuda(:\d+)?|mps|xpu(:\d+)?"  # words that an encoder's place may have
 DTYPE = "auto|float32|float16|bfloat16"  # words for what it computes in
+STORAGE = "auto|float16|float32"  # words for what is kept of it
+Storage = Literal["float16", "float32"]
 
 Record = Mapping[str, object]  # one row of a table: numbers, strings, dates; None where missing
 Series = NDArray[np.float32]  # (T, V) values over time, NaN where missing
@@ -72,7 +74,7 @@ class Encoder(Protocol):
     `sequence` that mean something to it, and options of its own.
     Building must not import torch: `fields()` alone decides whether a cached stream is still good.
     May also have `download()`, what is to be fetched first (`downloading.Download`) or None, and
-    `counts`, how many inputs were `truncated` so far.
+    `truncated(item)`, whether some of a prepared input was left out for its length.
 
     Attributes:
         name: the module's name, first part of a stream's name.
@@ -88,7 +90,7 @@ class Encoder(Protocol):
     @property
     def kinds(self) -> Mapping[Kind, int | None]: ...  # noqa: D102
     @property
-    def storage(self) -> Literal["float16", "float32"]: ...  # noqa: D102
+    def storage(self) -> Storage: ...  # noqa: D102
     @property
     def sequence(self) -> bool: ...  # noqa: D102
     @property
@@ -137,6 +139,7 @@ def build_encoder(
     device: str = "auto",
     dtype: str = "auto",
     sequence: bool = False,
+    storage: str = "auto",
     memory: Path | None = None,
     **options: object,
 ) -> Encoder:
@@ -149,6 +152,7 @@ def build_encoder(
         device: where it encodes: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         dtype: what it computes in: `auto` (half precision on GPUs, float32 on CPUs), `float32`, …
         sequence: a sequence of vectors a sample instead of one.
+        storage: dtype of the stored values: `auto` (the encoder's own), `float16` or `float32`.
         memory: the home's file of weights' digests and golden probes.
         options: the encoder's own. One without weights has no use for device, dtype and memory.
 
@@ -170,4 +174,25 @@ def build_encoder(
             have = ", ".join(sorted(known - set(places))) or "none"
             raise MmfuseError(f"encoder {name} has no option {key} (its options: {have})")
     encoder: Encoder = build(**asked)
-    return encoder
+    return stored_as(encoder, storage)
+
+
+def stored_as(encoder: Encoder, storage: str) -> Encoder:
+    """The encoder with another dtype of the stored values; `auto` leaves it its own.
+
+    Raises:
+        MmfuseError: for a dtype that cannot be stored, or an encoder that has no choice.
+    """
+    if storage == "bfloat16":
+        raise MmfuseError(
+            "bfloat16 cannot be stored: Zarr has no such dtype. float16 takes the same room and "
+            "is eight times finer; float32 holds every bfloat16 exactly: --storage float32"
+        )
+    if not re.fullmatch(STORAGE, storage):
+        raise unknown("stored dtype", storage, STORAGE.split("|"))
+    if storage in ("auto", encoder.storage):
+        return encoder
+    if not is_dataclass(encoder) or "storage" not in {own.name for own in fields(encoder)}:
+        raise MmfuseError(f"encoder {encoder.name} is stored as {encoder.storage}, without choice")
+    other: Encoder = replace(encoder, storage=storage)
+    return other

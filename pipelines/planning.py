@@ -11,6 +11,7 @@ from cache.errors import MmfuseError
 from cache.features import FeatureStore
 from cache.fingerprints import fingerprint
 from cache.forecast import Forecast, forecast
+from cache.journal import Retry
 from cache.layout import Home
 from cache.streams import StreamKey, StreamSpec
 from pipelines import catalog
@@ -92,7 +93,7 @@ def plan(
     encoders: Sequence[Encoder],
     *,
     home: Home,
-    retry_failed: bool = False,
+    retry_failed: Retry = False,
     rehash: bool = False,
     track: Track = untracked,
 ) -> list[StreamPlan]:
@@ -105,7 +106,7 @@ def plan(
         dataset: the rows.
         encoders: built ones; the same one twice counts once.
         home: whose stores are looked at.
-        retry_failed: whether what failed before counts as new.
+        retry_failed: whether what failed before counts as new, or for which reasons.
         rehash: forget the digests of files, and read them all.
         track: progress over files that are read.
 

@@ -219,6 +219,7 @@ class _Encoders:
                     device=self.device,
                     dtype=dtype,
                     sequence=stream.sequence,
+                    storage=info.dtype,
                 )
             except MmfuseError as error:
                 if word == stream.encoder:

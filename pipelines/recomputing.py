@@ -10,7 +10,7 @@ from cache.errors import MmfuseError
 from cache.features import FeatureStore
 from cache.layout import Home
 from cache.streams import StreamKey
-from pipelines.encoding import Encoder
+from pipelines.encoding import Encoder, stored_as
 from pipelines.fitting import fit
 from pipelines.planning import StreamPlan, plan
 from pipelines.preparing import Cell, Recipe, prepare
@@ -62,6 +62,11 @@ def complete(dataset: object, encoders: Sequence[Encoder], *, home: Home) -> lis
         MmfuseError: if one of them is not complete.
     """
     plans = plan(dataset, encoders, home=home)  # type: ignore[arg-type]
+    if not all(each.found.complete for each in plans):  # perhaps kept in the other dtype
+        others = [_kept_otherwise(one) for one in encoders]
+        found = plan(dataset, others, home=home)  # type: ignore[arg-type]
+        pairs = zip(plans, found, strict=True)
+        plans = [two if two.found.complete else one for one, two in pairs]
     for each in plans:
         if not each.found.complete:
             raise MmfuseError(
@@ -70,6 +75,14 @@ def complete(dataset: object, encoders: Sequence[Encoder], *, home: Home) -> lis
                 f"{each.key.encoder}, or --explain for why"
             )
     return plans
+
+
+def _kept_otherwise(encoder: Encoder) -> Encoder:
+    """The encoder with the other stored dtype, or itself where it has no choice."""
+    try:
+        return stored_as(encoder, "float32" if encoder.storage == "float16" else "float16")
+    except MmfuseError:
+        return encoder
 
 
 def _one(

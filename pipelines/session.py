@@ -7,6 +7,7 @@ from types import TracebackType
 import numpy as np
 
 from cache.features import FeatureStore
+from cache.journal import Retry
 from cache.layout import Home
 from cache.samples import Samples
 from cache.writing import StreamWriter
@@ -36,7 +37,9 @@ class ExtractOptions:
         workers: processes that read and prepare; 0 for none; None for as many as pay: none where
             the work would take under ten seconds, else one less than there are cores (at most 16).
         strict: stop with an error at the first sample that fails, instead of recording it.
-        retry_failed: encode once more what failed in earlier runs.
+        max_bad: share of a run's inputs above which failures end it; None for any share.
+        retry_failed: encode once more what failed in earlier runs: all of it, or that for these
+            reasons; the word `transient` stands for every reason that may pass by itself.
         limit: encode at most this many distinct inputs of each stream; the next run goes on.
         rehash: read every file again to know it, whatever is remembered of it.
         timeout: seconds one sample may take in a worker before it counts as hanging.
@@ -46,8 +49,9 @@ class ExtractOptions:
 
     workers: int | None = None
     strict: bool = False
-    retry_failed: bool = False
+    retry_failed: Retry = False
     limit: int | None = None
+    max_bad: float | None = None
     rehash: bool = False
     timeout: float = TIMEOUT
     batch_rows: int | None = None
@@ -91,7 +95,7 @@ class Session:
                 samples=self._samples,
                 inputs=one.inputs.digests,
                 absent=one.inputs.absent,
-                retry_failed=self._options.retry_failed,
+                retry_failed=self._options.retry_failed if not one.found.complete else False,
             )
             if not writer.complete:
                 self._move(one, writer, work)
@@ -126,13 +130,12 @@ class Session:
         keep = True
         with Interrupt() as interrupt:
             ahead = 2 if work.workers else 1
-            terms = Terms(
-                batch_budget(one, options), ahead, options.strict, lambda: interrupt.asked
-            )
+            most = bad_inputs(one, options)
+            stop = lambda: interrupt.asked  # noqa: E731
+            terms = Terms(batch_budget(one, options), ahead, options.strict, most, stop)
             conveyor = Conveyor(one, encoding, terms, work.legs)
             supply = Supply(writer, shelver, WINDOWS[one.modality.kind], options.limit)
             moving = conveyor.run(supply, self._preparer(work.workers), shelver)
-            truncated = _truncated(one)
             try:
                 for _ in self._track(moving, f"{one.dataset.name} {one.key.name}", one.found.new):
                     pass
@@ -146,7 +149,6 @@ class Session:
                 shelver.close(keep=keep)
         work.take(conveyor, shelver)
         work.interrupted = interrupt.asked
-        work.truncated = _truncated(one) - truncated
 
     def _preparer(self, workers: int) -> Preparer:
         if not workers:
@@ -182,6 +184,14 @@ def paying_workers(seconds: float) -> int:
     return max(1, min(_MOST_WORKERS, cores() - 1)) if seconds > WORTH_WORKERS else 0
 
 
+def bad_inputs(one: StreamPlan, options: ExtractOptions) -> float | None:
+    """How many of the inputs that a run encodes may fail; None for all of them."""
+    if options.max_bad is None:
+        return None
+    new = one.found.new if options.limit is None else min(options.limit, one.found.new)
+    return options.max_bad * new
+
+
 def batch_budget(one: StreamPlan, options: ExtractOptions) -> Budget:
     """What one batch of a stream may be: as asked, or as kind and device suggest."""
     if options.batch_rows is not None:
@@ -189,9 +199,3 @@ def batch_budget(one: StreamPlan, options: ExtractOptions) -> Budget:
     device = str(one.encoder.provenance().get("device", "cpu"))
     weights = one.encoder.weights != "weight-free"
     return budget(one.modality.kind, device, weights=weights)
-
-
-def _truncated(one: StreamPlan) -> int:
-    """Inputs that the encoder says it has cut so far."""
-    counts = getattr(one.encoder, "counts", None) or {}
-    return int(counts.get("truncated", 0))

@@ -25,6 +25,7 @@ class _Put:
     claim: ShardClaim
     rows: Sequence[int]
     found: Sequence[NDArray[Any] | Failure]
+    truncated: Sequence[bool]
 
 
 class Shelver:
@@ -68,10 +69,14 @@ class Shelver:
         self._room.release()
 
     def put(
-        self, claim: ShardClaim, rows: Sequence[int], found: Sequence[NDArray[Any] | Failure]
+        self,
+        claim: ShardClaim,
+        rows: Sequence[int],
+        found: Sequence[NDArray[Any] | Failure],
+        truncated: Sequence[bool] = (),
     ) -> None:
-        """Hand over a batch: a vector or a failure for each of the rows."""
-        self._hand_over(_Put(claim, rows, found))
+        """Hand over a batch: for each row a vector or a failure, and whether its input was cut."""
+        self._hand_over(_Put(claim, rows, found, truncated or [False] * len(rows)))
 
     def commit(self, claim: ShardClaim) -> None:
         """Hand over a shard of which every row has been put."""
@@ -147,11 +152,12 @@ class Shelver:
 
 def _put(item: _Put) -> int:
     """Settle a batch; returns how many of its vectors were refused."""
-    rows, values = [], []
-    for row, found in zip(item.rows, item.found, strict=True):
+    rows, values, truncated = [], [], []
+    for row, found, cut in zip(item.rows, item.found, item.truncated, strict=True):
         if isinstance(found, Failure):
             item.claim.fail(row, found.reason, found.detail, found.transient)
         else:
             rows.append(row)
             values.append(found)
-    return item.claim.put(np.array(rows, np.int64), values) if rows else 0
+            truncated.append(cut)
+    return item.claim.put(np.array(rows, np.int64), values, truncated) if rows else 0

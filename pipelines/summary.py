@@ -34,7 +34,7 @@ class StreamReport:
         seconds: read, prepare, encode, write, total, and load where weights were loaded.
         rows_per_second: inputs settled by this run, in a second of its time.
         bottleneck: one sentence.
-        truncated: inputs that were cut to the encoder's length.
+        truncated: rows with a vector whose input was cut to the encoder's length.
         skipped: modalities that no named encoder serves, with the encoders that would.
         path: the Zarr group.
         generation: counts from 1.
@@ -83,7 +83,6 @@ class Work:
     workers: int = 0
     new: int = 0
     new_failed: int = 0
-    truncated: int = 0
     interrupted: bool = False
 
     def take(self, conveyor: Conveyor, shelver: Shelver) -> None:
@@ -118,7 +117,7 @@ def report(
         bottleneck=work.legs.bottleneck(work.workers, cores())
         if settled
         else "nothing was left to encode",
-        truncated=work.truncated,
+        truncated=now.truncated,
         skipped=skipped,
         path=writer.generation.paths.group,
         generation=writer.generation.number,

@@ -12,6 +12,7 @@ from pipelines.reporting import Cell, Table, amount, counted
 from pipelines.samples import Dataset
 from pipelines.summary import StreamReport
 
+_MUCH = 0.05  # share of truncated inputs above which a warning is due
 _SHOWN = 5  # failures that are named on the screen; the rest is in failures.parquet
 
 
@@ -94,12 +95,21 @@ def done(reports: Mapping[str, Sequence[StreamReport]]) -> Table:
             if report.pending:
                 notes.append(f"{name} of {dataset}: {report.pending:,} rows are still to be done")
             if report.truncated:
-                notes.append(f"{name} of {dataset}: {report.truncated:,} inputs were cut to length")
+                notes.append(f"{name} of {dataset}: {_cut(report)}")
             if report.new:
                 notes.append(f"{name} of {dataset}: {report.bottleneck}")
         notes += skipped(dataset, found[0].skipped if found else {})
     columns = ("dataset", "stream", "rows", "new", "reused", "absent", "failed", "rows/s")
     return Table("extracted", columns, tuple(rows), tuple(notes))
+
+
+def _cut(report: StreamReport) -> str:
+    """How many inputs were cut, with a warning where they are no exceptions."""
+    share = report.truncated / report.ok
+    told = f"{report.truncated:,} of {report.ok:,} inputs ({share:.1%}) were cut to length"
+    if share <= _MUCH:
+        return told
+    return f"warning: {told}: what comes after it is not in their vectors"
 
 
 def planned(plans: Mapping[str, Sequence[StreamPlan]]) -> Table:

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +15,7 @@ from pipelines import pretrained
 from pipelines.checkpoints import Folder
 from pipelines.decoding import pictures
 from pipelines.downloading import Download
+from pipelines.encoding import Storage
 from pipelines.pictures import Preprocess, frame_numbers, pixels
 from pipelines.samples import Kind
 
@@ -39,8 +40,7 @@ class TimmModel:
     sequence: bool
     device: str
     dtype: str
-    counts: dict[str, int] = field(default_factory=dict, compare=False)
-    storage: Literal["float16"] = "float16"
+    storage: Storage = "float16"
 
     @property
     def kinds(self) -> Mapping[Kind, int]:
@@ -98,8 +98,8 @@ class TimmModel:
     def encode(self, kind: Kind, batch: Sequence[NDArray[np.uint8]]) -> list[NDArray[Any]]:
         """Prepared pictures → (D,) float32 each; with `sequence` (T, D), T = 1 but for video."""
         memory = self.folder.memory
-        if kind == "image" and memory.path is not None and not self.counts:
-            self.counts["probed"] = 1
+        if kind == "image" and memory.path is not None and kind not in self._probed:
+            self._probed.add(kind)
             item, _ = self.prepare(kind, pretrained.probe_payload(kind))
             pretrained.check_probe(self, kind, self._encode(kind, [item])[0].reshape(-1), memory)
         return self._encode(kind, batch)
@@ -135,6 +135,10 @@ class TimmModel:
     @property
     def _config(self) -> dict[str, Any]:
         return self.folder.described("config.json")
+
+    @cached_property
+    def _probed(self) -> set[Kind]:
+        return set()
 
     @cached_property
     def _preprocess(self) -> Preprocess:

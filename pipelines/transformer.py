@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -14,6 +14,7 @@ from cache.errors import MmfuseError, unknown
 from pipelines import pretrained
 from pipelines.checkpoints import PREPROCESSOR, VOCABULARY, Folder
 from pipelines.downloading import Download
+from pipelines.encoding import Storage
 from pipelines.samples import Kind
 from pipelines.senses import Given, Item, Sense, Sights, Sounds, Words
 from pipelines.towers import POOLS, States, load, pool, receptive_field, sound_frames, states, tower
@@ -87,8 +88,7 @@ class Transformer:
     dtype: str
     only: tuple[Kind, ...] = ()
     finish: tuple[Finish, ...] = ()
-    counts: dict[str, int] = field(default_factory=dict, compare=False)
-    storage: Literal["float16"] = "float16"
+    storage: Storage = "float16"
 
     @property
     def sequence(self) -> bool:
@@ -154,7 +154,6 @@ class Transformer:
         told: dict[str, object] = {
             "repository": self.folder.repository or None,
             "versions": pretrained.versions("transformers", "tokenizers", "torch"),
-            **self.counts,
         }
         if "_model" in self.__dict__:
             told |= {"device": str(self._device), "dtype": str(self._dtype)}
@@ -177,9 +176,11 @@ class Transformer:
         if kind not in self._probed:
             self._probed.add(kind)
             self._check(kind)
-        self.counts["inputs"] = self.counts.get("inputs", 0) + len(batch)
-        self.counts["truncated"] = self.counts.get("truncated", 0) + sum(i.cut for i in batch)
         return self._encode(kind, batch)
+
+    def truncated(self, item: Item) -> bool:
+        """Whether some of an input was left out for its length."""
+        return item.cut
 
     def __getstate__(self) -> dict[str, object]:
         """Without the loaded model: workers prepare, they do not encode."""

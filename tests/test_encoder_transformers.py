@@ -59,14 +59,14 @@ def test_pooling_equals_a_naive_loop(word):
         assert torch.allclose(row, expected)
 
 
-def test_text_is_cut_at_the_models_places_and_counted(place):
+def test_text_is_cut_at_the_models_places_and_said_to_be(place):
     """No text is longer than the model has positions, whatever length is asked for."""
     encoder = build_encoder("codebert", weights=str(place("roberta")))
     assert encoder.fields("code")["length"] == 64
     item, cost = encoder.prepare("code", "quick fox " * 200)
     assert (cost, item.real, item.cut) == (64, 64, True)
-    encoder.encode("code", [item, encoder.prepare("code", "fox")[0]])
-    assert encoder.provenance()["truncated"] == 1
+    assert encoder.truncated(item)
+    assert not encoder.truncated(encoder.prepare("code", "fox")[0])
     with pytest.raises(Unreadable, match="empty"):
         encoder.prepare("text", "  ")
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +15,7 @@ from cache.weights import WeightsMemory
 from pipelines import openclip, openclip_model, pretrained
 from pipelines.decoding import pictures
 from pipelines.downloading import Download, File
-from pipelines.encoding import Unreadable
+from pipelines.encoding import Storage, Unreadable
 from pipelines.openclip import Checkpoint
 from pipelines.pictures import frame_numbers, pixels
 from pipelines.samples import Kind
@@ -34,7 +34,7 @@ Item = tuple[NDArray[Any], bool]  # what the model eats, and whether text was cu
 
 @dataclass(frozen=True)
 class Clip:
-    """A CLIP checkpoint; text beyond the context length is cut and counted.
+    """A CLIP checkpoint; text beyond the context length is cut, and said to be.
 
     Video is `frames` evenly spaced pictures, encoded one by one and joined by the maximum of each
     number, or kept with `sequence`.
@@ -46,9 +46,8 @@ class Clip:
     frames: int
     sequence: bool
     memory: WeightsMemory
-    counts: dict[str, int] = field(default_factory=dict, compare=False)
     name: str = "clip"
-    storage: Literal["float16"] = "float16"
+    storage: Storage = "float16"
 
     @property
     def kinds(self) -> Mapping[Kind, int]:
@@ -94,7 +93,6 @@ class Clip:
             "model": Path(self.checkpoint.name).name,
             "repository": source.repository if source else None,
             "versions": pretrained.versions("open_clip_torch", "torch", "pillow"),
-            **self.counts,
         }
         if "_model" in self.__dict__:
             told |= {"device": str(self._device), "dtype": str(self._dtype)}
@@ -128,9 +126,11 @@ class Clip:
         if kind not in self._probed:
             self._probed.add(kind)
             self._check(kind)
-        for _, cut in batch:
-            self._count(kind, cut)
         return self._encode(kind, [values for values, _ in batch])
+
+    def truncated(self, item: Item) -> bool:
+        """Whether some of a text was left out for its length."""
+        return item[1]
 
     def __getstate__(self) -> dict[str, object]:
         """Without the loaded model: workers prepare, they do not encode."""
@@ -178,11 +178,6 @@ class Clip:
         (values, _), _ = self.prepare(kind, pretrained.probe_payload(kind))
         vector = self._encode(kind, [values])[0].reshape(-1)
         pretrained.check_probe(self, kind, vector, self.memory)
-
-    def _count(self, kind: Kind, cut: bool) -> None:  # noqa: FBT001 - what is counted
-        if kind == "text":
-            self.counts["texts"] = self.counts.get("texts", 0) + 1
-            self.counts["truncated"] = self.counts.get("truncated", 0) + cut
 
     @property
     def _context(self) -> int:

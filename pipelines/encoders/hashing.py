@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.encoding import Unreadable
+from pipelines.encoding import Storage, Unreadable
 from pipelines.samples import Kind
 
 KINDS: dict[Kind, int | None] = {"text": 1024, "code": 1024}
@@ -24,7 +24,7 @@ class Hashing:
 
     width: int
     name: str = "hashing"
-    storage: Literal["float32"] = "float32"
+    storage: Storage = "float32"
     sequence: bool = False
     weights: Literal["weight-free"] = "weight-free"
 

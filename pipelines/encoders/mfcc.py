@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.encoding import Unreadable
+from pipelines.encoding import Storage, Unreadable
 from pipelines.samples import Kind
 
 KINDS: dict[Kind, int | None] = {"audio": 248}
@@ -30,7 +30,7 @@ class Mfcc:
     rate: int
     sequence: bool
     name: str = "mfcc"
-    storage: Literal["float32"] = "float32"
+    storage: Storage = "float32"
     weights: Literal["weight-free"] = "weight-free"
 
     @property

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import unknown
+from pipelines.encoding import Storage
 from pipelines.samples import Kind
 
 KINDS: dict[Kind, int | None] = {"image": 256}
@@ -24,7 +25,7 @@ class Pixels:
     size: int
     look: Literal["grey", "hog"]
     name: str = "pixels"
-    storage: Literal["float32"] = "float32"
+    storage: Storage = "float32"
     sequence: bool = False
     weights: Literal["weight-free"] = "weight-free"
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from pipelines.encoding import Unreadable
+from pipelines.encoding import Storage, Unreadable
 from pipelines.samples import Kind
 
 KINDS: dict[Kind, int | None] = {"series": None}
@@ -32,7 +32,7 @@ class Series:
     sequence: bool
     scales: list[list[float]] | None = field(default=None, compare=False)  # V × (centre, spread)
     name: str = "series"
-    storage: Literal["float32"] = "float32"
+    storage: Storage = "float32"
     weights: Literal["weight-free"] = "weight-free"
 
     @property

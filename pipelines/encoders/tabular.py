@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from pipelines.encoding import Unreadable
+from pipelines.encoding import Storage, Unreadable
 from pipelines.samples import Kind
 
 KINDS: dict[Kind, int | None] = {"tabular": None}
@@ -42,7 +42,7 @@ class Tabular:
     rare: float
     columns: list[Column] | None = field(default=None, compare=False)
     name: str = "tabular"
-    storage: Literal["float32"] = "float32"
+    storage: Storage = "float32"
     sequence: bool = False
     weights: Literal["weight-free"] = "weight-free"
 
