@@ -96,6 +96,11 @@ class DatasetPaths:
         return self.meta / "store.json"
 
     @property
+    def origin(self) -> Path:
+        """What the rows were read from, where that is the user's own data."""
+        return self.meta / "origin.json"
+
+    @property
     def scratch(self) -> Path:
         """Unfinished files before their rename; what a killed process leaves is swept."""
         return self.meta / "scratch"

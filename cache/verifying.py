@@ -32,7 +32,8 @@ class Damage:
         rows: from, up to; None where it is not about rows.
         shard: number of the unit of work that has to be done again, or None.
         path: the file.
-        what: `rows`, `commit`, `record`, `pointer`, `node`, `seal`, `snapshot` or `store`.
+        what: `rows`, `commit`, `record`, `pointer`, `node`, `seal`, `snapshot`, `origin` or
+            `store`.
     """
 
     dataset: str
@@ -119,6 +120,8 @@ def _dataset(dataset: str, paths: DatasetPaths) -> Iterator[Piece]:
         open_store(paths, dataset, create=False)
     except Damaged:
         yield _record(Damage(dataset, "", None, None, None, paths.store, "store"))
+    if paths.origin.exists():
+        yield _record(Damage(dataset, "", None, None, None, paths.origin, "origin"))
     for path in sorted(paths.snapshots.glob("*.json")):
         base = Damage(dataset, "", None, None, None, path, "snapshot")
         yield _record(base)

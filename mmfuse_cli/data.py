@@ -34,8 +34,9 @@ def audit(
     asked = words.settings(context)
     tables, leaks = [], 0
     for name in words.stored(asked, dataset):
-        raw = mmfuse.open_dataset(name, roots=asked.roots)[0] if texts else None
-        found = look(mmfuse.FeatureStore(asked.layout, name), features or None, raw)
+        home = asked.layout
+        raw = mmfuse.open_dataset(name, roots=asked.roots, home=home)[0] if texts else None
+        found = look(mmfuse.FeatureStore(home, name), features or None, raw)
         leaks += sum(finding.verdict == "leak" for finding in found)
         rows = tuple((f.verdict, f.check, f.about, f.sentence) for f in found)
         columns = ("verdict", "check", "of", "what was found")

@@ -29,7 +29,7 @@ def again(
         raise mmfuse.MmfuseError("--recompute needs --encoder, the same words as extract was told")
     found = []
     for name in words.stored(asked, dataset):
-        (raw,) = mmfuse.open_dataset(name, roots=asked.roots)
+        (raw,) = mmfuse.open_dataset(name, roots=asked.roots, home=asked.layout)
         built = [mmfuse.build_encoder(word, weights=weights) for word in encoders]
         plans = complete(raw, built, home=asked.layout)
         for each in recompute(name, plans, home=asked.layout, count=count):

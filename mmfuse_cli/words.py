@@ -129,7 +129,7 @@ def rows_of(asked: Settings, word: str, options: "TableOptions") -> "tuple[str, 
         streams = [info for info in store.streams() if info.complete]
         if streams:
             return word, store.samples(streams[0])
-    opened = mmfuse.open_dataset(word, roots=asked.roots, table=options)
+    opened = mmfuse.open_dataset(word, roots=asked.roots, table=options, home=asked.layout)
     name = one([dataset.name for dataset in opened])
     return name, opened[0].samples()
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from cache.layout import Home
+from pipelines import origins
 from pipelines.encoding import Encoder
 from pipelines.estimating import Estimate, estimate
 from pipelines.planning import StreamPlan, plan, unserved
@@ -51,6 +52,7 @@ def extract(
         MmfuseError: what the person at the keyboard can mend; what was done before it is kept.
     """
     options, track = options or ExtractOptions(), track or untracked
+    origins.keep(home, dataset)
     plans = plan(
         dataset,
         encoders,

@@ -1,5 +1,6 @@
 """Dataset: rows before encoding, one polars row a sample, with what is to be predicted."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,6 +34,7 @@ class Dataset:
             member `a/b.png` of `a.zip` there.
         source: real or synthetic data.
         licence: one line for what leaves this machine (`cache pack`).
+        origin: of one's own data: what it was read from and how, see `origins`.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Dataset:
     root: Path | None = None
     source: Literal["real", "synthetic"] = "real"
     licence: str = ""
+    origin: Mapping[str, object] | None = None
 
     def __post_init__(self) -> None:
         """Check what later rooms trust: names, unique ids, known splits, a target that varies."""

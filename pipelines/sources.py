@@ -8,7 +8,8 @@ from types import ModuleType
 from typing import Any
 
 from cache.errors import MmfuseError, unknown
-from pipelines import catalog, folders, hub, table_files, tables
+from cache.layout import Home
+from pipelines import catalog, folders, hub, origins, table_files, tables
 from pipelines.samples import Dataset
 from pipelines.tables import Note, TableOptions
 
@@ -19,15 +20,18 @@ def open_dataset(
     roots: Sequence[Path] = (),
     table: TableOptions | None = None,
     note: Note | None = None,
+    home: Home | None = None,
 ) -> list[Dataset]:
     """The datasets a word means; more than one where it names a group.
 
     Args:
         word: `digits`, `mug`, `mug/pkm_t1`, a `.csv`, `.parquet` or `.jsonl` file, a folder with a
-            folder a class, a task's folder in MuG's layout, `hf:org/name`, or a plug-in's `.py`.
+            folder a class, a task's folder in MuG's layout, `hf:org/name`, a plug-in's `.py`, or
+            the name of features that were made of one of these.
         roots: folders with `<name>/` below, in the order they are tried.
         table: how to read own data; of it, `split` also chooses another split of a known dataset.
         note: told one sentence for everything that was guessed about own data.
+        home: where features know what they were made of.
 
     Raises:
         MmfuseError: for an unknown word (with the nearest), data that is not there (with every
@@ -40,6 +44,34 @@ def open_dataset(
         return _named(name, task, roots, options)
     if (options.name or "").partition("/")[0] in known:
         raise MmfuseError(f"--name {options.name}: a known dataset is called so; choose another")
+    opened = _own(word, options, note)
+    before = origins.recall(home, word, options) if opened is None and home is not None else None
+    if before is not None:
+        place, options = before
+        if note is not None:
+            note(f"{word}: {place}, read as it was extracted before")
+        opened = _own(place, options, note)
+        if opened is None:
+            raise MmfuseError(
+                f"{place}, which {word} was made of, is gone; say where it is now: "
+                f"--dataset FILE --name {word}"
+            )
+        word = place
+    if opened is not None:
+        return [origins.known(dataset, word, options) for dataset in opened]
+    path = Path(word).expanduser()
+    if home is not None and word in home.datasets():
+        raise MmfuseError(
+            f"{word} has features in {home.root}, but nothing says what data they were made of; "
+            f"say so: --dataset FILE --name {word}"
+        )
+    if "/" in word or path.suffix:
+        raise MmfuseError(f"no such dataset or file: {word} (looked for {path.absolute()})")
+    raise unknown("dataset", word, known)
+
+
+def _own(word: str, options: TableOptions, note: Note | None) -> list[Dataset] | None:
+    """What a word for one's own data means; None where it is no such word."""
     path = Path(word).expanduser()
     if word.endswith(".py"):
         return _built(catalog.find("datasets", word), path.stem, None, "", options)
@@ -53,9 +85,7 @@ def open_dataset(
         return [folders.load_folder(path, options, note)]
     if path.exists() or path.suffix.lower() in table_files.SUFFIXES:
         return [tables.load(path, options, note)]
-    if "/" in word or path.suffix:
-        raise MmfuseError(f"no such dataset or file: {word} (looked for {path.absolute()})")
-    raise unknown("dataset", word, known)
+    return None
 
 
 def _named(name: str, task: str, roots: Sequence[Path], options: TableOptions) -> list[Dataset]:

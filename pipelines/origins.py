@@ -1,0 +1,62 @@
+"""Origins: what one's own data was read from, kept with its features, so that a name opens it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from cache.errors import MmfuseError
+from cache.layout import DatasetPaths, Home
+from cache.objects import Damaged, get_record, put_record
+from pipelines.columns import Part
+from pipelines.samples import Dataset
+from pipelines.tables import TableOptions
+
+
+def known(dataset: Dataset, word: str, options: TableOptions) -> Dataset:
+    """The dataset with what it was read from; paths become absolute."""
+    place = word if word.startswith("hf:") else str(Path(word).expanduser().absolute())
+    return replace(dataset, origin={"word": place, "options": asdict(options)})
+
+
+def keep(home: Home, dataset: Dataset) -> None:
+    """Keep a dataset's origin beside its features.
+
+    Raises:
+        MmfuseError: if the store cannot be written.
+    """
+    paths = DatasetPaths.of(home, dataset.name)
+    if dataset.origin is not None and _read(paths) != dataset.origin:
+        put_record(paths.origin, dataset.origin, paths.scratch)
+
+
+def recall(home: Home, name: str, typed: TableOptions) -> tuple[str, TableOptions] | None:
+    """The word and options that made the features of this name; what was typed goes first.
+
+    None where there are no such features, or nobody knows what they were made from.
+    """
+    try:
+        found = _read(DatasetPaths.of(home, name))
+    except MmfuseError:  # no name of a store
+        return None
+    if found is None:
+        return None
+    options = _options(found["options"])
+    default = asdict(TableOptions())
+    said = {field: value for field, value in vars(typed).items() if value != default[field]}
+    return found["word"], replace(options, **said)
+
+
+def _read(paths: DatasetPaths) -> dict[str, Any] | None:
+    try:
+        found = get_record(paths.origin)
+    except Damaged:  # `cache verify` names it; the next extract of the file writes it again
+        return None
+    return None if found is None else {name: found[name] for name in ("word", "options")}
+
+
+def _options(words: Mapping[str, Any]) -> TableOptions:
+    parts = [
+        Part(part["name"], part["kind"], tuple(part["columns"])) for part in words["modalities"]
+    ]
+    return TableOptions(**{**words, "modalities": tuple(parts)})

@@ -1,0 +1,90 @@
+"""Own data by its name: features know the file and the words they were made with."""
+
+import csv
+
+import numpy as np
+import pytest
+
+import mmfuse
+from cache.errors import MmfuseError
+from cache.layout import DatasetPaths, Home
+from cache.verifying import verify
+from pipelines.columns import part
+from pipelines.tables import TableOptions
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Twenty sentences and two columns that either could be the target."""
+    path = tmp_path / "there" / "movies.csv"
+    path.parent.mkdir()
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["plot", "genre", "mood"])
+        for row in range(40):
+            writer.writerow([f"words {row} of a plot", f"g{row % 2}", f"m{row % 3}"])
+    return path
+
+
+OWN = TableOptions(modalities=(part("plot=text"),), target="genre", name="movies")
+
+
+def extracted(table, home):
+    """Features of the table, as one extract makes them."""
+    (dataset,) = mmfuse.open_dataset(str(table), table=OWN, home=home)
+    mmfuse.extract(dataset, [mmfuse.build_encoder("hashing")], home=home)
+    return dataset
+
+
+def test_a_name_opens_what_its_features_were_made_of(table, tmp_path, monkeypatch):
+    """From another folder, without a word of the options: the same rows, splits and targets."""
+    home = Home(tmp_path / "home")
+    dataset = extracted(table, home)
+    monkeypatch.chdir(tmp_path)
+    (again,) = mmfuse.open_dataset("movies", home=home)
+    assert again.table.equals(dataset.table)
+    assert (again.name, again.modalities, again.task) == (
+        "movies",
+        dataset.modalities,
+        dataset.task,
+    )
+    reports = mmfuse.extract(again, [mmfuse.build_encoder("hashing")], home=home)
+    assert [report.new for report in reports] == [0]
+
+
+def test_what_is_typed_goes_before_what_was_kept(table, tmp_path):
+    """One option changed, the others as before."""
+    home = Home(tmp_path / "home")
+    extracted(table, home)
+    (again,) = mmfuse.open_dataset("movies", table=TableOptions(target="mood"), home=home)
+    assert again.task.outputs == 3
+    assert [modality.name for modality in again.modalities] == ["plot"]
+
+
+def test_a_file_that_is_gone_is_said_with_the_words_that_mend_it(table, tmp_path):
+    """The old place is named."""
+    home = Home(tmp_path / "home")
+    extracted(table, home)
+    table.rename(table.with_name("films.csv"))
+    with pytest.raises(MmfuseError, match=r"movies\.csv"):
+        mmfuse.open_dataset("movies", home=home)
+
+
+def test_every_flipped_bit_of_an_origin_is_found_and_costs_no_features(table, tmp_path):
+    """Verify names it; the features are still there, and the next extract of the file mends it."""
+    home = Home(tmp_path / "home")
+    extracted(table, home)
+    path = DatasetPaths.of(home, "movies").origin
+    sound = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        data = bytearray(sound)
+        data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(data)
+        assert [damage.path for damage in verify(home).damages] == [path]
+    with pytest.raises(MmfuseError, match="nothing says what data"):
+        mmfuse.open_dataset("movies", home=home)
+    assert mmfuse.FeatureStore(home, "movies").resolve(None)
+    extracted(table, home)
+    assert path.read_bytes() == sound
+    assert verify(home).damages == ()
