@@ -100,7 +100,8 @@ def extract(
             break
     if not reports.pending:
         names = [one.name for one in opened]
-        words.remember(asked.home, "extract", {"dataset": word, "names": names})
+        kept = names[0] if opened[0].origin and len(names) == 1 else word  # its options too
+        words.remember(asked.home, "extract", {"dataset": kept, "names": names})
     console.show(reports.tables(), as_json=asked.json, ends=reports.ends())
     if reports.interrupted or reports.failures:
         raise typer.Exit(130 if reports.interrupted else 1)
