@@ -169,10 +169,9 @@ class Conveyor:
         most, failed = self._terms.max_bad, self.failed.total() + refused
         if most is not None and failed > most:
             settled = self.encoded + self.failed.total()
-            odd = f"; {refused:,} not finite or too large" if refused else ""
             raise MmfuseError(
                 f"{self._where}: {failed:,} of the first {settled:,} inputs have failed with "
-                f"{self._plan.encoder.name}, more than --max-bad allows ({self._told()}{odd}); "
+                f"{self._plan.encoder.name}, more than --max-bad allows ({self._told(refused)}); "
                 "what was done is kept; mend the data, or allow more and go on from here"
             )
 
@@ -180,9 +179,10 @@ class Conveyor:
     def _where(self) -> str:
         return f"{self._plan.dataset.name}: {self._plan.modality.name}"
 
-    def _told(self) -> str:
+    def _told(self, refused: int = 0) -> str:
         """What failed, by reason and by type of file."""
-        both = [found.most_common() for found in (self.failed, self.types) if found]
+        reasons = self.failed + Counter({"non-finite or overflow": refused})
+        both = [found.most_common() for found in (reasons, self.types) if found]
         return "; ".join(", ".join(f"{n:,} {word}" for word, n in found) for found in both)
 
     def _count(self, row: int, failure: Failure) -> None:

@@ -22,7 +22,7 @@ from cache.objects import get_record
 from cache.runs import RunRecord, RunStream, load_run
 from cache.samples import Kind
 from pipelines import columns
-from pipelines.encoding import Encoder, Unreadable, build_encoder
+from pipelines.encoding import Encoder, Unreadable, build_encoder, stored_as
 from pipelines.fitting import learns
 from pipelines.reading import absent, read
 from pipelines.tracking import Track, untracked
@@ -207,7 +207,10 @@ class _Encoders:
         )
 
     def _candidates(self, stream: RunStream, info: StreamInfo) -> Iterator[Encoder | MmfuseError]:
-        yield from (encoder for encoder in self.given if encoder.name == stream.encoder)
+        for encoder in self.given:
+            with contextlib.suppress(MmfuseError):  # one without a choice of dtypes is not the one
+                if encoder.name == stream.encoder:
+                    yield stored_as(encoder, info.dtype)
         told = [*info.fields.values(), *info.provenance.values()]
         models = dict.fromkeys(value for value in told if isinstance(value, str) and value)
         dtype = str(info.fields.get("compute", "auto"))

@@ -120,6 +120,23 @@ def test_an_encoder_with_other_options_is_found_or_asked_for(tmp_path: Path) -> 
     assert found.outputs.shape == (4, 2)
 
 
+@pytest.mark.parametrize("width", [None, 64])
+def test_a_stream_kept_in_another_dtype_is_encoded_as_it_was_kept(tmp_path: Path, width) -> None:
+    """Features stored in float16 by choice are found and rounded as the store rounded them."""
+    home, dataset = Home(tmp_path), made_dataset()
+    options = {"width": width} if width else {}
+    half = build_encoder("hashing", storage="float16", **options)
+    extract(dataset, [half], home=home, options=ExtractOptions(workers=0))
+    run = train("concat", "fruit", home=home, options=WORDS)
+    test = dataset.table.filter(pl.col("split") == "test").select("id", "words")
+    given = [build_encoder("hashing", **options)] if width else []
+    found = predict(home, run, test, encoders=given)
+    recorded = run.predictions().filter(pl.col("split") == "test")
+    logits = np.array(recorded["outputs"].to_list()).reshape(2, len(test), 2)
+    shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    assert np.allclose(found.outputs, shares.mean(0), atol=1e-5)
+
+
 def test_features_that_are_gone_are_named(trained, tmp_path: Path) -> None:
     """The error says which stream and how to make it again."""
     _, run, dataset = trained

@@ -26,6 +26,17 @@ def test_rows_of_a_sound_stream_are_what_they_were(digits, tmp_path):
     assert all(each.worst == 1.0 and not each.differing for each in found)
 
 
+def test_a_stream_kept_in_another_dtype_is_compared_as_it_is_kept(digits, tmp_path):
+    """The words need not repeat in which dtype a stream was stored."""
+    home = Home(tmp_path)
+    extract(digits, [build_encoder("pixels", storage="float16")], home=home)
+    (source,) = complete(digits, [build_encoder("pixels")], home=home)
+    (found,) = recompute("digits", [source], home=home, count=5)
+    assert source.encoder.storage == "float16"
+    assert found.worst > 0.999
+    assert not found.differing
+
+
 def test_a_vector_that_is_not_of_its_row_is_named(digits, tmp_path):
     """An encoder that gives other vectors under the same fingerprint is found out, by id."""
     home = Home(tmp_path)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from encoder_cases import CASES, Case, built, checkpoint, payloads, reference
 
+from cache.errors import MmfuseError
 from cache.fingerprints import fingerprint
 from pipelines import catalog
 from pipelines.encoding import Encoder, FittedEncoder, build_encoder
@@ -85,6 +86,19 @@ def test_vectors_have_the_declared_width_and_are_finite(encoder):
 def test_the_stored_dtype_follows_from_where_the_weights_come_from(encoder):
     """Weight-free encoders store float32, pretrained ones float16."""
     assert encoder.storage == ("float32" if encoder.weights == "weight-free" else "float16")
+
+
+def test_another_stored_dtype_is_another_stream_of_the_same_vectors(case, encoder, top):
+    """Every encoder can be kept in either dtype, which changes nothing of what it computes."""
+    other = "float16" if encoder.storage == "float32" else "float32"
+    chosen = _fitted(built(case, top, storage=other))
+    assert chosen.storage == other
+    assert built(case, top, storage="auto").storage == encoder.storage
+    kind = _kinds(encoder)[0]
+    found = [_encode(each, kind, payloads(kind)) for each in (encoder, chosen)]
+    assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
+    with pytest.raises(MmfuseError, match=r"bfloat16 cannot be stored.*--storage float32"):
+        built(case, top, storage="bfloat16")
 
 
 def test_different_inputs_have_different_vectors(encoder):
