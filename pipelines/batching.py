@@ -101,6 +101,14 @@ class FeatureTable:
             return torch.as_tensor(scaled, dtype=torch.float32, device=self.device)
         return torch.as_tensor(self.samples.targets, device=self.device)
 
+    @cached_property
+    def complete(self) -> Tensor:
+        """(N,) bool, which rows have every stream, with a frame at least where it has frames."""
+        there = self.present.all(1)
+        for frames in self.frame_present.values():
+            there = there & frames.any(1)
+        return there
+
     def split(self, name: str) -> NDArray[np.int64]:
         """Positions of the rows of a split."""
         return np.flatnonzero(self.samples.splits == name)
@@ -157,6 +165,35 @@ def pad(
     padded = np.zeros((len(lengths), longest, values.shape[1]), np.float32)
     padded[there] = values[offsets[0] : offsets[-1]]
     return padded, there
+
+
+def composed(order: Tensor, complete: Tensor, size: int, least: int) -> list[Tensor]:
+    """The batches of an epoch, (R, B) positions each, every row at least once.
+
+    With `least`, complete rows are spread evenly over the batches, and a batch whose share of them
+    is smaller is filled up with others of them, which then come more than once an epoch. Its
+    number of complete rows is the same in every replica, and no row is twice in a batch.
+
+    Args:
+        order: (R, N) every position once, each replica in its own order.
+        complete: by position (P,) bool, which rows are complete.
+        size: rows of a batch, without what it is filled up with.
+        least: complete rows that a batch has, or all there are; 0 = leave the order as it is.
+    """
+    parts = cut(order.shape[1], size)
+    if not least:
+        return [order[:, start:stop] for start, stop in parts]
+    count, whole = order.shape[1], int(complete[order[0]].sum())
+    first = order.gather(1, torch.argsort((~complete[order]).to(torch.uint8), stable=True))
+    complete_rows, others = first[:, :whole], first[:, whole:]
+    batches = []
+    for start, stop in parts:
+        begin, end = whole * start // count, whole * stop // count
+        taken = max(end - begin, min(least, whole))
+        chosen = [(begin + i) % whole for i in range(taken)]
+        rest = others[:, start - begin : stop - end]
+        batches.append(torch.cat([complete_rows[:, chosen], rest], 1))
+    return batches
 
 
 def gather(table: FeatureTable, index: Tensor, numbers: Tensor) -> Batch:

@@ -100,6 +100,8 @@ class FusionHead(nn.Module):
         stages: parts of training, in order.
         additive: True where logits are a sum over streams, so that no synergy (XOR) is learned.
         ignores: streams that the head does not look at, by design.
+        complete_rows: rows with every stream that a training batch should have, or as many as
+            there are; 0 = as chance has it.
         frozen: parameters that never receive a gradient (name, or prefix ending in "."), with
             the reason.
     """
@@ -108,6 +110,7 @@ class FusionHead(nn.Module):
     stages: tuple[Stage, ...] = (Stage("fit"),)
     additive: bool = False
     ignores: tuple[str, ...] = ()
+    complete_rows: int = 0
     frozen: Mapping[str, str] = {}
     class_weight: Tensor
 
@@ -158,6 +161,13 @@ class FusionHead(nn.Module):
         Runs under `vmap`, one replica at a time; returns new dicts, writes nothing in place.
         """
         return gradients, buffers
+
+    def measures(self, batch: Batch, fused: Fused) -> dict[str, float]:
+        """Numbers of the method's own on the rows that are scored, by name; in eval mode.
+
+        Not under `vmap`: one replica at a time, so values may be looked at.
+        """
+        return {}
 
     def remarks(self, state: Mapping[str, Tensor]) -> tuple[str, ...]:
         """What a reader of the table should know of the trained state, (R, …) by name."""

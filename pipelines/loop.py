@@ -12,7 +12,7 @@ from torch.func import vmap
 
 from cache.errors import MmfuseError
 from pipelines import numbers
-from pipelines.batching import Batch, FeatureTable, cut, gather
+from pipelines.batching import Batch, FeatureTable, composed, gather
 from pipelines.fusion import Stage
 from pipelines.hiding import drop
 from pipelines.metrics import LOWER_IS_BETTER, PRIMARY, pieces
@@ -165,25 +165,25 @@ def _one_epoch(
     rates: Sequence[Rates | None],
     progress: Progress,
 ) -> list[float]:
-    """Every train row once, in an order of each replica's own; mean losses."""
-    table, count, stage = job.table, len(job.train), replicas.head.stages[progress.stage].name
+    """Every train row, in an order of each replica's own; mean losses."""
+    table, stage = job.table, replicas.head.stages[progress.stage].name
     seeds = torch.tensor(list(job.seeds), device=table.device)
     epoch_key = numbers.key(seeds, progress.stage, progress.epoch)  # (R,)
-    order = vmap(lambda key: numbers.permutation(key, "order", count))(epoch_key)
-    order = job.train[order]  # (R, N)
+    order = vmap(lambda key: numbers.permutation(key, "order", len(job.train)))(epoch_key)
+    size, least = plans[0].batch_size, replicas.head.complete_rows
+    parts = composed(job.train[order], table.complete, size, least)
     limits = [plan.clip for plan in plans]
     steps = replicas.steps(stage)
     total = torch.zeros(replicas.count, device=table.device)
-    parts = cut(count, plans[0].batch_size)
     counters = torch.arange(len(parts), device=table.device)
     keys = numbers.key(epoch_key, counters[:, None])  # (batches, R)
-    for (start, stop), key in zip(parts, keys, strict=True):
-        batch = _drop(gather(table, order[:, start:stop], key), table, plans)
+    for rows, key in zip(parts, keys, strict=True):
+        batch = _drop(gather(table, rows, key), table, plans)
         for turn, step in enumerate(steps):
             turned = replace(batch, numbers=numbers.key(key, turn)) if turn else batch
             losses = replicas.step(turned, (step, stage), plans[0].optimizer, rates, limits)
-            total += losses.detach().to(total) * (stop - start) / len(steps)
-    return (total / count).tolist()
+            total += losses.detach().to(total) * rows.shape[1] / len(steps)
+    return (total / sum(rows.shape[1] for rows in parts)).tolist()
 
 
 def _drop(batch: Batch, table: FeatureTable, plans: Sequence[Plan]) -> Batch:

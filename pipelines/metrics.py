@@ -152,6 +152,36 @@ def auroc(values: Array, positive: NDArray[np.bool_]) -> float:
     return float((ranks[positive].sum() - above * (above + 1) / 2) / (above * below))
 
 
+def recall_at(made: Array, real: Array, most: int) -> float:
+    """R@k of retrieval: share of rows whose own real vector is among the k of largest cosine.
+
+    A row whose own vector ties with others has its chance of being listed; NaN below two rows.
+
+    Args:
+        made: (N, D) queries.
+        real: (N, D) what they should find, row for row.
+        most: k.
+    """
+    if len(made) < 2:
+        return float("nan")
+    queries, gallery = _directions(made), _directions(real)
+    hits = 0.0
+    for start in range(0, len(queries), 256):
+        cosines = queries[start : start + 256] @ gallery.T  # (256, N)
+        own = cosines[np.arange(len(cosines)), start + np.arange(len(cosines))][:, None]
+        ahead = (cosines > own + 1e-12).sum(1)
+        tied = (np.abs(cosines - own) <= 1e-12).sum(1) - 1
+        hits += float(np.clip((most - ahead) / (tied + 1), 0, 1).sum())
+    return hits / len(queries)
+
+
+def mean_cosine(made: Array, real: Array) -> float:
+    """Mean cosine of vectors with their counterparts, (N, D) both; NaN without rows."""
+    if not len(made):
+        return float("nan")
+    return float((_directions(made) * _directions(real)).sum(1).mean())
+
+
 def pearson(outputs: Array, targets: Array) -> float:
     """Correlation, NaN where either is constant."""
     a, b = outputs - outputs.mean(), targets - targets.mean()
@@ -165,6 +195,12 @@ def better(name: str) -> Callable[[float, float], bool]:
     if name in LOWER_IS_BETTER:
         return lambda first, second: first < second
     return lambda first, second: first > second
+
+
+def _directions(vectors: Array) -> Array:
+    vectors = np.asarray(vectors, np.float64)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0))
 
 
 def _two(truth: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> tuple[float, float]:

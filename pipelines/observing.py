@@ -14,8 +14,8 @@ from pipelines.plans import Plan
 def prepare(heads: Sequence[FusionHead], table: FeatureTable, plan: Plan) -> None:
     """Give heads what they know of the train rows.
 
-    Moments of the streams to every part that has `observe`, the number of batches of an epoch to
-    every part that has `foresee`, and class weights.
+    Moments of the streams to every part that has `observe`; how many batches an epoch has and how
+    many rows are complete to every part that has `foresee`; class weights.
     """
     train = table.take(table.split("train"))
     seen = moments(train)
@@ -30,7 +30,7 @@ def prepare(heads: Sequence[FusionHead], table: FeatureTable, plan: Plan) -> Non
                 observe(seen)
             foresee = getattr(module, "foresee", None)
             if callable(foresee):
-                foresee(batches)
+                foresee(batches, int(train.complete.sum()))
 
 
 def moments(table: FeatureTable) -> dict[str, Moments]:

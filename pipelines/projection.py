@@ -56,7 +56,7 @@ class Projection(nn.Module):
             self.register_buffer("batch", torch.zeros((), dtype=torch.int64))
             self.register_buffer("batches", torch.ones((), dtype=torch.int64))
 
-    def foresee(self, batches: int) -> None:
+    def foresee(self, batches: int, _complete: int) -> None:
         """Take the number of batches of an epoch."""
         if self.guard.counts:
             self.get_buffer("batches").fill_(batches)

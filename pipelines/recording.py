@@ -149,7 +149,8 @@ def score_rows(
     part = table.take(table.split(split))
     outputs, targets = decoded(part, replicas.opinions(part).logits[list(mine)])
     each = [scores(part.samples.task, one, targets) for one in outputs]
-    return {name: [found[name] for found in each] for name in each[0]}, outputs
+    found = {name: [one[name] for one in each] for name in each[0]}
+    return found | replicas.measures(part, mine), outputs
 
 
 def score_all(

@@ -99,6 +99,18 @@ class Replicas:
         parts = [self._opinion(part) for part in _chunks(table, EVAL_ROWS)]
         return _unpack({name: torch.cat([p[name] for p in parts], 1) for name in parts[0]})
 
+    def measures(self, table: FeatureTable, mine: Sequence[int]) -> dict[str, list[float]]:
+        """The head's own numbers on every row in eval mode, one value a replica of `mine`."""
+        if type(self.head).measures is FusionHead.measures:
+            return {}
+        self.head.eval()
+        part, found = _Measuring(self.head), []
+        for replica in mine:
+            named = {f"head.{name}": value[replica] for name, value in self.state.items()}
+            with torch.no_grad():
+                found.append(functional_call(part, named, (_whole(table),)))
+        return {name: [each[name] for each in found] for name in found[0]}
+
     def losses(self, table: FeatureTable, step: str, size: int) -> Tensor:
         """(R,) mean loss of a step over the rows in eval mode, in batches of `size`."""
         self.head.eval()
@@ -197,6 +209,17 @@ class _Objective(nn.Module):
     def forward(self, batch: Batch, step: str) -> tuple[Tensor, Fused]:
         fused = self.head(batch)
         return self.head.loss(batch, fused, step), fused
+
+
+class _Measuring(nn.Module):
+    """A head's forward and its own numbers as one call."""
+
+    def __init__(self, head: FusionHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, batch: Batch) -> dict[str, float]:
+        return self.head.measures(batch, self.head(batch))
 
 
 def _fields(batch: Batch) -> Fields:

@@ -48,6 +48,20 @@ class Filler(nn.Module):
             self.get_buffer(f"mean_{slot(name)}").copy_(seen.mean)
 
 
+class Stand(nn.Module):
+    """What stands in for a stream where nothing is translated: zeros or its train mean."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__()
+        for name, stream in inputs.streams.items():
+            self.register_buffer(slot(name), torch.zeros(stream.width))
+
+    def observe(self, moments: Mapping[str, Moments]) -> None:
+        """Take the train rows' means."""
+        for name, seen in moments.items():
+            self.get_buffer(slot(name)).copy_(seen.mean)
+
+
 def spoilt(key: Tensor, place: str, count: int, share: float) -> tuple[Tensor, Tensor]:
     """Rows of a training batch that are lost and others that get noise, each a share of them.
 

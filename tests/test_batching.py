@@ -13,7 +13,7 @@ from cache.errors import MmfuseError
 from cache.features import FeatureStore
 from cache.layout import Home
 from pipelines import numbers
-from pipelines.batching import cut, gather, pad
+from pipelines.batching import composed, cut, gather, pad
 from pipelines.loading import find_device, inputs_of, load_table
 
 
@@ -25,6 +25,47 @@ def test_batches_cover_every_row_once_and_none_is_a_lone_trailer(count: int, siz
     assert all(stop - start == size for start, stop in parts[:-1])
     if count > 1 and size > 1:
         assert all(stop - start > 1 for start, stop in parts)
+
+
+@given(
+    count=st.integers(1, 120),
+    size=st.integers(1, 40),
+    least=st.integers(0, 10),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 99),
+)
+def test_every_batch_has_its_complete_rows_and_every_row_its_batch(
+    count: int, size: int, least: int, share: float, seed: int
+) -> None:
+    """At least `least` complete rows or all there are, none twice; equal numbers in replicas."""
+    generator = torch.Generator().manual_seed(seed)
+    where = torch.randperm(2 * count, generator=generator)[:count]  # rows of a larger table
+    complete = torch.rand(2 * count, generator=generator) < share
+    order = torch.stack([where[torch.randperm(count, generator=generator)] for _ in range(3)])
+    batches, parts = composed(order, complete, size, least), cut(count, size)
+    whole = int(complete[where].sum())
+    assert len(batches) == len(parts)
+    for r in range(3):
+        seen = [row for batch in batches for row in batch[r].tolist()]
+        assert set(seen) == set(where.tolist())
+        for batch, (start, stop) in zip(batches, parts, strict=True):
+            rows, there = batch[r].tolist(), int(complete[batch[r]].sum())
+            assert len(set(rows)) == len(rows) >= stop - start
+            assert there >= min(least, whole)
+            assert there == int(complete[batch[0]].sum()) or not least
+        if least == 0:
+            assert seen == order[r].tolist()
+        if not whole:
+            assert len(seen) == count
+
+
+def test_complete_rows_are_spread_evenly_where_there_are_enough() -> None:
+    """40 of 100 in batches of 20: eight each, and then no row comes twice."""
+    complete = torch.arange(100) < 40
+    order = torch.randperm(100, generator=torch.Generator().manual_seed(0))[None]
+    batches = composed(order, complete, 20, 8)
+    assert [int(complete[batch[0]].sum()) for batch in batches] == [8] * 5
+    assert sorted(row for batch in batches for row in batch[0].tolist()) == list(range(100))
 
 
 def test_gathered_rows_are_the_rows() -> None:

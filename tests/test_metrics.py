@@ -9,7 +9,9 @@ from pipelines.metrics import (
     better,
     calibration_error,
     label_scores,
+    mean_cosine,
     pieces,
+    recall_at,
     scores,
     softmax,
     value_scores,
@@ -157,3 +159,28 @@ def test_less_error_is_better_and_more_accuracy_is_better() -> None:
     """Direction comes from the metric's name."""
     assert better("mae")(1.0, 2.0)
     assert better("accuracy")(2.0, 1.0)
+
+
+def test_recall_at_k_by_a_loop() -> None:
+    """R@k: whether a row's own vector is among the k nearest by cosine, row by row; 300 rows."""
+    rng = np.random.default_rng(0)
+    real = rng.normal(size=(300, 5))
+    made = real * rng.uniform(0.1, 3, (300, 1)) + rng.normal(size=real.shape)
+    for most in (1, 5):
+        hits = 0
+        for row, query in enumerate(made):
+            angles = [query @ x / np.linalg.norm(query) / np.linalg.norm(x) for x in real]
+            hits += row in np.argsort(angles)[::-1][:most]
+        assert recall_at(made, real, most) == pytest.approx(hits / 300)
+    each = [q @ x / np.linalg.norm(q) / np.linalg.norm(x) for q, x in zip(made, real, strict=True)]
+    assert mean_cosine(made, real) == pytest.approx(np.mean(each))
+
+
+def test_vectors_without_a_difference_are_found_by_chance() -> None:
+    """All ties: R@k is k / N; one row alone has nothing to be told from."""
+    same = np.ones((8, 3))
+    assert recall_at(same, same, 1) == pytest.approx(1 / 8)
+    assert recall_at(same, same, 5) == pytest.approx(5 / 8)
+    assert recall_at(np.zeros((8, 3)), same, 1) == pytest.approx(1 / 8)
+    assert np.isnan(recall_at(same[:1], same[:1], 1))
+    assert np.isnan(mean_cosine(same[:0], same[:0]))

@@ -2,20 +2,31 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from made import fill_store, made_table
 from torch import Tensor
 
 from cache.errors import MmfuseError
+from cache.layout import Home
 from pipelines import puzzles
-from pipelines.batching import Batch
+from pipelines.batching import Batch, FeatureTable
 from pipelines.fusion import FusionHead, Inputs, Stream
+from pipelines.loading import inputs_of
+from pipelines.loop import Job, fit
 from pipelines.methods import trml
+from pipelines.observing import prepare
+from pipelines.plans import Plan
+from pipelines.replicas import Replicas
+from pipelines.running import build_heads
+from pipelines.training import train
 
 PAIR = Inputs(
     {"clip/text": Stream(4, "text"), "clip/video": Stream(5, "video", sequence=True)},
     puzzles.CLASSES,
 )
+FIELDS = ("features", "present", "frame_present", "targets", "rows")
 THREE = puzzles.inputs((4, 4, 4))
 
 
@@ -273,3 +284,83 @@ def test_prompts_of_another_width_are_refused():
         trml.build(PAIR, target="prompt")
     model, data = head(inputs=THREE, target="both"), batch(inputs=THREE)
     assert model.loss(data, model(data), "joint").isfinite()
+
+
+def table_with(complete: int) -> FeatureTable:
+    """90 rows of three streams, of which so many have all three."""
+    table = made_table(90, absent=0.0)
+    present = table.present.clone()
+    rows = torch.arange(len(present))
+    present[rows, rows % 3] = rows < complete
+    return replace(table, present=present)
+
+
+def fitted(table: FeatureTable, seeds: tuple[int, ...], **options: object) -> tuple[Replicas, list]:
+    """Replicas after two epochs, and the batches that they were given."""
+    seen = table.take(np.flatnonzero(table.samples.splits != "test"))
+    settings = {"hidden": 4, "translator_hidden": 4, **options}
+    heads = build_heads(trml, inputs_of(seen), settings, seeds)
+    plan = Plan(epochs=2, batch_size=16, seeds=seeds)
+    prepare(heads, seen, plan)
+    replicas, given = Replicas(heads), []
+    step = replicas.step
+    replicas.step = lambda batch, *rest: given.append(batch) or step(batch, *rest)
+    fit(replicas, Job(seen, [plan] * len(seeds), seeds))
+    return replicas, given
+
+
+def test_every_batch_has_complete_rows_to_match():
+    """Five complete rows of 54 in training: all five in each batch; left to chance, not so."""
+    replicas, given = fitted(table_with(5), (0, 1))
+    assert len(given) == 2 * 4
+    assert all((batch.present.all(-1).sum(-1) == 5).all() for batch in given)
+    assert "5 training rows have every stream" in replicas.head.remarks(replicas.state)[0]
+    _, chance = fitted(table_with(5), (0, 1), complete_rows=0)
+    assert min(int(batch.present.all(-1).sum(-1).min()) for batch in chance) < 2
+    enough, _ = fitted(table_with(90), (0,))
+    assert not enough.head.remarks(enough.state)
+    assert fitted(table_with(5), (0,), alpha=0.0)[0].head.complete_rows == 0
+
+
+def test_a_seed_alone_meets_the_batches_it_meets_among_others():
+    """The order is each replica's own: R = 2 and R = 1 see the same rows, and end alike."""
+    both, given = fitted(table_with(5), (0, 1))
+    alone, own = fitted(table_with(5), (1,))
+    for many, one in zip(given, own, strict=True):
+        assert torch.equal(many.rows[1], one.rows[0])
+    for name, value in alone.state.items():
+        torch.testing.assert_close(both.state[name][1], value[0])
+
+
+def test_how_near_virtual_vectors_come_is_recorded_with_the_scores(tmp_path):
+    """R@1, R@5 and mean cosine on test rows, by a loop over the ordered pairs."""
+    home, table = Home(tmp_path), made_table(120)
+    fill_store(home, table)
+    words = {"epochs": "3", "seeds": "0,1", "hidden": "4", "translator_hidden": "8"}
+    run = train("trml", "made", home=home, options=words)
+    scores = next(s for s in run.scores if s.split == "test").metrics
+    assert next(iter(scores)) == "accuracy"
+    head = trml.build(inputs_of(table), hidden=4, translator_hidden=8).eval()
+    for number in (0, 1):
+        head.load_state_dict({n: torch.tensor(v[number]) for n, v in run.state().items()})
+        part = table.take(table.split("test"))
+        clean = head.clean(Batch(*(getattr(part, name) for name in FIELDS), torch.tensor(0)))
+        first, five, cosines = [], [], []
+        for a in clean:
+            for m in clean:
+                columns = [head.inputs.names.index(n) for n in {a, m}]
+                rows = part.present[:, columns].all(1).nonzero()[:, 0].tolist()
+                if a == m:
+                    continue
+                made = [translate(head, a, m, clean[a][row]).detach() for row in rows]
+                ranks = []
+                for row, x in zip(rows, made, strict=True):
+                    near = [torch.cosine_similarity(x, clean[m][other], dim=0) for other in rows]
+                    own = near[rows.index(row)]
+                    ranks.append(sum(float(c) > float(own) for c in near))
+                    cosines.append(float(own) / len(rows))
+                first.append(np.mean([rank < 1 for rank in ranks]))
+                five.append(np.mean([rank < 5 for rank in ranks]))
+        assert scores["match_r1"][number] == pytest.approx(np.mean(first))
+        assert scores["match_r5"][number] == pytest.approx(np.mean(five))
+        assert scores["match_cosine"][number] == pytest.approx(sum(cosines) / 6, abs=1e-5)

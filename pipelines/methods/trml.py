@@ -23,11 +23,17 @@ is matched, both directions, and the following are ours:
 - Matching is exactly 0 for fewer than two rows, where its cross-entropy would say nothing or NaN.
 - Inputs are z-scored by default: raw features of several encoders differ in scale by orders of
   magnitude, and on `digits` raw ones do not train at all.
-- Batches are not stratified: with very few complete rows many batches match nothing.
+- Matching compares complete rows alone. They are spread evenly over the batches, and each batch
+  has at least `complete_rows` of them: with few of them they come more than once an epoch, since
+  most batches would match nothing otherwise.
+How well translators work alone is recorded with the scores: `match_r1`, `match_r5` (the share of
+virtual vectors whose own real one is the nearest, or among five) and `match_cosine`, over the rows
+with both of a pair, mean over ordered pairs. `detach=true` lets matching alone train them.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 import torch
@@ -35,13 +41,15 @@ from torch import Tensor, nn
 
 from cache.errors import MmfuseError
 from pipelines.batching import Batch
-from pipelines.fusion import Clean, Fused, FusionHead, Inputs, Moments, Norm, pooled, slot
+from pipelines.fusion import Clean, Fused, FusionHead, Inputs, Norm, pooled, slot
+from pipelines.metrics import mean_cosine, recall_at
 from pipelines.numbers import dropout, uniform
 from pipelines.objectives import masked_mean, semantic_matching
+from pipelines.stand_ins import Stand
 from pipelines.stems import Gru
+from pipelines.translating import Pairs, Translators, key
 
 PLAN = {"patience": 10}
-Pairs = dict[tuple[str, str], Tensor]
 Virtual = Literal["translated", "zero", "mean"]
 Target = Literal["original", "prompt", "both"]
 
@@ -55,49 +63,6 @@ class Matching:
     target: Target
     by: Literal["entropy", "mse"]
     both_ways: bool
-
-
-class Translators(nn.Module):
-    """G: from the mean of one stream to that of another; for every ordered pair, or over a hub."""
-
-    def __init__(self, inputs: Inputs, hidden: int, kind: Literal["pairs", "hub"]) -> None:
-        super().__init__()
-        self.kind, names = kind, inputs.names
-        widths = {name: stream.width for name, stream in inputs.streams.items()}
-        if kind == "hub":
-            self.up = nn.ModuleDict({slot(a): nn.Linear(widths[a], hidden) for a in names})
-            self.down = nn.ModuleDict({slot(m): nn.Linear(hidden, widths[m]) for m in names})
-            return
-        pairs = [(a, m) for a in names for m in names if a != m]
-        self.up = nn.ModuleDict({key(a, m): nn.Linear(widths[a], hidden) for a, m in pairs})
-        self.down = nn.ModuleDict({key(a, m): nn.Linear(hidden, widths[m]) for a, m in pairs})
-
-    def forward(self, means: Mapping[str, Tensor], batch: Batch, *, training: bool) -> Pairs:
-        """Every ordered pair (a, m): (B, D_m), what m would be, told by a."""
-        made = {}
-        for a, x in means.items():
-            for m in means:
-                if a != m:
-                    up, down = (slot(a), slot(m)) if self.kind == "hub" else (key(a, m),) * 2
-                    hidden = nn.functional.gelu(self.up[up](x))
-                    place = f"trml.{up}"
-                    hidden = dropout(hidden, 0.1, batch.numbers, place, training=training)
-                    made[a, m] = self.down[down](hidden)
-        return made
-
-
-class Stand(nn.Module):
-    """What stands in for a stream where nothing is translated: zeros or its train mean."""
-
-    def __init__(self, inputs: Inputs) -> None:
-        super().__init__()
-        for name, stream in inputs.streams.items():
-            self.register_buffer(slot(name), torch.zeros(stream.width))
-
-    def observe(self, moments: Mapping[str, Moments]) -> None:
-        """Take the train rows' means."""
-        for name, seen in moments.items():
-            self.get_buffer(slot(name)).copy_(seen.mean)
 
 
 class Trml(FusionHead):
@@ -116,8 +81,12 @@ class Trml(FusionHead):
         rho: float,
         detach: bool,
         drop: float,
+        complete_rows: int,
     ) -> None:
         super().__init__(inputs)
+        matches = translators is not None and matching.alpha > 0 and len(inputs.streams) > 1
+        self.complete_rows = complete_rows if matches else 0
+        self.few: int | None = None
         self.matching, self.rho, self.detach, self.drop = matching, rho, detach, drop
         self.clean, self.translators, self.stand = Clean(inputs, norm), translators, stand
         framed = {n: s for n, s in inputs.streams.items() if s.sequence and gru}
@@ -145,6 +114,31 @@ class Trml(FusionHead):
         hidden = dropout(hidden, self.drop, batch.numbers, "trml.out", training=self.training)
         kept = made if self.training else {}
         return Fused(self.out(hidden), extras={key(*pair): x for pair, x in kept.items()})
+
+    def foresee(self, batches: int, complete: int) -> None:
+        """Take how many rows can be matched."""
+        self.few = complete if complete < self.complete_rows * batches else None
+
+    def remarks(self, state: Mapping[str, Tensor]) -> tuple[str, ...]:
+        """How few rows matching saw, where they had to come more than once an epoch."""
+        if self.few is None or self.matching.alpha == 0 or self.translators is None:
+            return ()
+        return (f"{self.few:,} training rows have every stream, and matching compares those alone",)
+
+    def measures(self, batch: Batch, fused: Fused) -> dict[str, float]:
+        """How near virtual vectors come to real ones, mean over ordered pairs of streams."""
+        if self.translators is None or len(batch.features) < 2:
+            return {}
+        present, means = has_frames(batch), self._means(self.clean(batch), batch)
+        found: dict[str, list[float]] = {"match_r1": [], "match_r5": [], "match_cosine": []}
+        for (a, m), made in self._translated(means, batch).items():
+            both = present[:, [self.inputs.names.index(name) for name in (a, m)]].all(1)
+            if both.sum() > 1:
+                pair = [x[both].double().cpu().numpy() for x in (made, means[m])]
+                found["match_r1"].append(recall_at(pair[0], pair[1], 1))
+                found["match_r5"].append(recall_at(pair[0], pair[1], 5))
+                found["match_cosine"].append(mean_cosine(*pair))
+        return {name: fmean(each) if each else float("nan") for name, each in found.items()}
 
     def loss(self, batch: Batch, fused: Fused, step: str) -> Tensor:
         """Task loss over rows with anything, and α of matching over rows with both of a pair."""
@@ -247,11 +241,6 @@ def has_frames(batch: Batch) -> Tensor:
     return torch.stack(columns, 1)
 
 
-def key(source: str, target: str) -> str:
-    """Name of the translator from one stream to another."""
-    return f"{slot(source)}>{slot(target)}"
-
-
 def build(
     inputs: Inputs,
     *,
@@ -268,6 +257,7 @@ def build(
     rho: float = 0.5,
     detach: bool = False,
     dropout: float = 0.1,
+    complete_rows: int = 8,
     input_norm: Norm = "zscore",
 ) -> FusionHead:
     """A head over these streams.
@@ -288,6 +278,8 @@ def build(
         rho: chance that a training row of two or more streams loses one.
         detach: keep the task's loss out of the translators.
         dropout: before the last linear map.
+        complete_rows: rows with every stream that a training batch has at least; 0 leaves it to
+            chance.
         input_norm: none, l2, or zscore by the train rows.
 
     Raises:
@@ -307,4 +299,5 @@ def build(
         rho=rho,
         detach=detach,
         drop=dropout,
+        complete_rows=complete_rows,
     )
