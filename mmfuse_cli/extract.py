@@ -58,6 +58,8 @@ def extract(
     from pipelines.outlook import outlook
 
     asked = words.settings(context)
+    if reason and not retry_failed:
+        raise mmfuse.MmfuseError("--reason says what --retry-failed tries again; give both")
     own = mmfuse.TableOptions(
         modalities=tuple(part(word) for word in modality or ()),
         target=target,
@@ -78,8 +80,6 @@ def extract(
     given = {"device": device, "dtype": dtype, "storage": storage, "sequence": sequence}
     given |= {"weights": str(weights) if weights else None, "memory": asked.layout.weights}
     built = [mmfuse.build_encoder(e, **given) for e in encoder]
-    if reason and not retry_failed:
-        raise mmfuse.MmfuseError("--reason says what --retry-failed tries again; give both")
     again = {"retry_failed": tuple(reason) if reason else retry_failed, "rehash": rehash}
     options = mmfuse.ExtractOptions(
         workers=workers, strict=strict, limit=limit, max_bad=max_bad, **again

@@ -39,7 +39,7 @@ class Terms:
     budget: Budget
     ahead: int
     strict: bool
-    max_bad: float | None
+    max_bad: int | None
     stop: Callable[[], bool]
 
 
@@ -168,11 +168,10 @@ class Conveyor:
         """End the run when too many have failed, vectors that the store refused included."""
         most, failed = self._terms.max_bad, self.failed.total() + refused
         if most is not None and failed > most:
-            settled = self.encoded + self.failed.total()
             raise MmfuseError(
-                f"{self._where}: {failed:,} of the first {settled:,} inputs have failed with "
-                f"{self._plan.encoder.name}, more than --max-bad allows ({self._told(refused)}); "
-                "what was done is kept; mend the data, or allow more and go on from here"
+                f"{self._where}: {failed:,} inputs have failed with {self._plan.encoder.name}, more "
+                f"than the {most:,} that --max-bad allows ({self._told(refused)}); what was done "
+                "is kept; mend the data, or allow more and go on from here"
             )
 
     @property

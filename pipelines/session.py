@@ -184,12 +184,12 @@ def paying_workers(seconds: float) -> int:
     return max(1, min(_MOST_WORKERS, cores() - 1)) if seconds > WORTH_WORKERS else 0
 
 
-def bad_inputs(one: StreamPlan, options: ExtractOptions) -> float | None:
+def bad_inputs(one: StreamPlan, options: ExtractOptions) -> int | None:
     """How many of the inputs that a run encodes may fail; None for all of them."""
     if options.max_bad is None:
         return None
     new = one.found.new if options.limit is None else min(options.limit, one.found.new)
-    return options.max_bad * new
+    return int(options.max_bad * new + 1e-9)  # 0.29 of 100 is 28.999999999999996
 
 
 def batch_budget(one: StreamPlan, options: ExtractOptions) -> Budget:

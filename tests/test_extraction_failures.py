@@ -59,7 +59,9 @@ def mixed(count=300, every=10):
 def test_more_failures_than_may_be_end_the_run_and_are_counted_by_reason(home, small_shards):
     """The share is of the run's own inputs; what was done is kept and the same command goes on."""
     dataset, first = mixed(), Shelf()
-    with pytest.raises(MmfuseError, match=r"more than --max-bad allows \(\d+ slow, \d+ torn\)"):
+    with pytest.raises(
+        MmfuseError, match=r"than the 30 that --max-bad allows \(\d+ slow, \d+ torn\)"
+    ):
         run(dataset, first, home, max_bad=0.1)
     assert 0 < len(first.encoded) < 240
     second = Shelf()
