@@ -169,9 +169,9 @@ class Conveyor:
         most, failed = self._terms.max_bad, self.failed.total() + refused
         if most is not None and failed > most:
             raise MmfuseError(
-                f"{self._where}: {failed:,} inputs have failed with {self._plan.encoder.name}, more "
-                f"than the {most:,} that --max-bad allows ({self._told(refused)}); what was done "
-                "is kept; mend the data, or allow more and go on from here"
+                f"{self._where}: {failed:,} inputs have failed with {self._plan.encoder.name}, "
+                f"more than the {most:,} that --max-bad allows ({self._told(refused)}); what was "
+                "done is kept; mend the data, or allow more and go on from here"
             )
 
     @property
