@@ -18,6 +18,7 @@ from pipelines.preparing import Failure
 from pipelines.samples import Kind
 
 PATIENCE = 100  # inputs that may fail before the first succeeds
+_BUCKETS = 40  # powers of two beyond a length that are looked at
 _WORDS = ("out of memory", "not enough memory", "can't allocate memory")
 
 
@@ -26,7 +27,11 @@ class HopelessError(MmfuseError):
 
 
 class Ceilings:
-    """The padded cost that fits into a device's memory, for each encoder, in a small JSON file."""
+    """The padded cost that fits into a device's memory, in a small JSON file.
+
+    One number for each encoder, device and bucket of lengths: attention takes more of the same
+    padded cost where inputs are long. A bucket ends at a power of two.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -36,13 +41,22 @@ class Ceilings:
             with contextlib.suppress(OSError, ValueError):
                 self._known = {str(k): int(v) for k, v in json.loads(path.read_text()).items()}
 
-    def get(self, key: str) -> int | None:
-        """What is known to be the most."""
-        return self._known.get(key)
+    def get(self, key: str, longest: int) -> int | None:
+        """What is known to be the most for a batch whose longest input costs so much.
 
-    def lower(self, key: str, cost: int) -> None:
+        A bucket that was never tried takes the ceiling of the next longer one that was, times how
+        much shorter it is: what memory that goes by the square of the length would bear.
+        """
+        bucket = _bucket(longest)
+        for times in (1 << power for power in range(_BUCKETS)):
+            known = self._known.get(f"{key} {bucket * times}")
+            if known is not None:
+                return known * times
+        return None
+
+    def lower(self, key: str, longest: int, cost: int) -> None:
         """Remember, also for the next run, that more than `cost` does not fit."""
-        self._known[key] = cost
+        self._known[f"{key} {_bucket(longest)}"] = cost
         if self._path is None:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,8 +92,9 @@ class Encoding:
             MmfuseError: from the encoder.
             HopelessError: when the first hundred inputs have all failed.
         """
-        ceiling = self._ceilings.get(self._key)
-        padded = len(items) * max(costs)
+        longest = max(costs)
+        ceiling = self._ceilings.get(self._key, longest)
+        padded = len(items) * longest
         if ceiling is not None and padded > ceiling and len(items) > 1:
             return self._halves(items, costs)
         found = self._attempt(items)
@@ -89,7 +104,7 @@ class Encoding:
         if found.reason == "out-of-memory":
             _release()
             self.retries += 1
-            self._ceilings.lower(self._key, max(1, padded // 2))
+            self._ceilings.lower(self._key, longest, max(1, padded // 2))
         if len(items) > 1:
             return self._halves(items, costs)
         self._count(found)
@@ -126,6 +141,11 @@ class Encoding:
                 f"encoder {self._encoder.name} failed on each of the first {self.failures} inputs "
                 f"of kind {self._kind}, the last with {failure.reason}: {failure.detail}"
             )
+
+
+def _bucket(longest: int) -> int:
+    """The power of two that ends the bucket of a length."""
+    return 1 << (longest - 1).bit_length()
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -99,12 +99,60 @@ def test_what_fits_is_known_in_the_next_run(tmp_path):
     """The ceiling is a small JSON file; a damaged one is found out again."""
     path = tmp_path / "features" / "ceilings.json"
     encoding(Echo(capacity=12), path).encode(["abcd"] * 16, [4] * 16)
-    assert json.loads(path.read_text()) == {"key": 8}
+    assert json.loads(path.read_text()) == {"key 4": 8}
     again = encoding(Echo(capacity=12), path)
     again.encode(["abcd"] * 16, [4] * 16)
     assert again.retries == 0
     path.write_text("{")
-    assert Ceilings(path).get("key") is None
+    assert Ceilings(path).get("key", 4) is None
+
+
+class Attentive(Echo):
+    """Memory goes by the number of texts times the square of the longest."""
+
+    def encode(self, kind, batch):
+        """Out of memory above 2^16."""
+        if len(batch) * max(map(len, batch)) ** 2 > 1 << 16:
+            raise MemoryError
+        return super().encode(kind, batch)
+
+
+@pytest.mark.parametrize(("encoder", "known"), [(Echo(capacity=1 << 10), 5), (Attentive(), 1)])
+def test_a_ceiling_holds_for_its_lengths(tmp_path, encoder, known):
+    """Found for long texts, it neither hampers short ones nor is found once more for each length.
+
+    Whether memory goes by padded cost or by the square of the length, all arrive, in at most
+    log2(batch) failed tries for the longest and one for each shorter bucket; then in none.
+    """
+    path = tmp_path / "ceilings.json"
+    chance = np.random.default_rng(0)
+    lengths = chance.lognormal(4, 1, 2000).astype(int).clip(4, 250)
+    texts_ = [f"{n:04}".ljust(length, "x") for n, length in enumerate(lengths)]
+    costs = [len(text) for text in texts_]
+    groups = batches(costs, Budget(64, 1 << 13))
+    one = encoding(encoder, path)
+    for group in groups:
+        found = one.encode([texts_[p] for p in group], [costs[p] for p in group])
+        np.testing.assert_array_equal(found, [vector_of(texts_[p]) for p in group])
+    buckets = {int(key.split()[1]) for key in json.loads(path.read_text())}
+    assert len(buckets) == known
+    assert 0 < one.retries <= np.log2(max(map(len, groups))) + len(buckets)
+    again = encoding(encoder, path)
+    for group in groups:
+        again.encode([texts_[p] for p in group], [costs[p] for p in group])
+    assert again.retries == 0
+
+
+def test_short_texts_are_not_held_to_the_ceiling_of_long_ones():
+    """Where memory goes by the square of the length, half the length bears twice the cost."""
+    encoder = Attentive()
+    one = encoding(encoder)
+    one.encode(["x" * 256] * 32, [256] * 32)
+    assert max(map(len, encoder.seen)) == 1
+    encoder.seen.clear()
+    one.encode(["x" * 64] * 64, [64] * 64)
+    assert max(map(len, encoder.seen)) == 16
+    assert one.retries == 5
 
 
 def test_an_item_that_breaks_its_batch_is_found_and_the_others_are_kept():
