@@ -69,8 +69,10 @@ class Conveyor:
     def run(
         self, supply: Supply, preparer: Preparer, shelver: Shelver
     ) -> Generator[int, None, None]:
-        """Move everything that the supply has; gives a row number for each input settled.
+        """Move everything that the supply has; gives one number for each input settled.
 
+        Inside a window, where batches go from long inputs to short ones, the numbers come as its
+        cost is met and not as its rows are, so that a time foretold from them does not drift.
         Ends early, between two batches, when `stop` says so.
 
         Raises:
@@ -120,24 +122,29 @@ class Conveyor:
         bad = {row: failure for row, failure in bad.items() if row in window.todo}
         good = [one for one in prepared if one.failure is None]
         self._hopeless &= not good
-        yield from self._hand_over(window, list(bad), list(bad.values()), shelver)
-        for places in batches([one.cost for one in good], self._terms.budget):
+        self._hand_over(window, list(bad), list(bad.values()), shelver)
+        yield from range(len(bad))
+        # Whole batches were settled by a broken-off run, or, after a limit, a part of one.
+        cut = batches([one.cost for one in good], self._terms.budget)
+        todo = [[good[p] for p in places if good[p].row in window.todo] for places in cut]
+        todo = [batch for batch in todo if batch]
+        rows, whole, met, said = sum(map(len, todo)), sum(map(_padded, todo)), 0, 0
+        for batch in todo:
             if self._stop():
                 return
-            # Whole batches were settled by a broken-off run, or, after a limit, a part of one.
-            batch = [good[place] for place in places if good[place].row in window.todo]
-            if batch:
-                yield from self._encode(window, batch, shelver)
+            self._encode(window, batch, shelver)
+            met += _padded(batch)
+            yield from range(said, said := rows * met // whole)
         if window.last:
             with self.legs.timed("waited_writer"):
                 shelver.commit(window.claim)
 
-    def _encode(self, window: Window, batch: list[Prepared], shelver: Shelver) -> Iterator[int]:
+    def _encode(self, window: Window, batch: list[Prepared], shelver: Shelver) -> None:
         with self.legs.timed("encode"):
             found = self._encoding.encode([one.item for one in batch], [one.cost for one in batch])
         self.batches += 1
         cut = [bool(self._truncated(one.item)) for one in batch] if self._truncated else []
-        yield from self._hand_over(window, [one.row for one in batch], found, shelver, cut)
+        self._hand_over(window, [one.row for one in batch], found, shelver, cut)
 
     def _hand_over(
         self,
@@ -146,7 +153,7 @@ class Conveyor:
         found: "list[NDArray[Any] | Failure] | list[Failure]",
         shelver: Shelver,
         truncated: Sequence[bool] = (),
-    ) -> Iterator[int]:
+    ) -> None:
         if not rows:
             return
         for row, one in zip(rows, found, strict=True):
@@ -158,7 +165,6 @@ class Conveyor:
         with self.legs.timed("waited_writer"):
             shelver.put(window.claim, rows, found, truncated)
         self._check_share(shelver.refused)
-        yield from rows
 
     def _check_finite(self, row: int, vector: NDArray[Any]) -> None:
         if not np.isfinite(vector.astype(self._plan.encoder.storage)).all():
@@ -204,3 +210,8 @@ class Conveyor:
                 f"{self._plan.encoder.name} ({self._told()}; the last: {detail}); nothing was "
                 "stored"
             )
+
+
+def _padded(batch: Sequence[Prepared]) -> int:
+    """What a batch costs, padding included."""
+    return len(batch) * max(one.cost for one in batch)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cache.layout import Home
 from pipelines.backoff import Ceilings, Encoding
+from pipelines.bucketing import Budget, batches
 from pipelines.fitting import fit
 from pipelines.planning import StreamPlan
 from pipelines.preparing import Prepared
@@ -67,7 +68,8 @@ def estimate(
         return None
     encoding = Encoding(one.encoder, one.modality.kind, Ceilings(None), one.key.label)
     load = _timed(encoding, readable[:1])
-    seconds = [_timed(encoding, readable[s : s + size]) for s in range(0, len(readable), size)]
+    groups = batches([sample.cost for sample in readable], Budget(size))  # by length, as they will
+    seconds = [_timed(encoding, [readable[place] for place in group]) for group in groups]
     if not encoding.succeeded:
         return None
     encode = sum(seconds) / len(readable)

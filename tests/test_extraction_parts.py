@@ -259,3 +259,52 @@ def test_a_sample_that_ends_its_worker_is_a_failure_of_the_stream(tmp_path):
     (report,) = extract(texts({"m": cells}), [Echo()], home=Home(tmp_path), options=options)
     assert report.failed == {"worker-died": 1}
     assert report.ok == 39
+
+
+class Timed(Echo):
+    """A device whose time goes by padded cost, on a clock of its own."""
+
+    clock = 0
+
+    def encode(self, kind, batch):
+        """Time passes."""
+        Timed.clock += len(batch) * max(map(len, batch))
+        return super().encode(kind, batch)
+
+
+@pytest.mark.parametrize("rows", [500, 5000])
+def test_the_time_foretold_does_not_drift_while_lengths_change(tmp_path, rows):
+    """Within a window and over several, progress at any moment tells the time left to a tenth."""
+    lengths = np.random.default_rng(0).lognormal(3.5, 0.9, rows).astype(int)
+    dataset = texts({"m": [f"{n:05}".ljust(size, "x") for n, size in enumerate(lengths)]})
+    seen = []
+
+    def track(items, label, total):
+        for done, item in enumerate(items, 1):
+            seen.append((done, Timed.clock))
+            yield item
+
+    Timed.clock = 0
+    options = ExtractOptions(workers=0, batch_rows=32)
+    extract(dataset, [Timed()], home=Home(tmp_path), options=options, track=track)
+    assert [done for done, _ in seen] == list(range(1, rows + 1))
+    ends = {clock: done for done, clock in seen if done > 0.1 * rows}
+    assert len(ends) > 10
+    assert max(abs(clock / done * rows / Timed.clock - 1) for clock, done in ends.items()) < 0.1
+
+
+def test_an_estimate_reckons_with_buckets(tmp_path):
+    """On a log-normal mix, where padding would double it, the estimate is within a third."""
+
+    class Long(Echo):
+        def encode(self, kind, batch):
+            time.sleep(2e-5 * len(batch) * max(map(len, batch)))
+            return super().encode(kind, batch)
+
+    lengths = np.random.default_rng(0).lognormal(3.5, 0.9, 1000).astype(int)
+    dataset = texts({"m": [f"{n:05}".ljust(size, "x") for n, size in enumerate(lengths)]})
+    options = ExtractOptions(workers=0, batch_rows=32)
+    (one,) = plan(dataset, [Long()], home=Home(tmp_path))
+    guessed = estimate(one, home=Home(tmp_path), options=options)
+    (report,) = extract(dataset, [Long()], home=Home(tmp_path), options=options)
+    assert 0.67 < guessed.seconds / report.seconds["total"] < 1.5
