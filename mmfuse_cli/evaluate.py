@@ -50,7 +50,8 @@ def evaluate(
         for one, patterns in console.track(asks, "evaluate", len(asks))
     ]
     ends = [f"scores in {asked.layout.runs}/RUN/scores", "next: mmfuse runs"]
-    console.show([results.evaluated(done)], as_json=asked.json, ends=ends)
+    tables = [results.evaluated(done), *results.side_by_side(done)]
+    console.show(tables, as_json=asked.json, ends=ends)
 
 
 def _patterns(

@@ -88,6 +88,22 @@ def evaluated(evaluations: Sequence[Evaluation]) -> Table:
     return Table("test scores", columns, tuple(rows), (*told, *dict.fromkeys(notes)))
 
 
+def side_by_side(evaluations: Sequence[Evaluation]) -> list[Table]:
+    """`robustness` of each dataset of which several runs on the same streams were scored.
+
+    Runs of one fold are left out: they have no test rows in common.
+    """
+    alike: dict[tuple[object, ...], list[Evaluation]] = {}
+    for evaluation in evaluations:
+        run = evaluation.run
+        if run.plan.get("folds"):
+            continue
+        streams = tuple(stream.name for stream in run.streams)
+        patterns = tuple(row.scores.pattern for row in evaluation.rows)
+        alike.setdefault((run.dataset, streams, patterns), []).append(evaluation)
+    return [robustness(several) for several in alike.values() if len(several) > 1]
+
+
 def robustness(evaluations: Sequence[Evaluation]) -> Table:
     """Methods × what is missing, on test rows, of runs on the same streams of one dataset.
 

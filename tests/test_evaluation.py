@@ -12,6 +12,7 @@ from cache.layout import Home
 from cache.runs import RunRecord
 from pipelines.evaluation import bootstrap, evaluate
 from pipelines.missing import MissingPattern
+from pipelines.results import first, side_by_side
 from pipelines.training import train
 
 WORDS = {"epochs": "12", "seeds": "0,1", "width": "16", "learning_rate": "1e-2"}
@@ -119,3 +120,17 @@ def test_the_bootstrap_draws_replicas_too() -> None:
     assert spread.high - spread.low > 2 * (even.high - even.low)
     same = bootstrap((one, ones), (one, ones))
     assert (same.mean, same.low, same.high) == (0, 0, 0)
+
+
+def test_several_methods_are_put_side_by_side_and_one_is_not(tmp_path: Path) -> None:
+    """Methods × what is missing, of runs on one dataset; the numbers are the evaluations' own."""
+    home, run = trained(tmp_path)
+    other = train("mean", "made", home=home, options=WORDS)
+    patterns = [MissingPattern.named("image")]
+    done = [evaluate(home, one, patterns) for one in (run, other)]
+    (table,) = side_by_side(done)
+    assert table.columns == ("method", "complete", "without image", "data × weights")
+    assert [row[0] for row in table.rows] == ["concat", "mean", "logistic", "majority"]
+    for row, evaluation in zip(table.rows, done, strict=False):
+        assert row[1:3] == tuple(first(each.scores) for each in evaluation.rows)
+    assert side_by_side(done[:1]) == []
