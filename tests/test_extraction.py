@@ -51,7 +51,7 @@ def stored(home, dataset, report):
     return FeatureStore(home, dataset.name).whole(report.key)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 2, 8])
 def test_every_row_is_where_the_dataset_has_it(home, small_shards, workers):
     """Workers, windows and buckets change nothing of the order: row i is input i, in all shards."""
     cells = lengths(2000)

@@ -1,4 +1,4 @@
-"""Extraction against what its parts cost alone: overhead, memory, bucketing, writing, overlap.
+"""Extraction against what its parts cost alone, and its promises at length.
 
 Run: python tests/benchmarks/extract.py [NAME …]. Prints figures of one run; nothing is asserted.
 Each part runs in a process of its own, with one thread.
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -150,13 +151,73 @@ def peak(home: Path, rows: str) -> None:
     dataset = words(int(rows))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     run(dataset, Free(), home)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print((after - before) * 1024, after * 1024)
 
 
 def memory(home: Path) -> None:
     """How memory grows with the rows."""
-    few, many = (int(_part("peak", str(rows)).stdout) for rows in (100_000, 1_000_000))
-    print(f"memory, 10^5 → 10^6 rows {(many - few) / 900_000:6.0f} bytes a row; ≤ 200")
+    parts = [_part("peak", str(rows)).stdout.split() for rows in (100_000, 1_000_000)]
+    (few, whole_few), (many, whole_many) = [map(int, part) for part in parts]
+    print(
+        f"memory, 10^5 → 10^6 rows {(many - few) / 900_000:6.0f} bytes a row; ≤ 200 "
+        f"(the process, its table included: {whole_few / 1e6:.0f} → {whole_many / 1e6:.0f} MB)"
+    )
+
+
+@dataclass
+class Named(Free):
+    """A row's vector is its own number, in two halves that float32 holds; lengths vary."""
+
+    width: int = 2
+
+    def prepare(self, kind, payload):
+        """The number, read by whichever process prepares it."""
+        number = int(payload.rpartition(" ")[2])
+        return number, 1 + number * 7919 % 97
+
+    def encode(self, kind, batch):
+        """(number // 1000, number % 1000)."""
+        return np.stack(np.divmod(np.array(batch), 1000), 1).astype(np.float32)
+
+
+def order(home: Path) -> None:
+    """A million rows whose vectors tell which row they are, prepared by eight processes."""
+    from cache.features import FeatureStore
+
+    dataset = words(1_000_000)
+    report = run(dataset, Named(), home, workers=8)
+    found = FeatureStore(Home(home), "words").whole(report.key).values
+    wrong = int((found @ [1000, 1] != np.arange(len(found))).sum())
+    print(
+        f"order, 8 workers         {wrong} of {len(found):,} rows are not where they belong; 0 "
+        f"({report.seconds['total']:.0f} s)"
+    )
+
+
+def crew(home: Path) -> None:
+    """One of the processes of `sharing`: prints how many inputs it encoded."""
+    from cache import shards
+
+    shards.CHUNK_BYTES, shards.CHUNKS_PER_SHARD = 32, 4  # 16 rows of two float32
+    print(run(words(16_000), Named(), home).new)
+
+
+def sharing(home: Path) -> None:
+    """Four processes on one stream of a thousand shards."""
+    from cache.features import FeatureStore
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: _part("crew", at=home).stdout, range(4)))
+    seconds, (info,) = time.perf_counter() - start, FeatureStore(Home(home), "words").streams()
+    values = FeatureStore(Home(home), "words").whole(info.key).values
+    lost = int((values @ [1000, 1] != np.arange(len(values))).sum())
+    encoded = [int(each) for each in found]
+    print(
+        f"sharing, 1,000 shards    {lost} rows lost or moved, {sum(encoded) - len(values)} encoded "
+        f"twice; 0 (4 processes encoded {', '.join(map(str, encoded))} in {seconds:.0f} s)"
+    )
 
 
 def bucketing(home: Path) -> None:
@@ -174,7 +235,7 @@ def bucketing(home: Path) -> None:
 class Dropping(Shelver):
     """A shelf that forgets at once, so that the difference is what writing costs."""
 
-    def put(self, claim, rows, found):
+    def put(self, claim, rows, found, truncated=()):
         """Forget a batch."""
 
     def commit(self, claim):
@@ -256,12 +317,11 @@ def sentences(home: Path) -> None:
     )
 
 
-PARTS = {
-    part.__name__: part for part in (overhead, idle, memory, bucketing, writing, overlap, sentences)
-}
+_ALL = (overhead, idle, memory, order, sharing, bucketing, writing, overlap, sentences)
+PARTS = {part.__name__: part for part in _ALL}
 
 
-def _part(name: str, *more: str) -> "subprocess.CompletedProcess[str]":
+def _part(name: str, *more: str, at: Path | None = None) -> "subprocess.CompletedProcess[str]":
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     here = Path(__file__).parent
     own = [here.parent.parent, here.parent, here, os.environ.get("PYTHONPATH", "")]
@@ -269,7 +329,7 @@ def _part(name: str, *more: str) -> "subprocess.CompletedProcess[str]":
     # As a module, since worker processes do not run the script that started them.
     code = "import sys, extract; extract.part(*sys.argv[1:])"
     return subprocess.run(
-        [sys.executable, "-c", code, name, *more],
+        [sys.executable, "-c", code, name, str(at or ""), *more],
         env=environment,
         check=True,
         text=True,
@@ -277,10 +337,10 @@ def _part(name: str, *more: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def part(name: str, *more: str) -> None:
-    """One part, in a folder that goes afterwards."""
+def part(name: str, at: str, *more: str) -> None:
+    """One part, in a folder that is there or in one that goes afterwards."""
     with tempfile.TemporaryDirectory() as folder:
-        (PARTS | {"peak": peak})[name](Path(folder), *more)
+        (PARTS | {"peak": peak, "crew": crew})[name](Path(at or folder), *more)
 
 
 def main() -> None:
