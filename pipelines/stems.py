@@ -116,10 +116,10 @@ class Cnn1d(nn.Module):
     def forward(self, x: Tensor, frame_present: Tensor | None) -> Tensor:
         """(B, T, D) → (B, H)."""
         x, there = frames_of(x, frame_present)
+        x = x.mT  # (B, D, T)
         for layer in self.layers:
-            x = torch.relu(layer(x.mT)).mT
-            x = torch.where(there[..., None], x, 0)
-        return torch.as_tensor(self.out(pooled(x, there)))
+            x = torch.where(there[:, None], torch.relu(layer(x)), 0)
+        return torch.as_tensor(self.out(pooled(x.mT, there)))
 
 
 class Cnn2d(nn.Module):
@@ -140,15 +140,19 @@ class Cnn2d(nn.Module):
     def forward(self, x: Tensor, frame_present: Tensor | None) -> Tensor:
         """(B, D) or (B, T, D) → (B, H)."""
         if frame_present is None:
-            x = x.view(len(x), self.planes, self.side, self.side)
-            there = torch.ones_like(x[:, 0, :, 0], dtype=torch.bool)  # (B, side)
+            x, there = x.view(len(x), self.planes, self.side, self.side), None
         else:
             x, there = x.unsqueeze(1), frame_present  # (B, 1, T, D), (B, T)
         for number, layer in enumerate(self.layers):
-            x = torch.where(there[:, None, :, None], torch.relu(layer(x)), 0)
+            x = torch.relu(layer(x))
+            if there is not None:
+                x = torch.where(there[:, None, :, None], x, 0)
             if number < 2:
-                x, there = halved(x), halved(there[:, None, :, None].to(x.dtype))[:, 0, :, 0] > 0
-        return torch.as_tensor(self.out(pooled(x.mean(-1).mT, there)))
+                x = halved(x)
+                if there is not None:
+                    there = halved(there[:, None, :, None].to(x.dtype))[:, 0, :, 0] > 0
+        rows = x.mean(-1).mT  # (B, T, H)
+        return torch.as_tensor(self.out(rows.mean(1) if there is None else pooled(rows, there)))
 
 
 class Borrowed(nn.Module):
