@@ -204,6 +204,30 @@ def test_c4_a_changed_node_moves_the_sum_within_the_product_of_norms(seed, resid
     assert float((z(moved) - z(nodes)).detach().norm()) <= float(bound.detach()) + 1e-9
 
 
+def test_c4_the_printed_bound_does_not_hold():
+    """C4: M = 6, two layers, W = [0 | I], equal weights, no LayerNorm: |dz| = 4 β_m |dx_m|.
+
+    The residual and the messages each pass the change on, so it grows by 1 + 1 a layer.
+    """
+    part = block()
+    for layer in part.layers:
+        layer.norm = torch.nn.Identity()
+        with torch.no_grad():
+            layer.mix.weight.copy_(torch.cat([torch.zeros(8, 8), torch.eye(8)], 1))
+            layer.mix.bias.zero_()
+    nodes, present = torch.zeros(1, 6, 8).double(), torch.ones(1, 6).bool()
+    moved = nodes.clone()
+    moved[0, 2] += torch.randn(8, generator=torch.Generator().manual_seed(3))
+
+    def z(x: Tensor) -> Tensor:
+        for layer in part.layers:
+            x = layer(x, clarga.mean_of_others(x, present), torch.tensor(0))
+        return x.mean(1)
+
+    change = (moved - nodes).norm() / 6
+    assert float((z(moved) - z(nodes)).detach().norm() / change) == pytest.approx(4)
+
+
 def test_c5_the_block_cannot_count_equal_nodes():
     """C5: {a, a} and {a, a, a} have the same read-out: attention gives means, not sums."""
     model = head()
@@ -231,6 +255,20 @@ def test_c6_multiplications_equal_the_stated_formula(streams):
     last = h * h + h * inputs.outputs
     counted = counter.get_total_flops() / 2 / rows  # the read-out's two MH are not counted
     assert counted == 5 * m * h + block_cost + last
+
+
+def test_c6_cost_grows_with_the_square_of_many_streams_and_as_few_do():
+    """C6: doubling M multiplies the block's cost by about 2 below H/2, by nearly 4 above 8 H."""
+    width = 8
+
+    def cost(streams: int) -> int:
+        part, nodes = block(heads=1), torch.zeros(1, streams, width).double()
+        with FlopCounterMode(display=False) as counter:
+            part(nodes, torch.ones(1, streams).bool(), torch.tensor(0))
+        return counter.get_total_flops()
+
+    assert math.log2(cost(4) / cost(2)) < 1.25
+    assert math.log2(cost(256) / cost(128)) > 1.85
 
 
 def test_c7_depth_leaves_nodes_apart():

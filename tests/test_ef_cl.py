@@ -164,6 +164,26 @@ def test_the_classifier_is_two_blocks_and_an_output(preset):
     torch.testing.assert_close(fused.logits, want)
 
 
+def test_e3_the_code_s_classifier_drops_a_fifth_while_training():
+    """E3: in training two layers of dropout .2 before LeakyReLU, by their numbers; paper: none."""
+    x = torch.randn(64, 12, generator=torch.Generator().manual_seed(0)).double()
+    rows, key = torch.ones(64).bool(), torch.tensor(5)
+    for form in ("code", "paper"):
+        torch.manual_seed(1)
+        part = ef_cl.Classifier(12, 6, 3, form).double().train()
+        want = x
+        for number, (linear, norm) in enumerate(zip(part.blocks, part.norms, strict=True)):
+            want = torch.nn.functional.batch_norm(
+                linear(want), None, None, norm.weight, norm.bias, training=True
+            )
+            if form == "code":
+                kept = numbers.uniform(key, f"ef_cl.block{number}", want.shape) >= 0.2
+                want = torch.where(kept, want / 0.8, 0)
+                assert 0.7 < float(kept.double().mean()) < 0.9
+            want = torch.nn.functional.leaky_relu(want, 0.01 if form == "code" else 0.0)
+        torch.testing.assert_close(part(x, rows, key), part.out(want))
+
+
 def test_absent_streams_are_zeros_behind_the_projector():
     """The projection of zeros is not zero, so the zeros of the code stand behind it."""
     model = head()

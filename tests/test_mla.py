@@ -103,6 +103,21 @@ def test_a_matrix_that_lost_positivity_starts_again():
     assert torch.equal(rls(endless, torch.ones(3).double(), 0.1), torch.eye(3).double())
 
 
+def test_s22_the_projection_stays_in_double_precision():
+    """S22: in a single-precision head P is double, and positive for features of scale 10."""
+    torch.manual_seed(0)
+    model = mla.build(INPUTS, width=6, alpha=0.01).train()
+    state = {n.removeprefix("projection."): b for n, b in model.projection.named_buffers()}
+    for mean in means(500, 6, 1) * 10:
+        _, state = model.projection.turn(state, mean, KEY, first=False)
+    assert state["matrix"].dtype == torch.float64
+    assert float(torch.linalg.eigvalsh(state["matrix"]).min()) > 0
+    single = puzzles.batch(INPUTS, 12, 0)
+    _, after, buffers = turn(model, single, INPUTS.names[1])
+    assert buffers["projection.matrix"].dtype == torch.float64
+    assert after["heads.shared.weight"].dtype == torch.float32
+
+
 def test_power_iteration_follows_the_largest_eigenvalue():
     """Within 1 % of the exact eigenvalue on average and 15 % at worst while P shrinks 400 times."""
     matrix, direction = torch.eye(32).double(), means(1, 32, 9)[0]

@@ -283,6 +283,15 @@ def test_v3_entropy_weights_of_a_sample_do_not_depend_on_the_batch():
     torch.testing.assert_close(torch.cat(alone), together)
 
 
+def test_c11_the_sharper_stream_weighs_more():
+    """C11: of two streams that favour one class, the surer one gets the larger weight."""
+    sure, unsure = torch.tensor([4.0, 0, 0]), torch.tensor([1.0, 0, 0])
+    weights = objectives.entropy_weights(
+        "classes", torch.stack([sure, unsure])[None].double(), torch.ones(1, 2).bool()
+    )
+    assert weights[0, 0] > weights[0, 1]
+
+
 def test_entropy_of_labels_is_the_sum_of_coin_entropies_and_survives_large_logits():
     """Multi-label: Bernoulli entropies added; logits of 1e3 give 0, never NaN."""
     logits = torch.tensor([0.0, 1.5, -3.0]).double()

@@ -42,3 +42,24 @@ def test_s12b_hiding_is_the_same_however_often_it_is_asked():
     table = made_table(300)
     first, second = (hide(table, MissingPattern.rate(0.5)).table.present for _ in range(2))
     assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("protocol", ["bernoulli_guard", "bernoulli", "cpm_exact"])
+def test_v14_a_rate_of_zero_hides_nothing(protocol):
+    """V14: at rate 0 the realised rate is 0; in one public code it is the largest one."""
+    table = made_table(50, absent=0.2)
+    hidden = hide(table, MissingPattern.rate(0.0, 0, protocol))
+    assert hidden.realised() == 0
+    assert torch.equal(hidden.table.present, table.present)
+
+
+def test_m10_hiding_does_not_depend_on_who_drew_before():
+    """M10: the global random states of numpy and torch have no say, and are left as they were."""
+    table, seen = made_table(200, absent=0.0), []
+    for seed in (0, 1):
+        np.random.seed(seed)  # noqa: NPY002 the very state that must not matter
+        torch.manual_seed(seed)
+        before = torch.random.get_rng_state()
+        seen.append(hide(table, MissingPattern.rate(0.5)).table.present)
+        assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(*seen)

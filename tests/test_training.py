@@ -20,6 +20,7 @@ from pipelines.fusion import FusionHead
 from pipelines.loading import inputs_of
 from pipelines.loop import Epoch, Job, Progress, fit
 from pipelines.methods import concat
+from pipelines.metrics import log_loss, softmax
 from pipelines.observing import prepare
 from pipelines.plans import Plan, Setting
 from pipelines.replicas import Replicas
@@ -247,6 +248,9 @@ def test_a_run_is_recorded_whole(home: Home) -> None:
         chosen = np.array(mine["outputs"].to_list()).argmax(1)
         accuracy = (chosen == targets[mine["row"].to_numpy()]).mean()
         assert test.metrics["accuracy"][number] == pytest.approx(accuracy)
+        chances = softmax(np.array(mine["outputs"].to_list()))  # V20: of the same predictions
+        loss = log_loss(chances, targets[mine["row"].to_numpy()])
+        assert test.metrics["log_loss"][number] == pytest.approx(loss, rel=1e-5)
     assert run.costs["macs"] == (6 + 5 + 4) * 8 + 3 * 8 * 8 + 8 * 3
     assert rebuild(run, torch.device("cpu")).count == 2
 

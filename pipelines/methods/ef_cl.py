@@ -6,9 +6,11 @@
     classify   two blocks and a linear layer on [P_E(x_E) ‖ x_text ‖ x_image]; projectors are frozen
 
 Paper: Wernlein, Jana, Sikdar, "Early Fusion with Contrastive Learning" (LREC 2026), section 3.
-`preset=paper` is what the paper states, `preset=official` what the authors' code does; the printed
-numbers most likely come from the latter. Where they differ, each with an option of its own:
-- E1 the code leaves the positive out of the denominator, so its loss has no lower bound (`loss`);
+`preset=paper` is what the paper states, `preset=official` what the authors' code does
+(fWern/MasterThesis at 95d7653); the printed numbers most likely come from the latter. Where they
+differ, each with an option of its own:
+- E1 the code leaves the positive out of the denominator (utils.py:565), so its loss has no lower
+  bound (`loss`);
 - E2 its projector has a second linear map and a LayerNorm (`projector`): only so do the published
   parameter counts come out; E3 its classifier has dropout .2 and LeakyReLU (`classifier`);
 - E4 its rows are the enhanced stream, the paper's are the anchor (`anchor`);

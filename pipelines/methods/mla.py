@@ -7,11 +7,13 @@ have m, a step of encoder h_m and head g. Before the head moves its gradient G (
     logits = Σ_m λ_m f_m,   λ = softmax over present streams of −entropy(f_m), sample by sample
 
 Paper: "Multimodal Representation Learning by Alternating Unimodal Adaptation" (CVPR 2024),
-sections 3.2-3.4, equations 3-8. `preset=official` is what its public code does when it is run:
-- M1 it never projects: it looks for a parameter `module.weight` that is called `weight` (`hgm`);
-- M5 its entropy runs over the rows of a batch of 64, one weight a batch and stream, so that a row's
-  answer depends on its neighbours (`entropy=batch`; a batch alone weighs alike); its exp(max − e),
-  which can overflow, is written as the softmax that it equals;
+sections 3.2-3.4, equations 3-8. `preset=official` is what its public code does when it is run
+(Cecile-hi/Multimodal-Learning-with-Alternating-Unimodal-Adaptation at ab6c184):
+- M1 it never projects: it looks for a parameter `module.weight` that is called `weight`
+  (utils/utils.py:32, main.py:437; `hgm`);
+- M5 its entropy runs over the rows of a batch of 64 (main.py:66), one weight a batch and stream, so
+  that a row's answer depends on its neighbours (`entropy=batch`); its exp(max − e), which can
+  overflow, is written as the softmax that it equals;
 - M8 rows without a stream are trained on, and vote, as zeros (`missing`); paper: they are left out;
 - M9 under its torch 1.8 encoders coast on momentum and decay in the others' steps (`idle`);
 - features are raw (`input_norm`); ours are z-scored, since plain SGD meets streams of any scale.
