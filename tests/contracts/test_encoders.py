@@ -197,6 +197,34 @@ def test_fields_are_json_and_hold_no_path_device_or_date(encoder, top):
         assert json.loads(json.dumps(encoder.provenance())) is not None
 
 
+def test_every_field_counts_and_their_order_does_not(encoder):
+    """Another value of any one field, however deep, is another fingerprint; another order is not.
+
+    So is a field more or less.
+    """
+    for kind in _kinds(encoder):
+        fields = encoder.fields(kind)
+        turned = json.loads(json.dumps(fields), object_pairs_hook=lambda pairs: dict(pairs[::-1]))
+        assert fingerprint(turned) == fingerprint(fields)
+        changed = [fingerprint(other) for other in _neighbours(json.loads(json.dumps(fields)))]
+        assert len({fingerprint(fields), *changed}) == len(changed) + 1
+
+
+def _neighbours(node):
+    """The same JSON with one value changed, or one entry taken away, at any depth."""
+    if isinstance(node, dict | list):
+        places = list(node) if isinstance(node, dict) else range(len(node))
+        for place in places:
+            for other in _neighbours(node[place]):
+                copy = node.copy()
+                copy[place] = other
+                yield copy
+            if isinstance(node, dict):
+                yield {name: value for name, value in node.items() if name != place}
+    else:
+        yield f"{node} changed"
+
+
 def test_the_fingerprint_changes_with_what_makes_the_vectors(case, top):
     """Other weights, preprocessing, options or compute dtype each give another fingerprint."""
     built_ = [built(case, top), *(built(case, top, **other) for other in case.others)]
