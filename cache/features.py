@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from cache.inputs import Digests, without
 from cache.journal import Retry
 from cache.known import failures_of
 from cache.layout import DatasetPaths, Home
-from cache.objects import Damaged, sweep
+from cache.objects import Damaged, get_record, put_record, sweep
 from cache.opening import check_same, open_generation
 from cache.readers import Reader
 from cache.resolving import resolve
@@ -177,6 +177,19 @@ class FeatureStore:
         if generation.complete():
             writer.finish()  # rows may be as they were before, or have other ids or splits
         return writer
+
+    def keep_latency(self, key: StreamKey, seconds: Mapping[str, float] | None) -> None:
+        """Keep what one new sample takes, such as `p50` and `p95` seconds; None keeps nothing."""
+        if seconds is not None:
+            put_record(self.paths.stream(key.label).latency, seconds, self.paths.scratch)
+
+    def latency(self, key: StreamKey) -> dict[str, float] | None:
+        """What one new sample takes, `p50` and `p95` seconds; None where nobody measured it."""
+        try:
+            found = get_record(self.paths.stream(key.label).latency)
+        except Damaged:  # `cache verify` names it; no feature depends on it
+            return None
+        return None if found is None else {name: found[name] for name in ("p50", "p95")}
 
     def _generation(self, key: StreamKey, number: int) -> Generation:
         generation = read_generation(self.paths.stream(key.label).generation(number))

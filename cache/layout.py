@@ -138,6 +138,11 @@ class StreamPaths:
         return self.meta / "current.json"
 
     @property
+    def latency(self) -> Path:
+        """What one new sample takes, as measured when the stream was last extracted."""
+        return self.meta / "latency.json"
+
+    @property
     def fitted(self) -> Path:
         """What a fitted encoder learnt from the training rows."""
         return self.meta / "fitted.json"

@@ -79,7 +79,8 @@ class RunRecord:
         tags: data {real, synthetic} and weights {pretrained, weight-free, random}.
         absent: share of absent cells by split, by true absence and by the missing protocol.
         missing_rate: share of present cells that the protocol hid, over all rows.
-        costs: macs of one row, p50 and p95 latency in seconds, and so on.
+        costs: macs of one row, and seconds of a batch of one: `latency_p50` and `latency_p95` of
+            the head alone, `with_encoders_p50` and `…p95` from raw data where that was measured.
         versions: of the libraries.
         device: where it ran.
         seconds: how long training took, all replicas together.

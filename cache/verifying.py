@@ -32,8 +32,8 @@ class Damage:
         rows: from, up to; None where it is not about rows.
         shard: number of the unit of work that has to be done again, or None.
         path: the file.
-        what: `rows`, `commit`, `record`, `pointer`, `node`, `seal`, `snapshot`, `origin` or
-            `store`.
+        what: `rows`, `commit`, `record`, `pointer`, `node`, `seal`, `snapshot`, `origin`,
+            `latency` or `store`.
     """
 
     dataset: str
@@ -129,6 +129,8 @@ def _dataset(dataset: str, paths: DatasetPaths) -> Iterator[Piece]:
 
 
 def _stream(dataset: str, label: str, paths: StreamPaths) -> Iterator[Piece]:
+    if paths.latency.exists():
+        yield _record(Damage(dataset, label, None, None, None, paths.latency, "latency"))
     pointer, seen = Damage(dataset, label, None, None, None, paths.current, "pointer"), None
     if paths.current.exists():
         yield _record(pointer)

@@ -1,6 +1,7 @@
 """Costs: parameters, multiply-accumulates and batch-of-one latency of a head."""
 
 import time
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +16,28 @@ TIMES = 50
 def parameters(head: FusionHead) -> int:
     """Number of trained numbers of one head."""
     return sum(p.numel() for p in head.parameters())
+
+
+def with_encoders(
+    latencies: Sequence[Mapping[str, float] | None], head: Mapping[str, float]
+) -> dict[str, float]:
+    """What one new sample takes from raw data to logits; empty where an encoder was never timed.
+
+    Args:
+        latencies: `p50` and `p95` seconds of each stream's reading, preparing and encoding.
+        head: as `costs` gives it.
+
+    Returns:
+        `with_encoders_p50` and `with_encoders_p95` seconds, one stream after the other: sums, so
+        that the second is an upper bound.
+    """
+    known = [latency for latency in latencies if latency is not None]
+    if len(known) < len(latencies):
+        return {}
+    return {
+        f"with_encoders_{name}": head[f"latency_{name}"] + sum(one[name] for one in known)
+        for name in ("p50", "p95")
+    }
 
 
 def costs(head: FusionHead, table: FeatureTable) -> dict[str, float]:

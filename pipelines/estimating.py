@@ -10,7 +10,8 @@ from pipelines.bucketing import Budget, batches
 from pipelines.fitting import fit
 from pipelines.planning import StreamPlan
 from pipelines.preparing import Prepared
-from pipelines.session import ExtractOptions, batch_budget, paying_workers, probe
+from pipelines.probing import probe
+from pipelines.session import ExtractOptions, batch_budget, paying_workers
 
 _BATCHES = 3
 _SLOW_BATCH = 8  # samples a timed batch of a model, where a full one could take a minute

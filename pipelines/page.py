@@ -41,6 +41,7 @@ def page(home: Home, runs: Sequence[RunRecord]) -> str:
         group = [run for run in runs if run.dataset == dataset]
         parts += _missing(dataset, group)
         parts += _curves(dataset, group)
+    parts.append(_table(results.costs(runs)))
     parts.append("<h2>What it takes to repeat this</h2>")
     parts += [_details(run) for run in runs]
     title = escape(", ".join(datasets))

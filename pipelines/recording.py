@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
+from cache.features import FeatureStore
 from cache.fingerprints import fingerprint
 from cache.runs import RunRecord, RunStream, Scores, new_id
 from pipelines import catalog, costs
@@ -56,6 +57,9 @@ def describe(lab: Lab, setting: Setting, hidden: Hidden, head: FusionHead) -> Ru
     """
     request = lab.request
     table, run = hidden.table, new_id(request.method, request.dataset)
+    store = FeatureStore(request.home, request.dataset)
+    alone = costs.costs(head, table)
+    encoders = costs.with_encoders([store.latency(info.key) for info in request.infos], alone)
     weights = sorted({stream.weights for stream in streams(request)})
     now = datetime.datetime.now(datetime.UTC)
     return RunRecord(
@@ -75,7 +79,7 @@ def describe(lab: Lab, setting: Setting, hidden: Hidden, head: FusionHead) -> Ru
         tags={"data": table.samples.source, "weights": "+".join(weights)},
         absent={split: absent(table, split) for split in ("train", "val", "test")},
         missing_rate=hidden.realised(),
-        costs=costs.costs(head, table),
+        costs=alone | encoders,
         versions={name: version(name) for name in ("mmfuse", "torch", "numpy")},
         device=str(table.device),
         seconds=0.0,

@@ -142,6 +142,32 @@ def past(records: Sequence[RunRecord]) -> Table:
     return Table("runs", columns, rows)
 
 
+def costs(records: Sequence[RunRecord]) -> Table:
+    """What one new sample takes each run: parameters, multiplications, and milliseconds."""
+    names = ("latency_p50", "latency_p95", "with_encoders_p50", "with_encoders_p95")
+    rows = tuple(
+        (
+            record.dataset,
+            name,
+            record.parameters,
+            round(record.costs["macs"]),
+            *(_milliseconds(record.costs.get(each)) for each in names),
+            record.device,
+            tags(record),
+        )
+        for record, name in zip(records, labels(records), strict=True)
+    )
+    columns = (
+        "dataset", "method", "parameters", "MACs", "head p50", "p95", "with encoders p50",
+        "p95 at most", "device", "data × weights",
+    )  # fmt: skip
+    return Table("cost of one sample in milliseconds, batch of one", columns, rows)
+
+
+def _milliseconds(seconds: float | None) -> str | None:
+    return None if seconds is None else f"{seconds * 1e3:.2f}"
+
+
 def labels(records: Sequence[RunRecord]) -> list[str]:
     """A name a run: its method, with the settings in which runs of that method differ.
 

@@ -6,7 +6,7 @@ from types import TracebackType
 
 import numpy as np
 
-from cache.features import FeatureStore
+from cache.features import OK, FeatureStore
 from cache.journal import Retry
 from cache.layout import Home
 from cache.samples import Samples
@@ -17,7 +17,8 @@ from pipelines.conveyor import Conveyor, Terms
 from pipelines.fitting import fit
 from pipelines.interrupts import Interrupt
 from pipelines.planning import StreamPlan
-from pipelines.preparing import Cell, Inline, Prepared, Preparer, Recipe, prepare
+from pipelines.preparing import Inline, Preparer
+from pipelines.probing import latency, probe
 from pipelines.shelving import CHECKPOINT_SECONDS, Shelver
 from pipelines.summary import StreamReport, Work, report
 from pipelines.supply import Supply
@@ -25,7 +26,6 @@ from pipelines.tracking import Track
 from pipelines.workers import TIMEOUT, Workers, cores
 
 WORTH_WORKERS = 10.0  # seconds of preparing below which spawning processes gains nothing
-_PROBED = 8  # samples that are prepared to tell how long the rest will take
 _MOST_WORKERS = 16
 
 
@@ -45,6 +45,7 @@ class ExtractOptions:
         timeout: seconds one sample may take in a worker before it counts as hanging.
         batch_rows: samples a batch, if they are alike; None for what kind and device suggest.
         checkpoint: seconds between two checkpoints.
+        latency: whether a few samples are encoded once more, one by one, to tell what one takes.
     """
 
     workers: int | None = None
@@ -56,6 +57,7 @@ class ExtractOptions:
     timeout: float = TIMEOUT
     batch_rows: int | None = None
     checkpoint: float = CHECKPOINT_SECONDS
+    latency: bool = True
 
 
 class Session:
@@ -85,11 +87,11 @@ class Session:
         Raises:
             MmfuseError: what the person at the keyboard can mend.
         """
-        work = Work()
+        work, store = Work(), FeatureStore(self._home, one.dataset.name)
         with work.legs.timed("total"):
             if not one.found.complete:
                 self._make_ready(one, work)
-            writer = FeatureStore(self._home, one.dataset.name).writer(
+            writer = store.writer(
                 one.key,
                 spec=one.spec,
                 samples=self._samples,
@@ -100,6 +102,9 @@ class Session:
             if not writer.complete:
                 self._move(one, writer, work)
                 writer.finish()
+        if self._options.latency and one.found.new and writer.complete:
+            encoded = np.flatnonzero(store.reader(one.key).state == OK)
+            store.keep_latency(one.key, latency(one, encoded))
         return report(one, writer, work, skipped)
 
     def _make_ready(self, one: StreamPlan, work: Work) -> None:
@@ -159,18 +164,6 @@ class Session:
         if self._workers is None:
             self._workers, self._count = Workers(workers, self._options.timeout), workers
         return self._workers
-
-
-def probe(one: StreamPlan, count: int = _PROBED) -> list[Prepared]:
-    """Some of a stream's samples, evenly spaced, prepared in this process."""
-    there = np.flatnonzero(~one.inputs.absent)
-    rows = there[np.unique(np.linspace(0, len(there) - 1, count).astype(int))]
-    values = one.dataset.table[one.modality.name].gather(rows).to_list()
-    recipe = Recipe(one.encoder, one.modality.kind, one.dataset.root)
-    return [
-        prepare(recipe, Cell(row, value, one.inputs.digests[row].tobytes()))
-        for row, value in zip(rows.tolist(), values, strict=True)
-    ]
 
 
 def _place(one: StreamPlan) -> str:

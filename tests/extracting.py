@@ -34,7 +34,7 @@ def main(home, what, workers="0"):
         encoders = [build_encoder(word) for word in WEIGHT_FREE[what]]
     else:
         dataset, encoders = crowd(), [Echo(company=True, delay=float(what))]
-    options = ExtractOptions(workers=int(workers), batch_rows=16, checkpoint=0.02)
+    options = ExtractOptions(workers=int(workers), batch_rows=16, checkpoint=0.02, latency=False)
     print("ready", flush=True)  # noqa: T201 - what the test waits for
     reports = extract(dataset, encoders, home=Home(Path(home)), options=options)
     said = {

@@ -15,7 +15,7 @@ from cache import shards
 from cache.errors import MmfuseError
 from cache.features import FAILED, FeatureStore
 from cache.layout import Home
-from pipelines import bucketing, session
+from pipelines import bucketing, probing
 from pipelines.encoding import build_encoder
 from pipelines.extraction import ExtractOptions, extract, plan, unserved
 
@@ -42,7 +42,9 @@ def lengths(count, seed=0):
 
 def run(dataset, encoder, home, **options):
     """The one report of an extraction."""
-    (report,) = extract(dataset, [encoder], home=home, options=ExtractOptions(**options))
+    (report,) = extract(
+        dataset, [encoder], home=home, options=ExtractOptions(**{"latency": False} | options)
+    )
     return report
 
 
@@ -324,7 +326,7 @@ def test_two_modalities_of_one_kind_are_two_streams(home):
     """A name tells streams apart, not a kind; equal inputs of both are still encoded once."""
     encoder = Echo()
     dataset = texts({"title": ["a", "b", "c", "d"], "plot": ["a", "x", None, "z"]})
-    title, plot = extract(dataset, [encoder], home=home)
+    title, plot = extract(dataset, [encoder], home=home, options=ExtractOptions(latency=False))
     assert [title.key.name, plot.key.name] == ["echo/title", "echo/plot"]
     assert (title.new, plot.new, plot.reused, plot.absent) == (4, 2, 1, 1)
     assert len(encoder.encoded) == 6
@@ -395,7 +397,7 @@ def test_a_file_that_changes_while_the_run_goes_on_is_not_stored_as_what_it_was(
     dataset = texts({"m": names}, kind="image", root=root)
     plans = planning.plan(dataset, [Echo(kind="image")], home=home)
     (root / "2.png").write_bytes(b"after!")
-    found = session.probe(plans[0])
+    found = probing.probe(plans[0])
     assert [f.failure.reason for f in found][2] == "changed"
     assert found[2].failure.transient
 

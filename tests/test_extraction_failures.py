@@ -45,7 +45,7 @@ class Shelf(Echo):
 
 def run(dataset, encoder, home, **options):
     """The one report of an extraction without worker processes."""
-    told = ExtractOptions(**{"workers": 0} | options)
+    told = ExtractOptions(**{"workers": 0, "latency": False} | options)
     (report,) = extract(dataset, [encoder], home=home, options=told)
     return report
 
