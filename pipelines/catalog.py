@@ -5,7 +5,7 @@ import contextlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Literal
 from cache.errors import MmfuseError, unknown
 
 Shelf = Literal["datasets", "encoders", "methods"]
+_FILES: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,26 @@ def find(shelf: Shelf, name: str) -> ModuleType:
     """
     check(shelf, name)
     if name.endswith(".py"):
-        module = _imported(name, lambda: _from_path(shelf, Path(name)))
+        path = Path(name)
+        module = _imported(name, lambda: _from_path(f"mmfuse_{shelf}_{path.stem}", path))
     else:
         known = entries(shelf)
         module = _imported(name, lambda: importlib.import_module(known[name].module))
     if not callable(getattr(module, "build", None)):
         raise MmfuseError(f"{name}: a plug-in is a module with a function `build`; it has none")
     return module
+
+
+def files() -> dict[str, str]:
+    """Plug-ins that were found by path, module to file: what another process must import too."""
+    return dict(_FILES)
+
+
+def import_files(found: Mapping[str, str]) -> None:
+    """Import what `files` gave in another process, so that objects of it can be unpickled here."""
+    for name, path in found.items():
+        if name not in sys.modules:
+            _from_path(name, Path(path))
 
 
 def _entry(name: str, path: Path, module: str) -> Entry:
@@ -90,11 +104,12 @@ def _imported(name: str, load: Callable[[], ModuleType]) -> ModuleType:
         raise MmfuseError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
 
 
-def _from_path(shelf: Shelf, path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"mmfuse_{shelf}_{path.stem}", path)
+def _from_path(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise MmfuseError(f"{path} cannot be imported as a Python module")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickles look their module up here
     spec.loader.exec_module(module)
+    _FILES[name] = str(path.absolute())
     return module

@@ -21,6 +21,7 @@ def work(pipe: Connection, current: Any) -> None:  # noqa: ANN401 - a shared arr
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # the workers are the parallelism
+    from pipelines import catalog
     from pipelines.preparing import prepare
 
     recipes: dict[int, Any] = {}
@@ -33,7 +34,9 @@ def work(pipe: Connection, current: Any) -> None:  # noqa: ANN401 - a shared arr
         number, recipe, cells = message
         try:
             if recipe is not None:
-                recipes[number] = pickle.loads(recipe)
+                files, packed = pickle.loads(recipe)
+                catalog.import_files(files)
+                recipes[number] = pickle.loads(packed)
             results = []
             for place, cell in enumerate(cells):
                 current[1] = time.monotonic()

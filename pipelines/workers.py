@@ -17,6 +17,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from cache.errors import MmfuseError
+from pipelines import catalog
 from pipelines.preparing import Cell, Failure, Prepared, Recipe
 from pipelines.worker import READY, work
 
@@ -73,7 +74,7 @@ class Workers:
         if id(recipe) not in self._recipes:
             name = recipe.encoder.name
             try:
-                packed = pickle.dumps(recipe)
+                packed = pickle.dumps((catalog.files(), pickle.dumps(recipe)))
             except Exception as error:  # pickling raises whatever the object's own code does
                 raise MmfuseError(
                     f"encoder {name} cannot be sent to worker processes ({error}); use --workers 0"

@@ -10,10 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from small_encoders import texts
 
 from cache.errors import MmfuseError
+from cache.features import FeatureStore
 from cache.fingerprints import digest
-from pipelines.encoding import Unreadable
+from cache.layout import Home
+from pipelines.encoding import Unreadable, build_encoder
+from pipelines.extraction import ExtractOptions, extract
 from pipelines.preparing import Cell, Failure, Inline, Recipe
 from pipelines.workers import Workers
 
@@ -212,3 +216,55 @@ def test_a_script_without_a_main_guard_extracts_with_workers(tmp_path):
     )
     assert done.stdout.strip().isdigit(), done.stderr
     assert int(done.stdout) >= 60
+
+
+MINE = '''
+"""Counts of letters."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+KINDS = {"text": 26}
+
+
+@dataclass(frozen=True)
+class Letters:
+    """How often each letter is in a text."""
+
+    name: str = "letters"
+    kinds = KINDS
+    storage: str = "float32"
+    sequence: bool = False
+    weights: str = "weight-free"
+
+    def fields(self, kind):
+        return {"version": 1}
+
+    def provenance(self):
+        return {}
+
+    def prepare(self, kind, payload):
+        return payload.lower(), len(payload)
+
+    def encode(self, kind, batch):
+        letters = "abcdefghijklmnopqrstuvwxyz"
+        return [np.array([text.count(one) for one in letters], np.float32) for text in batch]
+
+
+def build():
+    return Letters()
+'''
+
+
+def test_an_encoder_in_a_file_of_the_users_works_in_workers_too(tmp_path):
+    """Workers import the file by its path before they are sent an object of it."""
+    (tmp_path / "mine.py").write_text(MINE)
+    encoder = build_encoder(str(tmp_path / "mine.py"))
+    words = [f"{'a' * n}b" for n in range(50)]
+    options = ExtractOptions(workers=2)
+    home = Home(tmp_path / "home")
+    (report,) = extract(texts({"m": words}), [encoder], home=home, options=options)
+    found = FeatureStore(home, "small").whole(report.key).values
+    assert found[:, :2].tolist() == [[n, 1] for n in range(50)]
+    assert report.workers == 2
