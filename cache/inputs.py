@@ -30,9 +30,7 @@ def first_of_each(inputs: Digests) -> NDArray[np.int64]:
     """(N,) the first row with the same input as each row; its own number where it is the first."""
     high, low = _halves(inputs)
     order = np.lexsort((low, high))  # stable: the first row of a group leads it
-    new = np.ones(len(order), bool)
-    new[1:] = (high[order[1:]] != high[order[:-1]]) | (low[order[1:]] != low[order[:-1]])
-    new |= (high[order] == 0) & (low[order] == 0)
+    new = _leads(high, low, order) | ((high == 0) & (low == 0))[order]
     leader = np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))
     first = np.empty(len(order), np.int64)
     first[order] = order[leader]
@@ -50,12 +48,10 @@ class Lookup:
     @classmethod
     def of(cls, inputs: Digests) -> "Lookup":
         """An index of (K, 16) digests; of equal ones the first counts."""
-        first = np.flatnonzero(first_of_each(inputs) == np.arange(len(inputs)))
-        high, low = _halves(inputs[first])
-        known = (high != 0) | (low != 0)
-        first, high, low = first[known], high[known], low[known]
-        order = np.lexsort((low, high))
-        return cls(high[order], low[order], first[order])
+        high, low = _halves(inputs)
+        order = np.lexsort((low, high))  # stable: the first of equal ones leads them
+        order = order[_leads(high, low, order) & ((high != 0) | (low != 0))[order]]
+        return cls(high[order], low[order], order)
 
     def find(self, inputs: Digests) -> NDArray[np.int64]:
         """(N,) the position of each digest, -1 where it is unknown."""
@@ -73,6 +69,18 @@ class Lookup:
             seeking = seeking[~hit]
             at[seeking] += 1
         return found
+
+
+def _leads(
+    high: NDArray[np.uint64], low: NDArray[np.uint64], order: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """(N,) whether each digest in this order differs from the one before it."""
+    new = np.ones(len(order), bool)
+    for half in (high, low):
+        sorted_half = half[order]
+        differs = sorted_half[1:] != sorted_half[:-1]
+        new[1:] = differs if half is high else new[1:] | differs
+    return new
 
 
 def _halves(inputs: Digests) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:

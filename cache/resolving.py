@@ -10,7 +10,7 @@ from cache.streams import StreamInfo
 def resolve(
     dataset: str, streams: Sequence[StreamInfo], words: Sequence[str] | None
 ) -> list[StreamInfo]:
-    """The complete streams that the words mean, in their order, each once.
+    """The complete streams that the words mean, in their order, each once; commas part words.
 
     Raises:
         MmfuseError: for a word that means none or several fingerprints, or streams whose rows
@@ -22,7 +22,7 @@ def resolve(
             raise _none(dataset, streams, None)
     else:
         found = []
-        for word in words:
+        for word in (part for listed in words for part in listed.split(",") if part):
             means = [i for i in streams if i.complete and _matches(word, i)]
             if not means:
                 raise _none(dataset, streams, word)

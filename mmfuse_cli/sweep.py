@@ -16,7 +16,7 @@ def sweep(
         str | None, typer.Option(help="As the last extract named, if left out.")
     ] = None,
     features: Annotated[
-        Words, typer.Option(help="Streams such as clip/image or clip; all, if left out.")
+        Words, typer.Option(help="Streams: clip/image,mfcc or repeated; all, if left out.")
     ] = None,
     settings: Annotated[
         Words, typer.Option("--set", help="name=value,value,… to try; repeatable.")

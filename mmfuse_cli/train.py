@@ -17,7 +17,7 @@ def train(
         str | None, typer.Option(help="As the last extract named, if left out.")
     ] = None,
     features: Annotated[
-        Words, typer.Option(help="Streams such as clip/image or clip; all, if left out.")
+        Words, typer.Option(help="Streams: clip/image,mfcc or repeated; all, if left out.")
     ] = None,
     drop_rate: Annotated[
         float | None, typer.Option(help="Chance of hiding each modality at every training step.")

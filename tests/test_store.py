@@ -356,3 +356,17 @@ def test_records_are_json_that_people_can_read(store):
     assert commit["rows"] == [0, 3]
     assert set(commit["objects"]) == {"values", "present", "state", "inputs"}
     assert commit["run"]
+
+
+def test_streams_are_named_one_by_one_or_with_commas(store):
+    """The order is that of the words, each stream once; an unknown one is refused by its name."""
+    for modality in ("image", "audio", "text"):
+        fill(open_writer(store, [1, 2, 3], key=key_of(modality=modality)), [1, 2, 3])
+    for words in (
+        ["toy/text,toy/audio"],
+        ["toy/text", "toy/audio"],
+        ["toy/text,", "toy/audio,toy/text"],
+    ):
+        assert [info.key.modality for info in store.resolve(words)] == ["text", "audio"]
+    with pytest.raises(MmfuseError, match="for toy/smell"):
+        store.resolve(["toy/text,toy/smell"])
