@@ -64,7 +64,9 @@ def export_hdf5(
     return found
 
 
-def import_hdf5(home: Home, path: Path, dataset: str | None = None) -> list[StreamInfo]:
+def import_hdf5(
+    home: Home, path: Path, dataset: str | None = None
+) -> tuple[str, list[StreamInfo]]:
     """Take up what `export_hdf5` wrote, exactly; streams that are there already stay.
 
     Args:
@@ -72,13 +74,16 @@ def import_hdf5(home: Home, path: Path, dataset: str | None = None) -> list[Stre
         path: the file.
         dataset: another name for the dataset.
 
+    Returns:
+        The dataset's name, and its streams that the file has.
+
     Raises:
         MmfuseError: if the file is missing, of another format, newer, or does not fit together.
     """
     with _opened(path) as file:
-        store = FeatureStore(home, dataset or str(file.attrs["dataset"]))
-        samples = _read_samples(file["samples"])
-        return [_read_stream(group, store, samples) for group in _groups(file["streams"])]
+        name = dataset or str(file.attrs["dataset"])
+        store, samples = FeatureStore(home, name), _read_samples(file["samples"])
+        return name, [_read_stream(group, store, samples) for group in _groups(file["streams"])]
 
 
 def _opened(path: Path) -> h5py.File:

@@ -58,8 +58,10 @@ def import_(
     if stream is None:
         if file.suffix not in HDF5:
             raise mmfuse.MmfuseError(f"say what {file} holds: --stream ENCODER/MODALITY")
-        infos = import_hdf5(asked.layout, file, dataset)
-        words.done(asked, [("", i.key.label, i.rows) for i in infos], asked.home, "mmfuse list")
+        own, infos = import_hdf5(asked.layout, file, dataset)
+        words.remember(asked.home, "extract", {"dataset": own, "names": [own]})
+        rows = [(own, i.key.label, i.rows) for i in infos]
+        words.done(asked, rows, asked.home, "mmfuse train --method concat")
         return
     options = mmfuse.TableOptions(target=target, id=id_, split=split, name=name)
     own, samples = words.rows_of(asked, words.dataset(asked, dataset), options)
