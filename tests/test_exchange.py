@@ -69,7 +69,7 @@ def test_hdf5_out_and_in_is_the_same(home, tmp_path):
     assert len(export_hdf5(store, tmp_path / "toy.h5")) == 2
     other = Home(tmp_path / "other")
     name, streams = import_hdf5(other, tmp_path / "toy.h5")
-    assert (name, len(streams)) == ("toy", 2)
+    assert (name, len(streams)) == (store.dataset, 2)
     assert_equal_stores(store, FeatureStore(other, "group/toy"))
     import_hdf5(other, tmp_path / "toy.h5")
     assert verify(other).damages == ()
