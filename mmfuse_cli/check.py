@@ -1,26 +1,41 @@
-"""mmfuse check: the contract of a head, tried on a method or on the user's own file."""
+"""mmfuse check: the contract of a head or an encoder, tried by name or on the user's own file."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmfuse_cli import words
 
+if TYPE_CHECKING:
+    from pipelines.contracts import Promise as Head
+    from pipelines.encoder_contract import Promise
+
+    Kept = Head | Promise
+
 
 def check(
     context: typer.Context,
-    method: Annotated[str, typer.Argument(help="./my_head.py, or the name of a method.")],
+    method: Annotated[
+        str, typer.Argument(help="./my_head.py or ./my_encoder.py, or the name of one.")
+    ],
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="name=value of the method; repeatable.")
     ] = None,
     quick: Annotated[bool, typer.Option(help="Leave out the promises that train heads.")] = False,
+    weights: Annotated[Path | None, typer.Option(help="Local weights of an encoder.")] = None,
 ) -> None:
-    """Try every promise of the contract on a method; exit code 1 if one is broken."""
+    """Try every promise of the contract on a head or an encoder; exit code 1 if one is broken."""
     from mmfuse_cli import console
-    from pipelines import catalog
-    from pipelines.reporting import Table
+    from pipelines import catalog, encoder_contract
 
     asked = words.settings(context)
+    if encoder_contract.is_encoder(method):
+        local = str(weights) if weights else None
+        tried = encoder_contract.check(method, weights=local, track=console.track)
+        _show(asked, method, tried, f"mmfuse extract --encoder {method}")
+        return
     catalog.check("methods", method)
     from pipelines import contracts, plans
 
@@ -28,11 +43,19 @@ def check(
     module = catalog.find("methods", method)
     (setting,) = plans.settings(module, method, options)[:1]
     found = contracts.check(method, setting.options, training=not quick, track=console.track)
+    _show(asked, method, found, f"mmfuse train --method {method}")
+
+
+def _show(asked: words.Settings, word: str, found: "Sequence[Kept]", then: str) -> None:
+    """A row a promise; exit code 1 where one is broken."""
+    from mmfuse_cli import console
+    from pipelines.reporting import Table
+
     broken = [promise for promise in found if not promise.kept]
     rows = tuple((p.text, "kept" if p.kept else "BROKEN", p.detail) for p in found)
-    table = Table(f"contract of {method}", ("promise", "", "seen"), rows)
+    table = Table(f"contract of {word}", ("promise", "", "seen"), rows)
     ends = [f"{len(found) - len(broken)} of {len(found)} promises kept"]
-    ends.append(f"next: mmfuse train --method {method}" if not broken else "next: mend the head")
+    ends.append(f"next: {then}" if not broken else f"next: mend {word}")
     console.show([table], as_json=asked.json, ends=ends)
     if broken:
         raise typer.Exit(1)

@@ -40,6 +40,22 @@ def entries(shelf: Shelf) -> dict[str, Entry]:
     return found
 
 
+def described(word: str) -> Entry:
+    """An encoder of the shelf, or a plug-in's file by its path, as its source reads.
+
+    Raises:
+        MmfuseError: for an unknown name, or a file that is no Python.
+    """
+    if not word.endswith(".py"):
+        check("encoders", word)
+        return entries("encoders")[word]
+    path = Path(word)
+    try:
+        return _entry(path.stem, path, "")
+    except SyntaxError as error:
+        raise MmfuseError(f"{word}, line {error.lineno}: {error.msg}") from error
+
+
 def check(shelf: Shelf, name: str) -> None:
     """Raise MmfuseError for a name that is not on the shelf or a path without a file."""
     if name.endswith(".py"):

@@ -20,9 +20,8 @@ from bare_calls import (
     bare_words,
 )
 from checkpoint_makers import MAKERS
-from PIL import Image
 
-from pipelines.encoding import Waveform, build_encoder
+from pipelines.encoding import build_encoder
 
 Vector = np.ndarray
 
@@ -71,54 +70,6 @@ def checkpoint(name: str, top: Path) -> Path:
     if not place.exists():
         MAKERS[name](place)
     return place
-
-
-def payloads(kind: str) -> list[Any]:
-    """Inputs of a kind that differ in size, length and content."""
-    return {
-        "image": _images, "text": _texts, "code": _texts, "audio": _sounds, "tabular": _records,
-        "series": _series,
-    }[kind]()  # fmt: skip
-
-
-def _images() -> list[Image.Image]:
-    random = np.random.default_rng(0)
-    sizes = [(40, 56), (56, 40), (32, 32), (1, 1), (7, 300), (33, 47), (128, 96)]
-    return [Image.fromarray(random.integers(0, 256, (*s, 3), np.uint8)) for s in sizes]
-
-
-def _texts() -> list[str]:
-    words = ["the", "quick", "fox,", "JUMPED", "over", "def", "lazy(dog):", "return", "42", "猫"]
-    random = np.random.default_rng(1)
-    return [" ".join(random.choice(words, length)) for length in (3, 1, 40, 7, 200, 12)]
-
-
-def _sounds() -> list[Waveform]:
-    random = np.random.default_rng(2)
-    shapes = [(16000, 16000), (8000, 4100), (22050, 22050), (16000, 300), (44100, 30000)]
-    return [
-        Waveform(random.normal(0, 0.1, length).astype(np.float32), rate) for rate, length in shapes
-    ]
-
-
-def _records() -> list[dict[str, Any]]:
-    random = np.random.default_rng(3)
-    return [
-        {
-            "height": None if i % 5 == 0 else float(random.normal(170, 10)),
-            "colour": str(random.choice(["red", "green", "blue"])),
-            "born": f"{1950 + i}-0{1 + i % 9}-11",
-        }
-        for i in range(12)
-    ]
-
-
-def _series() -> list[Vector]:
-    random = np.random.default_rng(4)
-    found = [random.normal(3, 2, (length, 2)).astype(np.float32) for length in (40, 7, 1, 100)]
-    found[0][5:9, 1] = np.nan
-    found[3][:, 0] = np.nan
-    return found
 
 
 CASES = [

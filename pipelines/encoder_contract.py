@@ -1,0 +1,258 @@
+"""The contract of an encoder: every promise tried on one by name or on a user's own file."""
+
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import MmfuseError
+from cache.fingerprints import fingerprint
+from pipelines import catalog
+from pipelines.encoding import Encoder, Unreadable, build_encoder
+from pipelines.fitting import learns
+from pipelines.samples import Kind
+from pipelines.specimens import specimens
+from pipelines.tracking import Track, untracked
+
+COSINE = 0.99999  # that a row keeps, in float32, whatever its batch is
+
+
+class BrokenError(Exception):
+    """A promise is not kept; the message is what was seen instead."""
+
+
+@dataclass(frozen=True)
+class Promise:
+    """One promise about an encoder.
+
+    Attributes:
+        text: the promise as a sentence.
+        kept: whether it was seen to hold.
+        detail: what was seen.
+    """
+
+    text: str
+    kept: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An encoder to try promises on: its word, how to build it anew, and where its weights are."""
+
+    word: str
+    build: Callable[[], Encoder]
+    weights: str | None = None
+
+    def encoder(self) -> Encoder:
+        """Built, and fitted on the specimens where it learns."""
+        made = self.build()
+        if learns(made):
+            kind = next(iter(made.kinds))
+            made.fit(kind, specimens(kind))
+        return made
+
+
+def is_encoder(word: str) -> bool:
+    """Whether a word names an encoder of the shelf, or a file that says which kinds it serves."""
+    if word.endswith(".py"):
+        catalog.check("encoders", word)
+        return "KINDS" in catalog.described(word).constants
+    return word.partition(":")[0] in catalog.entries("encoders")
+
+
+def check(word: str, *, weights: str | None = None, track: Track = untracked) -> list[Promise]:
+    """Try every promise on an encoder.
+
+    Args:
+        word: a name, a name and a model, or the path of a file with `build`.
+        weights: path of local weights.
+        track: progress.
+
+    Raises:
+        MmfuseError: where there is no such encoder, or its weights are not here.
+    """
+    trial = Trial(word, lambda: build_encoder(word, weights=weights, device="cpu"), weights)
+    trial.build()
+    return [_attempt(promise, trial) for promise in track(PROMISES, "promises", len(PROMISES))]
+
+
+def kinds_are_declared(trial: Trial) -> str:
+    """Its kinds are in KINDS, a literal that is read without importing the file."""
+    word = trial.word if trial.word.endswith(".py") else trial.word.partition(":")[0]
+    declared = catalog.described(word).constants.get("KINDS")
+    if not isinstance(declared, dict):
+        raise BrokenError("there is no literal KINDS, such as KINDS = {'text': 64}")
+    missing = set(trial.encoder().kinds) - set(declared)
+    if missing:
+        raise BrokenError(f"it serves {', '.join(sorted(missing))}, which KINDS does not name")
+    return ", ".join(sorted(declared))
+
+
+def vectors_fit(trial: Trial) -> str:
+    """Each input gives a finite vector of the declared width, in the stored dtype too."""
+    encoder, seen = trial.encoder(), 0
+    if encoder.storage not in ("float16", "float32"):
+        raise BrokenError(f"storage is {encoder.storage!r}, not float16 or float32")
+    for kind, payloads in _inputs(encoder):
+        for number, vector in enumerate(_encode(encoder, kind, payloads)):
+            wanted = ("T, " if encoder.sequence else "") + str(encoder.kinds[kind])
+            fits = vector.ndim == 1 + encoder.sequence
+            if not fits or vector.shape[-1] != encoder.kinds[kind]:
+                raise BrokenError(f"{kind} {number}: shape {vector.shape}, not ({wanted})")
+            if not np.issubdtype(vector.dtype, np.floating):
+                raise BrokenError(f"{kind} {number}: {vector.dtype} is no floating point")
+            with np.errstate(over="ignore"):
+                stored = vector.astype(encoder.storage)
+            if not np.isfinite(stored).all():
+                raise BrokenError(f"{kind} {number}: NaN, infinity, or above {encoder.storage}")
+            seen += 1
+    return f"{seen} inputs of {', '.join(encoder.kinds)}"
+
+
+def inputs_matter(trial: Trial) -> str:
+    """Different inputs have different vectors."""
+    encoder = trial.encoder()
+    for kind, payloads in _inputs(encoder):
+        found = _encode(encoder, kind, payloads)
+        for number, one in enumerate(found):
+            for place, other in enumerate(found[number + 1 :], number + 1):
+                if one.shape == other.shape and np.allclose(one, other, atol=1e-4):
+                    raise BrokenError(f"{kind} {number} and {place} have the same vector")
+    return "no two alike"
+
+
+def again_is_the_same(trial: Trial) -> str:
+    """The same inputs give the same bits again, also from an encoder that is built anew."""
+    encoder, anew = trial.encoder(), trial.encoder()
+    for kind, payloads in _inputs(encoder):
+        first = _encode(encoder, kind, payloads)
+        for what, other in (("a second time", encoder), ("built anew", anew)):
+            for number, two in enumerate(_encode(other, kind, payloads)):
+                if not np.array_equal(first[number], two):
+                    raise BrokenError(f"{kind} {number} differs {what}")
+    return "bit for bit"
+
+
+def batches_do_not_matter(trial: Trial) -> str:
+    """A row is the same alone, in a mixed batch, in its halves and in reversed order."""
+    encoder, worst = trial.encoder(), 1.0
+    for kind, payloads in _inputs(encoder):
+        mixed = _encode(encoder, kind, payloads)
+        others = {
+            "alone": [_encode(encoder, kind, [payload])[0] for payload in payloads],
+            "in reversed order": _encode(encoder, kind, payloads[::-1])[::-1],
+            "in two batches": [
+                *_encode(encoder, kind, payloads[:2]), *_encode(encoder, kind, payloads[2:])
+            ],
+        }  # fmt: skip
+        for what, rows in others.items():
+            for number, (one, two) in enumerate(zip(mixed, rows, strict=True)):
+                near = cosine(one, two)
+                if one.shape != two.shape or not near >= COSINE:
+                    raise BrokenError(f"{kind} {number} {what}: cosine {near:.6f}")
+                worst = min(worst, near)
+    return f"cosine at least {worst:.6f}"
+
+
+def inputs_travel(trial: Trial) -> str:
+    """Encoder and prepared inputs survive pickling, used ones too; costs count from 1."""
+    encoder = trial.encoder()
+    for kind, payloads in _inputs(encoder):
+        _encode(encoder, kind, payloads[:1])
+        worker: Encoder = pickle.loads(pickle.dumps(encoder))
+        for number, payload in enumerate(payloads):
+            item, cost = worker.prepare(kind, payload)
+            if not cost >= 1:
+                raise BrokenError(f"{kind} {number}: its cost is {cost!r}")
+            (sent,) = encoder.encode(kind, [pickle.loads(pickle.dumps(item))])
+            if not np.array_equal(sent, _encode(encoder, kind, [payload])[0]):
+                raise BrokenError(f"{kind} {number}: prepared in a worker, its vector differs")
+    return "so worker processes can prepare"
+
+
+def identity_is_plain(trial: Trial) -> str:
+    """What identifies its vectors is JSON, the same when built anew and after use."""
+    encoder, anew = trial.encoder(), trial.encoder()
+    json.dumps(encoder.provenance())
+    for kind, payloads in _inputs(encoder):
+        before = fingerprint(encoder.fields(kind))
+        _encode(encoder, kind, payloads[:1])
+        for what, other in (("after use", encoder), ("built anew", anew)):
+            if fingerprint(other.fields(kind)) != before:
+                raise BrokenError(f"fields({kind!r}) differ {what}")
+    return f"{len(encoder.fields(next(iter(encoder.kinds))))} fields"
+
+
+def building_is_light(trial: Trial) -> str:
+    """Building it and asking for its fields imports no torch: a second extract starts at once."""
+    code = (
+        "import sys; from pipelines.encoding import build_encoder\n"
+        "encoder = build_encoder(sys.argv[1], weights=sys.argv[2] or None)\n"
+        "[encoder.fields(kind) for kind in encoder.kinds]\n"
+        "print('torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, trial.word, trial.weights or ""]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BrokenError(done.stderr.strip().split("\n")[-1])
+    if done.stdout.split()[-1] != "False":
+        raise BrokenError("torch is imported before anything is encoded")
+    return "seen in a fresh process"
+
+
+PROMISES: tuple[Callable[[Trial], str], ...] = (
+    kinds_are_declared,
+    vectors_fit,
+    inputs_matter,
+    again_is_the_same,
+    batches_do_not_matter,
+    inputs_travel,
+    identity_is_plain,
+    building_is_light,
+)
+
+
+def cosine(one: NDArray[Any], two: NDArray[Any]) -> float:
+    """Of two vectors or sequences; 1 where they are equal, which vectors of zeros may be."""
+    a, b = np.asarray(one, float), np.asarray(two, float)
+    if a.shape != b.shape:
+        return -1.0
+    if np.allclose(a, b, atol=1e-6):
+        return 1.0
+    return float(a.ravel() @ b.ravel() / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def _inputs(encoder: Encoder) -> Iterator[tuple[Kind, list[Any]]]:
+    """Specimens of each kind that it serves and that there are specimens of."""
+    found = [(kind, specimens(kind)) for kind in encoder.kinds]
+    if not any(payloads for _, payloads in found):
+        raise BrokenError(f"there are no specimens of {', '.join(encoder.kinds)} to try it on")
+    yield from ((kind, payloads) for kind, payloads in found if payloads)
+
+
+def _encode(encoder: Encoder, kind: Kind, payloads: Sequence[Any]) -> list[NDArray[Any]]:
+    items = [encoder.prepare(kind, payload)[0] for payload in payloads]
+    found = encoder.encode(kind, items)
+    if len(found) != len(items):
+        raise BrokenError(f"{len(found)} vectors for {len(items)} inputs of kind {kind}")
+    return [np.asarray(vector) for vector in found]
+
+
+def _attempt(promise: Callable[[Trial], str], trial: Trial) -> Promise:
+    """Whether a promise kept; an error inside the encoder is an answer too."""
+    text = (promise.__doc__ or promise.__name__).split("\n", 1)[0].rstrip(".")
+    try:
+        return Promise(text, kept=True, detail=promise(trial))
+    except (BrokenError, Unreadable) as seen:
+        return Promise(text, kept=False, detail=str(seen))
+    except MmfuseError:
+        raise
+    except Exception as error:  # a user's encoder may fail in any way, and the other promises go on
+        return Promise(text, kept=False, detail=f"{type(error).__name__}: {error}")

@@ -1,0 +1,130 @@
+"""The contract that a user's own encoder is tried on: a good one passes, each fault is named."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cache.errors import MmfuseError
+from pipelines.encoder_contract import check, is_encoder
+
+GOOD = '''
+"""Counts of letters."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+KINDS = {"text": 27}
+
+
+@dataclass(frozen=True)
+class Letters:
+    """How often each letter is in a text, and how long it is."""
+
+    name: str = "letters"
+    kinds = KINDS
+    storage: str = "float32"
+    sequence: bool = False
+    weights: str = "weight-free"
+    seen: list = field(default_factory=list)
+
+    def fields(self, kind):
+        return {"version": 1}
+
+    def provenance(self):
+        return {}
+
+    def prepare(self, kind, payload):
+        return payload.lower(), len(payload)
+
+    def encode(self, kind, batch):
+        letters = "abcdefghijklmnopqrstuvwxyz"
+        return [np.array([*map(text.count, letters), len(text)], np.float32) for text in batch]
+
+
+def build():
+    return Letters()
+'''
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A function from replacements to the path of a file with that encoder."""
+
+    def write(**changes):
+        text = GOOD
+        for old, new in changes.get("pairs", ()):
+            assert old in text
+            text = text.replace(old, new)
+        path = tmp_path / "mine.py"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_a_good_encoder_keeps_every_promise(written):
+    """Each promise says what was seen."""
+    found = check(written())
+    assert [promise.text for promise in found if not promise.kept] == []
+    assert all(promise.detail for promise in found)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "promise", "seen"),
+    [
+        ('KINDS = {"text": 27}', 'KINDS = dict([("text", 27)])', "Its kinds", "no literal KINDS"),
+        ("kinds = KINDS", 'kinds = {"text": 27, "code": 27}', "Its kinds", "serves code"),
+        ("kinds = KINDS", 'kinds = {"text": 26}', "finite vector", r"shape \(27,\), not \(26\)"),
+        ("len(text)]", "np.nan]", "finite vector", "NaN"),
+        ("len(text)]", "1e6]", "finite vector", "above float16"),
+        ("[*map(text.count, letters), len(text)]", "[1] * 27", "Different inputs", "0 and 1"),
+        ("len(text)]", "np.random.random()]", "same bits", "a second time"),
+        ("len(text)]", "max(map(len, batch))]", "alone", "cosine"),
+        ("len(payload)\n", "0\n", "survive pickling", "cost is 0"),
+        ("payload.lower()", "type('T', (str,), {})(payload)", "survive pickling", "pickle"),
+        ('{"version": 1}', '{"version": id(self)}', "is JSON", "built anew"),
+        ('{"version": 1}', '{"version": {1, 2}}', "is JSON", "not JSON serializable"),
+        ("def build():", "def build():\n    import torch\n", "no torch", "torch is imported"),
+        ("for text in batch]", "for text in batch[1:]]", "finite vector", "5 vectors for 6"),
+    ],
+)
+def test_a_fault_is_named(written, old, new, promise, seen):
+    """The promise that is broken is said to be, with what was seen instead."""
+    pairs = [(old, new)]
+    if "float16" in seen:
+        pairs.append(('storage: str = "float32"', 'storage: str = "float16"'))
+    broken = [one for one in check(written(pairs=pairs)) if not one.kept]
+    assert any(promise in one.text and re.search(seen, one.detail) for one in broken), broken
+
+
+def test_heads_and_encoders_are_told_apart(written, tmp_path):
+    """A file that says which kinds it serves is an encoder's; names go by their shelf."""
+    head = tmp_path / "head.py"
+    head.write_text("def build(inputs): ...\n")
+    assert is_encoder(written())
+    assert is_encoder("pixels")
+    assert is_encoder("hf:org/model")
+    assert not is_encoder(str(head))
+    assert not is_encoder("clarga")
+    with pytest.raises(MmfuseError, match="no such file"):
+        is_encoder(str(tmp_path / "nowhere.py"))
+    head.write_text("def build(:\n")
+    with pytest.raises(MmfuseError, match="line 1"):
+        is_encoder(str(head))
+
+
+@pytest.mark.parametrize(
+    ("cost", "code", "last"), [("len(payload)\n", 0, "8 of"), ("0\n", 1, "7 of")]
+)
+def test_the_command_says_what_is_kept(written, cost, code, last):
+    """`mmfuse check ./mine.py` ends with 0, or with 1 where a promise is broken."""
+    path = Path(written(pairs=[("len(payload)\n", cost)]))
+    command = [sys.executable, "-m", "mmfuse_cli", "check", "./mine.py"]
+    done = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert f"{last} 8 promises kept" in done.stderr
+    assert ("BROKEN" in done.stdout) == bool(code)
