@@ -7,6 +7,7 @@ from pipelines.evaluation import Evaluation
 from pipelines.reporting import Cell, Spread, Table
 
 PLAIN = ("logistic", "ridge", "majority")  # baselines that stand beside every method
+OFFICIAL = ("preset", "official")  # a setting that is named even if no other run differs in it
 
 
 def trained(records: Sequence[RunRecord]) -> Table:
@@ -131,7 +132,7 @@ def past(records: Sequence[RunRecord]) -> Table:
             run.id,
             run.created[:16].replace("T", " "),
             run.dataset,
-            run.method,
+            labels([run])[0],
             " ".join(stream.name for stream in run.streams),
             f"{metric(run.scores)} {score(run.scores, 'test')}",
             tags(run),
@@ -171,7 +172,8 @@ def _milliseconds(seconds: float | None) -> str | None:
 def labels(records: Sequence[RunRecord]) -> list[str]:
     """A name a run: its method, with the settings in which runs of that method differ.
 
-    Folds of one cross-validation have the same name.
+    Folds of one cross-validation have the same name. A run of what a public code does, faults
+    included, always says so.
     """
     found = []
     for record in records:
@@ -179,7 +181,7 @@ def labels(records: Sequence[RunRecord]) -> list[str]:
         differing = [
             f"{name}={value}"
             for name, value in _settings(record).items()
-            if any(other.get(name, value) != value for other in alike)
+            if (name, value) == OFFICIAL or any(other.get(name, value) != value for other in alike)
         ]
         found.append(" ".join([record.method, *differing]))
     return found

@@ -4,11 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made import CLASSES, made_table
+from made import CLASSES, fill_store, made_table
 from torch import Tensor
 
 from cache.errors import MmfuseError
-from pipelines import observing, puzzles
+from cache.layout import Home
+from pipelines import observing, puzzles, results
 from pipelines.batching import Batch, cut
 from pipelines.fusion import FusionHead
 from pipelines.loading import inputs_of
@@ -18,6 +19,7 @@ from pipelines.optimizing import Rates
 from pipelines.plans import Plan
 from pipelines.projection import Guard, Projection, leading, rls
 from pipelines.replicas import Replicas
+from pipelines.training import train
 
 INPUTS = puzzles.inputs((5, 4, 3))
 KEY = torch.tensor(0)
@@ -338,6 +340,20 @@ def test_m1_m8_m9_the_official_preset_trains_as_the_public_code():
     for name, parameter in alone.named_parameters():
         torch.testing.assert_close(replicas.state[name][0], parameter.detach())
     assert not any("projection" in name for name in replicas.state)
+
+
+def test_s6_rows_of_the_official_preset_say_so(tmp_path):
+    """S6: also where no other run stands beside it, in the table of a training and of past runs."""
+    home = Home(tmp_path)
+    fill_store(home, made_table(60))
+    words = {"epochs": "1", "seeds": "0", "width": "4"}
+    official = train("mla", "made", home=home, options={**words, "preset": "official"})
+    paper = train("mla", "made", home=home, options=words)
+    assert results.labels([official]) == ["mla preset=official"]
+    assert results.labels([paper]) == ["mla"]
+    assert results.trained([official]).rows[0][1] == "mla preset=official"
+    assert "mla preset=official" in results.past([official]).rows[0]
+    assert any("depend on the 64 rows" in note for note in official.notes)
 
 
 def test_the_presets_are_sums_of_options():
