@@ -13,23 +13,33 @@ def resolve(
     """The complete streams that the words mean, in their order, each once; commas part words.
 
     Raises:
-        MmfuseError: for a word that means none or several fingerprints, or streams whose rows
-            belong to different samples.
+        MmfuseError: for a word that means none, or several fingerprints of one name, or streams
+            whose rows belong to different samples.
     """
     if words is None:
         found = [info for info in streams if info.complete]
         if not found:
             raise _none(dataset, streams, None)
+        _refuse_several_fingerprints(dataset, found)
     else:
         found = []
         for word in (part for listed in words for part in listed.split(",") if part):
             means = [i for i in streams if i.complete and _matches(word, i)]
             if not means:
                 raise _none(dataset, streams, word)
+            _refuse_several_fingerprints(dataset, means)
             found += [info for info in means if info not in found]
-    _refuse_several_fingerprints(dataset, found)
     _refuse_several_snapshots(dataset, found)
     return found
+
+
+def names(infos: Sequence[StreamInfo]) -> list[str]:
+    """What to call each of some streams: `clip/image`, or its label where several are called so."""
+    plain = [info.key.name for info in infos]
+    return [
+        name if plain.count(name) == 1 else info.key.label
+        for info, name in zip(infos, plain, strict=True)
+    ]
 
 
 def _matches(word: str, info: StreamInfo) -> bool:

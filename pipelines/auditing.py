@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cache.errors import MmfuseError
-from cache.features import FeatureStore, StreamInfo, StreamValues
+from cache.features import FeatureStore, StreamValues
+from cache.resolving import names
 from cache.samples import Samples
 from pipelines.findings import Finding, Seen
 from pipelines.leaks import near_duplicates, probe
@@ -37,8 +38,9 @@ def audit(
         raise MmfuseError(
             "the streams are of different rows; extract them anew, or name those to audit"
         )
-    streams = {_name(info, infos): _seen(store.whole(info.key)) for info in infos}
-    modalities = {_name(info, infos): info.key.modality for info in infos}
+    called = dict(zip(names(infos), infos, strict=True))
+    streams = {name: _seen(store.whole(info.key)) for name, info in called.items()}
+    modalities = {name: info.key.modality for name, info in called.items()}
     texts: dict[str, Sequence[str | None]] = {}
     if dataset is not None:
         if dataset.table["id"].to_list() != list(samples.ids):
@@ -81,11 +83,6 @@ def findings(
         found.append(probe(name, seen, samples))
     order = {"leak": 0, "suspect": 1, "clear": 2}
     return sorted(found, key=lambda finding: order[finding.verdict])
-
-
-def _name(info: StreamInfo, infos: Sequence[StreamInfo]) -> str:
-    twice = sum(other.key.name == info.key.name for other in infos) > 1
-    return info.key.label if twice else info.key.name
 
 
 def _seen(whole: StreamValues) -> Seen:

@@ -8,6 +8,7 @@ import torch
 
 from cache.errors import MmfuseError
 from cache.features import FeatureStore, StreamInfo
+from cache.resolving import names
 from cache.samples import Samples
 from pipelines.batching import FeatureTable, Scale, pad
 from pipelines.fusion import Inputs, Stream
@@ -38,11 +39,10 @@ def load_table(
         infos: complete streams of one snapshot, as `store.resolve` gives them.
         device: where the tensors go and stay.
     """
-    infos = sorted(infos, key=lambda info: info.key.name)
+    infos = sorted(infos, key=lambda info: (info.key.name, info.key.label))
     features, frames, present = {}, {}, []
-    for info in infos:
+    for info, name in zip(infos, names(infos), strict=True):
         found = store.whole(info.key)
-        name = info.key.name
         if found.offsets is None:
             features[name] = torch.from_numpy(found.values.astype(np.float32)).to(device)
         else:

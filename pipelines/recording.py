@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError
 from cache.features import FeatureStore
 from cache.fingerprints import fingerprint
+from cache.resolving import names
 from cache.runs import RunRecord, RunStream, Scores, new_id
 from pipelines import catalog, costs
 from pipelines.batching import FeatureTable
@@ -128,7 +129,7 @@ def streams(request: Request) -> tuple[RunStream, ...]:
     """The request's streams as a record has them."""
     return tuple(
         RunStream(
-            info.key.name,
+            name,
             info.key.encoder,
             info.key.fingerprint,
             info.key.modality,
@@ -136,7 +137,7 @@ def streams(request: Request) -> tuple[RunStream, ...]:
             info.sequence,
             str(info.provenance.get("weights", "unknown")),
         )
-        for info in request.infos
+        for info, name in zip(request.infos, names(request.infos), strict=True)
     )
 
 

@@ -147,7 +147,7 @@ def check(
     check_device(device)
     _check_words(method, words)
     store = FeatureStore(home, dataset)
-    return tuple(sorted(store.resolve(features), key=lambda info: info.key.name))
+    return tuple(sorted(store.resolve(features), key=lambda info: (info.key.name, info.key.label)))
 
 
 def best_of(runs: Sequence[RunRecord]) -> RunRecord:

@@ -8,10 +8,13 @@ import polars as pl
 import pytest
 
 from cache.errors import MmfuseError
+from cache.features import FeatureStore
 from cache.layout import Home
 from cache.runs import RunRecord
 from pipelines.encoding import build_encoder
+from pipelines.evaluation import evaluate
 from pipelines.extraction import ExtractOptions, extract
+from pipelines.missing import MissingPattern
 from pipelines.prediction import predict
 from pipelines.samples import Dataset, Modality, Task
 from pipelines.training import train
@@ -142,3 +145,32 @@ def test_features_that_are_gone_are_named(trained, tmp_path: Path) -> None:
     _, run, dataset = trained
     with pytest.raises(MmfuseError, match="mmfuse extract --dataset fruit --encoder"):
         predict(Home(tmp_path / "empty"), run, dataset.table.head(1))
+
+
+def test_two_encoders_of_one_name_are_two_streams_of_a_modality(trained) -> None:
+    """Named by their fingerprints they train together; hiding the modality hides both of them."""
+    home, _, dataset = trained
+    extract(
+        dataset, [build_encoder("hashing", width=256)], home=home, options=ExtractOptions(workers=0)
+    )
+    store = FeatureStore(home, "fruit")
+    labels = [i.key.label for i in store.streams() if i.key.modality == "words"]
+    with pytest.raises(MmfuseError, match="2 streams hashing/words"):
+        train("concat", "fruit", home=home, options=WORDS)
+    features = [*labels, "tabular"]
+    run = train("concat", "fruit", home=home, features=features, options=WORDS)
+    assert [stream.name for stream in run.streams] == [*sorted(labels), "tabular/facts"]
+    hidden = evaluate(home, run, [MissingPattern.named("words")]).rows[1]
+    test = dataset.table.filter(pl.col("split") == "test").select("id", "words", "facts")
+    there = test.count()
+    share = there["words"][0] / (there["words"][0] + there["facts"][0])
+    assert hidden.scores.realised_rate == pytest.approx(share)  # of modalities, not of streams
+    assert hidden.single[0] == "facts"
+    encoders = [
+        build_encoder("hashing"),
+        build_encoder("hashing", width=256),
+        build_encoder("tabular"),
+    ]
+    found = predict(home, run.id, test, encoders=encoders)
+    recorded = run.predictions().filter((pl.col("split") == "test") & (pl.col("seed") == 0))
+    assert list(found.ids) == recorded["id"].to_list()

@@ -22,6 +22,7 @@ from cache.errors import MmfuseError
 from cache.features import ABSENT, FAILED, OK, FeatureStore
 from cache.layout import Home
 from cache.mending import take_back
+from cache.resolving import names
 from cache.shards import Grid
 from cache.verifying import verify
 
@@ -255,6 +256,10 @@ def test_resolving_names_what_there_is(store):
     for tag in ("a", "b"):
         assert key_of(tag).label in str(caught.value)
         assert store.resolve([key_of(tag).label])[0].key == key_of(tag)
+    labels = [key_of(tag).label for tag in ("b", "a")]
+    both = store.resolve(labels)
+    assert [info.key.label for info in both] == names(both) == labels
+    assert names(both[:1]) == ["toy/image"]
     more = list(range(11))
     fill(open_writer(store, more, key=key_of("c", "audio")), more)
     with pytest.raises(MmfuseError, match="different samples"):
