@@ -143,6 +143,11 @@ class StreamPaths:
         return self.meta / "latency.json"
 
     @property
+    def report(self) -> Path:
+        """What the last run did that encoded any of it: rows, failures, seconds, bottleneck."""
+        return self.meta / "report.json"
+
+    @property
     def fitted(self) -> Path:
         """What a fitted encoder learnt from the training rows."""
         return self.meta / "fitted.json"

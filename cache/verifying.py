@@ -33,7 +33,7 @@ class Damage:
         shard: number of the unit of work that has to be done again, or None.
         path: the file.
         what: `rows`, `commit`, `record`, `pointer`, `node`, `seal`, `snapshot`, `origin`,
-            `latency` or `store`.
+            `latency`, `report` or `store`.
     """
 
     dataset: str
@@ -129,8 +129,9 @@ def _dataset(dataset: str, paths: DatasetPaths) -> Iterator[Piece]:
 
 
 def _stream(dataset: str, label: str, paths: StreamPaths) -> Iterator[Piece]:
-    if paths.latency.exists():
-        yield _record(Damage(dataset, label, None, None, None, paths.latency, "latency"))
+    for path, what in ((paths.latency, "latency"), (paths.report, "report")):
+        if path.exists():
+            yield _record(Damage(dataset, label, None, None, None, path, what))
     pointer, seen = Damage(dataset, label, None, None, None, paths.current, "pointer"), None
     if paths.current.exists():
         yield _record(pointer)

@@ -9,6 +9,7 @@ import numpy as np
 from cache.features import OK, FeatureStore
 from cache.journal import Retry
 from cache.layout import Home
+from cache.objects import put_record
 from cache.samples import Samples
 from cache.writing import StreamWriter
 from pipelines.backoff import Ceilings, Encoding, HopelessError
@@ -105,7 +106,12 @@ class Session:
         if self._options.latency and one.found.new and writer.complete:
             encoded = np.flatnonzero(store.reader(one.key).state == OK)
             store.keep_latency(one.key, latency(one, encoded))
-        return report(one, writer, work, skipped)
+        told = report(one, writer, work, skipped)
+        if told.new or told.new_failed:
+            stream = writer.generation.paths.stream
+            kept = {name: value for name, value in told.record().items() if name != "path"}
+            put_record(stream.report, kept, stream.dataset.scratch)
+        return told
 
     def _make_ready(self, one: StreamPlan, work: Work) -> None:
         """Fetch, fit and load what is needed; decide how many workers pay."""

@@ -15,6 +15,8 @@ from cache import shards
 from cache.errors import MmfuseError
 from cache.features import FAILED, FeatureStore
 from cache.layout import Home
+from cache.objects import get_record
+from cache.verifying import verify
 from pipelines import bucketing, probing
 from pipelines.encoding import build_encoder
 from pipelines.extraction import ExtractOptions, extract, plan, unserved
@@ -460,15 +462,25 @@ def test_the_same_encoder_named_twice_is_one_stream(home):
     assert len(plan(texts({"m": ["a", "b", "c", "d"]}), [Echo(), Echo()], home=home)) == 1
 
 
-def test_a_report_is_json_and_names_the_bottleneck(home):
-    """Every figure of a summary can be kept and read by machines."""
+def test_a_report_is_json_names_the_bottleneck_and_is_kept(home):
+    """Every figure of the last run that encoded is beside the stream; damage to it is found."""
     report = run(texts({"m": lengths(200)}), Echo(delay=0.2), home, batch_rows=100)
     record = json.loads(json.dumps(report.record()))
     assert record["key"].startswith("echo-")
     assert set(record["seconds"]) == {"load", "read", "prepare", "encode", "write", "total"}
     assert "encoding took" in record["bottleneck"]
     assert record["seconds"]["encode"] <= record["seconds"]["total"]
+    path = FeatureStore(home, "small").paths.stream(report.key.label).report
+    kept = get_record(path)
+    assert {name: kept[name] for name in record if name != "path"} == {
+        name: value for name, value in record.items() if name != "path"
+    }
+    assert str(home.root) not in path.read_text()
     idle = run(texts({"m": lengths(200)}), Echo(), home)
+    assert get_record(path) == kept
+    path.write_bytes(path.read_bytes().replace(b'"new":200', b'"new":201'))
+    (damage,) = verify(home).damages
+    assert (damage.what, damage.path) == ("report", path)
     assert (idle.bottleneck, idle.reused, idle.new) == ("nothing was left to encode", 200, 0)
 
 
