@@ -130,6 +130,16 @@ def snapshot_modalities(name: str, paths: DatasetPaths) -> tuple[str, tuple[Moda
     return record["core"], tuple(Modality(m, kind) for m, kind in record["modalities"])
 
 
+def snapshot_task(name: str, paths: DatasetPaths) -> str:
+    """The kind of task of a snapshot, without its rows; "" if there is none.
+
+    Raises:
+        Damaged: if its record is not what was written.
+    """
+    record = get_record(paths.snapshots / f"{name}.json")
+    return "" if record is None else str(record["task"])
+
+
 def read_snapshot(name: str, paths: DatasetPaths) -> Samples:
     """The samples that were kept under an id.
 

@@ -13,6 +13,7 @@ from cache.errors import MmfuseError, unknown
 from cache.features import FeatureStore, StreamInfo
 from cache.layout import Home
 from cache.runs import RunRecord
+from cache.samples import snapshot_task
 from pipelines import catalog
 from pipelines.metrics import PRIMARY, better
 from pipelines.plans import Plan, check_device, values_of
@@ -142,12 +143,15 @@ def check(
     """Check a request without torch; the streams that it means, by name.
 
     Raises:
-        MmfuseError: for unknown names or settings, or features that are missing.
+        MmfuseError: for unknown names or settings, features that are missing, or a task that the
+            method does not have.
     """
     check_device(device)
     _check_words(method, words)
     store = FeatureStore(home, dataset)
-    return tuple(sorted(store.resolve(features), key=lambda info: (info.key.name, info.key.label)))
+    infos = sorted(store.resolve(features), key=lambda info: (info.key.name, info.key.label))
+    _check_task(method, dataset, snapshot_task(infos[0].snapshot, store.paths))
+    return tuple(infos)
 
 
 def best_of(runs: Sequence[RunRecord]) -> RunRecord:
@@ -165,6 +169,17 @@ def best_of(runs: Sequence[RunRecord]) -> RunRecord:
 def _validation(run: RunRecord, name: str) -> float:
     found = next(scores for scores in run.scores if scores.split == "val")
     return sum(found.metrics[name]) / len(found.metrics[name])
+
+
+def _check_task(method: str, dataset: str, task: str) -> None:
+    """Refuse a task that a method's constant `TASKS` does not name."""
+    entry = catalog.entries("methods").get(method)
+    tasks = entry.constants.get("TASKS") if entry else None
+    if task and isinstance(tasks, tuple) and task not in tasks:
+        raise MmfuseError(
+            f"{method} is for {' and '.join(tasks)}, and the target of {dataset} is a {task}; "
+            "take another method, such as late or clarga"
+        )
 
 
 def _check_words(method: str, words: Mapping[str, object]) -> None:

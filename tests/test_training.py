@@ -26,7 +26,7 @@ from pipelines.plans import Plan, Setting
 from pipelines.replicas import Replicas
 from pipelines.running import build_heads, side_by_side
 from pipelines.scoring import rebuild
-from pipelines.training import best_of, train, train_all
+from pipelines.training import best_of, check, train, train_all
 
 QUICK = Plan(epochs=6, batch_size=16, learning_rate=1e-2, seeds=(0, 1), drop_rate=0.2)
 HEAD = """
@@ -318,3 +318,12 @@ def test_class_weights_change_what_is_learned(home: Home) -> None:
     assert (plain.state()["class_weight"] == 1).all()
     assert not np.allclose(weighted.state()["class_weight"], 1, atol=1e-3)
     assert not np.array_equal(plain.state()["out.weight"], weighted.state()["out.weight"])
+
+
+def test_a_task_that_a_method_does_not_have_is_refused_by_its_source_alone(tmp_path: Path) -> None:
+    """The constant TASKS says so, before the method is imported."""
+    home = Home(tmp_path)
+    fill_store(home, made_table(60, task=VALUE))
+    with pytest.raises(MmfuseError, match="mla is for classes and labels, and the target of made"):
+        check("mla", "made", home, None, {})
+    assert check("late", "made", home, None, {})

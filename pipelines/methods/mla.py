@@ -55,6 +55,7 @@ from pipelines.fusion import (
 from pipelines.objectives import batch_entropy_weights, entropy_weights
 from pipelines.projection import Forgets, Guard, Norming, Projection, Schedule, projected
 
+TASKS = ("classes", "labels")
 PLAN = {
     "optimizer": "sgd",
     "learning_rate": 1e-2,
