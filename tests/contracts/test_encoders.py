@@ -85,11 +85,12 @@ def test_another_stored_dtype_is_another_stream_of_the_same_vectors(case, encode
         built(case, top, storage="bfloat16")
 
 
-def test_half_precision_keeps_the_bound_that_it_can_keep(case, top):
-    """In float16 a row alone and in a mixed batch, and float16 and float32, agree to 0.999."""
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_keeps_the_bound_that_it_can_keep(case, top, dtype):
+    """A row alone and in a mixed batch, and half precision and float32, agree to 0.999."""
     if "weights" not in case.options:
         pytest.skip("an encoder without weights computes in one dtype")
-    half, whole = built(case, top, dtype="float16"), built(case, top, dtype="float32")
+    half, whole = built(case, top, dtype=dtype), built(case, top, dtype="float32")
     for kind in _kinds(half):
         mixed = _encode(half, kind, specimens(kind))
         exact = _encode(whole, kind, specimens(kind))
