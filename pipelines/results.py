@@ -162,7 +162,8 @@ def costs(records: Sequence[RunRecord]) -> Table:
         "dataset", "method", "parameters", "MACs", "head p50", "p95", "with encoders p50",
         "p95 at most", "device", "data × weights",
     )  # fmt: skip
-    return Table("cost of one sample in milliseconds, batch of one", columns, rows)
+    told = "with encoders: read, prepared and encoded, stream after stream; - where never timed"
+    return Table("cost of one sample in milliseconds, batch of one", columns, rows, (told,))
 
 
 def _milliseconds(seconds: float | None) -> str | None:
