@@ -51,12 +51,15 @@ def decode_image(data: bytes) -> "Image":
 
 
 def _upright(image: "Image") -> "Image":
-    from PIL import ImageOps
+    """The picture itself, uncopied, where its metadata turn it nowhere."""
+    from PIL import ExifTags, ImageOps
 
     try:
+        if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            return image
         return ImageOps.exif_transpose(image)
     except Exception:  # a picture with nonsense for metadata is still a picture
-        return image.copy()
+        return image
 
 
 def _rgb(image: "Image") -> "Image":
@@ -66,7 +69,7 @@ def _rgb(image: "Image") -> "Image":
         return Image.fromarray(_eight_bits(np.asarray(image), image.mode)).convert("RGB")
     if image.mode == "P":  # a palette's transparency wants this way round
         image = image.convert("RGBA")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _eight_bits(values: NDArray[Any], mode: str) -> NDArray[np.uint8]:

@@ -47,7 +47,7 @@ def pixels(picture: "Image", preprocess: Preprocess) -> NDArray[np.uint8]:
     if picture.size != scaled:
         how = Image.Resampling[preprocess.interpolation.upper()]
         picture = picture.resize(scaled, how)
-    values = np.asarray(picture.convert("RGB"))  # (h, w, 3)
+    values = np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))  # (h, w, 3)
     return np.ascontiguousarray(_centre(values, preprocess))
 
 

@@ -25,7 +25,10 @@ def work(pipe: Connection, current: Any) -> None:  # noqa: ANN401 - a shared arr
     from pipelines.preparing import prepare
 
     recipes: dict[int, Any] = {}
-    pipe.send_bytes(READY)
+    try:
+        pipe.send_bytes(READY)
+    except OSError:
+        return  # the parent was done before this process had begun
     while True:
         try:
             message = pickle.loads(pipe.recv_bytes())
