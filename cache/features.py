@@ -163,10 +163,17 @@ class FeatureStore:
                 generation.
 
         Raises:
-            MmfuseError: if the store cannot be written, or a newer mmfuse wrote it.
+            MmfuseError: if the store cannot be written, a newer mmfuse wrote it, or the modality is
+                of another kind.
         """
         if inputs.shape != (len(samples), 16) or absent.shape != (len(samples),):
             raise ValueError(f"inputs {inputs.shape}, absent {absent.shape}, {len(samples)} rows")
+        kinds = {modality.name: modality.kind for modality in samples.modalities}
+        if kinds.get(key.modality, spec.kind) != spec.kind:
+            raise MmfuseError(
+                f"{key.name}: {key.modality} of {self.dataset} is {kinds[key.modality]}, "
+                f"and these vectors are of {spec.kind}"
+            )
         open_store(self.paths, self.dataset, create=True)
         sweep(self.paths.scratch)
         snapshot = keep(samples, self.paths)

@@ -9,7 +9,7 @@ from cache.features import FeatureStore, StreamValues
 from cache.resolving import names
 from cache.samples import Samples
 from pipelines.findings import Finding, Seen
-from pipelines.leaks import near_duplicates, probe
+from pipelines.leaks import near_duplicates, probe, same_vectors
 from pipelines.reading import TEXTS
 from pipelines.samples import Dataset
 from pipelines.traces import absence, groups_on_both_sides, label_words
@@ -78,6 +78,8 @@ def findings(
         found.append(absence(name, seen.present, samples, tests=len(holes)))
     for name, cells in (texts or {}).items():
         found.append(label_words(name, cells, samples))
+    if len(streams) > 1:
+        found.append(same_vectors(streams))
     for name, seen in streams.items():
         found.append(near_duplicates(name, seen, samples))
         found.append(probe(name, seen, samples))

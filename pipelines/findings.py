@@ -23,7 +23,7 @@ class Finding:
     """What one check found.
 
     Attributes:
-        check: near-duplicates, groups, label-words, absence or probe.
+        check: near-duplicates, same-vectors, groups, label-words, absence or probe.
         about: the stream or modality, or "" for the rows themselves.
         verdict: leak, suspect or clear.
         sentence: what was found, for a person.

@@ -1,5 +1,7 @@
 """Leaks that features show: twins across splits, and train rows that know one another too well."""
 
+import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -86,6 +88,22 @@ def probe(name: str, seen: Seen, samples: Samples, seed: int = 0) -> Finding:
     return Finding(
         "probe", name, verdict, sentence, {"train": among, "held out": score, "gap": gap}
     )
+
+
+def same_vectors(streams: Mapping[str, Seen]) -> Finding:
+    """Streams that hold the very vectors of another one: written into the wrong slot, or twice."""
+    seen: dict[str, list[str]] = {}
+    for name, stream in streams.items():
+        values = np.where(stream.present[:, None], stream.values, 0)
+        if not (values != values[:1]).any():
+            continue  # a constant is equal to many things
+        known = hashlib.blake2b(values.tobytes(), digest_size=16).hexdigest()
+        seen.setdefault(f"{values.shape} {known}", []).append(name)
+    groups = [tuple(names) for names in seen.values() if len(names) > 1]
+    sentence = "; ".join(f"{' and '.join(names)} hold the same vectors" for names in groups)
+    told = sentence or "no two streams hold the same vectors"
+    verdict: Verdict = "suspect" if groups else "clear"
+    return Finding("same-vectors", "", verdict, told, {"groups": len(groups)}, tuple(groups))
 
 
 def _standardised(values: NDArray[np.floating]) -> NDArray[np.float32]:

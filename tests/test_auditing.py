@@ -145,6 +145,20 @@ def test_texts_that_say_their_class_are_found(labels):
         assert one(found, "label-words").verdict == verdict
 
 
+def test_vectors_in_the_wrong_slot_are_found(numbers, labels):
+    """V18: text features written as those of pictures; what is absent need not be equal."""
+    text, image = numbers.normal(size=(2, COUNT, 24))
+    there = numbers.random(COUNT) < 0.9
+    right = {"a/text": Seen(text, there), "b/image": Seen(image, there), "c/audio": whole(text)}
+    found = one(auditing.findings(rows(labels), right), "same-vectors")
+    assert (found.verdict, found.rows) == ("clear", ())
+    again = np.where(there[:, None], text, np.nan)
+    wrong = {**right, "b/image": Seen(again, there)}
+    found = one(auditing.findings(rows(labels), wrong), "same-vectors")
+    assert (found.verdict, found.rows) == ("suspect", (("a/text", "b/image"),))
+    assert found.sentence == "a/text and b/image hold the same vectors"
+
+
 def test_names_that_lie_are_no_leak(numbers, labels):
     """Where the class a text names is the right one no more often than chance, it is clear."""
     names = np.array(["cat", "dog", "bird"])

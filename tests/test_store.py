@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -264,6 +265,14 @@ def test_resolving_names_what_there_is(store):
     fill(open_writer(store, more, key=key_of("c", "audio")), more)
     with pytest.raises(MmfuseError, match="different samples"):
         store.resolve([key_of().label, "toy/audio"])
+
+
+def test_vectors_of_another_kind_are_refused(home):
+    """V18: what was made of texts is not written where the dataset has pictures."""
+    store = FeatureStore(home, "toy")
+    with pytest.raises(MmfuseError, match="image of toy is image, and these vectors are of text"):
+        open_writer(store, [1, 2], spec=replace(spec_of(), kind="text"))
+    assert not store.streams()
 
 
 def test_a_newer_store_is_refused(home, store):
