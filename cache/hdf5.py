@@ -64,9 +64,7 @@ def export_hdf5(
     return found
 
 
-def import_hdf5(
-    home: Home, path: Path, dataset: str | None = None
-) -> tuple[str, list[StreamInfo]]:
+def import_hdf5(home: Home, path: Path, dataset: str | None = None) -> tuple[str, list[StreamInfo]]:
     """Take up what `export_hdf5` wrote, exactly; streams that are there already stay.
 
     Args:
