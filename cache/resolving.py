@@ -91,7 +91,9 @@ def _refuse_several_snapshots(dataset: str, found: Sequence[StreamInfo]) -> None
         return
     lines = "".join(f"\n  {i.key.label}: {i.rows} rows, samples {i.snapshot[:8]}" for i in found)
     encoders = " ".join(f"--encoder {e}" for e in sorted({i.key.encoder for i in found}))
+    alike = ",".join(i.key.name for i in found if i.snapshot == found[-1].snapshot)
     raise MmfuseError(
         f"these streams of {dataset} belong to different samples, so their rows do not match:"
-        f"{lines}\nrun: mmfuse extract --dataset {dataset} {encoders}"
+        f"{lines}\nrun: mmfuse extract --dataset {dataset} {encoders}, or name some of the same "
+        f"samples: --features {alike}"
     )

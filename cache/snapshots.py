@@ -15,23 +15,35 @@ from cache.samples import Modality, Samples, core_id, snapshot_modalities, write
 
 
 def keep(samples: Samples, paths: DatasetPaths) -> str:
-    """Keep the samples and return the snapshot's id: of the widest one with the same rows."""
-    return write_snapshot(widened(samples, paths), paths)
+    """Keep the samples and return the snapshot's id: of the widest one with the same rows.
+
+    Streams with the same rows that were made before a modality was known are pointed to it too.
+    """
+    samples = widened(samples, paths)
+    name = write_snapshot(samples, paths)
+    if any(seen[1] != name for _, seen in _pointers(paths)):
+        adopt(samples, paths)
+    return name
 
 
 def widened(samples: Samples, paths: DatasetPaths, *more: Modality) -> Samples:
-    """The samples with every modality that this dataset's streams know of the same rows."""
-    core, known = core_id(samples), {m.name: m for m in samples.modalities}
+    """The samples with every modality that this dataset's streams know of the same rows.
+
+    Those that are known already keep their order, so that the same rows are the same snapshot in
+    whichever order the modalities came.
+    """
+    core, known = core_id(samples), dict[str, Modality]()
     for snapshot in sorted({seen[1] for _, seen in _pointers(paths)}):
         with contextlib.suppress(Damaged):  # `cache verify` names it
             other, modalities = snapshot_modalities(snapshot, paths)
-            if other == core:
+            if other == core and len(modalities) > len(known):
                 known = {m.name: m for m in modalities} | known
+            elif other == core:
+                known |= {m.name: m for m in modalities if m.name not in known}
+    known |= {m.name: m for m in samples.modalities}
     for modality in more:
         known.setdefault(modality.name, modality)
-    names = [m.name for m in samples.modalities]
-    extra = sorted(name for name in known if name not in names)
-    modalities = tuple(known[name] for name in [*names, *extra])
+    modalities = tuple(known.values())
     return samples if modalities == samples.modalities else replace(samples, modalities=modalities)
 
 

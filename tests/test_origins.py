@@ -88,3 +88,23 @@ def test_every_flipped_bit_of_an_origin_is_found_and_costs_no_features(table, tm
     extracted(table, home)
     assert path.read_bytes() == sound
     assert verify(home).damages == ()
+
+
+def test_modalities_named_one_after_the_other_are_joined(tmp_path):
+    """Rows are the same rows: streams of a first and a second reading train together."""
+    path, home = tmp_path / "two.csv", Home(tmp_path / "home")
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["a", "b", "y"])
+        for row in range(40):
+            writer.writerow([f"left {row}", f"right {row % 7}", f"y{row % 2}"])
+    for name in ("b", "a", "b"):
+        own = TableOptions(modalities=(part(f"{name}=text"),), target="y", name="two")
+        (dataset,) = mmfuse.open_dataset(str(path), table=own, home=home)
+        mmfuse.extract(dataset, [mmfuse.build_encoder("hashing")], home=home)
+        streams = mmfuse.FeatureStore(home, "two").resolve(None)
+        assert len({info.snapshot for info in streams}) == 1
+    assert [info.key.modality for info in streams] == ["a", "b"]
+    store = mmfuse.FeatureStore(home, "two")
+    assert {m.name for m in store.samples(streams[0]).modalities} == {"a", "b"}
+    assert verify(home).damages == ()
