@@ -32,16 +32,17 @@ def audit(
     from pipelines.reporting import Table
 
     asked = words.settings(context)
-    tables, leaks = [], 0
+    tables, verdicts = [], []
     for name in words.stored(asked, dataset):
         home = asked.layout
         raw = mmfuse.open_dataset(name, roots=asked.roots, home=home)[0] if texts else None
         found = look(mmfuse.FeatureStore(home, name), features or None, raw)
-        leaks += sum(finding.verdict == "leak" for finding in found)
+        verdicts += [finding.verdict for finding in found]
         rows = tuple((f.verdict, f.check, f.about, f.sentence) for f in found)
         columns = ("verdict", "check", "of", "what was found")
         tables.append(Table(f"audit of {name}", columns, rows))
-    ends = [f"{leaks} leaks; a leak makes test scores too good, a suspect is to be looked at"]
+    told = [f"{verdicts.count(word)} {word}" for word in ("leak", "suspect", "not checked")]
+    ends = [f"{', '.join(told)}; a leak makes test scores too good, a suspect is to be looked at"]
     console.show(tables, as_json=asked.json, ends=ends)
-    if leaks:
+    if "leak" in verdicts:
         raise typer.Exit(1)

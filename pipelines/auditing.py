@@ -1,6 +1,7 @@
 """Audit: leaks, duplicates and label traces of a dataset, found from its cached features."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import get_args
 
 import numpy as np
 
@@ -8,7 +9,7 @@ from cache.errors import MmfuseError
 from cache.features import FeatureStore, StreamValues
 from cache.resolving import names
 from cache.samples import Samples
-from pipelines.findings import Finding, Seen
+from pipelines.findings import Finding, Seen, Verdict
 from pipelines.leaks import near_duplicates, probe, same_vectors
 from pipelines.reading import TEXTS
 from pipelines.samples import Dataset
@@ -50,7 +51,8 @@ def audit(
         texts = {
             m.name: dataset.table[m.name].to_list() for m in dataset.modalities if m.kind in TEXTS
         }
-    return findings(samples, streams, modalities=modalities, texts=texts)
+    tables = {name for name, info in called.items() if info.kind == "tabular"}
+    return findings(samples, streams, modalities=modalities, texts=texts, tables=tables)
 
 
 def findings(
@@ -59,14 +61,16 @@ def findings(
     *,
     modalities: Mapping[str, str] | None = None,
     texts: Texts | None = None,
+    tables: Collection[str] = (),
 ) -> list[Finding]:
-    """Every check on arrays, leaks first, then what is suspect, then what is clear.
+    """Every check on arrays: leaks, then what is suspect, what could not be checked, what is clear.
 
     Args:
         samples: ids, splits, targets and groups of the rows.
         streams: features by name.
         modalities: the modality of each stream, for absence; else the word after its last slash.
         texts: (N,) texts by modality, to search for class names.
+        tables: the streams that are columns of a table.
     """
     found = [groups_on_both_sides(samples)]
     by_modality = {
@@ -82,9 +86,8 @@ def findings(
         found.append(same_vectors(streams))
     for name, seen in streams.items():
         found.append(near_duplicates(name, seen, samples))
-        found.append(probe(name, seen, samples))
-    order = {"leak": 0, "suspect": 1, "clear": 2}
-    return sorted(found, key=lambda finding: order[finding.verdict])
+        found.append(probe(name, seen, samples, table=name in tables))
+    return sorted(found, key=lambda finding: get_args(Verdict).index(finding.verdict))
 
 
 def _seen(whole: StreamValues) -> Seen:

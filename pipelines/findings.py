@@ -6,8 +6,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Verdict = Literal["leak", "suspect", "clear"]
-"""leak: test scores will be too good; suspect: look at it; clear: nothing found."""
+Verdict = Literal["leak", "suspect", "not checked", "clear"]
+"""leak: test scores will be too good; suspect: look at it; not checked: there was nothing to judge
+by; clear: looked for and not found. In the order in which they are told."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Finding:
     Attributes:
         check: near-duplicates, same-vectors, groups, label-words, absence or probe.
         about: the stream or modality, or "" for the rows themselves.
-        verdict: leak, suspect or clear.
+        verdict: leak, suspect, not checked or clear.
         sentence: what was found, for a person.
         numbers: the same for a machine.
         rows: up to ten pairs or rows, as ids.

@@ -17,6 +17,8 @@ BLOCK = 2048  # rows of one side in a block of cosines
 MOST = 5000  # rows a probe is fitted on
 FOLDS = 5
 GAP = 0.10  # accuracy between train rows and held-out ones that is worth a word
+PERFECT = 0.98  # held-out accuracy from which a table's columns are too good to be features
+OTHERS = 10  # held-out rows outside the most frequent class that this takes
 
 
 def near_duplicates(name: str, seen: Seen, samples: Samples) -> Finding:
@@ -30,14 +32,14 @@ def near_duplicates(name: str, seen: Seen, samples: Samples) -> Finding:
     train = np.flatnonzero(seen.present & (samples.splits == "train"))
     held = np.flatnonzero(seen.present & np.isin(samples.splits, ("val", "test")))
     if not len(train) or not len(held):
-        return Finding("near-duplicates", name, "clear", "nothing to compare")
+        return Finding("near-duplicates", name, "not checked", "nothing to compare")
     values = _standardised(seen.values[np.concatenate([train, held])])
     unit = _unit(values)
     dimensions = _effective_dimensions(unit)
     many = dimensions >= FEW_DIMENSIONS
     if not many and len(np.unique(values[: len(train)], axis=0)) < DIFFERENT * len(train):
         few = "few numbers a row, and often the same: equal rows say nothing"
-        return Finding("near-duplicates", name, "clear", few, {"dimensions": dimensions})
+        return Finding("near-duplicates", name, "not checked", few, {"dimensions": dimensions})
     compare = _nearest if many else _equal
     best, twin = compare(*np.split(unit if many else values, [len(train)])[::-1])
     close = best >= NEAR
@@ -56,18 +58,23 @@ def near_duplicates(name: str, seen: Seen, samples: Samples) -> Finding:
     return Finding("near-duplicates", name, verdict, sentence, numbers, pairs)
 
 
-def probe(name: str, seen: Seen, samples: Samples, seed: int = 0) -> Finding:
+def probe(
+    name: str, seen: Seen, samples: Samples, seed: int = 0, *, table: bool = False
+) -> Finding:
     """A linear probe among train rows (cross-validated) against the same probe on held-out rows.
 
     Features that saw the labels of their train rows (a supervised extractor), or rows that repeat
     across folds, predict one another far better than they predict rows from outside. Groups stay
-    whole in the folds, so that a new speaker is as new there as in the held-out split.
+    whole in the folds, so that a new speaker is as new there as in the held-out split. Columns of a
+    table (`table`) that predict held-out rows almost without error, and with at most a tenth of the
+    errors of the most frequent class, may be the target in other words; pictures or texts of an
+    easy task may honestly be that good.
     """
     classes = _two_or_more(samples)
     train = _some(seen.present & (samples.splits == "train"), seed)
     held = _some(seen.present & np.isin(samples.splits, ("val", "test")), seed)
     if len(train) < 50 or len(held) < 20 or len(np.unique(classes[train])) < 2:
-        return Finding("probe", name, "clear", "too few rows to judge")
+        return Finding("probe", name, "not checked", "too few rows to judge")
     groups = None if samples.groups is None else samples.groups[train].astype(str)
     values = seen.values.astype(np.float64)
     among, model = _fitted(values[train], classes[train], groups, seed)
@@ -84,6 +91,12 @@ def probe(name: str, seen: Seen, samples: Samples, seed: int = 0) -> Finding:
         sentence += (
             ": the features have probably seen the train labels, or the held-out rows are of "
             "another kind; never take validation rows from train"
+        )
+    if table and verdict == "clear" and _too_good(score, classes[train], classes[held]):
+        verdict = "suspect"
+        sentence += (
+            "; it predicts the target almost perfectly by itself: look whether one of its columns "
+            "is the target in other words"
         )
     return Finding(
         "probe", name, verdict, sentence, {"train": among, "held out": score, "gap": gap}
@@ -187,6 +200,12 @@ def _two_or_more(samples: Samples) -> NDArray[np.int64]:
         return np.asarray(samples.targets[:, int(balance.argmin())], np.int64)
     middle = np.median(samples.targets[samples.splits == "train"])
     return np.asarray(samples.targets > middle, np.int64)
+
+
+def _too_good(score: float, train: NDArray[np.int64], held: NDArray[np.int64]) -> bool:
+    """Whether a held-out accuracy is near one, and that is no merit of a rare class."""
+    others = held != np.bincount(train).argmax()
+    return score >= PERFECT and others.sum() >= OTHERS and 1 - score <= 0.1 * others.mean()
 
 
 def _some(wanted: NDArray[np.bool_], seed: int) -> NDArray[np.int64]:

@@ -15,7 +15,9 @@ RARE = 0.01  # p-value, divided by the number of tests made
 def groups_on_both_sides(samples: Samples) -> Finding:
     """Groups (families, speakers, videos) with rows in train and in a held-out split."""
     if samples.groups is None:
-        return Finding("groups", "", "clear", "the dataset names no groups; --group COLUMN does")
+        return Finding(
+            "groups", "", "not checked", "the dataset names no groups; --group COLUMN does"
+        )
     sides: dict[str, set[str]] = {}
     for group, split in zip(samples.groups, samples.splits, strict=True):
         if group is not None and split:
@@ -37,8 +39,10 @@ def groups_on_both_sides(samples: Samples) -> Finding:
 def label_words(name: str, texts: Sequence[str | None], samples: Samples) -> Finding:
     """Texts that say their own class by name, as whole words, and how far that can be trusted."""
     if samples.task.kind != "classes":
-        return Finding("label-words", name, "clear", "only classes have names to look for")
+        return Finding("label-words", name, "not checked", "only classes have names to look for")
     patterns = [_pattern(word) for word in samples.task.names]
+    if not any(patterns):
+        return Finding("label-words", name, "not checked", "the classes have no words for names")
     named = np.zeros((len(texts), len(patterns)), bool)
     for row, text in enumerate(texts):
         for label, pattern in enumerate(patterns):
@@ -73,7 +77,7 @@ def absence(name: str, present: NDArray[np.bool_], samples: Samples, tests: int 
 
     missing = int((~present).sum())
     if missing < 5 or present.sum() < 5:
-        return Finding("absence", name, "clear", f"{missing} rows lack it; too few to judge")
+        return Finding("absence", name, "not checked", f"{missing} rows lack it; too few to judge")
     if samples.task.kind == "value":
         ranks = stats.mannwhitneyu(samples.targets[present], samples.targets[~present])
         p = float(ranks.pvalue)

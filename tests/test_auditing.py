@@ -104,10 +104,10 @@ def test_nearness_in_few_dimensions_is_not_taken_for_twins(numbers, labels):
 
 
 def test_equal_rows_of_a_coarse_table_are_no_leak(numbers, labels):
-    """Ages in years are equal everywhere; that they are says nothing of the split."""
+    """Ages in years are equal everywhere; that says nothing of the split, and it is said so."""
     ages = numbers.integers(20, 60, (COUNT, 1))
     finding = leaks.near_duplicates("x", whole(ages), rows(labels))
-    assert (finding.verdict, finding.rows) == ("clear", ())
+    assert (finding.verdict, finding.rows) == ("not checked", ())
 
 
 def test_the_nearest_by_blocks_is_the_nearest(numbers, monkeypatch):
@@ -130,7 +130,8 @@ def test_groups_on_both_sides_are_counted(labels):
     splits = (["train"] * 12 + ["val"] * 6 + ["test"] * 6) * (COUNT // 24)
     groups = [f"g{row // 6}" for row in range(COUNT)]
     assert one(auditing.findings(rows(labels, splits, groups), {}), "groups").verdict == "clear"
-    assert "names no groups" in one(auditing.findings(rows(labels), {}), "groups").sentence
+    none = one(auditing.findings(rows(labels), {}), "groups")
+    assert (none.verdict, "names no groups" in none.sentence) == ("not checked", True)
 
 
 def test_texts_that_say_their_class_are_found(labels):
@@ -221,6 +222,45 @@ def test_speakers_known_from_train_do_not_look_like_a_leak(numbers):
     assert unnamed.verdict == "leak"
 
 
+@pytest.mark.parametrize("kind", ["classes", "labels", "value"])
+def test_a_column_that_is_the_target_in_other_words_is_suspect(numbers, labels, kind):
+    """Of a table that is said; of other streams, which may be that good, and of noise, not."""
+    value = numbers.standard_normal(COUNT)
+    both = np.stack([labels == 0, numbers.random(COUNT) < 0.5], 1).astype(np.float32)
+    targets, task, known = {
+        "classes": (labels, None, np.eye(3)[labels]),
+        "labels": (both, Task("labels", ("a", "b")), both),
+        "value": (value, Task("value", ("score",)), np.stack([3 * value - 1, value > 0], 1)),
+    }[kind]
+    samples = rows(targets, task=task) if task else rows(targets)
+    noise = numbers.standard_normal((COUNT, 5))
+    table = np.concatenate([known, noise], axis=1)
+    streams = {"t/record": whole(table), "p/image": whole(table), "t/other": whole(noise)}
+    found = auditing.findings(samples, streams, tables=("t/record", "t/other"))
+    told = {name: one(found, "probe", name) for name in streams}
+    assert {name: finding.verdict for name, finding in told.items()} == {
+        "t/record": "suspect", "p/image": "clear", "t/other": "clear",
+    }  # fmt: skip
+    assert "target in other words" in told["t/record"].sentence
+
+
+def test_a_frequent_class_makes_no_table_suspect(numbers):
+    """99 of 100 rows of one class: knowing that alone is right as often, and is no column."""
+    labels = (np.arange(COUNT) % 100 == 0).astype(int)
+    values = numbers.standard_normal((COUNT, 4))
+    assert leaks.probe("x", whole(values), rows(labels), table=True).verdict == "clear"
+
+
+def test_what_could_not_be_checked_is_told_before_what_is_clear(numbers, labels):
+    """Twenty rows are too few for a probe: that is not the same as nothing found."""
+    few = [*range(24)]
+    samples = rows(labels[few], groups=[f"g{row}" for row in few])
+    found = auditing.findings(samples, {"x/image": whole(numbers.standard_normal((24, 40)))})
+    assert one(found, "probe").verdict == "not checked"
+    order = [finding.verdict for finding in found]
+    assert order.index("not checked") < order.index("clear")
+
+
 def test_the_built_in_digits_are_clean():
     """Nothing is a leak; the one suspicion is that phrases may say their number, as they should."""
     dataset = digits.build()
@@ -228,7 +268,7 @@ def test_the_built_in_digits_are_clean():
     present = {name: ~dataset.table[name].is_null().to_numpy() for name in ("image", "audio")}
     blank = {f"x/{name}": Seen(np.zeros((1797, 4)), here) for name, here in present.items()}
     found = auditing.findings(dataset.samples(), blank, texts=texts)
-    assert {f.check for f in found if f.verdict != "clear"} == {"label-words"}
+    assert {f.check for f in found if f.verdict in ("leak", "suspect")} == {"label-words"}
     assert {f.about for f in found if f.check == "absence"} == {"image", "audio"}
 
 
