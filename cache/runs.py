@@ -5,7 +5,9 @@ runs/<id>/: `run.json`, the record, written last, so that a folder without it is
 `scores/<pattern>.<split>.json` and `baselines/<name>/` the same, added when something is scored.
 """
 
+import contextlib
 import datetime
+import io
 import json
 import os
 import re
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError, unknown
 from cache.layout import Home
+from cache.objects import ensure_folder, mendable
 from cache.samples import Task
 
 SCHEMA = 1
@@ -133,11 +136,14 @@ class RunRecord:
         return {folder.name.replace("~", " "): _read_scores(folder) for folder in folders}
 
     def add_scores(self, found: Iterable[Scores], baseline: str | None = None) -> None:
-        """Keep scores beside the record; the same pattern and split again replaces them."""
+        """Keep scores beside the record; the same pattern and split again replaces them.
+
+        Raises:
+            MmfuseError: when the disk is full, read-only or not ours.
+        """
         folder = self.path / "scores"
         if baseline is not None:
             folder = self.path / "baselines" / baseline.replace(" ", "~")
-        folder.mkdir(parents=True, exist_ok=True)
         for scores in found:
             place = folder / f"{_slug(scores.pattern)}.{scores.split}.json"
             order = len(list(folder.glob("*.json")))
@@ -167,6 +173,17 @@ def new_id(method: str, dataset: str) -> str:
     return f"{today}-{_slug(stem)}-{_slug(dataset)}-{secrets.token_hex(3)}"
 
 
+def check_writable(home: Home) -> None:
+    """Write a word where runs go and remove it: before a training, whose work would be lost.
+
+    Raises:
+        MmfuseError: when the disk is full, read-only or not ours.
+    """
+    probe = home.runs / f".probe.{os.getpid()}"
+    write_whole(probe, b"a run can be written here")
+    probe.unlink(missing_ok=True)
+
+
 def write_run(
     record: RunRecord,
     state: Mapping[str, NDArray[Any]],
@@ -184,20 +201,19 @@ def write_run(
         source: text of the method where it was given as a file.
 
     Raises:
-        MmfuseError: if the run exists.
+        MmfuseError: if the run exists, or the disk is full, read-only or not ours.
     """
     from safetensors.numpy import save
 
     if (record.path / "run.json").exists():
         raise MmfuseError(f"the run {record.id} exists")
-    record.path.mkdir(parents=True, exist_ok=True)
     # safetensors writes memory as it lies: a window into a larger matrix would come out wrong.
     whole = {name: np.ascontiguousarray(value) for name, value in state.items()}
     write_whole(record.path / "head.safetensors", save(whole))
     for name, table in (("history", history), ("predictions", predictions)):
-        scratch = record.path / f".{name}.partial"
-        table.write_parquet(scratch)
-        scratch.replace(record.path / f"{name}.parquet")
+        encoded = io.BytesIO()
+        table.write_parquet(encoded)
+        write_whole(record.path / f"{name}.parquet", encoded.getbuffer())
     if source is not None:
         write_whole(record.path / "method.py", source.encode())
     plain = {f.name: getattr(record, f.name) for f in fields(record) if f.name != "path"}
@@ -287,11 +303,21 @@ def _finite(value: object) -> object:
             return value
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole: temporary, fsync, rename."""
+def write_whole(path: Path, data: bytes | memoryview) -> None:
+    """Write a file whole, its folder made where there is none: temporary, fsync, rename.
+
+    Raises:
+        MmfuseError: when the disk is full, read-only or not ours; nothing has changed then.
+    """
     scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with scratch.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
+    with mendable(path):
+        ensure_folder(path.parent)
+        try:
+            with scratch.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.replace(path)
+        finally:
+            with contextlib.suppress(OSError):
+                scratch.unlink()

@@ -201,12 +201,15 @@ def one_of(what: str, typed: str | None, known: Sequence[str]) -> Any:  # noqa: 
 
 
 def remember(home: Path, command: str, words: Mapping[str, object]) -> None:
-    """Keep what a command named, for the next one that leaves a word out; replaced whole."""
-    path = home / "last.json"
-    home.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"last.json.{os.getpid()}")
-    fresh.write_text(json.dumps({**_last(home), command: dict(words)}, indent=1), encoding="utf-8")
-    fresh.replace(path)
+    """Keep what a command named, for the next one that leaves a word out; replaced whole.
+
+    Raises:
+        MmfuseError: when the disk is full, read-only or not ours.
+    """
+    from cache.runs import write_whole
+
+    text = json.dumps({**_last(home), command: dict(words)}, indent=1)
+    write_whole(home / "last.json", text.encode())
 
 
 def remembered(home: Path, command: str) -> dict[str, object]:

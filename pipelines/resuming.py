@@ -49,7 +49,6 @@ def write(path: Path, replicas: Replicas, progress: Progress) -> None:
         "history": [asdict(epoch) for epoch in progress.history],
     }
     data = save({n: t.contiguous() for n, t in tensors.items()}, {"progress": json.dumps(plain)})
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, data)
 
 

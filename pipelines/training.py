@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from cache.errors import MmfuseError, unknown
 from cache.features import FeatureStore, StreamInfo
 from cache.layout import Home
-from cache.runs import RunRecord
+from cache.runs import RunRecord, check_writable
 from cache.samples import snapshot_task
 from pipelines import catalog
 from pipelines.metrics import PRIMARY, better
@@ -143,14 +143,15 @@ def check(
     """Check a request without torch; the streams that it means, by name.
 
     Raises:
-        MmfuseError: for unknown names or settings, features that are missing, or a task that the
-            method does not have.
+        MmfuseError: for unknown names or settings, features that are missing, a task that the
+            method does not have, or a place for runs that cannot be written.
     """
     check_device(device)
     _check_words(method, words)
     store = FeatureStore(home, dataset)
     infos = sorted(store.resolve(features), key=lambda info: (info.key.name, info.key.label))
     _check_task(method, dataset, snapshot_task(infos[0].snapshot, store.paths))
+    check_writable(home)
     return tuple(infos)
 
 

@@ -1,5 +1,7 @@
 """Run records on disk."""
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from cache.runs import (
     RunRecord,
     RunStream,
     Scores,
+    check_writable,
     latest_group,
     list_runs,
     load_run,
@@ -91,6 +94,36 @@ def test_a_run_is_written_once(tmp_path: Path) -> None:
     written(home)
     with pytest.raises(MmfuseError, match="exists"):
         written(home)
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only")]
+)
+def test_a_refusing_disk_is_a_clear_error(tmp_path: Path, monkeypatch, number, told) -> None:
+    """Whichever write is refused there is no run, nothing half-written, and the path is told."""
+    home, sync, left = Home(tmp_path), os.fsync, 0
+    check_writable(home)
+
+    def refuse(handle: int) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(number, os.strerror(number))
+        sync(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        for each in range(4):  # so many files has a run
+            left = each
+            with pytest.raises(MmfuseError, match=f"{tmp_path}.*{told}"):
+                written(home)
+        with pytest.raises(MmfuseError, match=f"{tmp_path}.*{told}"):
+            record(home).add_scores([Scores("complete", "test", 5, 0.0, {"accuracy": [1.0]})])
+        with pytest.raises(MmfuseError, match=f"{tmp_path}.*{told}"):
+            check_writable(home)
+    assert list_runs(home) == []
+    assert list(tmp_path.rglob("*.partial")) == []
+    assert written(home).path.is_dir()
 
 
 def test_a_folder_without_a_record_is_no_run(tmp_path: Path) -> None:

@@ -327,3 +327,12 @@ def test_a_task_that_a_method_does_not_have_is_refused_by_its_source_alone(tmp_p
     with pytest.raises(MmfuseError, match="mla is for classes and labels, and the target of made"):
         check("mla", "made", home, None, {})
     assert check("late", "made", home, None, {})
+
+
+def test_a_place_for_runs_that_cannot_be_written_is_told_before_training(home: Home) -> None:
+    """A file where runs go is answered at once, and no epoch is trained."""
+    home.runs.write_text("not a folder")
+    epochs: list[Epoch] = []
+    with pytest.raises(MmfuseError, match="a file is in the way"):
+        train("concat", "made", home=home, options={"epochs": 1}, on_epoch=epochs.append)
+    assert epochs == []
