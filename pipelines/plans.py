@@ -12,6 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cache.errors import MmfuseError, unknown
 from pipelines.missing import Protocol
+from pipelines.ranges import PLAN, check_range
 
 Rule = Literal["adamw", "sgd"]
 Schedule = Literal["constant", "cosine", "plateau", "step"]
@@ -73,20 +74,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Check what would fail late or train nothing."""
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise MmfuseError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("drop_rate", "missing_rate"):
-            if not 0 <= getattr(self, name) < 1:
-                raise MmfuseError(f"{name} must be from 0 to below 1, not {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise MmfuseError(f"learning_rate must be above 0, not {self.learning_rate}")
-        if not self.weight_decay >= 0:
-            raise MmfuseError(f"weight_decay must be at least 0, not {self.weight_decay}")
-        if self.folds and self.folds < 3:
-            raise MmfuseError(
-                f"folds must be at least 3 (train, validation, test), not {self.folds}"
-            )
+        for name in PLAN:
+            check_range(name, getattr(self, name))
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise MmfuseError(f"seeds must be different numbers, at least one, not {self.seeds}")
 
@@ -220,8 +209,11 @@ def values_of(key: str, word: object, kind: Any) -> list[object]:  # noqa: ANN40
     Raises:
         MmfuseError: naming the setting, what it takes and what it got.
     """
-    if not isinstance(word, str):
-        return [word]
-    if get_origin(kind) in (tuple, list) or kind is str or "," not in word:
-        return [coerce(key, word, kind)]
-    return [coerce(key, part.strip(), kind) for part in word.split(",")]
+    listed = get_origin(kind) in (tuple, list) or kind is str
+    parts = [word] if listed or not isinstance(word, str) else word.split(",")
+    found: list[object] = []
+    for part in parts:
+        value = coerce(key, part.strip(), kind) if isinstance(part, str) else part
+        check_range(key, value)
+        found.append(value)
+    return found

@@ -6,7 +6,9 @@ from typing import Literal
 import pytest
 
 from cache.errors import MmfuseError
-from pipelines.plans import Plan, base_plan, coerce, settings
+from pipelines.catalog import entries, find
+from pipelines.plans import Plan, base_plan, coerce, option_defaults, settings
+from pipelines.ranges import check_range
 
 
 def method(**constants: object) -> ModuleType:
@@ -103,6 +105,15 @@ def test_a_methods_own_plan_gives_way_to_words() -> None:
         {"drop_rate": 1.0},
         {"missing_rate": -0.1},
         {"learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"patience": -1},
+        {"plateau_patience": -1},
+        {"plateau_factor": 0.0},
+        {"step_every": 0},
+        {"clip": 0.0},
+        {"min_delta": -0.1},
+        {"momentum": 1.0},
+        {"folds": 2},
         {"seeds": ()},
         {"seeds": (1, 1)},
     ],
@@ -111,3 +122,23 @@ def test_a_plan_that_would_train_nothing_is_refused(field: dict[str, object]) ->
     """Values out of range are errors before any work."""
     with pytest.raises(MmfuseError, match=next(iter(field))):
         Plan(**field)  # type: ignore[arg-type]
+
+
+def test_a_plan_may_do_without_clipping_and_stopping() -> None:
+    """None switches off what has a range otherwise; the ends of ranges are inside."""
+    plan = Plan(clip=None, patience=None, momentum=0.0, min_delta=0.0, plateau_factor=1.0)
+    assert (plan.clip, plan.patience) == (None, None)
+
+
+@pytest.mark.parametrize("value", ["-4", "0", -4, "8,0"])
+def test_an_option_that_every_method_means_alike_has_its_range(value: object) -> None:
+    """A word, a value and one of a list: a width below 1 is an error that names it."""
+    with pytest.raises(MmfuseError, match="width must be at least 1, not"):
+        settings(method(), "toy", {"width": value})
+
+
+@pytest.mark.parametrize("name", sorted(entries("methods")))
+def test_every_option_of_the_shelf_has_its_default_in_range(name: str) -> None:
+    """What a range says of an option's name is true of each method that has it."""
+    for option, value in option_defaults(find("methods", name).build).items():
+        check_range(option, value)

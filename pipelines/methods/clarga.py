@@ -268,6 +268,8 @@ def build(
     """
     if width % heads:
         raise MmfuseError(f"clarga: width {width} is not a multiple of heads {heads}")
+    if layers < 1:
+        raise MmfuseError("clarga: layers must be at least 1; ablation=mean is without a graph")
     if exclude_same_label and inputs.task.kind == "value":
         raise MmfuseError("clarga: exclude_same_label needs classes or labels, not a value")
     share = 0.0 if ablation == "no_contrast" else contrast
