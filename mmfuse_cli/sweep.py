@@ -25,7 +25,9 @@ def sweep(
         int | None, typer.Option(min=1, help="So many of the grid, by chance; all without.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of that chance.")] = 0,
-    seeds: Annotated[int, typer.Option(min=1, help="How many replicas of each.")] = 3,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="How many replicas of each; 3 without.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Settings compared on validation rows; stopped, it goes on; test rows for the best alone."""
@@ -37,13 +39,15 @@ def sweep(
     if not method:
         raise mmfuse.MmfuseError("say which: --method NAME (mmfuse list methods shows them)")
     catalog.check("methods", method)
+    flags = {"seeds": None if seeds is None else tuple(range(seeds))}
+    options = words.overlaid(flags, settings, {"seeds": tuple(range(3))})
     name = words.one(words.stored(asked, dataset))
     found = mmfuse.sweep(
         method,
         name,
         home=asked.layout,
         features=features or None,
-        options={"seeds": tuple(range(seeds)), **words.pairs("--set", settings)},
+        options=options,
         trials=trials,
         seed=seed,
         device=device,
@@ -51,6 +55,8 @@ def sweep(
         on_trials=lambda done, total: console.note(f"{done} of {total} runs there"),
     )
     best = found.trials[0].runs
+    group = mmfuse.latest_group(asked.layout)[0].group
+    words.remember(asked.home, "sweep", {"group": group, "runs": [run.id for run in best]})
     ends = [f"{found.trained} runs trained now, in {asked.layout.runs}"]
     ends += [f"left out: {one}" for one in found.diverged]
     ends.append(f"next: mmfuse eval {' '.join(f'--run {run.id}' for run in best)}")

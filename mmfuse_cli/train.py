@@ -25,7 +25,9 @@ def train(
     missing_rate: Annotated[
         float | None, typer.Option(help="Share of cells hidden in every split, always the same.")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many replicas, side by side.")] = 5,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="How many replicas, side by side; 5 without.")
+    ] = None,
     folds: Annotated[
         int | None, typer.Option(help="Cross-validation over all rows instead of the splits.")
     ] = None,
@@ -50,9 +52,9 @@ def train(
         "epochs": epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
+        "seeds": None if seeds is None else tuple(range(seeds)),
     }
-    options: dict[str, object] = {name: value for name, value in flags.items() if value is not None}
-    options |= {"seeds": tuple(range(seeds)), **words.pairs("--set", settings)}
+    options = words.overlaid(flags, settings, {"seeds": tuple(range(5))})
     if not method:
         raise mmfuse.MmfuseError("say which: --method NAME (mmfuse list methods shows them)")
     for one in method:

@@ -97,13 +97,16 @@ def stored(asked: Settings, typed: str | None) -> list[str]:
 
 
 def runs(asked: Settings, typed: Sequence[str] | None) -> "list[RunRecord]":
-    """The runs that were typed, else those of the last train command, said on stderr."""
+    """The runs that were typed, else those of the last train, or the best of the last sweep."""
     import mmfuse
 
     if typed:
         return [mmfuse.load_run(asked.layout, word) for word in typed]
     found: list[RunRecord] = mmfuse.latest_group(asked.layout)
-    typer.echo(f"no --run: {', '.join(run.id for run in found)}, as the last train", err=True)
+    told, swept = "train", remembered(asked.home, "sweep")
+    if swept.get("group") == found[0].group and isinstance(swept["runs"], list):
+        told, found = "sweep's best", [mmfuse.load_run(asked.layout, i) for i in swept["runs"]]
+    typer.echo(f"no --run: {', '.join(run.id for run in found)}, as the last {told}", err=True)
     return found
 
 
@@ -149,17 +152,43 @@ def pairs(option: str, typed: Sequence[str] | None) -> dict[str, str]:
     """`name=value` words as a dict.
 
     Raises:
-        MmfuseError: for a word that is not so written.
+        MmfuseError: for a word that is not so written, or a name that comes twice.
     """
     from cache.errors import MmfuseError
 
-    found = {}
+    found: dict[str, str] = {}
     for word in typed or ():
         name, equals, value = word.partition("=")
         if not (name and equals and value):
             raise MmfuseError(f"{option} {word!r} must be name=value")
+        if name in found:
+            raise MmfuseError(f"{option} names {name} twice: {found[name]} and {value}")
         found[name] = value
     return found
+
+
+def overlaid(
+    flags: Mapping[str, object], typed: Sequence[str] | None, defaults: Mapping[str, object]
+) -> dict[str, object]:
+    """What options of their own and `--set` words set; what neither names is left to `defaults`.
+
+    Args:
+        flags: by name; None was not typed.
+        typed: words of `--set`.
+        defaults: what is set where neither names it.
+
+    Raises:
+        MmfuseError: for what is set both ways, or twice.
+    """
+    from cache.errors import MmfuseError
+
+    said = {name: value for name, value in flags.items() if value is not None}
+    named = pairs("--set", typed)
+    for name, value in named.items():
+        if name in said:
+            own = f"--{name.replace('_', '-')}"
+            raise MmfuseError(f"{own} and --set {name}={value} set the same; give one of them")
+    return {**defaults, **said, **named}
 
 
 def numbers(option: str, typed: str | None) -> list[float]:
