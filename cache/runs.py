@@ -165,6 +165,14 @@ class RunRecord:
         """split, row, id, seed, outputs; outputs in units of the target."""
         return pl.read_parquet(self.path / "predictions.parquet")
 
+    def keep_predictions(self, predictions: pl.DataFrame) -> None:
+        """Keep predictions beside the record, in place of those that were there.
+
+        Raises:
+            MmfuseError: when the disk is full, read-only or not ours.
+        """
+        write_whole(self.path / "predictions.parquet", _parquet(predictions))
+
 
 def new_id(method: str, dataset: str) -> str:
     """A readable id that no other run has."""
@@ -211,14 +219,18 @@ def write_run(
     whole = {name: np.ascontiguousarray(value) for name, value in state.items()}
     write_whole(record.path / "head.safetensors", save(whole))
     for name, table in (("history", history), ("predictions", predictions)):
-        encoded = io.BytesIO()
-        table.write_parquet(encoded)
-        write_whole(record.path / f"{name}.parquet", encoded.getbuffer())
+        write_whole(record.path / f"{name}.parquet", _parquet(table))
     if source is not None:
         write_whole(record.path / "method.py", source.encode())
     plain = {f.name: getattr(record, f.name) for f in fields(record) if f.name != "path"}
     plain |= {"task": asdict(record.task), "streams": [asdict(s) for s in record.streams]}
     write_whole(record.path / "run.json", _json({"schema": SCHEMA, **plain}))
+
+
+def _parquet(table: pl.DataFrame) -> bytes:
+    encoded = io.BytesIO()
+    table.write_parquet(encoded)
+    return encoded.getvalue()
 
 
 def load_run(home: Home, run: str) -> RunRecord:

@@ -143,6 +143,11 @@ def _reference(runs: Sequence[RunRecord], against: str | None) -> RunRecord:
 def _pieces(home: Home, run: RunRecord) -> tuple[NDArray[np.int64], Pieces]:
     """Row numbers of the test rows and, of each, the metric's pieces, mean over replicas."""
     samples = read_snapshot(run.snapshot, DatasetPaths.of(home, run.dataset))
+    if not any(scores.split == "test" for scores in run.scores):
+        raise MmfuseError(
+            f"{run.id} was tried by a sweep and not chosen, so no test row was scored with it; "
+            f"to compare it, train it by itself"
+        )
     table = run.predictions().filter(pl.col("split") == "test")
     found: list[Pieces] = []
     rows = np.zeros(0, np.int64)

@@ -159,11 +159,17 @@ def score_rows(
 
 
 def score_all(
-    replicas: Replicas, hidden: Hidden, mine: Sequence[int], seeds: Sequence[int], label: str
+    replicas: Replicas,
+    hidden: Hidden,
+    mine: Sequence[int],
+    seeds: Sequence[int],
+    *,
+    label: str,
+    splits: Sequence[str] = ("val", "test"),
 ) -> tuple[list[Scores], pl.DataFrame]:
-    """Scores on validation and test rows, and the predictions behind them."""
+    """Scores on the rows of some splits, and the predictions behind them."""
     table, found, frames = hidden.table, [], []
-    for split in ("val", "test"):
+    for split in splits:
         metrics, outputs = score_rows(replicas, table, split, mine)
         rows = table.split(split)
         found.append(Scores(label, split, len(rows), hidden.realised(split), metrics))

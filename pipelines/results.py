@@ -134,7 +134,7 @@ def past(records: Sequence[RunRecord]) -> Table:
             run.dataset,
             labels([run])[0],
             " ".join(stream.name for stream in run.streams),
-            f"{metric(run.scores)} {score(run.scores, 'test')}",
+            f"{metric(run.scores)} {score(run.scores, 'test') or '-'}",
             tags(run),
         )
         for run in records

@@ -118,7 +118,12 @@ def train_together(lab: Lab, chosen: Sequence[Setting]) -> list[RunRecord]:
         seeds = setting.plan.seeds
         mine = range(number * len(seeds), (number + 1) * len(seeds))
         found, predictions = recording.score_all(
-            replicas, hidden, mine, seeds, protocol(plan).label
+            replicas,
+            hidden,
+            mine,
+            seeds,
+            label=protocol(plan).label,
+            splits=lab.request.splits,
         )
         trained = {n: v[mine.start : mine.stop] for n, v in replicas.state.items()}
         record = replace(

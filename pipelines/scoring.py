@@ -23,7 +23,7 @@ from pipelines.loop import decoded
 from pipelines.metrics import PRIMARY, better, pieces, scores, softmax
 from pipelines.missing import MissingPattern
 from pipelines.plans import Plan
-from pipelines.recording import method_of
+from pipelines.recording import method_of, score_all
 from pipelines.replicas import Replicas
 from pipelines.running import protocol, resplit
 
@@ -62,6 +62,27 @@ def score(
         )
     metric = PRIMARY[record.task.kind]
     return Evaluation(record, metric, tuple(rows), tuple(dict.fromkeys(notes)))
+
+
+def score_test(home: Home, record: RunRecord, device: str = "auto") -> None:
+    """Score a run on test rows as it was trained, where a search had left them out.
+
+    Raises:
+        MmfuseError: as `evaluation.evaluate`.
+    """
+    if any(scores.split == "test" for scores in record.scores):
+        return
+    where, plan = find_device(device), plan_of(record)
+    hidden = hide(run_table(home, record, where), protocol(plan))
+    found, predictions = score_all(
+        rebuild(record, where),
+        hidden,
+        range(len(record.seeds)),
+        record.seeds,
+        label=protocol(plan).label,
+    )
+    record.add_scores(found)
+    record.keep_predictions(predictions)
 
 
 def rebuild(record: RunRecord, device: torch.device) -> Replicas:

@@ -71,6 +71,7 @@ def sweep(
 ) -> Sweep:
     """Train every setting of a grid that no run has yet, and order them by validation rows.
 
+    Test rows are scored by the best setting alone.
     A setting that diverges is left out and named; the same call tries it again.
 
     Args:
@@ -94,7 +95,7 @@ def sweep(
         raise MmfuseError(f"trials must be at least 1, not {trials}")
     infos = check(method, dataset, home, features, words)
     request = Request(
-        method, dataset, home, infos, words, None, None, device, on_epoch, keep_seconds
+        method, dataset, home, infos, words, None, None, device, on_epoch, keep_seconds, ("val",)
     )
     from pipelines import recording, running  # torch: not needed where something is wrong
 
@@ -120,7 +121,12 @@ def sweep(
             done.append(Trial(runs, _value(runs)))
     if not done:
         raise MmfuseError(f"no setting could be trained: {'; '.join(diverged)}")
-    return Sweep(_ordered(done), len(missing) - len(diverged), tuple(diverged))
+    from pipelines.scoring import score_test
+
+    done = list(_ordered(done))
+    for run in done[0].runs:
+        score_test(home, run, device)
+    return Sweep(tuple(done), len(missing) - len(diverged), tuple(diverged))
 
 
 def _choose(grid: Sequence[Setting], trials: int | None, seed: int) -> list[list[Setting]]:

@@ -42,6 +42,7 @@ class Request:
         device: auto, cpu, cuda.
         on_epoch: told about each epoch.
         keep_seconds: between two records of how far training got.
+        splits: whose rows are scored; a search leaves test out.
     """
 
     method: str
@@ -54,6 +55,7 @@ class Request:
     device: str
     on_epoch: "Callable[[Epoch], None] | None"
     keep_seconds: float = KEEP_SECONDS
+    splits: tuple[str, ...] = ("val", "test")
 
 
 def train(

@@ -18,6 +18,7 @@ from cache.layout import Home
 from cache.runs import list_runs
 from mmfuse_cli.main import app
 from pipelines import results
+from pipelines.comparing import compare
 from pipelines.recording import identity_of
 from pipelines.sweeping import sweep
 from pipelines.training import train
@@ -28,6 +29,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from cache.layout import Home
+from pipelines.comparing import compare
 from pipelines.sweeping import sweep
 grid = {"width": "4,6,8,10,12,14", "epochs": "40", "patience": "none", "seeds": "0"}
 sweep("concat", "made", home=Home(Path(sys.argv[1])), options=grid, keep_seconds=0.0)
@@ -131,8 +133,8 @@ def test_a_killed_sweep_goes_on_without_losing_or_repeating_a_trial(home: Home) 
     assert len({run.group for run in runs}) == 1
 
 
-def test_only_the_chosen_one_shows_its_test_score(home: Home) -> None:
-    """The table of settings has no test column; the command shows one trained row."""
+def test_only_the_chosen_one_is_scored_on_test_rows(home: Home) -> None:
+    """The others have neither test scores nor test predictions; `eval` goes on with the best."""
     words = ["--set", "learning_rate=1e-3,1e-2", "--set", "epochs=2", "--set", "width=4"]
     said = CliRunner().invoke(
         app,
@@ -145,3 +147,21 @@ def test_only_the_chosen_one_shows_its_test_score(home: Home) -> None:
     assert found.trained == 0
     assert "test" not in results.swept([trial.runs for trial in found.trials]).columns
     assert said.output.count("concat learning_rate=") == 2
+    best, other = (trial.runs[0] for trial in found.trials)
+    assert {scores.split for scores in best.scores} == {"val", "test"}
+    assert set(best.predictions()["split"].unique()) == {"val", "test"}
+    assert {scores.split for scores in other.scores} == {"val"}
+    assert set(other.predictions()["split"].unique()) == {"val"}
+    with pytest.raises(MmfuseError, match="no test row was scored"):
+        compare(home, [best, other])
+    said = CliRunner().invoke(app, ["--home", str(home.root), "eval"])
+    assert f"no --run: {best.id}, as the last sweep's best" in said.output
+    assert {scores.split for scores in other.scores} == {"val"}
+    alone = train("concat", "made", home=home, options={
+        "learning_rate": repr(best.plan["learning_rate"]), "epochs": "2", "width": "4",
+        "seeds": "0,1,2",
+    })  # fmt: skip
+    wanted = {s.split: s.metrics["accuracy"] for s in alone.scores}
+    assert {
+        s.split: s.metrics["accuracy"] for s in best.scores if s.pattern == "complete"
+    } == wanted
