@@ -1,11 +1,15 @@
 """mmfuse predict: a run's answers for new raw samples."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmfuse_cli import words
+
+if TYPE_CHECKING:
+    from cache.runs import RunRecord
 
 SHOWN = 20  # rows on the screen; all of them go to --output
 
@@ -17,7 +21,9 @@ def predict(
     ] = None,
     input_: Annotated[
         Path | None,
-        typer.Option("--input", help="A table, one column a modality."),
+        typer.Option(
+            "--input", help="A table, one column a modality or the columns that it was made of."
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Where all answers go: .csv, .parquet or .jsonl.")
@@ -31,10 +37,16 @@ def predict(
     """Labels and probabilities for new raw samples; any modality may be absent."""
     import mmfuse
     from mmfuse_cli import console
-    from pipelines import answering, table_files, training
+    from pipelines import answering, sources, table_files, training
 
     asked = words.settings(context)
-    record = training.best_of(words.runs(asked, [run] if run else None))
+    runs = words.runs(asked, [run] if run else None)
+    if len(trained := dict.fromkeys(each.dataset for each in runs)) > 1:
+        raise mmfuse.MmfuseError(
+            f"the last train's runs are of {', '.join(trained)}; say which: "
+            f"--run {' or '.join(_best(runs, name) for name in trained)}"
+        )
+    record = training.best_of(runs)
     if input_ is None:
         raise mmfuse.MmfuseError(f"say which: --input FILE with {', '.join(record.modalities)}")
     answering.check_output(output)
@@ -43,10 +55,12 @@ def predict(
     built = [
         mmfuse.build_encoder(e, weights=local, device=device, memory=memory) for e in encoder or ()
     ]
+    rows = table_files.read_table(input_)
+    rows = sources.new_rows(rows, record.dataset, roots=asked.roots, home=asked.layout)
     found = mmfuse.predict(
         asked.layout,
         record,
-        table_files.read_table(input_),
+        rows,
         root=input_.absolute().parent,
         encoders=built,
         weights=local,
@@ -62,3 +76,10 @@ def predict(
     console.show(answering.tables(found, SHOWN), as_json=asked.json, ends=ends)
     if found.failures:
         raise typer.Exit(1)
+
+
+def _best(runs: "Sequence[RunRecord]", dataset: str) -> str:
+    """Id of the best run of a dataset."""
+    from pipelines import training
+
+    return training.best_of([run for run in runs if run.dataset == dataset]).id

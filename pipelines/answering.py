@@ -7,6 +7,7 @@ from pipelines.prediction import Predictions
 from pipelines.reporting import Cell, Table
 
 SUFFIXES = (".csv", ".parquet", ".jsonl")
+NAMED = 12  # unused columns that a note names
 
 
 def tables(found: Predictions, shown: int) -> list[Table]:
@@ -24,6 +25,7 @@ def tables(found: Predictions, shown: int) -> list[Table]:
         rows.append((found.ids[number], told, sure, seeds, " ".join(there) or "nothing"))
     total = len(found.ids)
     notes = [f"{shown:,} of {total:,} shown"] if total > shown else []
+    notes += _left(found)
     notes.append("± seeds: standard deviation over replicas")
     heads = ("sample", "prediction", "probability", "± seeds", "seen")
     made = [Table(f"predictions of {found.run.method}", heads, tuple(rows), tuple(notes))]
@@ -31,6 +33,17 @@ def tables(found: Predictions, shown: int) -> list[Table]:
         title = "could not be read, and counted as absent"
         made.append(Table(title, ("sample", "modality", "reason"), found.failures))
     return made
+
+
+def _left(found: Predictions) -> list[str]:
+    """One sentence on what did not match, or none."""
+    parts = []
+    if found.lacking:
+        parts.append(f"no column for {', '.join(found.lacking)}, which count as absent")
+    if found.unused:
+        more = f" and {len(found.unused) - NAMED} more" if len(found.unused) > NAMED else ""
+        parts.append(f"columns that nothing uses: {', '.join(found.unused[:NAMED])}{more}")
+    return [f"in the input, {'; '.join(parts)}"] if parts else []
 
 
 def check_output(path: Path | None) -> None:

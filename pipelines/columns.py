@@ -52,10 +52,10 @@ def part(words: str) -> Part:
             f"--modality {words!r} must be NAME=KIND or NAME=KIND:COLUMN[,COLUMN…], "
             f"such as poster=image or stats=tabular:height,weight"
         )
-    if (word := _word(name)) != name:
+    if (plain := word(name)) != name:
         raise MmfuseError(
             f"--modality {words!r}: letters, digits, '.', '_' and '-' make a name; "
-            f"the column may have any: --modality '{word}={kind}:{columns or name}'"
+            f"the column may have any: --modality '{plain}={kind}:{columns or name}'"
         )
     known = {kind: kind for kind in KINDS}
     if kind not in known:
@@ -79,7 +79,7 @@ def guess(frame: pl.DataFrame, taken: Sequence[str]) -> Guess:
         if kind == "tabular":
             record.append(column.name)
         elif kind:
-            parts.append(Part(_fresh(_word(column.name), parts), kind, (column.name,)))
+            parts.append(Part(_fresh(word(column.name), parts), kind, (column.name,)))
     if record:
         parts.append(Part(_fresh("table", parts), "tabular", tuple(record)))
     return Guess(tuple(parts), tuple(notes))
@@ -297,6 +297,6 @@ def _fresh(word: str, parts: Sequence[Part]) -> str:
     return word if word not in taken else next(name for name in numbered if name not in taken)
 
 
-def _word(name: str) -> str:
+def word(name: str) -> str:
     """A column's name as a word of the command line."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip("._-") or "column"

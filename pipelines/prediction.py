@@ -5,7 +5,7 @@ Checks are done before torch is imported; what takes it is in `pipelines.scoring
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from cache.layout import DatasetPaths, Home
 from cache.objects import get_record
 from cache.runs import RunRecord, RunStream, load_run
 from cache.samples import Kind
-from pipelines import columns
+from pipelines import matching
 from pipelines.encoding import Encoder, Unreadable, build_encoder, stored_as
 from pipelines.fitting import learns
 from pipelines.reading import absent, read
@@ -44,6 +44,8 @@ class Predictions:
         present: (N, M) bool, which streams had something to say.
         failures: (id, modality, reason) of cells that could not be read, which count as absent.
         seconds: by leg: `encode`, `head`.
+        lacking: modalities that the samples have no column for, and columns that a table lacks.
+        unused: columns of the samples that nothing uses.
     """
 
     run: RunRecord
@@ -53,6 +55,8 @@ class Predictions:
     present: NDArray[np.bool_]
     failures: tuple[tuple[str, str, str], ...]
     seconds: dict[str, float]
+    lacking: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
     def answers(self) -> list[str | float | list[str] | None]:
         """Class name, label names at 0.5, or value; None for a sample with nothing present."""
@@ -96,8 +100,8 @@ def predict(
         home: where the run and its features are (fitted encoders keep their state there).
         run: a record, its id, or a beginning of it.
         samples: one row a sample, one column a modality (see `Dataset.table`), null or no column
-            where it is absent; a table-kind modality may also be the columns themselves. A column
-            `id` names the rows, else they are numbered.
+            where it is absent; a modality may also be the columns that it was made of in training.
+            A column `id` names the rows, else they are numbered.
         root: folder that path cells are relative to.
         encoders: built ones, for streams whose encoder is not found by its name alone.
         weights: path of local weights, for encoders that are found by name.
@@ -106,12 +110,13 @@ def predict(
 
     Raises:
         MmfuseError: for an unknown run, samples without any of its modalities, or an encoder that
-            is not the one the head was trained on.
+            is not the one the head was trained on, or made none of its streams.
     """
     record = load_run(home, run) if isinstance(run, str) else run
     infos = _infos(home, record)
     kinds: dict[str, Kind] = {i.key.modality: i.kind for i in infos.values()}  # type: ignore[misc]
-    cells = _cells(samples, kinds)
+    matched = matching.match(samples, kinds, matching.made_of(home, record.dataset, infos))
+    cells = matched.cells
     names = samples["id"].cast(pl.String).to_list() if "id" in samples.columns else None
     ids = tuple(names or (str(row) for row in range(len(samples))))
     failures: list[tuple[str, str, str]] = []
@@ -131,7 +136,8 @@ def predict(
     seconds = {"encode": middle - began, "head": time.perf_counter() - middle}
     spread = outputs.std(0, ddof=1) if len(outputs) > 1 else np.zeros_like(outputs[0])
     distinct = tuple(dict.fromkeys(failures))
-    return Predictions(record, ids, outputs.mean(0), spread, present, distinct, seconds)
+    left = (matched.lacking, matched.unused)
+    return Predictions(record, ids, outputs.mean(0), spread, present, distinct, seconds, *left)
 
 
 def _infos(home: Home, record: RunRecord) -> dict[str, StreamInfo]:
@@ -150,27 +156,6 @@ def _infos(home: Home, record: RunRecord) -> dict[str, StreamInfo]:
     return found
 
 
-def _cells(samples: pl.DataFrame, kinds: Mapping[str, Kind]) -> dict[str, pl.Series]:
-    """By modality, the column of cells; without those that the samples do not have."""
-    cells = {}
-    for name, kind in kinds.items():
-        if name in samples.columns:
-            one = (name,)
-            nested = isinstance(samples[name].dtype, pl.Struct)
-            part = columns.Part(name, kind, one)
-            cells[name] = samples[name] if nested else columns.cells(samples, part)
-        elif kind == "tabular":
-            own = tuple(c for c in samples.columns if c not in {*kinds, "id"})
-            if own:
-                cells[name] = columns.cells(samples, columns.Part(name, kind, own))
-    if not cells:
-        raise MmfuseError(
-            f"the samples have none of the run's modalities ({', '.join(kinds)}); their columns "
-            f"are {', '.join(samples.columns) or 'none'}"
-        )
-    return cells
-
-
 class _Encoders:
     """Finds, of each stream, the encoder that made it."""
 
@@ -182,6 +167,11 @@ class _Encoders:
         weights: str | None,
         device: str,
     ) -> None:
+        made = {stream.encoder for stream in record.streams}
+        strange = [encoder.name for encoder in given if encoder.name not in made]
+        if strange:
+            streams = ", ".join(stream.name for stream in record.streams)
+            raise MmfuseError(f"{strange[0]} made none of the streams of {record.id}: {streams}")
         self.home, self.record, self.given = home, record, given
         self.weights, self.device = weights, device
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import polars as pl
+
 from cache.errors import MmfuseError, unknown
 from cache.layout import Home
 from pipelines import catalog, folders, hub, origins, table_files, tables
@@ -68,6 +70,34 @@ def open_dataset(
     if "/" in word or path.suffix:
         raise MmfuseError(f"no such dataset or file: {word} (looked for {path.absolute()})")
     raise unknown("dataset", word, known)
+
+
+def new_rows(
+    rows: pl.DataFrame, dataset: str, *, roots: Sequence[Path] = (), home: Home | None = None
+) -> pl.DataFrame:
+    """New samples of a dataset; where it has a layout of its own, read as that.
+
+    Args:
+        rows: one a sample, in columns of the dataset's own files or one a modality.
+        dataset: whose modalities are wanted.
+        roots: folders with `<name>/` below, as in `open_dataset`.
+        home: where features know what they were made of.
+    """
+    name, _, task = dataset.partition("/")
+    if name in catalog.entries("datasets"):
+        layout = catalog.find("datasets", name)
+        below = [root.expanduser().absolute() / name for root in roots]
+        ready = (f for f in below if _ready(f, getattr(layout, "LOOKS_FOR", ("*",))))
+        top = next(ready, None) if hasattr(layout, "new_rows") else None
+        folder = layout.tasks(top).get(task) if top else None
+    else:
+        layout = catalog.find("datasets", "mug")
+        before = origins.recall(home, dataset, TableOptions()) if home is not None else None
+        folder = Path(before[0]) if before and (Path(before[0]) / "info.json").is_file() else None
+    if folder is None:
+        return rows
+    found: pl.DataFrame = layout.new_rows(folder, rows)
+    return found
 
 
 def _own(word: str, options: TableOptions, note: Note | None) -> list[Dataset] | None:

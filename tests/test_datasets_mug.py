@@ -211,3 +211,24 @@ def test_the_pack_reads_nearly_alike_without_its_lists_of_columns(pack, tmp_path
     constant = {"res_miasma", "res_steam"} - fields  # one value only, perhaps
     assert fields == {*info["numerical_cols"], *info["categorical_cols"]} - constant
     assert guessed.table["text"].equals(named.table["text"])
+
+
+def test_new_rows_of_a_task_read_as_its_own_rows_do(root):
+    """Rows in the columns of the task's files get the cells that its dataset has for them."""
+    folder = mug.tasks(root / "mug")["pkm_t2"]
+    cells = mug.read(folder, "mug/pkm_t2").table.filter(pl.col("split") == "test")
+    rows = pl.read_csv(folder / "test.csv", infer_schema=False).with_columns(note=pl.lit("mine"))
+    found = sources.new_rows(rows, "mug/pkm_t2", roots=[root])
+    for modality in ("image", "text", "table"):
+        assert found[modality].to_list() == cells[modality].to_list()
+    assert set(found.columns) == {"image", "text", "table", "secondary", "note"}
+    few = sources.new_rows(rows.select("story"), "mug/pkm_t2", roots=[root])
+    assert few.columns == ["text"]
+    assert few["text"][0] == "a seed on its back grows"
+
+
+def test_rows_that_are_modalities_already_stay_as_they_are(root):
+    """Columns named as the modalities are left alone, with the task's data there or not."""
+    rows = pl.DataFrame({"text": ["a seed"], "image": ["a.png"]})
+    for roots in ([root], []):
+        assert sources.new_rows(rows, "mug/pkm_t2", roots=roots).equals(rows)

@@ -11,12 +11,17 @@ from cache.errors import MmfuseError
 from cache.features import FeatureStore
 from cache.layout import Home
 from cache.runs import RunRecord
+from pipelines import answering
+from pipelines.columns import part
 from pipelines.encoding import build_encoder
 from pipelines.evaluation import evaluate
 from pipelines.extraction import ExtractOptions, extract
 from pipelines.missing import MissingPattern
 from pipelines.prediction import predict
 from pipelines.samples import Dataset, Modality, Task
+from pipelines.sources import open_dataset
+from pipelines.table_files import read_table
+from pipelines.tables import TableOptions
 from pipelines.training import train
 
 COUNT = 60
@@ -99,6 +104,51 @@ def test_a_records_columns_may_stand_by_themselves(trained) -> None:
     nested = predict(home, run, rows.select("id", "facts"))
     flat = rows.select("id", pl.col("facts")).unnest("facts")
     assert np.allclose(predict(home, run, flat).outputs, nested.outputs, atol=1e-6)
+
+
+def test_what_does_not_match_is_told_and_is_no_bad_sample(trained) -> None:
+    """A table without any of its columns is absent; columns that nothing uses are named."""
+    home, run, _ = trained
+    rows = pl.DataFrame({"words": ["a round red thing", "a long one"], "smell": ["x", "y"]})
+    found = predict(home, run, rows)
+    assert found.failures == ()
+    assert (found.lacking, found.unused) == (("facts",), ("smell",))
+    assert found.present.tolist() == [[True, False]] * 2
+    note = answering.tables(found, 5)[0].notes[0]
+    assert note == (
+        "in the input, no column for facts, which count as absent; columns that nothing uses: smell"
+    )
+    some = predict(home, run, rows.with_columns(weight=pl.lit(120.0)))
+    assert some.lacking == ("shop of facts",)
+    assert some.present.all()
+    whole = predict(home, run, made_dataset().table.select("id", "words", "facts").head(3))
+    assert (whole.lacking, whole.unused) == ((), ())
+    assert answering.tables(whole, 5)[0].notes == ("± seeds: standard deviation over replicas",)
+
+
+def test_columns_that_a_modality_was_made_of_stand_for_it(tmp_path: Path) -> None:
+    """A file with the columns of training is understood, whatever the modalities are called."""
+    table = made_dataset().table.unnest("facts").rename({"words": "Its words", "target": "label"})
+    path = tmp_path / "fruit.csv"
+    table.with_columns(pl.col("label").cast(pl.String)).write_csv(path)
+    home = Home(tmp_path / "home")
+    for name, parts in (("guessed", ()), ("told", (part("plot=text:Its words"),))):
+        options = TableOptions(name=name, modalities=parts)
+        (dataset,) = open_dataset(str(path), table=options)
+        extract(dataset, [build_encoder("hashing")], home=home, options=ExtractOptions(workers=0))
+        run = train("concat", name, home=home, options=WORDS)
+        found = predict(home, run, read_table(path))
+        assert found.lacking == ()
+        assert "Its words" not in found.unused
+        assert found.present.any()
+
+
+def test_an_encoder_that_made_no_stream_is_refused(trained) -> None:
+    """The error names it and the run's streams."""
+    home, run, dataset = trained
+    rows = dataset.table.head(2).select("words")
+    with pytest.raises(MmfuseError, match=r"pixels made none of the streams .*hashing/words"):
+        predict(home, run, rows, encoders=[build_encoder("pixels")])
 
 
 def test_samples_of_nothing_known_are_refused(trained) -> None:

@@ -24,7 +24,7 @@ import polars as pl
 
 from cache.errors import MmfuseError, unknown
 from pipelines import splits
-from pipelines.samples import Dataset, Modality, Task
+from pipelines.samples import Dataset, Kind, Modality, Task
 
 NEEDS_DATA = True
 SOURCE = (
@@ -43,6 +43,7 @@ SHORT = {
     "LeagueOfLegends-Skin-category": "lol_sc",
     "CSGO-Skin-quality": "csgo_sq",
 }
+MODALITIES: dict[str, Kind] = {"image": "image", "text": "text", "table": "tabular"}
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
 
 
@@ -93,34 +94,59 @@ def read(folder: Path, name: str, *, split: str | None = None) -> Dataset:
     cells = _rows(folder)
     if label not in cells.columns:
         raise MmfuseError(f"{folder}: no column for the label {label!r} in train.csv")
-    image = _image_column(info, cells)
-    ids = _ids(info, cells)
-    kinds = _kinds(info, cells, {label, image or "", ids[1]})
+    ids, _, image, kinds = _layout(info, cells)
     value = str(info.get("task", "")).startswith("regress")
-    table = pl.DataFrame({"id": ids[0], "split": splits.named(cells["split of"], str(folder))})
+    table = pl.DataFrame({"id": ids, "split": splits.named(cells["split of"], str(folder))})
     target, task = _target(cells[label], info, folder, value=value)
-    modalities: list[Modality] = []
-    table = table.with_columns(target)
-    if image:
-        table = table.with_columns(cells[image].alias("image"))
-        modalities.append(Modality("image", "image"))
-    words = [column for column, kind in kinds.items() if kind != "numeric"]
-    if words:
-        joined = cells.select(pl.concat_str(words, separator=" ", ignore_nulls=True)).to_series()
-        table = table.with_columns(_blank_to_null(joined.alias("text")))
-        modalities.append(Modality("text", "text"))
-    record = _record(cells, kinds)
-    if record is not None:
-        table = table.with_columns(record)
-        modalities.append(Modality("table", "tabular"))
+    modalities = _modalities(cells, image, kinds)
+    table = table.with_columns(target, *modalities)
     return Dataset(
         name=name,
         table=_regrouped(table, folder, split),
-        modalities=tuple(modalities),
+        modalities=tuple(Modality(column.name, MODALITIES[column.name]) for column in modalities),
         task=task,
         root=folder,
         licence=f"as its source says: {SOURCE.split(':')[0]}" if folder.name in SHORT else "",
     )
+
+
+def new_rows(folder: Path, rows: pl.DataFrame) -> pl.DataFrame:
+    """New samples in columns of the task's own files as its modalities; other columns stay.
+
+    Raises:
+        MmfuseError: for a folder that is not so laid out, or words where numbers belong.
+    """
+    info = _info(folder)
+    _, named, image, kinds = _layout(info, _rows(folder))
+    own = [column for column in (*kinds, image) if column in rows.columns]
+    cells = rows.select(_blank_to_null(rows[column].cast(pl.String)) for column in own)
+    there = {column: kind for column, kind in kinds.items() if column in own}
+    made = _modalities(cells, image if image in own else None, there)
+    names = rows[named].alias("id") if named in rows.columns else None
+    rest = rows.drop(own, *([named] if names is not None else []))
+    return rest.with_columns(*made, *([] if names is None else [names]))
+
+
+def _layout(
+    info: Mapping[str, object], cells: pl.DataFrame
+) -> tuple[pl.Series, str, str | None, dict[str, str]]:
+    """Ids, the column they come from, the column of pictures, and the kinds of the others."""
+    image = _image_column(info, cells)
+    ids, named = _ids(info, cells)
+    return ids, named, image, _kinds(info, cells, {str(info["label"]), image or "", named})
+
+
+def _modalities(
+    cells: pl.DataFrame, image: str | None, kinds: Mapping[str, str]
+) -> list[pl.Series]:
+    """A column a modality, named after it; without those that the cells have nothing for."""
+    made = [cells[image].alias("image")] if image else []
+    words = [column for column, kind in kinds.items() if kind != "numeric"]
+    if words:
+        joined = cells.select(pl.concat_str(words, separator=" ", ignore_nulls=True)).to_series()
+        made.append(_blank_to_null(joined.alias("text")))
+    record = _record(cells, kinds)
+    return made if record is None else [*made, record]
 
 
 def _info(folder: Path) -> Mapping[str, object]:

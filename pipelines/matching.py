@@ -1,0 +1,121 @@
+"""Matching: which columns of new samples are a run's modalities, and what is left over."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from cache.errors import MmfuseError
+from cache.features import StreamInfo
+from cache.layout import DatasetPaths, Home
+from cache.objects import get_record
+from cache.samples import Kind
+from pipelines import columns, origins
+from pipelines.tables import TableOptions
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Cells by modality, and what did not match.
+
+    Attributes:
+        cells: by modality; without those that the samples have no column for.
+        lacking: modalities without a column, and columns that a table lacks, as words.
+        unused: columns of the samples that nothing uses.
+    """
+
+    cells: dict[str, pl.Series]
+    lacking: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+def match(
+    samples: pl.DataFrame, kinds: Mapping[str, Kind], made_of: Mapping[str, tuple[str, ...]]
+) -> Matched:
+    """Find the columns of a run's modalities.
+
+    A column of the modality's name is its own, and so are the columns that it was made of in
+    training. A table whose columns nobody knows takes all that are left.
+
+    Args:
+        samples: one row a sample.
+        kinds: by modality.
+        made_of: by modality, columns it was made of where that is known, see `made_of`.
+
+    Raises:
+        MmfuseError: where no modality has a column.
+    """
+    found = {name: _own(samples, name, kind, made_of.get(name)) for name, kind in kinds.items()}
+    taken = {"id", *(column for own in found.values() for column in own)}
+    rest = tuple(column for column in samples.columns if column not in taken)
+    for name, kind in kinds.items():
+        if kind == "tabular" and not found[name] and name not in made_of:
+            found[name], rest = rest, ()
+    if not any(found.values()):
+        needed = (" + ".join(made_of.get(name, (name,))) for name in kinds)
+        raise MmfuseError(
+            f"the samples have none of the run's modalities ({', '.join(kinds)}); their columns "
+            f"are {', '.join(samples.columns) or 'none'}, and one of these is needed: "
+            f"{', '.join(needed)}"
+        )
+    lacking: list[str] = []
+    for name, own in found.items():
+        nested = own == (name,)
+        gone = [column for column in made_of.get(name, ()) if column not in own and not nested]
+        lacking += [f"{column} of {name}" for column in gone] if own else [name]
+    cells = {name: _cells(samples, name, kinds[name], own) for name, own in found.items() if own}
+    return Matched(cells, tuple(lacking), rest)
+
+
+def made_of(
+    home: Home, dataset: str, infos: Mapping[str, StreamInfo]
+) -> dict[str, tuple[str, ...]]:
+    """By modality, the columns that it was made of: those an encoder was fitted on, or was told.
+
+    Args:
+        home: where the features are.
+        dataset: whose.
+        infos: streams by name.
+    """
+    known = {}
+    before = origins.recall(home, dataset, TableOptions())
+    for part in before[1].modalities if before else ():
+        known[part.name] = part.columns
+    paths = DatasetPaths.of(home, dataset)
+    for info in infos.values():
+        if info.kind == "tabular" and "fitted_on" in info.fields:
+            kept = get_record(paths.stream(info.key.label).fitted) or {}
+            names = _names(kept.get("state"))
+            if names:
+                known[info.key.modality] = names
+    modalities = {info.key.modality for info in infos.values()}
+    return {name: own for name, own in known.items() if name in modalities}
+
+
+def _names(state: object) -> tuple[str, ...]:
+    """Names of the columns that a state tells of, as `tabular` keeps it; () for another's."""
+    told = state.get("columns") if isinstance(state, dict) else None
+    if not isinstance(told, list) or not all(isinstance(c, dict) and "name" in c for c in told):
+        return ()
+    return tuple(str(column["name"]) for column in told)
+
+
+def _own(
+    samples: pl.DataFrame, name: str, kind: Kind, known: tuple[str, ...] | None
+) -> tuple[str, ...]:
+    """The columns of one modality; () where there is none."""
+    there = samples.columns
+    if name in there and (kind != "tabular" or isinstance(samples[name].dtype, pl.Struct)):
+        return (name,)
+    own = tuple(column for column in known or () if column in there)
+    if own and (kind == "tabular" or own == known):
+        return own
+    if kind == "tabular":
+        return (name,) if known is None and name in there else ()
+    return tuple(column for column in there if columns.word(column) == name)[:1]
+
+
+def _cells(samples: pl.DataFrame, name: str, kind: Kind, own: tuple[str, ...]) -> pl.Series:
+    if kind == "tabular" and own == (name,) and isinstance(samples[name].dtype, pl.Struct):
+        return samples[name]
+    return columns.cells(samples, columns.Part(name, kind, own))
