@@ -22,8 +22,7 @@ def export(
     from cache.hdf5 import export_hdf5
 
     asked = words.settings(context)
-    if file.suffix not in HDF5:
-        raise mmfuse.MmfuseError(f"{file}: export writes HDF5; name it {file.stem}.h5")
+    words.check_output("export to", file, HDF5)
     name = words.one(words.stored(asked, dataset))
     found = export_hdf5(mmfuse.FeatureStore(asked.layout, name), file, features or None)
     words.done(asked, [(name, i.key.label, i.rows) for i in found], file, "mmfuse cache import")
@@ -93,6 +92,7 @@ def pack(
     from cache.packing import pack as write
 
     asked = words.settings(context)
+    words.check_output("pack to", file)
     names = words.stored(asked, dataset)
     notes = dict.fromkeys(names, licence)
     done = write(asked.layout, file, names, licences=notes, words=features or None)

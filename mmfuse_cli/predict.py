@@ -40,6 +40,8 @@ def predict(
     from pipelines import answering, sources, table_files, training
 
     asked = words.settings(context)
+    if output is not None:
+        words.check_output("--output", output, answering.SUFFIXES)
     runs = words.runs(asked, [run] if run else None)
     if len(trained := dict.fromkeys(each.dataset for each in runs)) > 1:
         raise mmfuse.MmfuseError(
@@ -49,7 +51,6 @@ def predict(
     record = training.best_of(runs)
     if input_ is None:
         raise mmfuse.MmfuseError(f"say which: --input FILE with {', '.join(record.modalities)}")
-    answering.check_output(output)
     local = str(weights) if weights else None
     memory = asked.layout.weights
     built = [

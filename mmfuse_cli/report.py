@@ -18,12 +18,16 @@ def report(
     ] = None,
 ) -> None:
     """Tables and plots of runs in one HTML file that needs nothing else."""
+    from cache.objects import mendable
     from mmfuse_cli import console
     from pipelines import results
     from pipelines.page import page
 
     asked = words.settings(context)
+    if output is not None:
+        words.check_output("--output", output, (".html", ".htm"))
     runs = words.runs(asked, run)
     file = output or asked.home / "report.html"
-    file.write_text(page(asked.layout, runs), encoding="utf-8")
+    with mendable(file):
+        file.write_text(page(asked.layout, runs), encoding="utf-8")
     console.show([results.trained(runs)], as_json=asked.json, ends=[f"report in {file}"])

@@ -229,6 +229,27 @@ def one_of(what: str, typed: str | None, known: Sequence[str]) -> Any:  # noqa: 
     return typed
 
 
+def check_output(what: str, file: Path, endings: Sequence[str] = ()) -> None:
+    """Refuse a file that cannot be made where it was asked for, before any work.
+
+    Args:
+        what: the option or what is written, as the message names it.
+        file: the file to make.
+        endings: those that it may have; any, if there are none.
+
+    Raises:
+        MmfuseError: for a folder, a folder that is not there, or another ending.
+    """
+    from cache.errors import MmfuseError
+
+    if file.is_dir():
+        raise MmfuseError(f"{what} {file}: this is a folder; name a file")
+    if endings and file.suffix not in endings:
+        raise MmfuseError(f"{what} {file}: it must end in {' or '.join(endings)}")
+    if not file.parent.is_dir():
+        raise MmfuseError(f"{what} {file}: no such folder: {file.parent}")
+
+
 def remember(home: Path, command: str, words: Mapping[str, object]) -> None:
     """Keep what a command named, for the next one that leaves a word out; replaced whole.
 

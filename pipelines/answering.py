@@ -1,8 +1,9 @@
 """Predictions as tables and files."""
 
+import io
 from pathlib import Path
 
-from cache.errors import MmfuseError
+from cache.objects import mendable
 from pipelines.prediction import Predictions
 from pipelines.reporting import Cell, Table
 
@@ -46,22 +47,27 @@ def _left(found: Predictions) -> list[str]:
     return [f"in the input, {'; '.join(parts)}"] if parts else []
 
 
-def check_output(path: Path | None) -> None:
-    """Raise MmfuseError for a file of a kind that is not written, before any work."""
-    if path is not None and path.suffix not in SUFFIXES:
-        raise MmfuseError(f"{path}: answers are written as {', '.join(SUFFIXES)}")
-
-
 def write(found: Predictions, path: Path) -> None:
-    """All answers with every probability; label lists joined by a comma in CSV."""
+    """All answers with every probability; label lists joined by a comma in CSV.
+
+    Args:
+        found: the answers.
+        path: the file to make, ending in one of `SUFFIXES`.
+
+    Raises:
+        MmfuseError: when the disk is full, read-only or not ours.
+    """
     import polars as pl
 
     table = found.table()
+    encoded = io.BytesIO()
     match path.suffix:
         case ".csv":
             lists = pl.col(pl.List(pl.String)).list.join(",")
-            table.with_columns(lists).write_csv(path)
+            table.with_columns(lists).write_csv(encoded)
         case ".parquet":
-            table.write_parquet(path)
+            table.write_parquet(encoded)
         case _:
-            table.write_ndjson(path)
+            table.write_ndjson(encoded)
+    with mendable(path):
+        path.write_bytes(encoded.getbuffer())

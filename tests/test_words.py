@@ -1,10 +1,14 @@
 """Words that are typed, words that are left out, and where they come from."""
 
+import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from cache.errors import MmfuseError
 from mmfuse_cli import words
+from mmfuse_cli.main import app
 
 
 @pytest.mark.parametrize(
@@ -42,3 +46,36 @@ def test_a_spoilt_memory_is_no_memory(tmp_path, content):
     """A file that is not what was written is read as nothing remembered."""
     (tmp_path / "last.json").write_text(content)
     assert words.remembered(tmp_path, "extract") == {}
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("nowhere/x.html", "--output .*nowhere/x.html: no such folder: .*nowhere$"),
+        (".", "this is a folder"),
+        ("foo.txt", "must end in .html or .htm"),
+    ],
+)
+def test_a_file_that_cannot_be_made_is_refused_before_the_work(tmp_path, file, said):
+    """A folder, a folder that is not there, and another ending are each told."""
+    with pytest.raises(MmfuseError, match=said):
+        words.check_output("--output", tmp_path / file, (".html", ".htm"))
+    words.check_output("--output", tmp_path / "x.html", (".html", ".htm"))
+    words.check_output("pack to", tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "report --output nowhere/x.html", "report --output .", "report --output foo.txt",
+        "predict --input x.csv --output nowhere/o.csv", "cache pack nowhere/x",
+        "cache export nowhere/x.h5",
+    ],
+)  # fmt: skip
+def test_commands_refuse_such_files_first(tmp_path, monkeypatch, typed):
+    """Even where nothing was extracted or trained, the file is what is told."""
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, typed.split())
+    assert done.exit_code == 2
+    assert re.search("no such folder|this is a folder|must end in", done.output)
+    assert list(tmp_path.iterdir()) == []
