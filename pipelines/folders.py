@@ -1,6 +1,7 @@
 """A folder a class (and perhaps a folder a split above them) as a Dataset."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,6 +47,10 @@ def load_folder(path: Path, options: TableOptions, note: Note | None = None) -> 
     if not rows:
         endings = " ".join(ending for endings in SUFFIXES.values() for ending in endings)
         raise MmfuseError(f"{root} holds no folder a class with files in it ({endings})")
+    empty = _classes(folders, by_split) - {row["label"] for row in rows.values()}
+    if empty and note is not None:
+        shown = ", ".join(sorted(empty)[:5])
+        note(f"left out {len(empty)} folders without a file that can be read, such as: {shown}")
     kinds = [kind for kind in SUFFIXES if any(kind in row for row in rows.values())]
     names = ["label", *(["split"] if by_split else []), *kinds]
     frame = pl.DataFrame(
@@ -56,6 +61,14 @@ def load_folder(path: Path, options: TableOptions, note: Note | None = None) -> 
         alone = tuple(Part(kind, kind, (kind,)) for kind in kinds)
         options = replace(options, modalities=alone)
     return assemble(frame, root, root, options, note)
+
+
+def _classes(folders: Sequence[Path], by_split: bool) -> set[str]:  # noqa: FBT001
+    """Names of the folders that each stand for a class."""
+    inner = (
+        inside for folder in folders for inside in (folder.iterdir() if by_split else [folder])
+    )
+    return {folder.name for folder in inner if _shown(folder) and folder.is_dir()}
 
 
 def _kind(file: Path) -> Kind | None:

@@ -15,7 +15,7 @@ from pipelines.columns import Part
 from pipelines.reading import FILES
 from pipelines.samples import Dataset, Modality, Task
 from pipelines.table_files import read_table
-from pipelines.targets import TARGETS, encode_target, strata
+from pipelines.targets import EVENLY, TARGETS, encode_target, strata
 
 SHARES = "0.8/0.1/0.1"
 Note = Callable[[str], None]
@@ -88,9 +88,11 @@ def assemble(
         pl.when(pl.col(pl.String).str.strip_chars() != "").then(pl.col(pl.String)).name.keep()
     )
     target_name = options.target or _only(frame, TARGETS, where)
-    target, task = encode_target(frame[target_name], options.task, where, tell)
     ids, id_name = _ids(frame, options.id, where)
-    split, split_name = _split(frame, strata(target, task), options, where, tell)
+    target, task = encode_target(frame[target_name], options.task, where, tell, ids)
+    split, split_name = _split(
+        frame, strata(target, task), options, where, evenly=EVENLY[task.kind], tell=tell
+    )
     _tell_unseen(split, target, task, tell)
     table = pl.DataFrame([ids, split, target])
     if options.group:
@@ -173,7 +175,13 @@ def _ids(frame: pl.DataFrame, name: str | None, where: str) -> tuple[pl.Series, 
 
 
 def _split(
-    frame: pl.DataFrame, classes: list[int], options: TableOptions, where: str, tell: Note
+    frame: pl.DataFrame,
+    classes: list[int],
+    options: TableOptions,
+    where: str,
+    *,
+    evenly: str,
+    tell: Note,
 ) -> tuple[pl.Series, str]:
     """The split words and the column they come from ("" where rows were dealt)."""
     name = options.split or next((c for c in frame.columns if c.lower() == "split"), None)
@@ -196,7 +204,7 @@ def _split(
             f"{where}: {len(frame)} rows are too few for --split {name or SHARES}"
             + ("" if options.group else _hint(classes))
         )
-    how = f"groups of {options.group!r} whole" if options.group else "each class evenly"
+    how = f"groups of {options.group!r} whole" if options.group else evenly
     shown = ", ".join(f"{split} {size}" for split, size in sizes.items())
     tell(f"rows dealt {name or SHARES} ({shown}), {how}, seed {options.seed}")
     return words, ""

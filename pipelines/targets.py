@@ -12,35 +12,48 @@ from pipelines.samples import Task
 
 KINDS = ("classes", "labels", "value")
 TARGETS = ("target", "label", "labels", "class", "y")  # names of columns that are meant as one
+EVENLY = {
+    "classes": "each class evenly",
+    "labels": "the rarest label of a row evenly",
+    "value": "each tenth of the values evenly",
+}
+"""What `strata` balances, in words."""
 _MANY = re.compile(r"\s*[|;]\s*")  # between the labels of one cell
 _FEW = 20  # as many different whole numbers are still classes
 
 
 def encode_target(
-    column: pl.Series, wanted: str | None, where: str, tell: Callable[[str], None]
+    column: pl.Series,
+    wanted: str | None,
+    where: str,
+    tell: Callable[[str], None],
+    ids: pl.Series | None = None,
 ) -> tuple[pl.Series, Task]:
     """A column as `target` (class numbers, lists of label numbers, or floats) and its task.
 
     A list, or words joined by `|` or `;`, are labels; fractions, or more than 20 whole numbers, a
-    value; all else classes. Names are sorted, whole numbers by size.
+    value; all else classes. Names are sorted, whole numbers by size. A row without labels (an empty
+    cell or list) has none of them; in the other tasks every row has a target.
 
     Args:
         column: as the table has it.
         wanted: `classes`, `labels` or `value` in place of this judgement.
         where: the table, for messages.
         tell: told how the target was taken.
+        ids: (N,) of the rows, for messages.
 
     Raises:
         MmfuseError: for missing targets, one class only, or values that are no numbers.
     """
     name = column.name
-    if column.null_count():
-        raise MmfuseError(f"{where}: {column.null_count()} rows have no {name!r} to predict")
     if column.dtype in (pl.Categorical, pl.Enum):
         column = column.cast(pl.String)
     if wanted not in (None, *KINDS):
         raise unknown("kind of task", wanted or "", KINDS)
-    kind = wanted or _judged(column)
+    kind = wanted or _judged(column.drop_nulls())
+    if column.null_count() and (kind != "labels" or column.is_null().all()):
+        first = "" if ids is None else f", such as {ids.filter(column.is_null())[0]}"
+        raise MmfuseError(f"{where}: {column.null_count()} rows have no {name!r} to predict{first}")
     if kind == "value":
         values = column.cast(pl.Float64, strict=False)
         if values.null_count() or not values.is_finite().all():
@@ -55,6 +68,8 @@ def encode_target(
         raise MmfuseError(
             f"{where}: every row has the same {name!r} ({column[0]}); there is nothing to predict"
         )
+    if kind == "labels" and (none := int((target.list.len() == 0).sum())):
+        tell(f"target {name}: {none} rows have no label at all")
     size = "one number" if kind == "value" else f"{len(task.names)} {kind}"
     tell(f"target {name}: {size}")
     return target.alias("target"), task
@@ -91,10 +106,12 @@ def _judged(column: pl.Series) -> Literal["classes", "labels", "value"]:
 
 def _labels(column: pl.Series) -> tuple[pl.Series, Task]:
     if isinstance(column.dtype, pl.List | pl.Array):
-        rows = [[str(label) for label in cell if label is not None] for cell in column.to_list()]
+        rows = [
+            [str(label) for label in cell or () if label is not None] for cell in column.to_list()
+        ]
     else:
         words = column.cast(pl.String)
-        rows = [[label for label in _MANY.split(cell.strip()) if label] for cell in words]
+        rows = [[label for label in _MANY.split((cell or "").strip()) if label] for cell in words]
     names = _sorted({label for labels in rows for label in labels})
     numbers = {name: number for number, name in enumerate(names)}
     encoded = [sorted({numbers[label] for label in labels}) for labels in rows]

@@ -316,9 +316,9 @@ def test_one_class_only_is_an_error(folder):
 
 
 def test_rows_without_a_target_are_counted(folder):
-    """A blank target is an error, not a class."""
+    """A blank target is an error, not a class; the first row is named."""
     genre = pl.col("genre").replace({"noir": ""})
-    assert "30 rows have no 'genre'" in refused(changed(folder, genre=genre))
+    assert "30 rows have no 'genre' to predict, such as f1" in refused(changed(folder, genre=genre))
 
 
 def test_an_empty_split_and_an_unknown_split_word_are_errors(folder):
@@ -359,6 +359,55 @@ def test_modalities_cannot_be_the_target_or_take_its_place(folder):
     path = folder / "films.csv"
     assert "is the target" in refused(path, TableOptions((part("genre=text"),), "genre"))
     assert "cannot be called 'id'" in refused(path, TableOptions((part("id=text"),), "genre"))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "lists.parquet"])
+@pytest.mark.parametrize("task", [None, "labels"])
+def test_a_row_without_labels_has_none_of_them(tmp_path, suffix, task):
+    """An empty cell, a null and an empty list mean the same; how many there are is told."""
+    cells = ["a;b", None, "b", None] * 15
+    table = films().select("id", "plot").with_columns(tags=pl.Series("tags", cells, pl.String))
+    if suffix.startswith("lists"):
+        lists = [
+            cell.split(";") if cell else (None, [])[row % 4 == 1] for row, cell in enumerate(cells)
+        ]
+        table = table.with_columns(tags=pl.Series("tags", lists, pl.List(pl.String)))
+    path = tmp_path / f"labels.{suffix}"
+    (table.write_csv if suffix == "csv" else table.write_parquet)(path)
+    told = []
+    dataset = open_one(path, TableOptions(target="tags", task=task), note=told.append)
+    assert dataset.task.names == ("a", "b")
+    assert dataset.table["target"].to_list()[:4] == [[0, 1], [], [1], []]
+    assert "target tags: 30 rows have no label at all" in told
+
+
+def test_how_rows_are_dealt_is_said_of_each_task(folder):
+    """Classes evenly, values by tenths, labels by the rarest of a row."""
+    for options, said in (
+        (GENRE, "each class evenly"),
+        (TableOptions(target="year", task="value"), "each tenth of the values evenly"),
+        (TableOptions(target="genre", task="labels"), "the rarest label of a row evenly"),
+    ):
+        told = []
+        open_one(folder / "films.csv", options, note=told.append)
+        assert any(said in line for line in told if line.startswith("rows dealt")), told
+
+
+@pytest.mark.parametrize("by_split", [False, True])
+def test_a_class_folder_without_files_is_told(folder, by_split):
+    """It is no class that can be learned; that it was left out is said by name."""
+    picture = (folder / "posters" / "0.png").read_bytes()
+    for number in range(30):
+        place = ("train", "val", "test")[number % 3] if by_split else ""
+        target = folder / "pets" / place / ("cats", "dogs")[number // 3 % 2] / f"{number}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(picture)
+    (folder / "pets" / ("train" if by_split else "") / "birds").mkdir()
+    (folder / "pets" / ("test" if by_split else "") / ".hidden").mkdir()
+    told = []
+    dataset = open_one(folder / "pets", TableOptions(), note=told.append)
+    assert dataset.task.names == ("cats", "dogs")
+    assert "left out 1 folders without a file that can be read, such as: birds" in told
 
 
 def test_words_for_modalities_are_checked():
