@@ -12,7 +12,7 @@ from cache.layout import DatasetPaths, Home
 from cache.runs import RunRecord
 from cache.samples import read_snapshot
 from pipelines.metrics import pieces
-from pipelines.reporting import Cell, Table
+from pipelines.reporting import Cell, Table, decimal, interval
 from pipelines.results import labels, score, tags
 from pipelines.training import best_of
 
@@ -108,8 +108,8 @@ def compare(home: Home, runs: Sequence[RunRecord], against: str | None = None) -
                 raise MmfuseError(f"{run.id} and {reference.id} scored different test rows")
             found = paired(own, base[1])
             chances.append(found.p)
-            interval = f"{found.low:+.3f} … {found.high:+.3f}"
-            told = (f"{found.difference:+.3f}", interval, found.p)
+            low_high = interval(found.low, found.high)
+            told = (decimal(found.difference, "+"), low_high, found.p)
             rows.append((dataset, name, *scores, *told, len(chances) - 1, tags(run)))
     if not chances:
         raise MmfuseError("two runs of one dataset are needed: mmfuse train --method A --method B")

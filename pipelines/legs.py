@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+_THIRD = 1 / 3  # share of the time below which no leg held the others up
 _WORTH = 30.0  # seconds above which advice is worth a reader's time
 
 
@@ -49,6 +50,8 @@ class Legs:
             "writer": self.waited_writer,
         }
         slowest = max(parts, key=lambda part: parts[part])
+        if parts[slowest] < _THIRD * spent:
+            return "start-up and bookkeeping took most of the time: no leg was a bottleneck"
         share = f"{min(1.0, parts[slowest] / spent):.0%}"
         if slowest == "encode":
             return f"encoding took {share} of the time: it was the bottleneck"

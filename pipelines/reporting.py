@@ -33,11 +33,13 @@ class Spread:
         if math.isnan(self.mean):
             return "-"
         if len(self.values) == 1 or (self.std == 0 and len(set(self.values)) == 1):
-            return f"{self.mean:.3f}"
-        return f"{self.mean:.3f} ± {self.std:.3f}"
+            return decimal(self.mean)
+        return f"{decimal(self.mean)} ± {decimal(self.std)}"
 
 
-_NUMBER = re.compile(r"-|[<+-]?[\d.,]+( ± [\d.]+)?( %)?( … [+-]?[\d.,]+)?")
+_MANY = 1e6  # from here on digits say no more than their number
+_PLAIN = r"[\d.,]+(e\+\d+)?"
+_NUMBER = re.compile(rf"-|[<+-]?{_PLAIN}( ± {_PLAIN})?( %)?( … [+-]?{_PLAIN})?")
 Cell = str | int | float | Spread | None
 
 
@@ -91,7 +93,17 @@ def text(cell: Cell) -> str:
             return "-"
         case _:
             small = 0 < abs(cell) < 0.0005
-            return "<0.0001" if 0 < cell < 0.00005 else f"{cell:.4f}" if small else f"{cell:.3f}"
+            return "<0.0001" if 0 < cell < 0.00005 else f"{cell:.4f}" if small else decimal(cell)
+
+
+def decimal(value: float, sign: str = "") -> str:
+    """Three decimals, or four digits and a power of ten from a million on: `1.235e+06`."""
+    return f"{value:{sign}.3f}" if abs(value) < _MANY else f"{value:{sign}.4g}"
+
+
+def interval(low: float, high: float) -> str:
+    """`-0.123 … +0.045`."""
+    return f"{decimal(low, '+')} … {decimal(high, '+')}"
 
 
 def counted(reasons: dict[str, int]) -> str:

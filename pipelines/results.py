@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from cache.runs import RunRecord, Scores
 from pipelines.evaluation import Evaluation
-from pipelines.reporting import Cell, Spread, Table
+from pipelines.reporting import Cell, Spread, Table, decimal, interval
 
 PLAIN = ("logistic", "ridge", "majority")  # baselines that stand beside every method
 OFFICIAL = ("preset", "official")  # a setting that is named even if no other run differs in it
@@ -72,8 +72,8 @@ def evaluated(evaluations: Sequence[Evaluation]) -> Table:
             rows.append((
                 evaluation.run.dataset, name, row.scores.pattern, evaluation.metric,
                 first(row.scores), f"{row.scores.realised_rate:.3f}",
-                None if change is None else f"{change.mean:+.3f}",
-                None if change is None else f"{change.low:+.3f} … {change.high:+.3f}",
+                None if change is None else decimal(change.mean, "+"),
+                None if change is None else interval(change.low, change.high),
                 first(row.linear), f"{kind} {first(single)}", first(row.majority),
                 tags(evaluation.run),
             ))  # fmt: skip
@@ -252,7 +252,9 @@ def _notes(records: Sequence[RunRecord]) -> tuple[str, ...]:
     for run in records:
         asked = run.plan.get("missing_rate")
         if asked:
-            notes.append(f"missing rate {asked} hid {run.missing_rate:.3f} of the present cells")
+            notes.append(
+                f"missing rate {asked} hid {run.missing_rate:.3f} of the present cells of all rows"
+            )
         notes += run.notes
     if any(run.tags["weights"] == "random" for run in records):
         notes.append("random weights show speed, never accuracy")

@@ -186,6 +186,13 @@ def test_an_encoder_that_never_succeeds_is_given_up_after_a_hundred():
         one.encode(["POISON"] * 99, [1] * 99)
 
 
+def test_no_leg_is_blamed_for_a_small_job():
+    """Where neither inputs, encoder nor disk took a third of the time, something else did."""
+    small = Legs(total=1.0, load=0.4, waited_inputs=0.05, encode=0.1, waited_writer=0.19)
+    assert "start-up and bookkeeping took most" in small.bottleneck(0, 2)
+    assert "disk" in Legs(total=1.0, load=0.4, waited_writer=0.21).bottleneck(0, 2)
+
+
 @pytest.mark.parametrize(
     ("spent", "workers", "sentence"),
     [

@@ -50,6 +50,14 @@ def test_small_numbers_keep_a_digit():
     ]
 
 
+def test_large_numbers_are_powers_of_ten():
+    """Errors of a value near 1e30 are read at a glance, and their column is still of numbers."""
+    cells = (Spread((1e30,)), Spread((2e30, 4e30)), 1234567.8, -3e7, 999999.4, 12_345_678)
+    said = ["1e+30", "3e+30 ± 1.414e+30", "1.235e+06", "-3e+07", "999999.400", "12,345,678"]
+    assert [text(cell) for cell in cells] == said
+    assert Table("", ("a",), tuple((cell,) for cell in cells)).numeric() == [True]
+
+
 def test_columns_of_numbers_are_known():
     """Scores, counts, intervals and nothing are numbers; a word among them is not."""
     rows = ((Spread((0.5, 0.7)), 12345, "+0.1 … +0.2", "a"), (None, 1, "-0.1 … +0.2", 1))
