@@ -52,7 +52,17 @@ def _show(asked: words.Settings, word: str, found: "Sequence[Kept]", then: str) 
     from pipelines.reporting import Table
 
     broken = [promise for promise in found if not promise.kept]
-    rows = tuple((p.text, "kept" if p.kept else "BROKEN", p.detail) for p in found)
+    seen = [p.detail for p in found]
+    rows = tuple(
+        (p.text, "kept", p.detail)
+        if p.kept
+        else (
+            p.text,
+            "BROKEN",
+            "the same" if p.detail in seen[:number] and not asked.json else p.detail,
+        )
+        for number, p in enumerate(found)
+    )
     table = Table(f"contract of {word}", ("promise", "", "seen"), rows)
     ends = [f"{len(found) - len(broken)} of {len(found)} promises kept"]
     ends.append(f"next: {then}" if not broken else f"next: mend {word}")

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pipelines import answers, catalog, promises
+from pipelines import answers, catalog, promises, puzzles
+from pipelines.faults import told
+from pipelines.fusion import FusionHead
 from pipelines.plans import base_plan
 from pipelines.tracking import Track, untracked
 from pipelines.trials import BrokenError, Subject
@@ -31,7 +33,7 @@ def check(
     training: bool = True,
     track: Track = untracked,
 ) -> list[Promise]:
-    """Try every promise on a method.
+    """Try every promise on a method; where no head can be built, that one alone.
 
     Args:
         method: a name, or the path of a file with `build`.
@@ -43,6 +45,9 @@ def check(
         MmfuseError: where there is no such method.
     """
     subject = find_subject(method, options)
+    built = attempt(a_head_is_built, subject)
+    if not built.kept:
+        return [built]  # nothing else can be tried
     chosen = [*promises.PROMISES, *(answers.PROMISES if training else ())]
     return [attempt(promise, subject) for promise in track(chosen, "promises", len(chosen))]
 
@@ -61,4 +66,13 @@ def attempt(promise: Callable[[Subject], str], subject: Subject) -> Promise:
     except BrokenError as seen:
         return Promise(text, kept=False, detail=str(seen))
     except Exception as error:  # a user's head may fail in any way, and the other promises go on
-        return Promise(text, kept=False, detail=f"{type(error).__name__}: {error}")
+        return Promise(text, kept=False, detail=told(error))
+
+
+def a_head_is_built(subject: Subject) -> str:
+    """Its `build` gives a FusionHead."""
+    for task in subject.tasks():
+        made: object = subject.head(puzzles.inputs((5, 4, 3), task))
+        if not isinstance(made, FusionHead):
+            raise BrokenError(f"{task.kind}: it gave {type(made).__name__}, not a FusionHead")
+    return "for every task that it takes"

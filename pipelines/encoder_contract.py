@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from cache.errors import MmfuseError
 from cache.fingerprints import fingerprint
 from pipelines import catalog
 from pipelines.encoding import Encoder, Unreadable, build_encoder
+from pipelines.faults import told
 from pipelines.fitting import learns
 from pipelines.samples import Kind
 from pipelines.specimens import specimens
@@ -62,7 +64,8 @@ class Trial:
 def is_encoder(word: str) -> bool:
     """Whether a word names an encoder of the shelf, or a file that says which kinds it serves."""
     if word.endswith(".py"):
-        catalog.check("encoders", word)
+        if not Path(word).is_file():
+            raise MmfuseError(f"no such file: {word}")
         return "KINDS" in catalog.described(word).constants
     return word.partition(":")[0] in catalog.entries("encoders")
 
@@ -255,4 +258,4 @@ def _attempt(promise: Callable[[Trial], str], trial: Trial) -> Promise:
     except MmfuseError:
         raise
     except Exception as error:  # a user's encoder may fail in any way, and the other promises go on
-        return Promise(text, kept=False, detail=f"{type(error).__name__}: {error}")
+        return Promise(text, kept=False, detail=told(error))

@@ -39,6 +39,9 @@ class Frames:
 DEVICE = r"auto|cpu|cuda(:\d+)?|mps|xpu(:\d+)?"  # words that an encoder's place may have
 DTYPE = "auto|float32|float16|bfloat16"  # words for what it computes in
 STORAGE = "auto|float16|float32"  # words for what is kept of it
+PARTS = (  # of every encoder, see `Encoder`
+    "name", "kinds", "storage", "sequence", "weights", "fields", "provenance", "prepare", "encode"
+)  # fmt: skip
 Storage = Literal["float16", "float32"]
 
 Record = Mapping[str, object]  # one row of a table: numbers, strings, dates; None where missing
@@ -157,7 +160,8 @@ def build_encoder(
         options: the encoder's own. One without weights has no use for device, dtype and memory.
 
     Raises:
-        MmfuseError: for an unknown encoder, or an option that it does not have.
+        MmfuseError: for an unknown encoder, an option that it does not have, or a `build` that
+            gives something else than an encoder.
     """
     for noun, typed, pattern in (("device", device, DEVICE), ("compute dtype", dtype, DTYPE)):
         if not re.fullmatch(pattern, typed):
@@ -174,6 +178,12 @@ def build_encoder(
             have = ", ".join(sorted(known - set(places))) or "none"
             raise MmfuseError(f"encoder {name} has no option {key} (its options: {have})")
     encoder: Encoder = build(**asked)
+    missing = [part for part in PARTS if not hasattr(encoder, part)]
+    if missing:
+        raise MmfuseError(
+            f"{word}: build() gave {type(encoder).__name__}, which is no encoder: "
+            f"it has no {', '.join(missing)}"
+        )
     return stored_as(encoder, storage)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pipelines import puzzles
 from pipelines.batching import Batch
+from pipelines.faults import told
 from pipelines.fusion import FusionHead, Inputs, arranged
 from pipelines.trials import (
     ROWS,
@@ -227,7 +228,7 @@ def runs_where_the_batch_lies(subject: Subject) -> str:
                 turn(dict(head.named_parameters()), dict(head.named_buffers()), vars(batch))
                 see(head.eval(), batch)
             except (RuntimeError, NotImplementedError) as error:
-                message = f"{scene}, {step}: {type(error).__name__}: {error}"
+                message = f"{scene}, {step}: {told(error)}"
                 raise BrokenError(message.splitlines()[0]) from error
             head.train()
     return "forward, losses, gradients and state on another device"

@@ -9,6 +9,7 @@ import pytest
 
 from cache.errors import MmfuseError
 from pipelines.encoder_contract import check, is_encoder
+from pipelines.encoding import build_encoder
 
 GOOD = '''
 """Counts of letters."""
@@ -101,6 +102,16 @@ def test_a_fault_is_named(written, old, new, promise, seen):
     assert any(promise in one.text and re.search(seen, one.detail) for one in broken), broken
 
 
+def test_a_file_that_builds_no_encoder_is_told_what_it_lacks(written):
+    """One line with the parts of an encoder that are not there."""
+    path = written(pairs=[("return Letters()", "return 5")])
+    with pytest.raises(MmfuseError, match="gave int, which is no encoder: it has no name, kinds"):
+        build_encoder(path)
+    path = written(pairs=[("def provenance", "def origin")])
+    with pytest.raises(MmfuseError, match=r"Letters, .*: it has no provenance$"):
+        check(path)
+
+
 def test_heads_and_encoders_are_told_apart(written, tmp_path):
     """A file that says which kinds it serves is an encoder's; names go by their shelf."""
     head = tmp_path / "head.py"
@@ -110,7 +121,7 @@ def test_heads_and_encoders_are_told_apart(written, tmp_path):
     assert is_encoder("hf:org/model")
     assert not is_encoder(str(head))
     assert not is_encoder("clarga")
-    with pytest.raises(MmfuseError, match="no such file"):
+    with pytest.raises(MmfuseError, match=r"^no such file: .*nowhere.py$"):
         is_encoder(str(tmp_path / "nowhere.py"))
     head.write_text("def build(:\n")
     with pytest.raises(MmfuseError, match="line 1"):

@@ -336,3 +336,11 @@ def test_a_place_for_runs_that_cannot_be_written_is_told_before_training(home: H
     with pytest.raises(MmfuseError, match="a file is in the way"):
         train("concat", "made", home=home, options={"epochs": 1}, on_epoch=epochs.append)
     assert epochs == []
+
+
+def test_a_file_that_builds_no_head_is_named(home: Home, tmp_path: Path) -> None:
+    """One line says what `build` gave instead."""
+    path = tmp_path / "three.py"
+    path.write_text("def build(inputs):\n    return 3\n")
+    with pytest.raises(MmfuseError, match=r"three.py: build\(\) gave int, not a FusionHead"):
+        train(str(path), "made", home=home)

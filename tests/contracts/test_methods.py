@@ -1,5 +1,6 @@
 """Every method on the shelf keeps the contract, and the contract notices heads that do not."""
 
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -272,3 +273,34 @@ def test_the_contract_runs_on_a_user_s_own_file(tmp_path):
     seen = contracts.check(str(path), {"width": 8}, training=False)
     assert len(seen) == len(promises.PROMISES)
     assert all(one.kept for one in seen), [one.detail for one in seen]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return 3", "classes: it gave int, not a FusionHead"),
+        ("raise ValueError('boom')", r"ValueError: boom \(my_head.py, line 2\)"),
+    ],
+)
+def test_a_file_that_builds_no_head_is_told_once(tmp_path, body, said):
+    """One promise is broken, and no other is tried or called kept."""
+    path = tmp_path / "my_head.py"
+    path.write_text(f"def build(inputs):\n    {body}\n", encoding="utf-8")
+    (seen,) = contracts.check(str(path), training=False)
+    assert not seen.kept
+    assert re.fullmatch(said, seen.detail)
+
+
+def test_an_error_inside_a_head_is_told_with_its_line(tmp_path):
+    """The innermost line of the user's own file, though torch lies in between."""
+    path = tmp_path / "my_head.py"
+    source = catalog.entries("methods")["concat"].path.read_text(encoding="utf-8")
+    start = source.index("def forward")
+    end = source.index("return ", start)
+    line = source[:end].count("\n") + 1
+    path.write_text(
+        source[:end] + "raise RuntimeError('boom')\n" + source[source.index("\n\n\ndef build") :],
+        encoding="utf-8",
+    )
+    seen = contracts.attempt(promises.one_row_is_a_batch, contracts.find_subject(str(path)))
+    assert seen.detail == f"RuntimeError: boom (my_head.py, line {line})"
