@@ -62,13 +62,15 @@ def _patterns(
     seed: int,
 ) -> "list[MissingPattern]":
     """What to hide from one run; without any words each modality in turn."""
-    from mmfuse import MissingPattern
+    from mmfuse import MissingPattern, MmfuseError
 
     if not (missing or rates or frames):
         several = run.modalities if len(run.modalities) > 1 else ()
         return [MissingPattern.named(name) for name in several]
     found: list[MissingPattern] = []
     for word in missing:
+        if word != "all" and "all" in word.split(","):
+            raise MmfuseError(f"--missing {word}: all stands alone; it hides each set in turn")
         if word == "all":
             found += MissingPattern.every(run.modalities)
         else:

@@ -211,9 +211,17 @@ def numbered_pairs(option: str, typed: Sequence[str] | None) -> dict[str, float]
     Raises:
         MmfuseError: for a word that is not so written.
     """
-    return {
-        name: numbers(f"{option} {name}", value)[0] for name, value in pairs(option, typed).items()
-    }
+    from cache.errors import MmfuseError
+
+    found = {}
+    for name, value in pairs(option, typed).items():
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise MmfuseError(
+                f"{option} {name}={value} must be NAME=CHANCE, as {name}=0.5"
+            ) from None
+    return found
 
 
 def one_of(what: str, typed: str | None, known: Sequence[str]) -> Any:  # noqa: ANN401 - a Literal

@@ -21,20 +21,40 @@ class Hidden:
     Attributes:
         table: with less present.
         before: (N, K) bool, modalities that were present.
-        notes: remarks on what could not be hidden.
+        pattern: what was hidden.
+        frames: of every stream whose frames were hidden, (N, T) bool before and after.
     """
 
     table: FeatureTable
     before: Tensor
-    notes: tuple[str, ...] = ()
+    pattern: MissingPattern
+    frames: tuple[tuple[Tensor, Tensor], ...] = ()
 
     def realised(self, split: str | None = None) -> float:
-        """Share of the cells that were present (in a split) and are hidden now."""
+        """Share of the cells that were present (in a split) and are hidden now.
+
+        Of a pattern that hides frames alone, the same of frames.
+        """
         rows = slice(None) if split is None else self.table.split(split)
-        before = self.before[rows]
-        after = before & by_modality(self.table.present, self.table.owners)[rows]
-        cells = int(before.sum())
-        return 1 - int(after.sum()) / cells if cells else 0.0
+        after = by_modality(self.table.present, self.table.owners)
+        pairs = self.frames or ((self.before, self.before & after),)
+        there = sum(int(before[rows].sum()) for before, _ in pairs)
+        return 1 - sum(int(left[rows].sum()) for _, left in pairs) / there if there else 0.0
+
+    def remarks(self, split: str | None = None) -> tuple[str, ...]:
+        """How much was hidden (in a split) where that is not what was asked for, or of frames."""
+        realised, where = self.realised(split), f"{split or 'all'} rows"
+        if self.frames:
+            return (
+                f"{self.pattern.label} hides {realised:.3f} of the frames of {where}: "
+                "a sample's last frame stays",
+            )
+        if self.pattern.share - realised <= 0.005 or self.pattern.hidden:
+            return ()
+        return (
+            f"missing rate {self.pattern.share:g} hides {realised:.3f} of the cells of {where}: "
+            "a sample's last modality stays",
+        )
 
 
 def hide(table: FeatureTable, pattern: MissingPattern) -> Hidden:
@@ -57,11 +77,13 @@ def hide(table: FeatureTable, pattern: MissingPattern) -> Hidden:
     less = replace(table, present=table.present & keep[:, list(table.owners)])
     for name, share in pattern.frames:
         less = _fewer_frames(less, name, share, pattern.seed)
-    hidden = Hidden(less, before)
-    if pattern.share - hidden.realised() > 0.005 and not pattern.hidden:
-        stays = f"hides {hidden.realised():.3f} of the cells: a sample's last modality stays"
-        hidden = replace(hidden, notes=(f"missing rate {pattern.share:g} {stays}",))
-    return hidden
+    if pattern.hidden or pattern.share:
+        return Hidden(less, before, pattern)
+    named = {name for name, share in pattern.frames if share}
+    pairs = zip(table.features, table.modalities, strict=True)
+    thinned = [name for name, owner in pairs if owner in named and name in table.frame_present]
+    frames = tuple((table.frame_present[name], less.frame_present[name]) for name in thinned)
+    return Hidden(less, before, pattern, frames)
 
 
 def chances(ids: Sequence[object], places: Sequence[str], seed: int) -> Tensor:

@@ -86,7 +86,7 @@ def describe(lab: Lab, setting: Setting, hidden: Hidden, head: FusionHead) -> Ru
         seconds=0.0,
         epochs=(),
         created=now.isoformat(timespec="milliseconds"),
-        notes=hidden.notes,
+        notes=hidden.remarks(),
         path=request.home.runs / run,
     )
 

@@ -41,7 +41,7 @@ def score(
     notes = list(record.notes)
     for pattern in patterns:
         hidden = hide(table, pattern)
-        notes += hidden.notes
+        notes += hidden.remarks("test")
         found, parts = _score(replicas, hidden, pattern.label)
         base = base or parts
         difference = None if pattern == MissingPattern() else bootstrap(base, parts)

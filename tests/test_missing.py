@@ -57,8 +57,12 @@ def test_the_realised_rate_is_what_the_guard_leaves(modalities: int, share: floa
 def test_a_rate_that_cannot_be_reached_is_said() -> None:
     """A note gives the realised rate where the last modalities had to stay."""
     hidden = hide(made_table(400, absent=0.0), MissingPattern.rate(0.9))
-    assert "hides 0.6" in hidden.notes[0]
-    assert not hide(made_table(400, absent=0.0), MissingPattern.rate(0.0)).notes
+    (said,) = hidden.remarks()
+    assert f"hides {hidden.realised():.3f} of the cells of all rows" in said
+    assert 0.6 < hidden.realised() < 0.67
+    (said,) = hidden.remarks("test")
+    assert f"hides {hidden.realised('test'):.3f} of the cells of test rows" in said
+    assert not hide(made_table(400, absent=0.0), MissingPattern.rate(0.0)).remarks()
 
 
 def test_the_exact_protocol_hides_an_exact_number_of_cells() -> None:
@@ -70,7 +74,7 @@ def test_the_exact_protocol_hides_an_exact_number_of_cells() -> None:
     most = hide(table, MissingPattern.rate(0.7, protocol="cpm_exact"))
     assert (most.table.present.sum(1) == 1).all()
     assert abs(most.realised() - 2 / 3) < 1e-9
-    assert most.notes
+    assert most.remarks()
 
 
 def test_bernoulli_may_take_everything() -> None:
@@ -107,10 +111,18 @@ def test_frames_are_hidden_one_by_one_and_a_rows_last_stays() -> None:
     """About half of the present frames go, none appears, and no row loses them all."""
     table = made_table(300, frames=8)
     before = table.frame_present["eye/text"]
-    after = hide(table, MissingPattern.of_frames("text", 0.5)).table.frame_present["eye/text"]
+    hidden = hide(table, MissingPattern.of_frames("text", 0.5))
+    after = hidden.table.frame_present["eye/text"]
     assert (after <= before).all()
     assert after.any(1).all()
     assert 0.4 < float(after.sum() / before.sum()) < 0.6
+    assert hidden.realised() == pytest.approx(1 - float(after.sum() / before.sum()))
+    test = table.split("test")
+    share = 1 - float(after[test].sum() / before[test].sum())
+    assert hidden.realised("test") == pytest.approx(share)
+    (said,) = hidden.remarks("test")
+    assert said.startswith(f"frames text=0.5 hides {share:.3f} of the frames of test rows")
+    assert not hide(table, MissingPattern.of_frames("text", 0.0)).remarks()
 
 
 def test_unknown_modalities_are_refused_with_what_there_is() -> None:
