@@ -90,7 +90,8 @@ def extract(
             table = tallies.explained(plans, asked.layout)
         else:
             table = outlook(plans, home=asked.layout, options=options)
-        console.show([table], as_json=asked.json, ends=["next: the same without --plan, --explain"])
+        typed = " and ".join(["--plan"] * plan + ["--explain"] * explain)
+        console.show([table], as_json=asked.json, ends=[f"next: the same without {typed}"])
         return
     reports = tallies.Reports(asked.layout)
     for one in opened:
@@ -98,10 +99,11 @@ def extract(
         reports.add(one, found)
         if reports.interrupted:
             break
-    if not reports.pending:
-        names = [one.name for one in opened]
-        kept = names[0] if opened[0].origin and len(names) == 1 else word  # its options too
-        words.remember(asked.home, "extract", {"dataset": kept, "names": names})
+    names = [one.name for one in opened]
+    kept = names[0] if opened[0].origin and len(names) == 1 else word  # its options too
+    words.remember(asked.home, "extract", {"dataset": kept, "names": names})
+    if reason and not reports.tried:
+        console.note(f"nothing was tried again: no row failed for {' or '.join(reason)}")
     console.show(reports.tables(), as_json=asked.json, ends=reports.ends())
     if reports.interrupted or reports.failures:
         raise typer.Exit(130 if reports.interrupted else 1)

@@ -43,6 +43,11 @@ class Reports:
         return sum(report.pending for report in self.all)
 
     @property
+    def tried(self) -> int:
+        """Distinct inputs that this command encoded, or could not."""
+        return sum(report.new + report.new_failed for report in self.all)
+
+    @property
     def failures(self) -> int:
         """Rows that failed, now or before."""
         return sum(report.failures for report in self.all)
