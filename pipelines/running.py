@@ -84,12 +84,20 @@ def side_by_side(grid: Sequence[Setting]) -> list[list[int]]:
 def build_heads(
     module: ModuleType, inputs: Inputs, options: dict[str, Any], seeds: Sequence[int]
 ) -> list[FusionHead]:
-    """One head a seed, initialised from it alone; the caller's random state stays as it was."""
+    """One head a seed, initialised from it alone; the caller's random state stays as it was.
+
+    Raises:
+        MmfuseError: if `build` gives something else.
+    """
     heads = []
     for seed in seeds:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            heads.append(module.build(inputs, **options))
+            head = module.build(inputs, **options)
+        if not isinstance(head, FusionHead):
+            given = type(head).__name__
+            raise MmfuseError(f"{module.__file__}: build() gave {given}, not a FusionHead")
+        heads.append(head)
     return heads
 
 
