@@ -103,4 +103,11 @@ def test_one_stream_alone_is_named_by_stream_or_modality(tmp_path: Path) -> None
     home = Home(tmp_path)
     fill_store(home, table)
     words = {"epochs": "2", "seeds": "0", "stream": "text"}
-    assert train("unimodal", "made", home=home, options=words).options["stream"] == "text"
+    named = train("unimodal", "made", home=home, options=words)
+    assert (named.options["stream"], named.notes) == ("text", ())
+    unnamed = train("unimodal", "made", home=home, options={**words, "stream": ""})
+    assert unnamed.notes == (
+        "unimodal without --set stream=NAME is of ear/audio, the first by name",
+    )
+    alone = train("unimodal", "made", home=home, options={"epochs": "2"}, features=["eye/text"])
+    assert alone.notes == ()

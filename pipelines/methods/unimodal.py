@@ -1,11 +1,13 @@
 """One stream alone: what fusion has to beat. Name it by --set stream=clip/image.
 
-Without a name it is the first stream in alphabetical order. Where the stream is absent the answer
-is a learned constant.
+Without a name it is the first stream in alphabetical order, and a note says which. Where the
+stream is absent the answer is a learned constant.
 """
 
+from collections.abc import Mapping
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cache.errors import unknown
 from pipelines.batching import Batch
@@ -18,8 +20,18 @@ class Unimodal(FusionHead):
 
     additive = True
 
-    def __init__(self, inputs: Inputs, stream: str, width: int, drop: float, norm: Norm) -> None:
+    def __init__(
+        self,
+        inputs: Inputs,
+        stream: str,
+        width: int,
+        drop: float,
+        norm: Norm,
+        *,
+        named: bool = True,
+    ) -> None:
         super().__init__(inputs)
+        self.named = named or len(inputs.streams) == 1
         self.stream, self.drop = stream, drop
         self.ignores = tuple(name for name in inputs.names if name != stream)
         alone = Inputs({stream: inputs.streams[stream]}, inputs.task)
@@ -31,6 +43,12 @@ class Unimodal(FusionHead):
         hidden = torch.relu(self.tokens(batch.only((self.stream,)))[:, 0])  # (B, H)
         hidden = dropout(hidden, self.drop, batch.numbers, "unimodal", training=self.training)
         return Fused(self.out(hidden))
+
+    def remarks(self, state: Mapping[str, Tensor]) -> tuple[str, ...]:
+        """Which stream it is, where nobody said."""
+        if self.named:
+            return ()
+        return (f"unimodal without --set stream=NAME is of {self.stream}, the first by name",)
 
 
 def build(
@@ -56,4 +74,5 @@ def build(
     named = [n for n, s in inputs.streams.items() if stream in {n, s.modality}]
     if stream and len(named) != 1:
         raise unknown("stream", stream, inputs.names)
-    return Unimodal(inputs, named[0] if stream else min(inputs.names), width, dropout, input_norm)
+    alone = named[0] if stream else min(inputs.names)
+    return Unimodal(inputs, alone, width, dropout, input_norm, named=bool(stream))
