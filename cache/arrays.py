@@ -8,6 +8,7 @@ Nothing in a file is ever executed: pickles are read by an unpickler that admits
 
 import io
 import pickle
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -64,6 +65,11 @@ def load(path: Path, array: str | None = None) -> Loaded:
             return _parquet(path, array)
         return _find(_tree(path, suffix), array, path)
     except (OSError, ValueError, KeyError, EOFError, MemoryError, pickle.UnpicklingError) as error:
+        if "Object arrays" in str(error):  # as numpy says it; reading one would run a pickle
+            raise MmfuseError(
+                f"{path} holds an array of Python objects, which is never opened; save ids as "
+                "text, such as ids.astype(str), and vectors as numbers of one shape"
+            ) from error
         raise MmfuseError(f"{path} cannot be read: {error}") from error
 
 
@@ -153,6 +159,11 @@ def _find(tree: Tree, array: str | None, path: Path) -> Loaded:
             return by_id
     if array is None:
         names = sorted({name for _, name, leaf in leaves if _is_vectors(leaf)})
+        if not names:
+            raise MmfuseError(
+                f"{path} holds no vectors, which are numbers of shape (N, D), or (N, T, D) of "
+                f"sequences; it has {'; '.join(_told(name, leaf) for _, name, leaf in leaves[:5])}"
+            )
         if len(names) != 1:
             raise MmfuseError(
                 f"{path} holds {len(names)} arrays ({', '.join(names[:20])}); name one with "
@@ -193,6 +204,13 @@ def _is_vectors(leaf: Any) -> bool:  # noqa: ANN401
     if not isinstance(items, list) or not items:
         return False
     return all(isinstance(i, np.ndarray) and i.dtype.kind in "fiub" and i.ndim for i in items)
+
+
+def _told(name: str, leaf: Any) -> str:  # noqa: ANN401
+    """An array's name, type and shape."""
+    found = np.asarray(leaf, None if isinstance(leaf, np.ndarray) else object)
+    what = "text" if found.dtype.kind in "US" else str(found.dtype)
+    return f"{name or 'an array'} of {what} {found.shape}"
 
 
 def _by_id(tree: Tree) -> Loaded | None:
@@ -260,11 +278,22 @@ def _parquet(path: Path, array: str | None) -> Loaded:
     picked = [n for n in numbers if any(fnmatchcase(n, word) for word in words)]
     unmatched = [w for w in words if not any(fnmatchcase(n, w) for n in numbers)]
     if not picked or unmatched:
+        strange = f"no number column {', '.join(unmatched)}; " if unmatched else ""
         raise MmfuseError(
-            f"{path}: name a column of lists, or number columns, with --array; it "
-            f"has: {', '.join([*lists, *numbers][:30])}"
+            f"{path}: {strange}name a column of lists, or the columns that make a vector, with "
+            f"--array, such as {_example(lists, numbers)}; it has: "
+            f"{', '.join([*lists, *numbers][:30]) or 'none of either'}"
         )
     return Loaded(frame.select(picked).cast(pl.Float32).to_numpy(), ids)
+
+
+def _example(lists: Sequence[str], numbers: Sequence[str]) -> str:
+    """Words for --array: a column of lists, or a pattern that most number columns fit."""
+    if lists:
+        return lists[0]
+    stems = Counter(name.rstrip("0123456789") for name in numbers)
+    stem, count = max(stems.items(), key=lambda item: item[1], default=("", 0))
+    return f"'{stem}*'" if stem and count > 1 else ",".join(numbers[:3]) or "'voice_*,age'"
 
 
 def _of_lists(column: Any) -> list[NDArray[Any]]:  # noqa: ANN401 - a polars series

@@ -129,6 +129,12 @@ def _shape(loaded: Loaded, path: Path) -> tuple[bool, int]:
     if isinstance(loaded.rows, np.ndarray):
         return False, loaded.rows.shape[1]
     shapes = {(row.ndim, row.shape[-1]) for row in loaded.rows}
+    axes = max(row.ndim for row in loaded.rows) + 1
+    if axes > 3:
+        raise MmfuseError(
+            f"{path}: an array of {axes} axes holds no vectors; those are (N, D), or (N, T, D) of "
+            "sequences: flatten or average the others"
+        )
     if len(shapes) != 1 or next(iter(shapes))[0] != 2:
         raise MmfuseError(f"{path}: vectors have different shapes: {sorted(shapes)[:5]}")
     return True, next(iter(shapes))[1]

@@ -65,10 +65,14 @@ def import_(
     options = mmfuse.TableOptions(target=target, id=id_, split=split, name=name)
     own, samples = words.rows_of(asked, words.dataset(asked, dataset), options)
     encoder, _, modality = stream.partition("/")
+    if not (encoder and modality):
+        raise mmfuse.MmfuseError(
+            f"--stream {stream} must be ENCODER/MODALITY: who made the vectors, and of what"
+        )
     source = importing.Source(
         file,
         encoder,
-        modality or encoder,
+        modality,
         words.one_of("kind", kind, KINDS),
         array,
         words.one_of("weights", weights, ("pretrained", "weight-free", "random")),
@@ -78,7 +82,13 @@ def import_(
     words.remember(asked.home, "extract", {"dataset": own, "names": [own]})
     told = f"aligned by {found.aligned}; {found.lacking} samples have none, {found.unused} unused"
     rows = [(own, found.info.key.label, found.info.rows)]
+    failed = store.failures(found.info.key)
+    if len(failed):
+        shown = f"{', '.join(failed['id'][:3])}{', …' if len(failed) > 3 else ''}"
+        told += f"; {len(failed)} failed, of NaN or infinity ({shown})"
     words.done(asked, rows, asked.home, f"mmfuse train --method concat ({told})")
+    if len(failed):
+        raise typer.Exit(1)
 
 
 def pack(

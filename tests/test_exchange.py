@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from store_rows import fill, key_of, open_writer, samples_of, shrink, spec_of
+from typer.testing import CliRunner
 
 from cache.arrays import load, unpickle
 from cache.errors import MmfuseError
@@ -27,6 +28,7 @@ from cache.objects import pack_record
 from cache.packing import pack
 from cache.unpacking import unpack
 from cache.verifying import verify
+from mmfuse_cli.main import app
 
 INPUTS = [i % 40 if i % 7 else None for i in range(120)]
 
@@ -488,3 +490,51 @@ def packed(tmp_path_factory):
     fill(open_writer(FeatureStore(home, "toy"), rows), rows)
     pack(home, folder / "x.mmfuse")
     return home, (folder / "x.mmfuse").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "made", "words"),
+    [
+        ("x.npy", np.zeros((6, 2, 2, 2)), "an array of 4 axes holds no vectors"),
+        ("x.npy", np.array(["a", "b"]), r"holds no vectors, .* it has an array of text \(2,\)"),
+        ("x.npz", {"v": np.zeros((6, 2)), "id": np.array(list("abcdef"), object)}, "astype"),
+        ("x.parquet", {"f0": [1.0], "f1": [2.0], "age": [3.0]}, r"--array, such as 'f\*'; it has"),
+        ("x.parquet", {"id": ["a"], "word": ["b"]}, "it has: none of either"),
+    ],
+)
+def test_files_without_plain_vectors_say_what_would_be_right(tmp_path, name, made, words):
+    """Too many axes, text, objects and wide tables each have a message of one line."""
+    path = tmp_path / name
+    if name.endswith("parquet"):
+        pl.DataFrame(made).write_parquet(path)
+    elif name.endswith("npz"):
+        np.savez(path, **made)
+    else:
+        np.save(path, made)
+    store = FeatureStore(Home(tmp_path / "home"), "toy")
+    with pytest.raises(MmfuseError, match=words) as caught:
+        import_arrays(store, samples_of(range(6)), Source(path, "x", "image"))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_import_with_failures_says_how_many_and_ends_with_1(tmp_path, monkeypatch):
+    """NaN and infinity fail their rows: counted and named in the last line, exit code 1."""
+    monkeypatch.chdir(tmp_path)
+    ids = [f"s{row}" for row in range(30)]
+    frame = {"id": ids, "text": [f"some words {row}" for row in ids], "label": ["a", "b"] * 15}
+    pl.DataFrame(frame).write_csv("own.csv")
+    values = np.random.default_rng(0).standard_normal((30, 4)).astype(np.float32)
+    np.savez("fine.npz", id=np.array(ids), v=values)
+    values[3, 1], values[7, 2] = np.nan, np.inf
+    np.savez("bad.npz", id=np.array(ids), v=values)
+    common = ["--dataset", "own.csv", "--kind", "audio", "--name", "own"]
+    ended = {}
+    for file, stream in (("fine.npz", "x/audio"), ("bad.npz", "y/audio"), ("fine.npz", "z")):
+        done = CliRunner().invoke(app, ["cache", "import", file, "--stream", stream, *common])
+        ended[stream] = (done.exit_code, done.output)
+    assert ended["x/audio"][0] == 0, ended["x/audio"][1]
+    assert "failed" not in ended["x/audio"][1]
+    assert ended["y/audio"][0] == 1
+    assert "2 failed, of NaN or infinity (s3, s7)" in ended["y/audio"][1]
+    assert ended["z"] == (2, ended["z"][1])
+    assert "--stream z must be ENCODER/MODALITY" in ended["z"][1]
