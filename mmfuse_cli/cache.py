@@ -27,7 +27,7 @@ def verify(
     """Check every byte against its checksum; exit code 1 where something is damaged."""
     from cache import mending, verifying
     from mmfuse_cli import console
-    from pipelines.reporting import Table, amount
+    from pipelines.reporting import Table, amount, several
 
     asked = words.settings(context)
     names = words.stored(asked, dataset) if dataset else None
@@ -37,7 +37,7 @@ def verify(
          d.what, "damaged" if d.path.exists() else "missing", str(d.path))
         for d in seen.damages
     )  # fmt: skip
-    checked = f"{seen.streams} streams, {amount(seen.bytes)} checked"
+    checked = f"{several(seen.streams, 'stream')}, {amount(seen.bytes)} checked"
     columns = ("dataset", "stream", "rows", "what", "state", "file")
     table = Table("damages", columns, rows, () if rows else (f"none: {checked}",))
     if not seen.damages:

@@ -49,7 +49,7 @@ def check(
 def _show(asked: words.Settings, word: str, found: "Sequence[Kept]", then: str) -> None:
     """A row a promise; exit code 1 where one is broken."""
     from mmfuse_cli import console
-    from pipelines.reporting import Table
+    from pipelines.reporting import Table, several
 
     broken = [promise for promise in found if not promise.kept]
     seen = [p.detail for p in found]
@@ -64,7 +64,7 @@ def _show(asked: words.Settings, word: str, found: "Sequence[Kept]", then: str) 
         for number, p in enumerate(found)
     )
     table = Table(f"contract of {word}", ("promise", "", "seen"), rows)
-    ends = [f"{len(found) - len(broken)} of {len(found)} promises kept"]
+    ends = [f"{len(found) - len(broken)} of {several(len(found), 'promise')} kept"]
     ends.append(f"next: {then}" if not broken else f"next: mend {word}")
     console.show([table], as_json=asked.json, ends=ends)
     if broken:

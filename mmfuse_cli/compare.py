@@ -22,6 +22,7 @@ def compare(
     import mmfuse
     from mmfuse_cli import console
     from pipelines.comparing import compare as paired
+    from pipelines.reporting import several
 
     asked = words.settings(context)
     found = words.runs(asked, run)
@@ -29,5 +30,5 @@ def compare(
     if reference is not None and reference.id not in {one.id for one in found}:
         found = [reference, *found]
     table = paired(asked.layout, found, reference.id if reference else None)
-    ends = [f"{len(found)} runs in {asked.layout.runs}", "next: mmfuse report"]
+    ends = [f"{several(len(found), 'run')} in {asked.layout.runs}", "next: mmfuse report"]
     console.show([table], as_json=asked.json, ends=ends)

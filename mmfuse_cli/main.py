@@ -65,6 +65,10 @@ def _options(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Results as JSON.")] = False,
 ) -> None:
+    if home.is_file():
+        from cache.errors import MmfuseError
+
+        raise MmfuseError(f"--home {home}: a file is in the way; name a folder")
     context.obj = words.Settings(home, words.data_roots(data), json)
 
 

@@ -38,6 +38,7 @@ def predict(
     import mmfuse
     from mmfuse_cli import console
     from pipelines import answering, sources, table_files, training
+    from pipelines.reporting import several
 
     asked = words.settings(context)
     if output is not None:
@@ -71,7 +72,7 @@ def predict(
     ends = [f"run {record.id}"]
     if output is not None:
         answering.write(found, output)
-        ends.append(f"{len(found.ids):,} answers in {output}")
+        ends.append(f"{several(len(found.ids), 'answer')} in {output}")
     else:
         ends.append("next: --output FILE.csv writes all of them with every probability")
     console.show(answering.tables(found, SHOWN), as_json=asked.json, ends=ends)

@@ -13,21 +13,24 @@ def runs(
     costs: Annotated[
         bool, typer.Option(help="What one new sample takes instead of scores.")
     ] = False,
-    latest: Annotated[int, typer.Option(help="How many, counted from the newest.")] = 20,
+    latest: Annotated[int, typer.Option(min=1, help="How many, counted from the newest.")] = 20,
 ) -> None:
     """Past runs: what they were, and what they scored."""
+    from cache.errors import unknown
     from cache.runs import list_runs
     from mmfuse_cli import console
     from pipelines import results
+    from pipelines.reporting import several
 
     asked = words.settings(context)
-    found = [
-        run
-        for run in list_runs(asked.layout)
-        if dataset is None or run.dataset == dataset or run.dataset.startswith(f"{dataset}/")
-    ]
-    shown = found[-latest:] if latest > 0 else []
-    ends = [f"{len(shown)} of {len(found)} runs in {asked.layout.runs}"]
+    every = list_runs(asked.layout)
+    there = sorted({run.dataset for run in every})
+    names = [name for name in there if dataset in (None, name) or name.startswith(f"{dataset}/")]
+    if dataset is not None and not names:
+        raise unknown("dataset with runs", dataset, there)
+    found = [run for run in every if run.dataset in names]
+    shown = found[-latest:]
+    ends = [f"{len(shown)} of {several(len(found), 'run')} in {asked.layout.runs}"]
     ends.append("next: mmfuse eval --run RUN" if found else "next: mmfuse train --method concat")
     table = results.costs(shown) if costs else results.past(shown)
     console.show([table], as_json=asked.json, ends=ends)

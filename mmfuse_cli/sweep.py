@@ -34,6 +34,7 @@ def sweep(
     import mmfuse
     from mmfuse_cli import console
     from pipelines import catalog, results
+    from pipelines.reporting import several
 
     asked = words.settings(context)
     if not method:
@@ -57,7 +58,7 @@ def sweep(
     best = found.trials[0].runs
     group = mmfuse.latest_group(asked.layout)[0].group
     words.remember(asked.home, "sweep", {"group": group, "runs": [run.id for run in best]})
-    ends = [f"{found.trained} runs trained now, in {asked.layout.runs}"]
+    ends = [f"{several(found.trained, 'run')} trained now, in {asked.layout.runs}"]
     ends += [f"left out: {one}" for one in found.diverged]
     ends.append(f"next: mmfuse eval {' '.join(f'--run {run.id}' for run in best)}")
     shown = [results.swept([trial.runs for trial in found.trials]), results.trained(best)]

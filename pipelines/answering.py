@@ -40,7 +40,7 @@ def _left(found: Predictions) -> list[str]:
     """One sentence on what did not match, or none."""
     parts = []
     if found.lacking:
-        parts.append(f"no column for {', '.join(found.lacking)}, which count as absent")
+        parts.append(f"no column for {', '.join(found.lacking)}, counted as absent")
     if found.unused:
         more = f" and {len(found.unused) - NAMED} more" if len(found.unused) > NAMED else ""
         parts.append(f"columns that nothing uses: {', '.join(found.unused[:NAMED])}{more}")

@@ -12,7 +12,7 @@ from cache.layout import DatasetPaths, Home
 from cache.runs import RunRecord
 from cache.samples import read_snapshot
 from pipelines.metrics import pieces
-from pipelines.reporting import Cell, Table, decimal, interval
+from pipelines.reporting import Cell, Table, decimal, interval, several
 from pipelines.results import labels, score, tags
 from pipelines.training import best_of
 
@@ -126,7 +126,8 @@ def _table(rows: Sequence[tuple[Cell, ...]], adjusted: Sequence[float]) -> Table
     )
     notes = (
         "difference: test score minus the reference's on the same rows, replicas averaged",
-        f"p: swapping answers row by row, {DRAWS:,} draws; Holm: over all {len(adjusted)} tests",
+        f"p: swapping answers row by row, {DRAWS:,} draws; Holm: over "
+        f"{several(len(adjusted), 'test')}",
         "the test is over rows, not over trainings: seeds are in the ± of the scores",
     )
     return Table("runs compared", columns, whole, notes)

@@ -52,11 +52,11 @@ def match(
         if kind == "tabular" and not found[name] and name not in made_of:
             found[name], rest = rest, ()
     if not any(found.values()):
-        needed = (" + ".join(made_of.get(name, (name,))) for name in kinds)
+        needed = [f"{name} from {', '.join(own)}" for name, own in made_of.items()]
+        wanted = "; ".join([", ".join(kinds), *needed])
         raise MmfuseError(
-            f"the samples have none of the run's modalities ({', '.join(kinds)}); their columns "
-            f"are {', '.join(samples.columns) or 'none'}, and one of these is needed: "
-            f"{', '.join(needed)}"
+            f"the samples have none of the run's modalities ({wanted}); their "
+            f"columns are {', '.join(samples.columns) or 'none'}"
         )
     lacking: list[str] = []
     for name, own in found.items():

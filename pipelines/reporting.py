@@ -115,6 +115,11 @@ def counted(reasons: dict[str, int]) -> str:
     return f"{total:,} ({', '.join(f'{count:,} {reason}' for reason, count in parts)})"
 
 
+def several(count: int, noun: str) -> str:
+    """`1 run`, `2 runs`, `1,797 rows`: a count and what is counted."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def amount(size: float) -> str:
     """Bytes as people read them, in powers of ten: `1.4 MB`."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -126,18 +126,21 @@ def robustness(evaluations: Sequence[Evaluation]) -> Table:
 
 
 def past(records: Sequence[RunRecord]) -> Table:
-    """Past runs, newest last: what they were, and their test score as trained."""
+    """Past runs, newest last: what they were, and their test score as trained.
+
+    Methods have the settings in which these runs differ; streams have a column of their own.
+    """
     rows = tuple(
         (
             run.id,
             run.created[:16].replace("T", " "),
             run.dataset,
-            labels([run])[0],
+            name,
             " ".join(stream.name for stream in run.streams),
             f"{metric(run.scores)} {score(run.scores, 'test') or '-'}",
             tags(run),
         )
-        for run in records
+        for run, name in zip(records, labels(records, ("seeds", "features")), strict=True)
     )
     columns = ("run", "when (UTC)", "dataset", "method", "streams", "test", "data × weights")
     return Table("runs", columns, rows)
@@ -170,18 +173,22 @@ def _milliseconds(seconds: float | None) -> str | None:
     return None if seconds is None else f"{seconds * 1e3:.2f}"
 
 
-def labels(records: Sequence[RunRecord]) -> list[str]:
+def labels(records: Sequence[RunRecord], untold: Sequence[str] = ("seeds", "fold")) -> list[str]:
     """A name a run: its method, with the settings in which runs of that method differ.
 
     Folds of one cross-validation have the same name. A run of what a public code does, faults
     included, always says so.
+
+    Args:
+        records: the runs.
+        untold: settings that no name has, whether they differ or not.
     """
     found = []
     for record in records:
-        alike = [_settings(run) for run in records if run.method == record.method]
+        alike = [_settings(run, untold) for run in records if run.method == record.method]
         differing = [
             f"{name}={value}"
-            for name, value in _settings(record).items()
+            for name, value in _settings(record, untold).items()
             if (name, value) == OFFICIAL or any(other.get(name, value) != value for other in alike)
         ]
         found.append(" ".join([record.method, *differing]))
@@ -217,10 +224,12 @@ def first(scores: Scores) -> Spread:
     return Spread(tuple(next(iter(scores.metrics.values()))))
 
 
-def _settings(run: RunRecord) -> dict[str, object]:
+def _settings(run: RunRecord, untold: Sequence[str]) -> dict[str, object]:
     streams = "+".join(stream.name for stream in run.streams)
     own = {**run.plan, **run.options, "features": streams}
-    return {name: value for name, value in own.items() if name not in {"seeds", "fold"}}
+    if own.get("fold") is None:
+        own.pop("fold", None)  # all runs but those of a cross-validation
+    return {name: value for name, value in own.items() if name not in untold}
 
 
 def _row(

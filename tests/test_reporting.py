@@ -7,7 +7,7 @@ import statistics
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.reporting import Spread, Table, amount, counted, text
+from pipelines.reporting import Spread, Table, amount, counted, several, text
 
 FINITE = st.floats(-1e6, 1e6)
 
@@ -68,6 +68,12 @@ def test_reasons_are_counted_most_frequent_first():
     """The summary of failures names every reason once."""
     assert counted({"empty": 1, "truncated": 2}) == "3 (2 truncated, 1 empty)"
     assert counted({}) == "0"
+
+
+def test_one_is_no_several():
+    """A single thing has no plural, none and many have one."""
+    said = [several(number, "run") for number in (0, 1, 2, 1797)]
+    assert said == ["0 runs", "1 run", "2 runs", "1,797 runs"]
 
 
 def test_sizes_are_powers_of_ten():

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 from cache.errors import MmfuseError
 from cache.layout import Home
@@ -24,6 +25,8 @@ from cache.runs import (
     write_run,
 )
 from cache.samples import Task
+from mmfuse_cli.main import app
+from pipelines import results
 
 STREAM = RunStream(
     "lens/image", "lens", "f" * 64, "image", width=4, sequence=False, weights="weight-free"
@@ -181,6 +184,40 @@ def test_a_record_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace('"schema": 1', '"schema": 99'))
     with pytest.raises(MmfuseError, match="newer mmfuse"):
         load_run(home, made.id)
+
+
+def test_past_runs_are_told_apart_by_what_differs(tmp_path: Path) -> None:
+    """Runs of a grid and of folds have their settings beside the method; streams stand apart."""
+    home = Home(tmp_path)
+    grid = [record(home, f"r{rate}", plan={"learning_rate": rate}) for rate in (0.1, 0.2)]
+    assert [row[3] for row in results.past(grid).rows] == [
+        "concat learning_rate=0.1", "concat learning_rate=0.2",
+    ]  # fmt: skip
+    folds = [record(home, f"f{n}", plan={"folds": 2, "fold": n}, seeds=(n,)) for n in range(2)]
+    assert [row[3] for row in results.past(folds).rows] == ["concat fold=0", "concat fold=1"]
+    assert results.labels(folds) == ["concat", "concat"]
+    other = record(home, streams=(replace(STREAM, name="lens/other"),))
+    assert [row[3] for row in results.past([record(home), other]).rows] == ["concat", "concat"]
+
+
+def test_runs_of_no_dataset_are_an_error(tmp_path: Path) -> None:
+    """The datasets that have runs are named; a file for a home and --latest 0 are refused too."""
+    written(Home(tmp_path))
+    (tmp_path / "file").write_text("")
+
+    def said(*words: str) -> str:
+        done = CliRunner().invoke(app, list(words))
+        assert done.exit_code == 2
+        return done.output
+
+    home = ("--home", str(tmp_path))
+    assert "no dataset with runs named 'nope' (known: mug/pkm_t1)" in said(
+        *home, "runs", "--dataset", "nope"
+    )
+    assert "a file is in the way" in said("--home", str(tmp_path / "file"), "runs")
+    for number in ("0", "-3"):
+        assert "--latest" in said(*home, "runs", "--latest", number)
+    assert CliRunner().invoke(app, [*home, "runs", "--dataset", "mug"]).exit_code == 0
 
 
 def test_ids_are_readable_and_differ() -> None:
