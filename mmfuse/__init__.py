@@ -10,7 +10,7 @@ from typing import Any
 
 Hook = Callable[[type[BaseException], BaseException, Any], object]  # sys.excepthook
 
-_DOORS = {
+_DOORS = {  # name → module, or module:name where the verb is called otherwise there
     "Dataset": "pipelines.samples",
     "ExtractOptions": "pipelines.extraction",
     "FeatureStore": "cache.features",
@@ -21,7 +21,11 @@ _DOORS = {
     "Plan": "pipelines.training",
     "TableOptions": "pipelines.tables",
     "Task": "cache.samples",
+    "audit": "pipelines.auditing",
     "build_encoder": "pipelines.encoding",
+    "check": "pipelines.contracts",
+    "check_encoder": "pipelines.encoder_contract:check",
+    "compare": "pipelines.comparing",
     "evaluate": "pipelines.evaluation",
     "extract": "pipelines.extraction",
     "latest_group": "cache.runs",
@@ -31,6 +35,7 @@ _DOORS = {
     "open_dataset": "pipelines.sources",
     "plan": "pipelines.extraction",
     "predict": "pipelines.prediction",
+    "report": "pipelines.page:page",
     "sweep": "pipelines.sweeping",
     "train": "pipelines.training",
     "train_all": "pipelines.training",
@@ -72,7 +77,8 @@ def _say(otherwise: Hook, kind: type[BaseException], error: BaseException, trace
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
     if name not in _DOORS:
         raise AttributeError(f"mmfuse has no {name!r}; it has: {', '.join(__all__)}")
-    return getattr(importlib.import_module(_DOORS[name]), name)
+    module, _, there = _DOORS[name].partition(":")
+    return getattr(importlib.import_module(module), there or name)
 
 
 def __dir__() -> list[str]:

@@ -1,5 +1,6 @@
 """`import mmfuse` has every verb of the command line, and loads nothing until one is used."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -7,7 +8,18 @@ import pytest
 
 import mmfuse
 
-VERBS = ("extract", "train", "evaluate", "predict", "list_runs", "open_dataset", "build_encoder")
+VERBS = (
+    "extract", "train", "sweep", "evaluate", "predict", "compare", "report", "check", "audit",
+    "list_runs", "open_dataset", "build_encoder",
+)  # fmt: skip
+EXAMPLE = """
+home = mmfuse.Home(pathlib.Path("artifacts"))
+(digits,) = mmfuse.open_dataset("digits")
+mmfuse.extract(digits, [mmfuse.build_encoder("pixels"), mmfuse.build_encoder("hashing")], home=home)
+runs = [mmfuse.train(m, "digits", home=home, options={"epochs": 2}) for m in ("concat", "mean")]
+found = mmfuse.evaluate(home, runs[0], [mmfuse.MissingPattern.named("text")])
+pathlib.Path("report.html").write_text(mmfuse.report(home, runs), encoding="utf-8")
+"""
 
 
 @pytest.mark.parametrize("name", mmfuse.__all__)
@@ -37,13 +49,20 @@ def test_importing_the_door_loads_nothing_heavy():
     assert done.stdout == "set()\n"
 
 
-def test_the_three_steps_run_from_python(tmp_path):
-    """extract, train, evaluate: the walk of the command line as three calls."""
-    home = mmfuse.Home(tmp_path)
-    (digits,) = mmfuse.open_dataset("digits")
-    encoders = [mmfuse.build_encoder("pixels"), mmfuse.build_encoder("hashing")]
-    reports = mmfuse.extract(digits, encoders, home=home)
-    run = mmfuse.train("mean", "digits", home=home, options={"epochs": 1, "seeds": (0,)})
-    found = mmfuse.evaluate(home, run, [mmfuse.MissingPattern.named("text")])
-    assert [report.key.name for report in reports] == ["pixels/image", "hashing/text"]
-    assert [row.scores.pattern for row in found.rows] == ["complete", "without text"]
+def test_the_verbs_run_from_python(tmp_path, monkeypatch):
+    """The walk of the command line as calls, each with the home it works in."""
+    monkeypatch.chdir(tmp_path)
+    said = {"mmfuse": mmfuse, "pathlib": pathlib}
+    exec(EXAMPLE, said)
+    assert [row.scores.pattern for row in said["found"].rows] == ["complete", "without text"]
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!")
+    home, runs = said["home"], said["runs"]
+    assert [run.id for run in mmfuse.latest_group(home)] == [runs[1].id]
+    assert [row[1] for row in mmfuse.compare(home, runs).rows] == ["concat", "mean"]
+    assert mmfuse.audit(mmfuse.FeatureStore(home, "digits"))
+
+
+def test_contracts_are_tried_from_python():
+    """A head and an encoder, each by its own verb."""
+    assert all(promise.kept for promise in mmfuse.check("mean", training=False))
+    assert all(promise.kept for promise in mmfuse.check_encoder("hashing"))
