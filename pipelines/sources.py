@@ -67,6 +67,12 @@ def open_dataset(
             f"{word} has features in {home.root}, but nothing says what data they were made of; "
             f"say so: --dataset FILE --name {word}"
         )
+    folder = next((found for root in roots if (found := root / word).is_dir()), None)
+    if folder is not None:
+        raise MmfuseError(
+            f"no dataset named {word!r}, but there is a folder {folder}; "
+            f"say its path: --dataset {folder}"
+        )
     if "/" in word or path.suffix:
         raise MmfuseError(f"no such dataset or file: {word} (looked for {path.absolute()})")
     raise unknown("dataset", word, known)

@@ -232,3 +232,13 @@ def test_rows_that_are_modalities_already_stay_as_they_are(root):
     rows = pl.DataFrame({"text": ["a seed"], "image": ["a.png"]})
     for roots in ([root], []):
         assert sources.new_rows(rows, "mug/pkm_t2", roots=roots).equals(rows)
+
+
+@pytest.mark.parametrize("word", ["emoji", "mine/emoji"])
+def test_a_folder_below_a_data_root_is_named_by_its_path(tmp_path, word):
+    """A word that is no dataset but a folder there is answered with the path to say."""
+    folder = make(tmp_path / "data" / word)
+    with pytest.raises(MmfuseError, match=f"say its path: --dataset {folder}$"):
+        sources.open_dataset(word, roots=[tmp_path / "nowhere", tmp_path / "data"])
+    (dataset,) = sources.open_dataset(str(folder), roots=[tmp_path / "data"])
+    assert dataset.name.startswith("emoji-")
