@@ -50,7 +50,7 @@ class Scores:
         pattern: the pattern's label, such as `complete` or `without audio`.
         split: val or test.
         rows: how many.
-        realised_rate: share of the present cells that the pattern hid.
+        realised_rate: share of the present cells (frames, where frames alone) that the pattern hid.
         metrics: by name, one value a replica; the task's first metric first.
     """
 

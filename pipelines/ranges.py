@@ -23,7 +23,7 @@ PLAN: dict[str, Range] = {
     "plateau_patience": NONE_OR_MORE,
     "plateau_factor": ("above 0 and at most 1", lambda value: 0 < value <= 1),
     "step_every": COUNT,
-    "patience": ("at least 0, or none", NONE_OR_MORE[1]),
+    "patience": ("at least 1, or none", COUNT[1]),
     "min_delta": NONE_OR_MORE,
     "drop_rate": CHANCE,
     "missing_rate": CHANCE,
@@ -47,7 +47,7 @@ OPTIONS: dict[str, Range] = {
     "temperature": POSITIVE,
     "align_learning_rate": POSITIVE,
     "align_batch_size": COUNT,
-    "align_patience": NONE_OR_MORE,
+    "align_patience": COUNT,
     "complete_rows": NONE_OR_MORE,
 }
 """Of the options of methods: a name here means the same wherever it is met."""

@@ -107,6 +107,7 @@ def test_a_methods_own_plan_gives_way_to_words() -> None:
         {"learning_rate": 0.0},
         {"learning_rate": float("nan")},
         {"patience": -1},
+        {"patience": 0},
         {"plateau_patience": -1},
         {"plateau_factor": 0.0},
         {"step_every": 0},

@@ -31,7 +31,7 @@ WRONG_VALUES = {
     "--missing-rate 1": "missing_rate must be from 0 to below 1",
     "--learning-rate 1e-3,foo": "learning_rate is a number",
     "--folds 1": "folds must be 0, or at least 3",
-    "--set patience=-1": "patience must be at least 0, or none",
+    "--set patience=-1": "patience must be at least 1, or none",
     "--set drop_rate=0.2 --drop-rate 0.3": "--drop-rate and --set drop_rate=0.2 set the same",
     "--set seeds=3 --seeds 2": "--seeds and --set seeds=3 set the same",
     "--set width=4 --set width=8": "--set names width twice: 4 and 8",
