@@ -69,25 +69,15 @@ def import_(
         raise mmfuse.MmfuseError(
             f"--stream {stream} must be ENCODER/MODALITY: who made the vectors, and of what"
         )
-    source = importing.Source(
-        file,
-        encoder,
-        modality,
-        words.one_of("kind", kind, KINDS),
-        array,
-        words.one_of("weights", weights, ("pretrained", "weight-free", "random")),
-    )
+    known = words.one_of("kind", kind, KINDS)
+    made = words.one_of("weights", weights, ("pretrained", "weight-free", "random"))
+    source = importing.Source(file, encoder, modality, known, array, made)
     store = mmfuse.FeatureStore(asked.layout, own)
     found = importing.import_arrays(store, samples, source)
     words.remember(asked.home, "extract", {"dataset": own, "names": [own]})
-    told = f"aligned by {found.aligned}; {found.lacking} samples have none, {found.unused} unused"
     rows = [(own, found.info.key.label, found.info.rows)]
-    failed = store.failures(found.info.key)
-    if len(failed):
-        shown = f"{', '.join(failed['id'][:3])}{', …' if len(failed) > 3 else ''}"
-        told += f"; {len(failed)} failed, of NaN or infinity ({shown})"
-    words.done(asked, rows, asked.home, f"mmfuse train --method concat ({told})")
-    if len(failed):
+    words.done(asked, rows, asked.home, f"mmfuse train --method concat ({found.told})")
+    if found.failed:
         raise typer.Exit(1)
 
 
