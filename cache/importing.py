@@ -55,12 +55,23 @@ class Imported:
         aligned: `id` or `order`.
         lacking: samples that the file has no vector for; they are absent.
         unused: vectors whose id is no sample.
+        failed: ids of samples whose vector holds NaN or infinity.
     """
 
     info: StreamInfo
     aligned: str
     lacking: int
     unused: int
+    failed: tuple[str, ...] = ()
+
+    @property
+    def told(self) -> str:
+        """The same in words."""
+        told = f"aligned by {self.aligned}; {self.lacking} samples have none, {self.unused} unused"
+        if not self.failed:
+            return told
+        shown = f"{', '.join(self.failed[:3])}{', …' if len(self.failed) > 3 else ''}"
+        return f"{told}; {len(self.failed)} failed, of NaN or infinity ({shown})"
 
 
 def import_arrays(store: FeatureStore, samples: Samples, source: Source) -> Imported:
@@ -101,7 +112,8 @@ def import_arrays(store: FeatureStore, samples: Samples, source: Source) -> Impo
     adopt(samples, store.paths)
     info = next(i for i in store.streams() if i.key == key)
     used = int((at >= 0).sum())
-    return Imported(info, aligned, len(samples) - used, len(loaded.rows) - used)
+    failed = tuple(store.failures(key)["id"].to_list())
+    return Imported(info, aligned, len(samples) - used, len(loaded.rows) - used, failed)
 
 
 def _align(loaded: Loaded, samples: Samples, path: Path) -> tuple[NDArray[np.int64], str]:
