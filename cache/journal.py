@@ -93,7 +93,7 @@ class Journal:
 
 def _read(path: Path) -> Entry | None:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             failures = json.loads(file["failures"].tobytes().decode())
             rows = file["rows"]
             cut = file["truncated"] if "truncated" in file.files else np.zeros(len(rows), bool)

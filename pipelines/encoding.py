@@ -178,7 +178,8 @@ def build_encoder(
             have = ", ".join(sorted(known - set(places))) or "none"
             raise MmfuseError(f"encoder {name} has no option {key} (its options: {have})")
     encoder: Encoder = build(**asked)
-    missing = [part for part in PARTS if not hasattr(encoder, part)]
+    there = set(dir(encoder))  # hasattr would read properties, some of which need the weights
+    missing = [part for part in PARTS if part not in there]
     if missing:
         raise MmfuseError(
             f"{word}: build() gave {type(encoder).__name__}, which is no encoder: "
