@@ -9,10 +9,7 @@ import typer
 from mmfuse_cli import words
 
 if TYPE_CHECKING:
-    from pipelines.contracts import Promise as Head
-    from pipelines.encoder_contract import Promise
-
-    Kept = Head | Promise
+    from pipelines.keeping import Promise
 
 
 def check(
@@ -46,7 +43,7 @@ def check(
     _show(asked, method, found, f"mmfuse train --method {method}")
 
 
-def _show(asked: words.Settings, word: str, found: "Sequence[Kept]", then: str) -> None:
+def _show(asked: words.Settings, word: str, found: "Sequence[Promise]", then: str) -> None:
     """A row a promise; exit code 1 where one is broken."""
     from mmfuse_cli import console
     from pipelines.reporting import Table, several

@@ -12,11 +12,12 @@ from torch import Tensor
 from cache.samples import Modality, Samples
 from pipelines import puzzles
 from pipelines.batching import FeatureTable
+from pipelines.keeping import BrokenError
 from pipelines.loop import Job, fit
 from pipelines.observing import prepare
 from pipelines.puzzles import Puzzle
 from pipelines.replicas import Replicas
-from pipelines.trials import BrokenError, Subject
+from pipelines.trials import Subject
 
 TRAIN, HELD = 400, 200
 """Rows to train on, and to select and to score by."""

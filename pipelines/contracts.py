@@ -1,29 +1,14 @@
 """The contract of a head: every promise tried on a method by name or on a user's own file."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from pipelines import answers, catalog, promises, puzzles
 from pipelines.faults import told
 from pipelines.fusion import FusionHead
+from pipelines.keeping import BrokenError, Promise
 from pipelines.plans import base_plan
 from pipelines.tracking import Track, untracked
-from pipelines.trials import BrokenError, Subject
-
-
-@dataclass(frozen=True)
-class Promise:
-    """One promise about a method.
-
-    Attributes:
-        text: the promise as a sentence.
-        kept: whether it was seen to hold.
-        detail: what was seen.
-    """
-
-    text: str
-    kept: bool
-    detail: str
+from pipelines.trials import Subject
 
 
 def check(

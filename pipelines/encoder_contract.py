@@ -18,30 +18,12 @@ from pipelines import catalog
 from pipelines.encoding import Encoder, Unreadable, build_encoder
 from pipelines.faults import told
 from pipelines.fitting import learns
+from pipelines.keeping import BrokenError, Promise
 from pipelines.samples import Kind
 from pipelines.specimens import specimens
 from pipelines.tracking import Track, untracked
 
 COSINE = 0.99999  # that a row keeps, in float32, whatever its batch is
-
-
-class BrokenError(Exception):
-    """A promise is not kept; the message is what was seen instead."""
-
-
-@dataclass(frozen=True)
-class Promise:
-    """One promise about an encoder.
-
-    Attributes:
-        text: the promise as a sentence.
-        kept: whether it was seen to hold.
-        detail: what was seen.
-    """
-
-    text: str
-    kept: bool
-    detail: str
 
 
 @dataclass(frozen=True)

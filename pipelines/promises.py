@@ -14,9 +14,9 @@ from pipelines import puzzles
 from pipelines.batching import Batch
 from pipelines.faults import told
 from pipelines.fusion import FusionHead, Inputs, arranged
+from pipelines.keeping import BrokenError
 from pipelines.trials import (
     ROWS,
-    BrokenError,
     Seen,
     Subject,
     Turn,

@@ -21,10 +21,6 @@ ROWS = 24
 """Rows of a batch that a head is tried on."""
 
 
-class BrokenError(Exception):
-    """A promise is not kept; the message is what was seen instead."""
-
-
 @dataclass(frozen=True)
 class Subject:
     """A method with its options and its way of training, built anew for every promise."""
