@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.claims import holds
 from cache.errors import MmfuseError
 from cache.generations import Generation, current, open_store, read_generation
 from cache.layout import DatasetPaths, GenerationPaths, Home, StreamPaths
-from cache.objects import Damaged, delete, mendable, orphans
 from cache.runs import list_runs
+from cache.storage.leases import holds
+from cache.storage.objects import Damaged, delete, mendable, orphans
 from cache.streams import StreamKey
 
 YOUNG = 3600.0  # seconds: what another process may have written just now and not yet named

@@ -15,12 +15,12 @@ from cache.inputs import Digests, without
 from cache.journal import Retry
 from cache.known import failures_of
 from cache.layout import DatasetPaths, Home
-from cache.objects import Damaged, get_record, put_record, sweep
 from cache.opening import check_same, open_generation
 from cache.readers import Reader
 from cache.resolving import resolve
 from cache.samples import Samples, read_snapshot
 from cache.snapshots import keep
+from cache.storage.objects import Damaged, get_record, put_record, sweep
 from cache.streams import (
     ABSENT,
     FAILED,

@@ -11,14 +11,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cache.blocks import Admitted, Block
-from cache.claims import Lease
 from cache.errors import MmfuseError
 from cache.generations import Commit, Shard, Stored
 from cache.inputs import first_of_each
 from cache.journal import Entry, Failure, Journal, is_retried
-from cache.objects import content_digest, create_record, put, put_record
 from cache.readers import Reader
 from cache.shards import chunk_sums, make, make_flat
+from cache.storage.leases import Lease
+from cache.storage.objects import content_digest, create_record, put, put_record
 from cache.streams import ABSENT, FAILED, OK, PENDING, count
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from cache.generations import Generation, Shard, current, read_generation
 from cache.inputs import Digests, first_of_each, identity
 from cache.journal import Entry, Failure, Journal, Retry, is_retried
 from cache.known import FailedBefore, Known, failures_of, relatives
-from cache.objects import Damaged
 from cache.shards import Grid
+from cache.storage.objects import Damaged
 from cache.streams import StreamKey, StreamSpec
 
 

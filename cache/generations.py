@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 from cache.layout import DatasetPaths, GenerationPaths, StreamPaths
-from cache.objects import Damaged, create_record, get_record
 from cache.shards import Grid
+from cache.storage.objects import Damaged, create_record, get_record
 from cache.streams import StreamKey, StreamSpec
 
 SCHEMA = 1

@@ -28,8 +28,8 @@ from cache.errors import MmfuseError
 from cache.features import FeatureStore
 from cache.known import NO_FAILURES, failures_of
 from cache.layout import Home
-from cache.objects import mendable
 from cache.samples import Modality, Samples, Task
+from cache.storage.objects import mendable
 from cache.streams import OK, StreamInfo, StreamKey, StreamSpec
 
 FORMAT, SCHEMA = "mmfuse-features", 1

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.objects import delete, put
+from cache.storage.objects import delete, put
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from cache.generations import Generation, read_generation
 from cache.inputs import Digests, Lookup
 from cache.journal import Failure
 from cache.layout import DatasetPaths, Home
-from cache.objects import Damaged
 from cache.readers import Reader
+from cache.storage.objects import Damaged
 from cache.streams import OK
 
 NO_FAILURES = pl.DataFrame(

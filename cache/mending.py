@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from cache.generations import Commit, Generation, Stored, generation_of, read_generation
 from cache.layout import DatasetPaths, GenerationPaths, Home
-from cache.objects import Damaged, content_digest, delete, put, put_record
 from cache.readers import Reader
+from cache.storage.objects import Damaged, content_digest, delete, put, put_record
 from cache.streams import ABSENT, FAILED, OK
 from cache.verifying import Damage
 

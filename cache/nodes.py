@@ -15,8 +15,8 @@ from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
 from cache.generations import Generation
-from cache.objects import content_digest, put, put_record
 from cache.shards import Grid
+from cache.storage.objects import content_digest, put, put_record
 
 
 def memory_array(

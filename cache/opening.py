@@ -6,8 +6,8 @@ from cache.errors import MmfuseError
 from cache.generations import Generation, create_generation, current, read_generation
 from cache.inputs import identity
 from cache.layout import DatasetPaths, StreamPaths
-from cache.objects import Damaged, delete
 from cache.shards import Grid
+from cache.storage.objects import Damaged, delete
 from cache.streams import DTYPES, StreamKey, StreamSpec, check_key
 from cache.writing import Rows
 

@@ -28,8 +28,8 @@ from cache.errors import MmfuseError
 from cache.features import FeatureStore
 from cache.known import failures_of
 from cache.layout import Home
-from cache.objects import mendable, pack_record
 from cache.samples import Samples
+from cache.storage.objects import mendable, pack_record
 from cache.streams import StreamInfo
 
 FORMAT, SCHEMA = "mmfuse-pack", 1

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError
 from cache.generations import Generation
 from cache.inputs import Digests
-from cache.objects import Damaged, content_digest
 from cache.shards import Grid, MappedShard, read_flat, read_shard
+from cache.storage.objects import Damaged, content_digest
 from cache.streams import StreamValues
 
 LOADERS = 2  # threads that read a whole stream: one waits for the disk while another checks

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError, unknown
 from cache.layout import Home
-from cache.objects import ensure_folder, mendable
 from cache.samples import Task
+from cache.storage.objects import ensure_folder, mendable
 
 SCHEMA = 1
 

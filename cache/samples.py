@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 from cache.layout import DatasetPaths
-from cache.objects import content_digest, get_record, put, put_record
+from cache.storage.objects import content_digest, get_record, put, put_record
 
 if TYPE_CHECKING:
     import polars as pl

@@ -9,9 +9,9 @@ from cache import nodes
 from cache.errors import MmfuseError
 from cache.generations import SCHEMA, Generation
 from cache.inputs import Digests
-from cache.objects import content_digest, delete, put, put_record
 from cache.readers import FLAT_ROWS, read_part
 from cache.shards import Grid, chunk_sums, make, make_flat
+from cache.storage.objects import content_digest, delete, put, put_record
 from cache.streams import OK
 
 PART_FRAMES = 256  # frames a row that a part's size is planned for; they are not known before

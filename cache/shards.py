@@ -18,7 +18,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.objects import Damaged, content_digest
+from cache.storage.objects import Damaged, content_digest
 
 CHUNK_BYTES = 1 << 20  # ~1 MB: what a read has to check before it may be believed
 CHUNKS_PER_SHARD = 48

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from cache.generations import SCHEMA, current
 from cache.layout import DatasetPaths, StreamPaths
-from cache.objects import Damaged, put_record
 from cache.samples import Modality, Samples, core_id, snapshot_modalities, write_snapshot
+from cache.storage.objects import Damaged, put_record
 
 
 def keep(samples: Samples, paths: DatasetPaths) -> str:

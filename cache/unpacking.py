@@ -25,9 +25,9 @@ from cache.depositing import NO_FAILURES, Content, check, deposit
 from cache.errors import MmfuseError
 from cache.features import FeatureStore
 from cache.layout import Home, check_name
-from cache.objects import unpack_record
 from cache.packing import FORMAT, SCHEMA
 from cache.samples import KINDS, Modality, Samples, Task
+from cache.storage.objects import unpack_record
 from cache.streams import DTYPES, StreamInfo, StreamKey, StreamSpec, check_key
 
 _NAME = re.compile(

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from cache.generations import Generation, Stored, current, open_store, read_generation
 from cache.layout import DatasetPaths, Home, StreamPaths
-from cache.objects import Damaged, content_digest, get_record
 from cache.readers import FLAT_ROWS
 from cache.shards import Grid, damaged_rows
+from cache.storage.objects import Damaged, content_digest, get_record
 
 Track = Callable[..., Iterable["Piece"]]
 

@@ -13,15 +13,15 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.claims import acquire
 from cache.filling import ShardClaim
 from cache.generations import SCHEMA, Generation, Shard, current
 from cache.inputs import Digests, Lookup, first_of_each
 from cache.journal import Journal, Retry
 from cache.known import FailedBefore, Known, failures_of, relatives
 from cache.layout import Home
-from cache.objects import delete, put, put_record
 from cache.readers import Reader
+from cache.storage.leases import acquire
+from cache.storage.objects import delete, put, put_record
 
 WAIT = 0.2  # seconds between looks at another process that assembles the stream
 

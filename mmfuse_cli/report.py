@@ -18,7 +18,7 @@ def report(
     ] = None,
 ) -> None:
     """Tables and plots of runs in one HTML file that needs nothing else."""
-    from cache.objects import mendable
+    from cache.storage.objects import mendable
     from mmfuse_cli import console
     from pipelines import results
     from pipelines.page import page

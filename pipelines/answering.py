@@ -3,7 +3,7 @@
 import io
 from pathlib import Path
 
-from cache.objects import mendable
+from cache.storage.objects import mendable
 from pipelines.prediction import Predictions
 from pipelines.reporting import Cell, Table
 

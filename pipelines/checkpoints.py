@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cache.errors import MmfuseError
-from cache.weights import WeightsMemory
+from cache.storage.weight_digests import WeightsMemory
 from pipelines.downloading import Download, File
 from pipelines.weights import Wanted, existing, find, read, tag
 

@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cache.digests import DIGEST_BYTES, DigestMemory, stamps
 from cache.fingerprints import digest
+from cache.storage.file_digests import DIGEST_BYTES, DigestMemory, stamps
 from pipelines.encoding import Unreadable
 from pipelines.reading import FILES, TEXTS, absent, raw
 from pipelines.samples import Dataset, Kind, Modality

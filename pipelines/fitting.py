@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 from cache.layout import DatasetPaths, Home
-from cache.objects import create_record, get_record
+from cache.storage.objects import create_record, get_record
 from pipelines.digests import Inputs
 from pipelines.encoding import Encoder, FittedEncoder, Unreadable
 from pipelines.reading import read

@@ -8,8 +8,8 @@ import polars as pl
 from cache.errors import MmfuseError
 from cache.features import StreamInfo
 from cache.layout import DatasetPaths, Home
-from cache.objects import get_record
 from cache.samples import Kind
+from cache.storage.objects import get_record
 from pipelines import columns, origins
 from pipelines.tables import TableOptions
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from cache.errors import MmfuseError
 from cache.layout import DatasetPaths, Home
-from cache.objects import Damaged, get_record, put_record
+from cache.storage.objects import Damaged, get_record, put_record
 from pipelines.columns import Part
 from pipelines.samples import Dataset
 from pipelines.tables import TableOptions

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from cache.digests import DigestMemory
 from cache.errors import MmfuseError
 from cache.features import FeatureStore
 from cache.fingerprints import fingerprint
 from cache.forecast import Forecast, forecast
 from cache.journal import Retry
 from cache.layout import Home
+from cache.storage.file_digests import DigestMemory
 from cache.streams import StreamKey, StreamSpec
 from pipelines import catalog
 from pipelines.digests import Inputs, inputs

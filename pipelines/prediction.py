@@ -18,9 +18,9 @@ from cache.errors import MmfuseError
 from cache.features import FeatureStore, StreamInfo
 from cache.fingerprints import fingerprint
 from cache.layout import DatasetPaths, Home
-from cache.objects import get_record
 from cache.runs import RunRecord, RunStream, load_run
 from cache.samples import Kind
+from cache.storage.objects import get_record
 from pipelines import matching
 from pipelines.encoding import Encoder, Unreadable, build_encoder, stored_as
 from pipelines.fitting import learns

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError, unknown
 from cache.fingerprints import fingerprint
-from cache.weights import WeightsMemory
+from cache.storage.weight_digests import WeightsMemory
 from pipelines.encoding import Encoder, Waveform
 from pipelines.pictures import Preprocess
 from pipelines.samples import Kind

@@ -9,8 +9,8 @@ import numpy as np
 from cache.features import OK, FeatureStore
 from cache.journal import Retry
 from cache.layout import Home
-from cache.objects import put_record
 from cache.samples import Samples
+from cache.storage.objects import put_record
 from cache.writing import StreamWriter
 from pipelines.backoff import Ceilings, Encoding, HopelessError
 from pipelines.bucketing import WINDOWS, Budget, budget

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cache.errors import MmfuseError
-from cache.weights import WeightsMemory
+from cache.storage.weight_digests import WeightsMemory
 from pipelines import catalog
 from pipelines.downloading import Download, File, small
 

@@ -12,7 +12,7 @@ from cache.collecting import collect, plan
 from cache.explaining import explain
 from cache.features import FeatureStore
 from cache.layout import Home
-from cache.objects import delete
+from cache.storage.objects import delete
 from cache.verifying import verify
 
 

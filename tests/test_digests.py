@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cache.digests import RACY_NS, DigestMemory, stamps
+from cache.storage.file_digests import RACY_NS, DigestMemory, stamps
 
 OLD_NS = 1_600_000_000_000_000_000
 

@@ -189,13 +189,13 @@ def test_a_digest_is_reused_until_the_file_changes(folder, tmp_path):
     """A remembered sha256 counts while size, time and inode are the same, and not longer."""
     import os
 
-    from cache import weights
+    from cache.storage import weight_digests
 
-    memory, file = weights.WeightsMemory(tmp_path / "weights.json"), tmp_path / "a.bin"
+    memory, file = weight_digests.WeightsMemory(tmp_path / "weights.json"), tmp_path / "a.bin"
     file.write_bytes(b"one")
     os.utime(file, ns=(10**18, 10**18))
     first = memory.sha256(file)
-    weights._PROCESS.clear()
+    weight_digests._PROCESS.clear()
     kept = json.loads(memory.path.read_text())
     kept["files"][str(file)][3] = "remembered"
     memory.path.write_text(json.dumps(kept))

@@ -15,7 +15,7 @@ from cache import shards
 from cache.errors import MmfuseError
 from cache.features import FAILED, FeatureStore
 from cache.layout import Home
-from cache.objects import get_record
+from cache.storage.objects import get_record
 from cache.verifying import verify
 from pipelines import bucketing, probing
 from pipelines.encoding import build_encoder

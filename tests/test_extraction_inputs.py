@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cache.digests import DigestMemory
 from cache.fingerprints import digest
 from cache.samples import Modality, Task
+from cache.storage.file_digests import DigestMemory
 from pipelines import digests, reading
 from pipelines.digests import inputs
 from pipelines.samples import Dataset

@@ -224,7 +224,7 @@ def test_records_of_a_dataset_are_made_again(home, sequence, name, how):
 
 def test_orphans_of_killed_processes_are_swept(home, sequence):
     """Unfinished files whose process is gone disappear with the next run; living ones stay."""
-    from cache.objects import _host
+    from cache.storage.objects import _host
 
     store = FeatureStore(home, "toy")
     store.paths.scratch.mkdir(exist_ok=True)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from cache import nodes
 from cache.inputs import Lookup, first_of_each
-from cache.objects import Damaged
 from cache.shards import Grid, MappedShard, make, make_flat, read_flat, read_shard
+from cache.storage.objects import Damaged
 
 GRIDS = st.builds(
     lambda rows, width, dtype, chunk_rows, per_shard: Grid(

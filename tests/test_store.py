@@ -279,7 +279,7 @@ def test_a_newer_store_is_refused(home, store):
     """A schema that this version does not know is an error that says so."""
     inputs = list(range(3))
     fill(open_writer(store, inputs), inputs)
-    from cache.objects import put_record
+    from cache.storage.objects import put_record
 
     put_record(store.paths.store, {"schema": 99, "dataset": "toy"}, store.paths.scratch)
     with pytest.raises(MmfuseError, match="newer mmfuse"):

@@ -13,10 +13,10 @@ import pytest
 import store_filler
 from store_rows import expected, key_of
 
-from cache.claims import acquire, holds
 from cache.features import FeatureStore
 from cache.layout import Home
-from cache.objects import put_record
+from cache.storage.leases import acquire, holds
+from cache.storage.objects import put_record
 
 KILLS = 20
 FILLER = Path(store_filler.__file__)
@@ -189,7 +189,7 @@ def test_a_claim_of_a_dead_process_is_free_at_once(tmp_path):
 
 def test_a_beat_keeps_a_claim_alive(tmp_path, monkeypatch):
     """The holder's thread renews its claim."""
-    monkeypatch.setattr("cache.claims.BEAT", 0.02)
+    monkeypatch.setattr("cache.storage.leases.BEAT", 0.02)
     lease = acquire(tmp_path / "claims", "00000", tmp_path / "scratch")
     before = lease.path.read_text()
     deadline = time.monotonic() + 10

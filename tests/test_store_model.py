@@ -29,7 +29,9 @@ class StoreMachine(RuleBasedStateMachine):
         super().__init__()
         self.patch = pytest.MonkeyPatch()
         shrink(self.patch.setattr)
-        self.patch.setattr("cache.claims.EXPIRY", 0.0)  # a killed run here is still this process
+        self.patch.setattr(
+            "cache.storage.leases.EXPIRY", 0.0
+        )  # a killed run here is still this process
         self.patch.setattr("cache.collecting.YOUNG", -1.0)
         self.folder = Path(tempfile.mkdtemp())
         self.home = Home(self.folder / "home")
@@ -107,7 +109,9 @@ class StoreMachine(RuleBasedStateMachine):
         writer = self.writer()
         try:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("cache.objects.sync_folder", step)  # once for each published object
+                patch.setattr(
+                    "cache.storage.objects.sync_folder", step
+                )  # once for each published object
                 for shard in writer.shards:
                     claim = writer.claim(shard)
                     if claim is None:

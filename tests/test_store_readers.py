@@ -13,7 +13,7 @@ from store_rows import expected, fill, key_of, open_writer, shrink
 
 from cache.features import FeatureStore
 from cache.layout import Home
-from cache.objects import put
+from cache.storage.objects import put
 
 ROWS, GENERATIONS, WRITES = 110, 25, 100
 

@@ -85,7 +85,7 @@ os.environ.pop("HF_HUB_OFFLINE", None)
 os.environ.update(HF_ENDPOINT=sys.argv[1], HF_HOME=sys.argv[2], HF_HUB_DISABLE_XET="1")
 from pathlib import Path
 from cache.errors import MmfuseError
-from cache.weights import WeightsMemory
+from cache.storage.weight_digests import WeightsMemory
 from pipelines.weights import Wanted, find
 wanted = Wanted(sys.argv[3], (("model.safetensors", "pytorch_model.bin"), ("config.json",)))
 try:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from cache.weights import WeightsMemory
+from cache.storage.weight_digests import WeightsMemory
 from pipelines import openclip, openclip_model, pretrained
 from pipelines.decoding import pictures
 from pipelines.downloading import Download, File

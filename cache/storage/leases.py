@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import MmfuseError
-from cache.objects import (
+from cache.storage.objects import (
     Damaged,
     create_record,
     delete,

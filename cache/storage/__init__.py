@@ -1,0 +1,1 @@
+"""Whole files written under a temporary name and renamed; leases; digests of files."""
