@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from cache.readers import ranges
-from cache.streams import OK, PENDING, StreamSpec
+from cache.format.reader import ranges
+from cache.format.streams import OK, PENDING, StreamSpec
 
 
 class Block:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.errors import MmfuseError
-from cache.generations import Generation, current, open_store, read_generation
+from cache.format.generations import Generation, current, open_store, read_generation
+from cache.format.streams import StreamKey
 from cache.layout import DatasetPaths, GenerationPaths, Home, StreamPaths
 from cache.runs import list_runs
 from cache.storage.leases import holds
 from cache.storage.objects import Damaged, delete, mendable, orphans
-from cache.streams import StreamKey
 
 YOUNG = 3600.0  # seconds: what another process may have written just now and not yet named
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cache.features import FeatureStore
-from cache.streams import StreamInfo, StreamKey
+from cache.format.streams import StreamInfo, StreamKey
 
 
 @dataclass(frozen=True)

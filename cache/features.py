@@ -10,18 +10,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from cache.generations import Generation, Shard, current, open_store, read_generation
-from cache.inputs import Digests, without
-from cache.journal import Retry
-from cache.known import failures_of
-from cache.layout import DatasetPaths, Home
-from cache.opening import check_same, open_generation
-from cache.readers import Reader
-from cache.resolving import resolve
-from cache.samples import Samples, read_snapshot
-from cache.snapshots import keep
-from cache.storage.objects import Damaged, get_record, put_record, sweep
-from cache.streams import (
+from cache.format.digest_index import Digests, without
+from cache.format.generations import Generation, Shard, current, open_store, read_generation
+from cache.format.reader import Reader
+from cache.format.resolving import resolve
+from cache.format.streams import (
     ABSENT,
     FAILED,
     OK,
@@ -31,6 +24,13 @@ from cache.streams import (
     StreamSpec,
     StreamValues,
 )
+from cache.journal import Retry
+from cache.known import failures_of
+from cache.layout import DatasetPaths, Home
+from cache.opening import check_same, open_generation
+from cache.samples import Samples, read_snapshot
+from cache.snapshots import keep
+from cache.storage.objects import Damaged, get_record, put_record, sweep
 from cache.writing import Rows, StreamWriter
 
 __all__ = [

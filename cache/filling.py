@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from cache.blocks import Admitted, Block
 from cache.errors import MmfuseError
-from cache.generations import Commit, Shard, Stored
-from cache.inputs import first_of_each
+from cache.format.digest_index import first_of_each
+from cache.format.generations import Commit, Shard, Stored
+from cache.format.reader import Reader
+from cache.format.shards import chunk_sums, make, make_flat
+from cache.format.streams import ABSENT, FAILED, OK, PENDING, count
 from cache.journal import Entry, Failure, Journal, is_retried
-from cache.readers import Reader
-from cache.shards import chunk_sums, make, make_flat
 from cache.storage.leases import Lease
 from cache.storage.objects import content_digest, create_record, put, put_record
-from cache.streams import ABSENT, FAILED, OK, PENDING, count
 
 if TYPE_CHECKING:
     from cache.writing import StreamWriter

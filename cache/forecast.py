@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.features import FeatureStore
-from cache.generations import Generation, Shard, current, read_generation
-from cache.inputs import Digests, first_of_each, identity
+from cache.format.digest_index import Digests, first_of_each, identity
+from cache.format.generations import Generation, Shard, current, read_generation
+from cache.format.shards import Grid
+from cache.format.streams import StreamKey, StreamSpec
 from cache.journal import Entry, Failure, Journal, Retry, is_retried
 from cache.known import FailedBefore, Known, failures_of, relatives
-from cache.shards import Grid
 from cache.storage.objects import Damaged
-from cache.streams import StreamKey, StreamSpec
 
 
 @dataclass(frozen=True)

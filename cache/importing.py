@@ -14,9 +14,9 @@ from cache.depositing import NO_FAILURES, Content, deposit
 from cache.errors import MmfuseError
 from cache.features import FeatureStore
 from cache.fingerprints import digest, fingerprint
+from cache.format.streams import ABSENT, OK, StreamInfo, StreamKey, StreamSpec
 from cache.samples import Kind, Modality, Samples
 from cache.snapshots import adopt, widened
-from cache.streams import ABSENT, OK, StreamInfo, StreamKey, StreamSpec
 
 VERSION = 1
 

@@ -9,13 +9,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cache.generations import Generation, read_generation
-from cache.inputs import Digests, Lookup
+from cache.format.digest_index import Digests, Lookup
+from cache.format.generations import Generation, read_generation
+from cache.format.reader import Reader
+from cache.format.streams import OK
 from cache.journal import Failure
 from cache.layout import DatasetPaths, Home
-from cache.readers import Reader
 from cache.storage.objects import Damaged
-from cache.streams import OK
 
 NO_FAILURES = pl.DataFrame(
     schema={"row": pl.Int64, "reason": pl.String, "detail": pl.String, "transient": pl.Boolean}

@@ -15,11 +15,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cache.generations import Commit, Generation, Stored, generation_of, read_generation
+from cache.format.generations import Commit, Generation, Stored, generation_of, read_generation
+from cache.format.reader import Reader
+from cache.format.streams import ABSENT, FAILED, OK
 from cache.layout import DatasetPaths, GenerationPaths, Home
-from cache.readers import Reader
 from cache.storage.objects import Damaged, content_digest, delete, put, put_record
-from cache.streams import ABSENT, FAILED, OK
 from cache.verifying import Damage
 
 
@@ -82,8 +82,8 @@ def _unseal(generation: Generation, damages: list[Damage]) -> None:
 
 def publish_nodes(generation: Generation) -> None:
     """Write the Zarr metadata of a pooled or a sealed generation, as far as it is not there."""
-    from cache import nodes  # zarr: not needed where nothing is written
-    from cache.readers import FLAT_ROWS
+    from cache.format import zarr_metadata as nodes  # zarr: not needed where nothing is written
+    from cache.format.reader import FLAT_ROWS
 
     if not generation.spec.sequence:
         nodes.publish(generation)

@@ -3,12 +3,12 @@
 import contextlib
 
 from cache.errors import MmfuseError
-from cache.generations import Generation, create_generation, current, read_generation
-from cache.inputs import identity
+from cache.format.digest_index import identity
+from cache.format.generations import Generation, create_generation, current, read_generation
+from cache.format.shards import Grid
+from cache.format.streams import DTYPES, StreamKey, StreamSpec, check_key
 from cache.layout import DatasetPaths, StreamPaths
-from cache.shards import Grid
 from cache.storage.objects import Damaged, delete
-from cache.streams import DTYPES, StreamKey, StreamSpec, check_key
 from cache.writing import Rows
 
 

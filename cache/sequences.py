@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import nodes
 from cache.errors import MmfuseError
-from cache.generations import SCHEMA, Generation
-from cache.inputs import Digests
-from cache.readers import FLAT_ROWS, read_part
-from cache.shards import Grid, chunk_sums, make, make_flat
+from cache.format import zarr_metadata
+from cache.format.digest_index import Digests
+from cache.format.generations import SCHEMA, Generation
+from cache.format.reader import FLAT_ROWS, read_part
+from cache.format.shards import Grid, chunk_sums, make, make_flat
+from cache.format.streams import OK
 from cache.storage.objects import content_digest, delete, put, put_record
-from cache.streams import OK
 
 PART_FRAMES = 256  # frames a row that a part's size is planned for; they are not known before
 PART_BYTES = 48 << 20
@@ -34,7 +34,7 @@ def assemble(generation: Generation, inputs: Digests) -> None:
     lengths, state = _small(generation)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     grid = Grid.plan(int(offsets[-1]), generation.spec.width, generation.spec.dtype)
-    nodes.publish_sequence(generation, grid, FLAT_ROWS)
+    zarr_metadata.publish_sequence(generation, grid, FLAT_ROWS)
     objects: dict[str, list[object]] = {}
     frames = _Frames(generation, offsets)
     for shard in range(grid.shards):

@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 
-from cache.generations import SCHEMA, current
+from cache.format.generations import SCHEMA, current
 from cache.layout import DatasetPaths, StreamPaths
 from cache.samples import Modality, Samples, core_id, snapshot_modalities, write_snapshot
 from cache.storage.objects import Damaged, put_record

@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from cache.depositing import NO_FAILURES, Content, check, deposit
 from cache.errors import MmfuseError
 from cache.features import FeatureStore
+from cache.format.streams import DTYPES, StreamInfo, StreamKey, StreamSpec, check_key
 from cache.layout import Home, check_name
 from cache.packing import FORMAT, SCHEMA
 from cache.samples import KINDS, Modality, Samples, Task
 from cache.storage.objects import unpack_record
-from cache.streams import DTYPES, StreamInfo, StreamKey, StreamSpec, check_key
 
 _NAME = re.compile(
     r"manifest\.json|d\d{1,6}/samples\.json|"

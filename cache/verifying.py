@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.generations import Generation, Stored, current, open_store, read_generation
+from cache.format.generations import Generation, Stored, current, open_store, read_generation
+from cache.format.reader import FLAT_ROWS
+from cache.format.shards import Grid, damaged_rows
 from cache.layout import DatasetPaths, Home, StreamPaths
-from cache.readers import FLAT_ROWS
-from cache.shards import Grid, damaged_rows
 from cache.storage.objects import Damaged, content_digest, get_record
 
 Track = Callable[..., Iterable["Piece"]]

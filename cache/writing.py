@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.filling import ShardClaim
-from cache.generations import SCHEMA, Generation, Shard, current
-from cache.inputs import Digests, Lookup, first_of_each
+from cache.format.digest_index import Digests, Lookup, first_of_each
+from cache.format.generations import SCHEMA, Generation, Shard, current
+from cache.format.reader import Reader
 from cache.journal import Journal, Retry
 from cache.known import FailedBefore, Known, failures_of, relatives
 from cache.layout import Home
-from cache.readers import Reader
 from cache.storage.leases import acquire
 from cache.storage.objects import delete, put, put_record
 

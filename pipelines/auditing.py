@@ -7,7 +7,7 @@ import numpy as np
 
 from cache.errors import MmfuseError
 from cache.features import FeatureStore, StreamValues
-from cache.resolving import names
+from cache.format.resolving import names
 from cache.samples import Samples
 from pipelines.findings import Finding, Seen, Verdict
 from pipelines.leaks import near_duplicates, probe, same_vectors

@@ -8,7 +8,7 @@ import torch
 
 from cache.errors import MmfuseError
 from cache.features import FeatureStore, StreamInfo
-from cache.resolving import names
+from cache.format.resolving import names
 from cache.samples import Samples
 from pipelines.batching import FeatureTable, Scale, pad
 from pipelines.fusion import Inputs, Stream

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 from cache.features import FeatureStore
+from cache.format.streams import StreamKey
 from cache.layout import Home
-from cache.streams import StreamKey
 from pipelines.encoding import Encoder, stored_as
 from pipelines.fitting import fit
 from pipelines.planning import StreamPlan, plan

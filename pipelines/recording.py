@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError
 from cache.features import FeatureStore
 from cache.fingerprints import fingerprint
-from cache.resolving import names
+from cache.format.resolving import names
 from cache.runs import RunRecord, RunStream, Scores, new_id
 from pipelines import catalog, costs
 from pipelines.batching import FeatureTable

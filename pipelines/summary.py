@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cache.forecast import standing
-from cache.streams import StreamKey
+from cache.format.streams import StreamKey
 from cache.writing import StreamWriter
 from pipelines.conveyor import Conveyor
 from pipelines.legs import Legs

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.filling import ShardClaim
-from cache.generations import Shard
+from cache.format.generations import Shard
 from cache.writing import StreamWriter
 from pipelines.shelving import Shelver
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from small_encoders import Echo, texts
 
-from cache import shards
+from cache.format import shards
 from cache.layout import Home
 from pipelines import bucketing
 from pipelines.encoding import build_encoder

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from store_rows import WIDTH, open_writer, spec_of, vector
 
+import cache.format.shards
 import cache.sequences
-import cache.shards
 from cache.features import FeatureStore
 from cache.layout import Home
 from cache.writing import StreamWriter
@@ -22,8 +22,8 @@ INPUTS = [i * 13 % 700 if i % 11 else None for i in range(900)]
 
 def small() -> None:
     """Many small shards."""
-    cache.shards.CHUNK_BYTES = 16 * WIDTH * 4
-    cache.shards.CHUNKS_PER_SHARD = 3
+    cache.format.shards.CHUNK_BYTES = 16 * WIDTH * 4
+    cache.format.shards.CHUNKS_PER_SHARD = 3
     cache.sequences.PART_BYTES = 1
 
 

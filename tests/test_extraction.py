@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from small_encoders import Centred, Echo, texts, vector_of
 
-from cache import shards
 from cache.errors import MmfuseError
 from cache.features import FAILED, FeatureStore
+from cache.format import shards
 from cache.layout import Home
 from cache.storage.objects import get_record
 from cache.verifying import verify

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from small_encoders import Echo, texts
 
-from cache import shards
 from cache.errors import MmfuseError
 from cache.features import FeatureStore
+from cache.format import shards
 from cache.layout import Home
 from pipelines import bucketing
 from pipelines.encoding import Unreadable

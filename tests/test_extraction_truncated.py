@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from small_encoders import Echo, texts
 
-from cache import shards
 from cache.features import FeatureStore
+from cache.format import shards
 from cache.layout import Home
 from pipelines import bucketing, tallies
 from pipelines.extraction import ExtractOptions, extract

@@ -21,10 +21,10 @@ from store_rows import (
 
 from cache.errors import MmfuseError
 from cache.features import ABSENT, FAILED, OK, FeatureStore
+from cache.format.resolving import names
+from cache.format.shards import Grid
 from cache.layout import Home
 from cache.mending import take_back
-from cache.resolving import names
-from cache.shards import Grid
 from cache.verifying import verify
 
 

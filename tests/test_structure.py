@@ -40,7 +40,9 @@ def test_every_folder_of_source_is_a_package():
     assert [path.parent for path in SOURCES if not (path.parent / "__init__.py").is_file()] == []
 
 
-@pytest.mark.parametrize("path", ["cache/features.py", "cache/new_file.py", "cache/shards.py"])
+@pytest.mark.parametrize(
+    "path", ["cache/features.py", "cache/new_file.py", "cache/format/shards.py"]
+)
 def test_no_ignore_line_hides_the_source_folder_cache(path):
     """`cache/` is source code: git must see every file of it."""
     done = subprocess.run(["git", "check-ignore", "-q", path], cwd=ROOT, check=False)

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from cache.generations import Generation
-from cache.inputs import Digests
-from cache.shards import Grid, MappedShard, read_flat, read_shard
+from cache.format.digest_index import Digests
+from cache.format.generations import Generation
+from cache.format.shards import Grid, MappedShard, read_flat, read_shard
+from cache.format.streams import StreamValues
 from cache.storage.objects import Damaged, content_digest
-from cache.streams import StreamValues
 
 LOADERS = 2  # threads that read a whole stream: one waits for the disk while another checks
 FLAT_ROWS = 1 << 20  # rows a chunk of the small arrays of a sequence stream

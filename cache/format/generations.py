@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
+from cache.format.shards import Grid
+from cache.format.streams import StreamKey, StreamSpec
 from cache.layout import DatasetPaths, GenerationPaths, StreamPaths
-from cache.shards import Grid
 from cache.storage.objects import Damaged, create_record, get_record
-from cache.streams import StreamKey, StreamSpec
 
 SCHEMA = 1
 

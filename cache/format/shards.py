@@ -104,7 +104,7 @@ def _encode(
     chunks: tuple[int, ...],
     shards: Any,  # noqa: ANN401
 ) -> memoryview:
-    from cache.nodes import memory_array  # zarr is not needed for reading
+    from cache.format.zarr_metadata import memory_array  # zarr is not needed for reading
 
     array, objects = memory_array(shape, block.dtype.name, chunks, shards)
     array[...] = block

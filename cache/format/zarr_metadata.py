@@ -14,8 +14,8 @@ import zarr
 from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
-from cache.generations import Generation
-from cache.shards import Grid
+from cache.format.generations import Generation
+from cache.format.shards import Grid
 from cache.storage.objects import content_digest, put, put_record
 
 

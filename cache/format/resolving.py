@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from cache.errors import MmfuseError
-from cache.streams import StreamInfo
+from cache.format.streams import StreamInfo
 
 
 def resolve(

@@ -1,0 +1,1 @@
+"""How a stream lies on disk: Zarr arrays and shards, generations, memory-mapped readers."""
