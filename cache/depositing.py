@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 from cache.features import FeatureStore
-from cache.filling import ShardClaim
 from cache.format.digest_index import Digests
 from cache.format.streams import ABSENT, FAILED, OK, StreamInfo, StreamKey, StreamSpec
-from cache.known import NO_FAILURES
 from cache.samples import Samples
+from cache.writing.filling import ShardClaim
+from cache.writing.reuse import NO_FAILURES
 
 
 @dataclass(frozen=True)

@@ -24,14 +24,14 @@ from cache.format.streams import (
     StreamSpec,
     StreamValues,
 )
-from cache.journal import Retry
-from cache.known import failures_of
 from cache.layout import DatasetPaths, Home
-from cache.opening import check_same, open_generation
 from cache.samples import Samples, read_snapshot
 from cache.snapshots import keep
 from cache.storage.objects import Damaged, get_record, put_record, sweep
-from cache.writing import Rows, StreamWriter
+from cache.writing.journal import Retry
+from cache.writing.opening import check_same, open_generation
+from cache.writing.reuse import failures_of
+from cache.writing.writer import Rows, StreamWriter
 
 __all__ = [
     "ABSENT",

@@ -11,9 +11,9 @@ from cache.format.digest_index import Digests, first_of_each, identity
 from cache.format.generations import Generation, Shard, current, read_generation
 from cache.format.shards import Grid
 from cache.format.streams import StreamKey, StreamSpec
-from cache.journal import Entry, Failure, Journal, Retry, is_retried
-from cache.known import FailedBefore, Known, failures_of, relatives
 from cache.storage.objects import Damaged
+from cache.writing.journal import Entry, Failure, Journal, Retry, is_retried
+from cache.writing.reuse import FailedBefore, Known, failures_of, relatives
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,10 @@ from cache.depositing import Content, deposit
 from cache.errors import MmfuseError
 from cache.features import FeatureStore
 from cache.format.streams import OK, StreamInfo, StreamKey, StreamSpec
-from cache.known import NO_FAILURES, failures_of
 from cache.layout import Home
 from cache.samples import Modality, Samples, Task
 from cache.storage.objects import mendable
+from cache.writing.reuse import NO_FAILURES, failures_of
 
 FORMAT, SCHEMA = "mmfuse-features", 1
 BLOCK = 1 << 16  # rows that are in memory at once

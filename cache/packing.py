@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError
 from cache.features import FeatureStore
 from cache.format.streams import StreamInfo
-from cache.known import failures_of
 from cache.layout import Home
 from cache.samples import Samples
 from cache.storage.objects import mendable, pack_record
+from cache.writing.reuse import failures_of
 
 FORMAT, SCHEMA = "mmfuse-pack", 1
 BLOCK = 1 << 16  # rows that are in memory at once

@@ -11,9 +11,9 @@ from cache.features import FeatureStore
 from cache.fingerprints import fingerprint
 from cache.forecast import Forecast, forecast
 from cache.format.streams import StreamKey, StreamSpec
-from cache.journal import Retry
 from cache.layout import Home
 from cache.storage.file_digests import DigestMemory
+from cache.writing.journal import Retry
 from pipelines import catalog
 from pipelines.digests import Inputs, inputs
 from pipelines.encoding import Encoder

@@ -7,11 +7,11 @@ from types import TracebackType
 import numpy as np
 
 from cache.features import OK, FeatureStore
-from cache.journal import Retry
 from cache.layout import Home
 from cache.samples import Samples
 from cache.storage.objects import put_record
-from cache.writing import StreamWriter
+from cache.writing.journal import Retry
+from cache.writing.writer import StreamWriter
 from pipelines.backoff import Ceilings, Encoding, HopelessError
 from pipelines.bucketing import WINDOWS, Budget, budget
 from pipelines.conveyor import Conveyor, Terms

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cache.forecast import standing
 from cache.format.streams import StreamKey
-from cache.writing import StreamWriter
+from cache.writing.writer import StreamWriter
 from pipelines.conveyor import Conveyor
 from pipelines.legs import Legs
 from pipelines.planning import StreamPlan

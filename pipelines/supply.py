@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.filling import ShardClaim
 from cache.format.generations import Shard
-from cache.writing import StreamWriter
+from cache.writing.filling import ShardClaim
+from cache.writing.writer import StreamWriter
 from pipelines.shelving import Shelver
 
 Rows = NDArray[np.int64]

@@ -12,10 +12,10 @@ import numpy as np
 from store_rows import WIDTH, open_writer, spec_of, vector
 
 import cache.format.shards
-import cache.sequences
+import cache.writing.sequences
 from cache.features import FeatureStore
 from cache.layout import Home
-from cache.writing import StreamWriter
+from cache.writing.writer import StreamWriter
 
 INPUTS = [i * 13 % 700 if i % 11 else None for i in range(900)]
 
@@ -24,7 +24,7 @@ def small() -> None:
     """Many small shards."""
     cache.format.shards.CHUNK_BYTES = 16 * WIDTH * 4
     cache.format.shards.CHUNKS_PER_SHARD = 3
-    cache.sequences.PART_BYTES = 1
+    cache.writing.sequences.PART_BYTES = 1
 
 
 def opened(home: Path, mode: str) -> StreamWriter:

@@ -7,7 +7,7 @@ import numpy as np
 
 from cache.features import FeatureStore, StreamKey, StreamSpec
 from cache.samples import Modality, Samples, Task
-from cache.writing import StreamWriter
+from cache.writing.writer import StreamWriter
 
 WIDTH = 8
 
@@ -16,7 +16,7 @@ def shrink(setting: Callable[[str, object], object]) -> None:
     """Chunks of 16 rows, shards of 3 chunks, units of 16 sequences: a test has many of them."""
     setting("cache.format.shards.CHUNK_BYTES", 16 * WIDTH * 4)
     setting("cache.format.shards.CHUNKS_PER_SHARD", 3)
-    setting("cache.sequences.PART_BYTES", 1)
+    setting("cache.writing.sequences.PART_BYTES", 1)
 
 
 def key_of(tag: str = "a", modality: str = "image") -> StreamKey:

@@ -58,7 +58,7 @@ MAP = (  # the way of a sample, room by room
     "cache/fingerprints.py",
     "cache/features.py",
     "cache/format/shards.py",
-    "cache/writing.py",
+    "cache/writing/writer.py",
     "cache/format/reader.py",
     "cache/verifying.py",
     "cache/runs.py",

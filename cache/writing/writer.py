@@ -13,15 +13,15 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.filling import ShardClaim
 from cache.format.digest_index import Digests, Lookup, first_of_each
 from cache.format.generations import SCHEMA, Generation, Shard, current
 from cache.format.reader import Reader
-from cache.journal import Journal, Retry
-from cache.known import FailedBefore, Known, failures_of, relatives
 from cache.layout import Home
 from cache.storage.leases import acquire
 from cache.storage.objects import delete, put, put_record
+from cache.writing.filling import ShardClaim
+from cache.writing.journal import Journal, Retry
+from cache.writing.reuse import FailedBefore, Known, failures_of, relatives
 
 WAIT = 0.2  # seconds between looks at another process that assembles the stream
 
@@ -141,7 +141,7 @@ class StreamWriter:
         return done
 
     def _assemble(self) -> None:
-        from cache.sequences import assemble
+        from cache.writing.sequences import assemble
 
         paths = self.generation.paths
         while self.generation.seal() is None:

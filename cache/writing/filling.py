@@ -10,19 +10,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cache.blocks import Admitted, Block
 from cache.errors import MmfuseError
 from cache.format.digest_index import first_of_each
 from cache.format.generations import Commit, Shard, Stored
 from cache.format.reader import Reader
 from cache.format.shards import chunk_sums, make, make_flat
 from cache.format.streams import ABSENT, FAILED, OK, PENDING, count
-from cache.journal import Entry, Failure, Journal, is_retried
 from cache.storage.leases import Lease
 from cache.storage.objects import content_digest, create_record, put, put_record
+from cache.writing.journal import Entry, Failure, Journal, is_retried
+from cache.writing.shard_buffer import Admitted, Block
 
 if TYPE_CHECKING:
-    from cache.writing import StreamWriter
+    from cache.writing.writer import StreamWriter
 
 
 class ShardClaim:
@@ -231,7 +231,7 @@ class ShardClaim:
         self._truncated[pending[ok][sound]] = reader.truncated[first[ok][sound]]
         bad = reader.state[first] == FAILED
         if bad.any():
-            from cache.known import failures_of
+            from cache.writing.reuse import failures_of
 
             table = {f[0]: f for f in failures_of(self._generation).iter_rows()}
             for row, leader in zip(pending[bad].tolist(), first[bad].tolist(), strict=True):

@@ -13,9 +13,9 @@ from cache.format.digest_index import Digests, Lookup
 from cache.format.generations import Generation, read_generation
 from cache.format.reader import Reader
 from cache.format.streams import OK
-from cache.journal import Failure
 from cache.layout import DatasetPaths, Home
 from cache.storage.objects import Damaged
+from cache.writing.journal import Failure
 
 NO_FAILURES = pl.DataFrame(
     schema={"row": pl.Int64, "reason": pl.String, "detail": pl.String, "transient": pl.Boolean}

@@ -9,7 +9,7 @@ from cache.format.shards import Grid
 from cache.format.streams import DTYPES, StreamKey, StreamSpec, check_key
 from cache.layout import DatasetPaths, StreamPaths
 from cache.storage.objects import Damaged, delete
-from cache.writing import Rows
+from cache.writing.writer import Rows
 
 
 def open_generation(
@@ -68,7 +68,7 @@ def _find(
 def _grid(rows: int, spec: StreamSpec) -> Grid:
     if not spec.sequence:
         return Grid.plan(rows, spec.width, spec.dtype)
-    from cache.sequences import part_grid
+    from cache.writing.sequences import part_grid
 
     return part_grid(rows, spec.width, spec.dtype)
 

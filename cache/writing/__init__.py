@@ -1,0 +1,1 @@
+"""How a stream is filled: shards are claimed, journalled and committed whole."""
