@@ -25,7 +25,8 @@ def verify(
     weights: Annotated[str | None, typer.Option(help="With --recompute: likewise.")] = None,
 ) -> None:
     """Check every byte against its checksum; exit code 1 where something is damaged."""
-    from cache import mending, verifying
+    from cache.maintenance import repair as mending
+    from cache.maintenance import verify as verifying
     from mmfuse_cli import console
     from pipelines.reporting import Table, amount, several
 
@@ -65,7 +66,7 @@ def gc(
     yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only shown.")] = False,
 ) -> None:
     """Show what no reader sees any more; with --yes, delete it."""
-    from cache import collecting
+    from cache.maintenance import gc as collecting
     from mmfuse_cli import console
     from pipelines.reporting import Table, amount
 

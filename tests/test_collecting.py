@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from store_rows import expected, fill, key_of, open_writer, shrink, spec_of
 
-from cache.collecting import collect, plan
 from cache.explaining import explain
 from cache.features import FeatureStore
 from cache.layout import Home
+from cache.maintenance.gc import collect, plan
+from cache.maintenance.verify import verify
 from cache.storage.objects import delete
-from cache.verifying import verify
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_collection_that_is_killed_anywhere_leaves_nothing_false(home, monkeyp
             delete(path)
 
         with monkeypatch.context() as patch:
-            patch.setattr("cache.collecting.delete", step)
+            patch.setattr("cache.maintenance.gc.delete", step)
             with pytest.raises(Killed):
                 collect(plan(home))
         damaged = verify(home).damages

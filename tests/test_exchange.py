@@ -24,10 +24,10 @@ from cache.features import FAILED, FeatureStore
 from cache.hdf5 import export_hdf5, import_hdf5
 from cache.importing import Source, import_arrays
 from cache.layout import Home
+from cache.maintenance.verify import verify
 from cache.packing import pack
 from cache.storage.objects import pack_record
 from cache.unpacking import unpack
-from cache.verifying import verify
 from mmfuse_cli.main import app
 
 INPUTS = [i % 40 if i % 7 else None for i in range(120)]

@@ -15,8 +15,8 @@ from cache.errors import MmfuseError
 from cache.features import FAILED, FeatureStore
 from cache.format import shards
 from cache.layout import Home
+from cache.maintenance.verify import verify
 from cache.storage.objects import get_record
-from cache.verifying import verify
 from pipelines import bucketing, probing
 from pipelines.encoding import build_encoder
 from pipelines.extraction import ExtractOptions, extract, plan, unserved

@@ -16,8 +16,8 @@ from store_rows import (
 from cache.errors import MmfuseError
 from cache.features import FeatureStore
 from cache.layout import Home
-from cache.mending import commands, take_back
-from cache.verifying import verify
+from cache.maintenance.repair import commands, take_back
+from cache.maintenance.verify import verify
 
 INPUTS = [i if i % 9 else None for i in range(130)]
 FAILS = (20, 21)

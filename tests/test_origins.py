@@ -8,7 +8,7 @@ import pytest
 import mmfuse
 from cache.errors import MmfuseError
 from cache.layout import DatasetPaths, Home
-from cache.verifying import verify
+from cache.maintenance.verify import verify
 from pipelines.columns import part
 from pipelines.tables import TableOptions
 

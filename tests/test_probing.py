@@ -8,7 +8,7 @@ from small_encoders import Echo, texts
 
 from cache.features import FeatureStore
 from cache.layout import DatasetPaths, Home
-from cache.verifying import verify
+from cache.maintenance.verify import verify
 from pipelines import results
 from pipelines.costs import with_encoders
 from pipelines.encoding import Unreadable

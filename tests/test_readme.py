@@ -60,7 +60,7 @@ MAP = (  # the way of a sample, room by room
     "cache/format/shards.py",
     "cache/writing/writer.py",
     "cache/format/reader.py",
-    "cache/verifying.py",
+    "cache/maintenance/verify.py",
     "cache/runs.py",
 )
 

@@ -24,8 +24,8 @@ from cache.features import ABSENT, FAILED, OK, FeatureStore
 from cache.format.resolving import names
 from cache.format.shards import Grid
 from cache.layout import Home
-from cache.mending import take_back
-from cache.verifying import verify
+from cache.maintenance.repair import take_back
+from cache.maintenance.verify import verify
 
 
 @pytest.fixture

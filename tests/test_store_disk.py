@@ -14,7 +14,7 @@ from store_rows import fill, key_of, open_writer, shrink
 from cache.errors import MmfuseError
 from cache.features import FeatureStore
 from cache.layout import Home
-from cache.verifying import verify
+from cache.maintenance.verify import verify
 
 REFUSALS = {
     errno.ENOSPC: "disk is full",

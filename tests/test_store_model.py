@@ -11,11 +11,11 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from store_rows import expected, fill, key_of, open_writer, shrink, spec_of, vector
 
-from cache.collecting import collect, plan
 from cache.features import FeatureStore
 from cache.layout import Home
-from cache.mending import take_back
-from cache.verifying import verify
+from cache.maintenance.gc import collect, plan
+from cache.maintenance.repair import take_back
+from cache.maintenance.verify import verify
 
 
 class Killed(BaseException):
@@ -32,7 +32,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.patch.setattr(
             "cache.storage.leases.EXPIRY", 0.0
         )  # a killed run here is still this process
-        self.patch.setattr("cache.collecting.YOUNG", -1.0)
+        self.patch.setattr("cache.maintenance.gc.YOUNG", -1.0)
         self.folder = Path(tempfile.mkdtemp())
         self.home = Home(self.folder / "home")
         self.rows = []

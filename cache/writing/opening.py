@@ -94,14 +94,14 @@ def _preferred(same: list[Generation], seen: tuple[int, str] | None) -> Generati
 
 def _mend(generation: Generation) -> None:
     """Take back commits whose objects are gone or cut, and write nodes that are not there."""
-    from cache import mending
+    from cache.maintenance import repair
 
     sealed = generation.spec.sequence and generation.paths.seal.exists()
     lost = generation.commits().keys() - generation.intact().keys()
     if sealed and (lost or len(generation.commits()) < len(generation.shards)):
-        mending.cut_again(generation)
+        repair.cut_again(generation)
         return
     for number in lost:
         delete(generation.paths.commit(number))
     if (sealed or not generation.spec.sequence) and not generation.described():
-        mending.publish_nodes(generation)
+        repair.publish_nodes(generation)

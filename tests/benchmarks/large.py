@@ -17,7 +17,7 @@ from store_rows import key_of, samples_of, spec_of
 
 from cache.features import FeatureStore
 from cache.layout import Home
-from cache.verifying import verify
+from cache.maintenance.verify import verify
 
 WIDTH = 64
 

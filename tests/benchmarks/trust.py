@@ -21,8 +21,8 @@ from test_store_kills import arrays, start, whole_run
 from test_store_model import StoreMachine
 
 from cache.layout import Home
-from cache.mending import take_back
-from cache.verifying import verify
+from cache.maintenance.repair import take_back
+from cache.maintenance.verify import verify
 
 
 def kills(top: Path, count: int) -> None:

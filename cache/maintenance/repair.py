@@ -19,8 +19,8 @@ from cache.format.generations import Commit, Generation, Stored, generation_of, 
 from cache.format.reader import Reader
 from cache.format.streams import ABSENT, FAILED, OK
 from cache.layout import DatasetPaths, GenerationPaths, Home
+from cache.maintenance.verify import Damage
 from cache.storage.objects import Damaged, content_digest, delete, put, put_record
-from cache.verifying import Damage
 
 
 def take_back(home: Home, damages: Iterable[Damage]) -> None:

@@ -1,0 +1,1 @@
+"""Checks of what is stored, repair of what is damaged, garbage collection."""
