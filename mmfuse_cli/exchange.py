@@ -19,7 +19,7 @@ def export(
 ) -> None:
     """Write a dataset's streams into one HDF5 file, with ids, splits and targets."""
     import mmfuse
-    from cache.hdf5 import export_hdf5
+    from cache.exchange.hdf5 import export_hdf5
 
     asked = words.settings(context)
     words.check_output("export to", file, HDF5)
@@ -49,8 +49,8 @@ def import_(
 ) -> None:
     """Take up vectors from a file as a stream, aligned by id."""
     import mmfuse
-    from cache import importing
-    from cache.hdf5 import import_hdf5
+    from cache.exchange import import_arrays
+    from cache.exchange.hdf5 import import_hdf5
     from cache.samples import KINDS
 
     asked = words.settings(context)
@@ -71,9 +71,9 @@ def import_(
         )
     known = words.one_of("kind", kind, KINDS)
     made = words.one_of("weights", weights, ("pretrained", "weight-free", "random"))
-    source = importing.Source(file, encoder, modality, known, array, made)
+    source = import_arrays.Source(file, encoder, modality, known, array, made)
     store = mmfuse.FeatureStore(asked.layout, own)
-    found = importing.import_arrays(store, samples, source)
+    found = import_arrays.import_arrays(store, samples, source)
     words.remember(asked.home, "extract", {"dataset": own, "names": [own]})
     rows = [(own, found.info.key.label, found.info.rows)]
     words.done(asked, rows, asked.home, f"mmfuse train --method concat ({found.told})")
@@ -89,7 +89,7 @@ def pack(
     licence: Annotated[str, typer.Option(help="A note that goes with it.")] = "",
 ) -> None:
     """Put features, ids, splits and targets into one file for a colleague; no raw data."""
-    from cache.packing import pack as write
+    from cache.exchange.pack import pack as write
 
     asked = words.settings(context)
     words.check_output("pack to", file)
@@ -104,7 +104,7 @@ def unpack(
     context: typer.Context, file: Annotated[Path, typer.Argument(help="A file made by pack.")]
 ) -> None:
     """Take up every stream of a pack, checked before anything is written."""
-    from cache.unpacking import unpack as read
+    from cache.exchange.unpack import unpack as read
 
     asked = words.settings(context)
     done = read(asked.layout, file)

@@ -18,16 +18,16 @@ from safetensors.numpy import save_file
 from store_rows import fill, key_of, open_writer, samples_of, shrink, spec_of
 from typer.testing import CliRunner
 
-from cache.arrays import load, unpickle
 from cache.errors import MmfuseError
+from cache.exchange.array_files import load, unpickle
+from cache.exchange.hdf5 import export_hdf5, import_hdf5
+from cache.exchange.import_arrays import Source, import_arrays
+from cache.exchange.pack import pack
+from cache.exchange.unpack import unpack
 from cache.features import FAILED, FeatureStore
-from cache.hdf5 import export_hdf5, import_hdf5
-from cache.importing import Source, import_arrays
 from cache.layout import Home
 from cache.maintenance.verify import verify
-from cache.packing import pack
 from cache.storage.objects import pack_record
-from cache.unpacking import unpack
 from mmfuse_cli.main import app
 
 INPUTS = [i % 40 if i % 7 else None for i in range(120)]

@@ -21,12 +21,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cache.depositing import NO_FAILURES, Content, check, deposit
 from cache.errors import MmfuseError
+from cache.exchange.deposit import NO_FAILURES, Content, check, deposit
+from cache.exchange.pack import FORMAT, SCHEMA
 from cache.features import FeatureStore
 from cache.format.streams import DTYPES, StreamInfo, StreamKey, StreamSpec, check_key
 from cache.layout import Home, check_name
-from cache.packing import FORMAT, SCHEMA
 from cache.samples import KINDS, Modality, Samples, Task
 from cache.storage.objects import unpack_record
 

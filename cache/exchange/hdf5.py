@@ -23,8 +23,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cache.depositing import Content, deposit
 from cache.errors import MmfuseError
+from cache.exchange.deposit import Content, deposit
 from cache.features import FeatureStore
 from cache.format.streams import OK, StreamInfo, StreamKey, StreamSpec
 from cache.layout import Home

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.arrays import Loaded, load
-from cache.depositing import NO_FAILURES, Content, deposit
 from cache.errors import MmfuseError
+from cache.exchange.array_files import Loaded, load
+from cache.exchange.deposit import NO_FAILURES, Content, deposit
 from cache.features import FeatureStore
 from cache.fingerprints import digest, fingerprint
 from cache.format.streams import ABSENT, OK, StreamInfo, StreamKey, StreamSpec
