@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cache.features import FeatureStore
+from cache.feature_store import FeatureStore
 from cache.format.streams import StreamInfo, StreamKey
 
 

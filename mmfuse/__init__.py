@@ -13,7 +13,7 @@ Hook = Callable[[type[BaseException], BaseException, Any], object]  # sys.except
 _DOORS = {  # name → module, or module:name where the verb is called otherwise there
     "Dataset": "pipelines.samples",
     "ExtractOptions": "pipelines.extraction",
-    "FeatureStore": "cache.features",
+    "FeatureStore": "cache.feature_store",
     "Home": "cache.layout",
     "MissingPattern": "pipelines.missing",
     "MmfuseError": "cache.errors",

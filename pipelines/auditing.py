@@ -6,7 +6,7 @@ from typing import get_args
 import numpy as np
 
 from cache.errors import MmfuseError
-from cache.features import FeatureStore, StreamValues
+from cache.feature_store import FeatureStore, StreamValues
 from cache.format.resolving import names
 from cache.samples import Samples
 from pipelines.findings import Finding, Seen, Verdict

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from cache.errors import MmfuseError
-from cache.features import FeatureStore, StreamInfo
+from cache.feature_store import FeatureStore, StreamInfo
 from cache.format.resolving import names
 from cache.samples import Samples
 from pipelines.batching import FeatureTable, Scale, pad

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from cache.errors import MmfuseError
-from cache.features import StreamInfo
+from cache.feature_store import StreamInfo
 from cache.layout import DatasetPaths, Home
 from cache.samples import Kind
 from cache.storage.objects import get_record

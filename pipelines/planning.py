@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from cache.errors import MmfuseError
-from cache.features import FeatureStore
+from cache.feature_store import FeatureStore
 from cache.fingerprints import fingerprint
-from cache.forecast import Forecast, forecast
 from cache.format.streams import StreamKey, StreamSpec
 from cache.layout import Home
+from cache.status import Forecast, forecast
 from cache.storage.file_digests import DigestMemory
 from cache.writing.journal import Retry
 from pipelines import catalog

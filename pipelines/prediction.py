@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from cache.features import FeatureStore, StreamInfo
+from cache.feature_store import FeatureStore, StreamInfo
 from cache.fingerprints import fingerprint
 from cache.layout import DatasetPaths, Home
 from cache.runs import RunRecord, RunStream, load_run

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from cache.features import FeatureStore
+from cache.feature_store import FeatureStore
 from cache.format.streams import StreamKey
 from cache.layout import Home
 from pipelines.encoding import Encoder, stored_as

@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from cache.features import FeatureStore
+from cache.feature_store import FeatureStore
 from cache.fingerprints import fingerprint
 from cache.format.resolving import names
 from cache.runs import RunRecord, RunStream, Scores, new_id

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from cache.errors import MmfuseError
-from cache.features import FeatureStore
+from cache.feature_store import FeatureStore
 from cache.fingerprints import fingerprint
 from cache.runs import RunRecord, Scores, new_id, write_run
 from pipelines import catalog, recording, resuming, sanity

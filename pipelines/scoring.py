@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from cache.features import FeatureStore, StreamInfo
+from cache.feature_store import FeatureStore, StreamInfo
 from cache.layout import Home
 from cache.runs import RunRecord, Scores
 from cache.samples import Samples

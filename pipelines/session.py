@@ -6,7 +6,7 @@ from types import TracebackType
 
 import numpy as np
 
-from cache.features import OK, FeatureStore
+from cache.feature_store import OK, FeatureStore
 from cache.layout import Home
 from cache.samples import Samples
 from cache.storage.objects import put_record

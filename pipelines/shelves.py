@@ -44,7 +44,7 @@ def methods() -> Table:
 
 def features(home: Home) -> Table:
     """Streams in the cache, finished or not."""
-    from cache.features import FeatureStore
+    from cache.feature_store import FeatureStore
 
     rows: list[tuple[Cell, ...]] = []
     for dataset in home.datasets():

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cache.forecast import standing
 from cache.format.streams import StreamKey
+from cache.status import standing
 from cache.writing.writer import StreamWriter
 from pipelines.conveyor import Conveyor
 from pipelines.legs import Legs

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from cache.errors import MmfuseError
 from cache.explaining import explain
-from cache.features import FeatureStore
+from cache.feature_store import FeatureStore
 from cache.layout import Home
 from pipelines import catalog
 from pipelines.planning import StreamPlan

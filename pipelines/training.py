@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from cache.errors import MmfuseError, unknown
-from cache.features import FeatureStore, StreamInfo
+from cache.feature_store import FeatureStore, StreamInfo
 from cache.layout import Home
 from cache.runs import RunRecord, check_writable
 from cache.samples import snapshot_task

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cache.features import FeatureStore, StreamKey, StreamSpec
+from cache.feature_store import FeatureStore, StreamKey, StreamSpec
 from cache.fingerprints import fingerprint
 from cache.layout import Home
 from cache.samples import Modality, Samples, Task

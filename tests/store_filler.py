@@ -13,7 +13,7 @@ from store_rows import WIDTH, open_writer, spec_of, vector
 
 import cache.format.shards
 import cache.writing.sequences
-from cache.features import FeatureStore
+from cache.feature_store import FeatureStore
 from cache.layout import Home
 from cache.writing.writer import StreamWriter
 

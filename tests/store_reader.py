@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from store_rows import key_of, vector
 
-from cache.features import FeatureStore
+from cache.feature_store import FeatureStore
 from cache.layout import Home
 
 EDITED = 1000  # what the input of an edited row is greater by

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from cache.features import FeatureStore, StreamKey, StreamSpec
+from cache.feature_store import FeatureStore, StreamKey, StreamSpec
 from cache.samples import Modality, Samples, Task
 from cache.writing.writer import StreamWriter
 

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import pairwise_distances
 
 from cache.errors import MmfuseError
-from cache.features import FeatureStore, StreamKey, StreamSpec
+from cache.feature_store import FeatureStore, StreamKey, StreamSpec
 from cache.layout import Home
 from cache.samples import Modality, Samples, Task
 from pipelines import auditing, leaks, reading

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from made import CLASSES, VALUE, fill_store, made_table
 
 from cache.errors import MmfuseError
-from cache.features import FeatureStore
+from cache.feature_store import FeatureStore
 from cache.layout import Home
 from pipelines import numbers
 from pipelines.batching import composed, cut, gather, pad

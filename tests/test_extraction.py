@@ -12,7 +12,7 @@ from PIL import Image
 from small_encoders import Centred, Echo, texts, vector_of
 
 from cache.errors import MmfuseError
-from cache.features import FAILED, FeatureStore
+from cache.feature_store import FAILED, FeatureStore
 from cache.format import shards
 from cache.layout import Home
 from cache.maintenance.verify import verify

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_encoders import Echo, texts
 
-from cache.features import FeatureStore
+from cache.feature_store import FeatureStore
 from cache.format import shards
 from cache.layout import Home
 from pipelines import bucketing, tallies

@@ -13,7 +13,7 @@ import pytest
 from small_encoders import texts
 
 from cache.errors import MmfuseError
-from cache.features import FeatureStore
+from cache.feature_store import FeatureStore
 from cache.fingerprints import digest
 from cache.layout import Home
 from pipelines.encoding import Unreadable, build_encoder

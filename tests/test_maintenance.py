@@ -14,7 +14,7 @@ from store_rows import (
 )
 
 from cache.errors import MmfuseError
-from cache.features import FeatureStore
+from cache.feature_store import FeatureStore
 from cache.layout import Home
 from cache.maintenance.repair import commands, take_back
 from cache.maintenance.verify import verify

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from cache.errors import MmfuseError
-from cache.features import FeatureStore
+from cache.feature_store import FeatureStore
 from cache.layout import Home
 from cache.runs import RunRecord
 from pipelines import answering

@@ -6,7 +6,7 @@ import pytest
 from made import fill_store, made_table
 from small_encoders import Echo, texts
 
-from cache.features import FeatureStore
+from cache.feature_store import FeatureStore
 from cache.layout import DatasetPaths, Home
 from cache.maintenance.verify import verify
 from pipelines import results

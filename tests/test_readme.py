@@ -56,7 +56,7 @@ MAP = (  # the way of a sample, room by room
     "cache",
     "cache/layout.py",
     "cache/fingerprints.py",
-    "cache/features.py",
+    "cache/feature_store.py",
     "cache/format/shards.py",
     "cache/writing/writer.py",
     "cache/format/reader.py",

@@ -20,7 +20,7 @@ from store_rows import (
 )
 
 from cache.errors import MmfuseError
-from cache.features import ABSENT, FAILED, OK, FeatureStore
+from cache.feature_store import ABSENT, FAILED, OK, FeatureStore
 from cache.format.resolving import names
 from cache.format.shards import Grid
 from cache.layout import Home

@@ -12,7 +12,7 @@ import store_filler
 from store_rows import fill, key_of, open_writer, shrink
 
 from cache.errors import MmfuseError
-from cache.features import FeatureStore
+from cache.feature_store import FeatureStore
 from cache.layout import Home
 from cache.maintenance.verify import verify
 

@@ -13,7 +13,7 @@ import pytest
 import store_filler
 from store_rows import expected, key_of
 
-from cache.features import FeatureStore
+from cache.feature_store import FeatureStore
 from cache.layout import Home
 from cache.storage.leases import acquire, holds
 from cache.storage.objects import put_record

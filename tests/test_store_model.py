@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from store_rows import expected, fill, key_of, open_writer, shrink, spec_of, vector
 
-from cache.features import FeatureStore
+from cache.feature_store import FeatureStore
 from cache.layout import Home
 from cache.maintenance.gc import collect, plan
 from cache.maintenance.repair import take_back

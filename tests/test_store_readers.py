@@ -11,7 +11,7 @@ import pytest
 import store_reader
 from store_rows import expected, fill, key_of, open_writer, shrink
 
-from cache.features import FeatureStore
+from cache.feature_store import FeatureStore
 from cache.layout import Home
 from cache.storage.objects import put
 

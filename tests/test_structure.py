@@ -41,7 +41,7 @@ def test_every_folder_of_source_is_a_package():
 
 
 @pytest.mark.parametrize(
-    "path", ["cache/features.py", "cache/new_file.py", "cache/format/shards.py"]
+    "path", ["cache/feature_store.py", "cache/new_file.py", "cache/format/shards.py"]
 )
 def test_no_ignore_line_hides_the_source_folder_cache(path):
     """`cache/` is source code: git must see every file of it."""

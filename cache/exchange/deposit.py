@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from cache.features import FeatureStore
+from cache.feature_store import FeatureStore
 from cache.format.digest_index import Digests
 from cache.format.streams import ABSENT, FAILED, OK, StreamInfo, StreamKey, StreamSpec
 from cache.samples import Samples

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 from cache.exchange.deposit import Content, deposit
-from cache.features import FeatureStore
+from cache.feature_store import FeatureStore
 from cache.format.streams import OK, StreamInfo, StreamKey, StreamSpec
 from cache.layout import Home
 from cache.samples import Modality, Samples, Task

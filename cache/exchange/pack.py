@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from cache.features import FeatureStore
+from cache.feature_store import FeatureStore
 from cache.format.streams import StreamInfo
 from cache.layout import Home
 from cache.samples import Samples

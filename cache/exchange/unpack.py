@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError
 from cache.exchange.deposit import NO_FAILURES, Content, check, deposit
 from cache.exchange.pack import FORMAT, SCHEMA
-from cache.features import FeatureStore
+from cache.feature_store import FeatureStore
 from cache.format.streams import DTYPES, StreamInfo, StreamKey, StreamSpec, check_key
 from cache.layout import Home, check_name
 from cache.samples import KINDS, Modality, Samples, Task

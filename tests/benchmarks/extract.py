@@ -182,7 +182,7 @@ class Named(Free):
 
 def order(home: Path) -> None:
     """A million rows whose vectors tell which row they are, prepared by eight processes."""
-    from cache.features import FeatureStore
+    from cache.feature_store import FeatureStore
 
     dataset = words(1_000_000)
     report = run(dataset, Named(), home, workers=8)
@@ -204,7 +204,7 @@ def crew(home: Path) -> None:
 
 def sharing(home: Path) -> None:
     """Four processes on one stream of a thousand shards."""
-    from cache.features import FeatureStore
+    from cache.feature_store import FeatureStore
 
     start = time.perf_counter()
     with ThreadPoolExecutor(4) as pool:
@@ -335,7 +335,7 @@ def sentences(home: Path) -> None:
         return
     from sentence_transformers import SentenceTransformer
 
-    from cache.features import FeatureStore
+    from cache.feature_store import FeatureStore
     from pipelines.encoding import build_encoder
 
     folder = str(Path(model.origin).parent / "model")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.features import FeatureStore
+from cache.feature_store import FeatureStore
 from cache.format.digest_index import Digests, first_of_each, identity
 from cache.format.generations import Generation, Shard, current, read_generation
 from cache.format.shards import Grid
