@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pipelines.numbers import dropout
+from pipelines.counter_rng import dropout
 from pipelines.objectives import cosines, nt_xent
 
 Form = Literal["paper", "code"]

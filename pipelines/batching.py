@@ -24,7 +24,7 @@ class Batch:
         targets: (B,) int64 classes, (B, C) float labels, or (B,) float values in units of the
             train rows (mean 0, standard deviation 1).
         rows: (B,) int64 row numbers of the dataset.
-        numbers: () int64 key of this replica and step; see `pipelines.numbers`.
+        numbers: () int64 key of this replica and step; see `pipelines.counter_rng`.
     """
 
     features: Mapping[str, Tensor]

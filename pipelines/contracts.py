@@ -7,7 +7,7 @@ from pipelines.faults import told
 from pipelines.fusion import FusionHead
 from pipelines.keeping import BrokenError, Promise
 from pipelines.plans import base_plan
-from pipelines.tracking import Track, untracked
+from pipelines.progress import Track, untracked
 from pipelines.trials import Subject
 
 

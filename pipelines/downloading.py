@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.errors import MmfuseError
-from pipelines.tracking import Track, untracked
+from pipelines.progress import Track, untracked
 
 TIMEOUT = 30.0  # seconds without a byte
 CHUNK = 1 << 20

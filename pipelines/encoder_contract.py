@@ -19,9 +19,9 @@ from pipelines.encoding import Encoder, Unreadable, build_encoder
 from pipelines.faults import told
 from pipelines.fitting import learns
 from pipelines.keeping import BrokenError, Promise
+from pipelines.progress import Track, untracked
 from pipelines.samples import Kind
 from pipelines.specimens import specimens
-from pipelines.tracking import Track, untracked
 
 COSINE = 0.99999  # that a row keeps, in float32, whatever its batch is
 

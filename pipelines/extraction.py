@@ -7,10 +7,10 @@ from pipelines import origins
 from pipelines.encoding import Encoder
 from pipelines.estimating import Estimate, estimate
 from pipelines.planning import StreamPlan, plan, unserved
+from pipelines.progress import Track, untracked
 from pipelines.samples import Dataset
 from pipelines.session import ExtractOptions, Session
 from pipelines.summary import StreamReport
-from pipelines.tracking import Track, untracked
 
 __all__ = [
     "Estimate",

@@ -1,8 +1,9 @@
 """FusionHead: what a method builds, and the presence-aware parts that heads are made of.
 
 A head is a pure function of (parameters, buffers, batch): no `.item()`, no Python branch on data,
-no dynamic shapes, no `nn.Dropout` (`pipelines.numbers.dropout` replaces it), no in-place writes.
-A buffer is state: a forward that assigns a new tensor to a registered buffer has it carried on.
+no dynamic shapes, no `nn.Dropout` (`pipelines.counter_rng.dropout` replaces it), no in-place
+writes. A buffer is state: a forward that assigns a new tensor to a registered buffer has it carried
+on.
 """
 
 from collections.abc import Callable, Mapping, Sequence

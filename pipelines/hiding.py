@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines import numbers
+from pipelines import counter_rng
 from pipelines.batching import FeatureTable
 from pipelines.missing import MissingPattern, Protocol
 
@@ -90,7 +90,7 @@ def chances(ids: Sequence[object], places: Sequence[str], seed: int) -> Tensor:
     """u(sample id, place, seed) in [0, 1), float64 (N, K): a function of its words alone."""
     prints = [hashlib.blake2b(str(i).encode(), digest_size=8).digest() for i in ids]
     base = torch.from_numpy(np.frombuffer(b"".join(prints), np.int64).copy())  # (N,)
-    columns = [numbers.key(base, seed, zlib.crc32(place.encode())) for place in places]
+    columns = [counter_rng.key(base, seed, zlib.crc32(place.encode())) for place in places]
     # `key` has 63 random bits; a double holds 53.
     return torch.stack([(c >> 10).double() * 2.0**-53 for c in columns], 1)
 
@@ -127,7 +127,7 @@ def drop(present: Tensor, owners: Sequence[int], share: Tensor, key: Tensor) -> 
         key: () of this replica and step.
     """
     there = by_modality(present, owners)
-    u = numbers.uniform(key, "drop rate", there.shape)
+    u = counter_rng.uniform(key, "drop rate", there.shape)
     return present & guarded(u, there, share)[:, list(owners)]
 
 

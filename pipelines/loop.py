@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from cache.errors import MmfuseError
-from pipelines import numbers
+from pipelines import counter_rng
 from pipelines.batching import Batch, FeatureTable, composed, gather
 from pipelines.fusion import Stage
 from pipelines.hiding import drop
@@ -168,19 +168,19 @@ def _one_epoch(
     """Every train row, in an order of each replica's own; mean losses."""
     table, stage = job.table, replicas.head.stages[progress.stage].name
     seeds = torch.tensor(list(job.seeds), device=table.device)
-    epoch_key = numbers.key(seeds, progress.stage, progress.epoch)  # (R,)
-    order = vmap(lambda key: numbers.permutation(key, "order", len(job.train)))(epoch_key)
+    epoch_key = counter_rng.key(seeds, progress.stage, progress.epoch)  # (R,)
+    order = vmap(lambda key: counter_rng.permutation(key, "order", len(job.train)))(epoch_key)
     size, least = plans[0].batch_size, replicas.head.complete_rows
     parts = composed(job.train[order], table.complete, size, least)
     limits = [plan.clip for plan in plans]
     steps = replicas.steps(stage)
     total = torch.zeros(replicas.count, device=table.device)
     counters = torch.arange(len(parts), device=table.device)
-    keys = numbers.key(epoch_key, counters[:, None])  # (batches, R)
+    keys = counter_rng.key(epoch_key, counters[:, None])  # (batches, R)
     for rows, key in zip(parts, keys, strict=True):
         batch = _drop(gather(table, rows, key), table, plans)
         for turn, step in enumerate(steps):
-            turned = replace(batch, numbers=numbers.key(key, turn)) if turn else batch
+            turned = replace(batch, numbers=counter_rng.key(key, turn)) if turn else batch
             losses = replicas.step(turned, (step, stage), plans[0].optimizer, rates, limits)
             total += losses.detach().to(total) * rows.shape[1] / len(steps)
     return (total / sum(rows.shape[1] for rows in parts)).tolist()

@@ -18,8 +18,8 @@ from pipelines import catalog
 from pipelines.digests import Inputs, inputs
 from pipelines.encoding import Encoder
 from pipelines.fitting import fitted_on, learns
+from pipelines.progress import Track, untracked
 from pipelines.samples import Dataset, Modality
-from pipelines.tracking import Track, untracked
 
 _ROW_BYTES = 18  # digest, presence and state of a row
 

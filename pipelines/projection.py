@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pipelines.numbers import uniform
+from pipelines.counter_rng import uniform
 
 POWER_ITERATIONS = 8
 

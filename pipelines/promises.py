@@ -186,7 +186,9 @@ def chance_is_passed_in(subject: Subject) -> str:
         head = subject.head(inputs)
         drawn = [type(m).__name__ for m in head.modules() if type(m).__name__ in DRAWING]
         if drawn:
-            raise BrokenError(f"{drawn[0]} draws from global state; use pipelines.numbers.dropout")
+            raise BrokenError(
+                f"{drawn[0]} draws from global state; use pipelines.counter_rng.dropout"
+            )
         state = torch.random.get_rng_state()
         first = see(subject.head(inputs).train(), batch)
         second = see(subject.head(inputs).train(), batch)

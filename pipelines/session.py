@@ -20,10 +20,10 @@ from pipelines.interrupts import Interrupt
 from pipelines.planning import StreamPlan
 from pipelines.preparing import Inline, Preparer
 from pipelines.probing import latency, probe
+from pipelines.progress import Track
 from pipelines.shelving import CHECKPOINT_SECONDS, Shelver
 from pipelines.summary import StreamReport, Work, report
 from pipelines.supply import Supply
-from pipelines.tracking import Track
 from pipelines.workers import TIMEOUT, Workers, cores
 
 WORTH_WORKERS = 10.0  # seconds of preparing below which spawning processes gains nothing

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pipelines import numbers
+from pipelines import counter_rng
 from pipelines.fusion import Inputs, Moments, slot
 
 Fill = Literal["zero", "mean", "learned"]
@@ -74,5 +74,5 @@ def spoilt(key: Tensor, place: str, count: int, share: float) -> tuple[Tensor, T
     Returns:
         Two (B,) bool.
     """
-    order, some = numbers.permutation(key, place, count), int(share * count)
+    order, some = counter_rng.permutation(key, place, count), int(share * count)
     return order < some, (order >= some) & (order < 2 * some)

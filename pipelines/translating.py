@@ -6,8 +6,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from pipelines.batching import Batch
+from pipelines.counter_rng import dropout
 from pipelines.fusion import Inputs, slot
-from pipelines.numbers import dropout
 
 Pairs = dict[tuple[str, str], Tensor]
 

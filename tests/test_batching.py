@@ -12,7 +12,7 @@ from made import CLASSES, VALUE, fill_store, made_table
 from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
 from cache.layout import Home
-from pipelines import numbers
+from pipelines import counter_rng
 from pipelines.batching import composed, cut, gather, pad
 from pipelines.loading import find_device, inputs_of, load_table
 
@@ -72,7 +72,7 @@ def test_gathered_rows_are_the_rows() -> None:
     """Every field of R batches side by side is the table's at the same positions."""
     table = made_table(30, frames=3)
     index = torch.tensor([[3, 3, 9], [0, 29, 1]])
-    batch = gather(table, index, numbers.key(torch.arange(2)))
+    batch = gather(table, index, counter_rng.key(torch.arange(2)))
     for r in range(2):
         for name, x in table.features.items():
             assert torch.equal(batch.features[name][r].nan_to_num(), x[index[r]].nan_to_num())

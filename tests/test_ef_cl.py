@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cache.errors import MmfuseError
 from cache.samples import Task
-from pipelines import answers, numbers, puzzles
+from pipelines import answers, counter_rng, puzzles
 from pipelines.batching import Batch
 from pipelines.fusion import FusionHead, Inputs, Stream
 from pipelines.loop import Job, fit
@@ -177,7 +177,7 @@ def test_e3_the_code_s_classifier_drops_a_fifth_while_training():
                 linear(want), None, None, norm.weight, norm.bias, training=True
             )
             if form == "code":
-                kept = numbers.uniform(key, f"ef_cl.block{number}", want.shape) >= 0.2
+                kept = counter_rng.uniform(key, f"ef_cl.block{number}", want.shape) >= 0.2
                 want = torch.where(kept, want / 0.8, 0)
                 assert 0.7 < float(kept.double().mean()) < 0.9
             want = torch.nn.functional.leaky_relu(want, 0.01 if form == "code" else 0.0)
@@ -277,8 +277,8 @@ def test_e13_the_official_preset_trains_on_spoilt_rows(fill):
     chosen = {}
     for name, start in places.items():
         part = slice(start, start + 4)
-        order = numbers.permutation(whole.numbers, f"ef_cl.{name}", 20).tolist()
-        noise = numbers.normal(whole.numbers, f"ef_cl.noise {name}", (20, 4)).double()
+        order = counter_rng.permutation(whole.numbers, f"ef_cl.{name}", 20).tolist()
+        noise = counter_rng.normal(whole.numbers, f"ef_cl.noise {name}", (20, 4)).double()
         others = torch.tensor([other != name for other in SMALL.names]).expand(20, 3)
         absent = joined(model.eval(), puzzles.with_present(whole, others))[:, part]
         for row in range(20):

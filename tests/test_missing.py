@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from made import made_table
 
 from cache.errors import MmfuseError
-from pipelines import numbers
+from pipelines import counter_rng
 from pipelines.hiding import by_modality, chances, drop, guarded, hide
 from pipelines.missing import MissingPattern
 
@@ -156,13 +156,13 @@ def test_modality_dropout_drops_the_share_and_never_the_last() -> None:
     """Fresh at every key, at the guarded share, from what is present alone."""
     table = made_table(500, absent=0.3)
     share = torch.tensor(0.4)
-    first = drop(table.present, table.owners, share, numbers.key(0, 1))
-    second = drop(table.present, table.owners, share, numbers.key(0, 2))
+    first = drop(table.present, table.owners, share, counter_rng.key(0, 1))
+    second = drop(table.present, table.owners, share, counter_rng.key(0, 2))
     assert not torch.equal(first, second)
     assert (first <= table.present).all()
     assert torch.equal(first.any(1), table.present.any(1))
     assert (
-        not drop(table.present, table.owners, torch.tensor(0.0), numbers.key(0, 1))
+        not drop(table.present, table.owners, torch.tensor(0.0), counter_rng.key(0, 1))
         .ne(table.present)
         .any()
     )

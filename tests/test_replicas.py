@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from cache.samples import Task
-from pipelines import numbers
+from pipelines import counter_rng
 from pipelines.batching import Batch, FeatureTable, cut, gather
 from pipelines.fusion import Fused, FusionHead, Inputs, Stage
 from pipelines.hiding import drop
@@ -70,12 +70,12 @@ def plain_loop(head: FusionHead, table: FeatureTable, seed: int, steps: int) -> 
     train, losses = torch.as_tensor(table.split("train")), []
     head.train()
     for epoch in range(steps):
-        key = numbers.key(torch.tensor(seed), 0, epoch)
-        order = train[numbers.permutation(key, "order", len(train))]
+        key = counter_rng.key(torch.tensor(seed), 0, epoch)
+        order = train[counter_rng.permutation(key, "order", len(train))]
         for number, (start, stop) in enumerate(cut(len(train), 16)):
             if len(losses) == steps:
                 return losses
-            at, own = order[start:stop], numbers.key(key, number)
+            at, own = order[start:stop], counter_rng.key(key, number)
             batch = Batch(
                 {n: x[at] for n, x in table.features.items()},
                 table.present[at],
@@ -101,12 +101,12 @@ def stacked_loop(
     """The same for R replicas with the engine's parts."""
     train, losses = torch.as_tensor(table.split("train")), []
     for epoch in range(steps):
-        keys = numbers.key(torch.tensor(list(seeds)), 0, epoch)
-        order = train[vmap(lambda k: numbers.permutation(k, "order", len(train)))(keys)]
+        keys = counter_rng.key(torch.tensor(list(seeds)), 0, epoch)
+        order = train[vmap(lambda k: counter_rng.permutation(k, "order", len(train)))(keys)]
         for number, (start, stop) in enumerate(cut(len(train), 16)):
             if len(losses) == steps:
                 return losses
-            batch = gather(table, order[:, start:stop], numbers.key(keys, number))
+            batch = gather(table, order[:, start:stop], counter_rng.key(keys, number))
             there = vmap(partial(dropped, table))(batch.present, batch.numbers)
             batch = replace(batch, present=there)
             many = [RATES] * replicas.count
@@ -165,7 +165,7 @@ def test_a_stopped_replica_changes_nothing_buffers_included() -> None:
     replicas = Replicas(heads_of(table, 2, torch.float32))
     before = {n: v.clone() for n, v in replicas.state.items()}
     index = torch.arange(20).expand(2, 20)
-    batch = gather(table, index, numbers.key(torch.arange(2)))
+    batch = gather(table, index, counter_rng.key(torch.arange(2)))
     replicas.step(batch, ("joint", "fit"), "adamw", [RATES, None], [None, None])
     after = replicas.state
     assert all(torch.equal(before[n][1], after[n][1]) for n in before)
@@ -235,7 +235,7 @@ def turning(table: FeatureTable) -> Replicas:
 def changed(replicas: Replicas, table: FeatureTable, where: tuple[str, str]) -> set[str]:
     """Names of what one step moves."""
     before = {n: v.clone() for n, v in replicas.state.items()}
-    batch = gather(table, torch.arange(20).expand(2, 20), numbers.key(torch.arange(2)))
+    batch = gather(table, torch.arange(20).expand(2, 20), counter_rng.key(torch.arange(2)))
     replicas.step(batch, where, "sgd", [RATES, RATES], [None, None])
     return {n for n, v in replicas.state.items() if not torch.equal(v, before[n])}
 
@@ -254,7 +254,7 @@ def test_only_what_a_step_trains_moves() -> None:
 def test_modified_gradients_are_the_ones_used() -> None:
     """A gradient that the head halves moves the weight half as far."""
     table = made_table(40, names=("lens/image", "ear/audio"))
-    batch = gather(table, torch.arange(20).expand(2, 20), numbers.key(torch.arange(2)))
+    batch = gather(table, torch.arange(20).expand(2, 20), counter_rng.key(torch.arange(2)))
     moved: list[dict[str, Tensor]] = []
     for halve in (True, False):
         replicas = turning(table)

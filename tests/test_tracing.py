@@ -7,7 +7,7 @@ import torch
 from made import made_table
 from torch.func import grad, vmap
 
-from pipelines import catalog, numbers
+from pipelines import catalog, counter_rng
 from pipelines.batching import gather
 from pipelines.loading import inputs_of
 from pipelines.optimizing import Rates
@@ -56,7 +56,7 @@ def test_recorded_steps_have_the_bits_of_eager_ones(method: str, monkeypatch: An
         losses = []
         for number in range(4):
             index = torch.arange(16).roll(number).expand(2, 16)
-            batch = gather(table, index, numbers.key(torch.arange(2), number))
+            batch = gather(table, index, counter_rng.key(torch.arange(2), number))
             for stage in replicas.head.stages:
                 for step in replicas.steps(stage.name):
                     rates = [Rates(1e-3, 1e-2)] * 2

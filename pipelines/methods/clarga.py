@@ -31,8 +31,8 @@ from torch import Tensor, nn
 
 from cache.errors import MmfuseError
 from pipelines.batching import Batch
+from pipelines.counter_rng import dropout as drop
 from pipelines.fusion import Fused, FusionHead, Inputs, Norm, Tokens
-from pipelines.numbers import dropout as drop
 from pipelines.objectives import info_nce, masked_softmax
 from pipelines.stems import stems_of
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.batching import Batch
+from pipelines.counter_rng import dropout
 from pipelines.fusion import Fused, FusionHead, Inputs, Norm, Tokens
-from pipelines.numbers import dropout
 
 
 class Concat(FusionHead):

@@ -37,7 +37,7 @@ import torch
 from torch import Tensor, nn
 
 from cache.errors import MmfuseError, unknown
-from pipelines import numbers
+from pipelines import counter_rng
 from pipelines.aligning import Contrast, Form, Projector, pull
 from pipelines.batching import Batch
 from pipelines.fusion import Clean, Fused, FusionHead, Inputs, Norm, Stage, pooled, slot
@@ -72,7 +72,7 @@ class Classifier(nn.Module):
         for number, (linear, norm) in enumerate(zip(self.blocks, self.norms, strict=True)):
             x = norm(linear(x), rows)
             if self.form == "code":
-                x = numbers.dropout(x, 0.2, key, f"ef_cl.block{number}", training=self.training)
+                x = counter_rng.dropout(x, 0.2, key, f"ef_cl.block{number}", training=self.training)
                 x = nn.functional.leaky_relu(x, 0.01)
             else:
                 x = torch.relu(x)
@@ -129,7 +129,7 @@ class EfCl(FusionHead):
                 made = self._project(name, value, batch, training=False).values()
                 value = torch.cat(list(made), 1).detach()
             if noisy is not None:
-                noise = numbers.normal(batch.numbers, f"ef_cl.noise {name}", value.shape)
+                noise = counter_rng.normal(batch.numbers, f"ef_cl.noise {name}", value.shape)
                 value = torch.where(noisy[:, number, None], value + noise.to(value.dtype), value)
             parts.append(self.filler.behind(name, value, present[:, number]))
         if self.filler.fill == "learned":

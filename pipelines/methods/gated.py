@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from cache.errors import unknown
 from pipelines.batching import Batch
+from pipelines.counter_rng import dropout as drop
 from pipelines.fusion import Fused, FusionHead, Inputs, Norm, Tokens
-from pipelines.numbers import dropout as drop
 from pipelines.stems import stems_of
 
 Variant = Literal["gated", "bilinear", "bilinear_gated"]

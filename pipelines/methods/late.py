@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from cache.errors import MmfuseError
 from pipelines.batching import Batch
+from pipelines.counter_rng import dropout
 from pipelines.fusion import Clean, Fused, FusionHead, Inputs, Norm, pooled, slot
-from pipelines.numbers import dropout
 from pipelines.objectives import entropy_weights
 
 Fusion = Literal["probabilities", "logits", "df"]

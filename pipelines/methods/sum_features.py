@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from pipelines.batching import Batch
+from pipelines.counter_rng import dropout as drop
 from pipelines.fusion import Clean, Fused, FusionHead, Inputs, Norm, slot
-from pipelines.numbers import dropout as drop
 from pipelines.stems import Stem, stems_of
 
 

@@ -41,9 +41,9 @@ from torch import Tensor, nn
 
 from cache.errors import MmfuseError
 from pipelines.batching import Batch
+from pipelines.counter_rng import dropout, uniform
 from pipelines.fusion import Clean, Fused, FusionHead, Inputs, Norm, pooled, slot
 from pipelines.metrics import mean_cosine, recall_at
-from pipelines.numbers import dropout, uniform
 from pipelines.objectives import masked_mean, semantic_matching
 from pipelines.stand_ins import Stand
 from pipelines.stems import Gru

@@ -19,7 +19,7 @@ from torch.func import vmap
 from torch.utils.data import DataLoader, TensorDataset
 
 from cache.samples import Samples, Task
-from pipelines import catalog, numbers
+from pipelines import catalog, counter_rng
 from pipelines.batching import Batch, FeatureTable, cut, gather
 from pipelines.fusion import FusionHead
 from pipelines.hiding import drop
@@ -83,7 +83,7 @@ def indexed(table: FeatureTable, size: Size, seed: int, epoch: int) -> Iterator[
             {},
             table.targets[at],
             table.rows[at],
-            numbers.key(seed, epoch, start),
+            counter_rng.key(seed, epoch, start),
         )
 
 
@@ -96,7 +96,7 @@ def loaded(table: FeatureTable, size: Size, seed: int, epoch: int) -> Iterator[B
     for parts in loader:
         *streams, present, targets, rows = [p.to(table.device) for p in parts]
         features = dict(zip(table.features, streams, strict=True))
-        yield Batch(features, present, {}, targets, rows, numbers.key(seed, epoch))
+        yield Batch(features, present, {}, targets, rows, counter_rng.key(seed, epoch))
 
 
 def plain(head: FusionHead, plan: Plan, batches: Iterator[Batch], owners: Sequence[int]) -> None:
@@ -146,11 +146,11 @@ def stacked_batches(
     table: FeatureTable, size: Size, seeds: Sequence[int], epoch: int
 ) -> Iterator[Batch]:
     """Batches of an epoch for R replicas, as `pipelines.loop` gets them."""
-    keys = numbers.key(torch.tensor(list(seeds), device=table.device), 0, epoch)
-    order = vmap(lambda key: numbers.permutation(key, "order", len(table)))(keys)
+    keys = counter_rng.key(torch.tensor(list(seeds), device=table.device), 0, epoch)
+    order = vmap(lambda key: counter_rng.permutation(key, "order", len(table)))(keys)
     parts = cut(len(table), size.batch)
     counters = torch.arange(len(parts), device=table.device)
-    for (start, stop), key in zip(parts, numbers.key(keys, counters[:, None]), strict=True):
+    for (start, stop), key in zip(parts, counter_rng.key(keys, counters[:, None]), strict=True):
         yield gather(table, order[:, start:stop], key)
 
 

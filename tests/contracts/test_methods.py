@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from cache.errors import MmfuseError
 from pipelines import answers, catalog, contracts, fusion, promises
 from pipelines.batching import Batch
+from pipelines.counter_rng import dropout
 from pipelines.fusion import Fused, FusionHead, Inputs
-from pipelines.numbers import dropout
 from pipelines.trials import Subject
 
 METHODS = sorted(catalog.entries("methods"))

@@ -9,7 +9,7 @@ import torch
 from made import CLASSES, made_table
 from torch import Tensor, nn
 
-from pipelines import catalog, numbers
+from pipelines import catalog, counter_rng
 from pipelines.batching import Batch, FeatureTable, cut, gather
 from pipelines.fusion import FusionHead
 from pipelines.loading import inputs_of
@@ -44,10 +44,10 @@ def batches(table: FeatureTable, steps: int) -> Iterator[tuple[int, Batch]]:
     """Three batches side by side, with the number of the step, until there were enough."""
     train, number = torch.as_tensor(table.split("train")), 0
     while number < steps:
-        keys = numbers.key(torch.tensor(SEEDS), number)
-        order = torch.stack([train[numbers.permutation(k, "order", len(train))] for k in keys])
+        keys = counter_rng.key(torch.tensor(SEEDS), number)
+        order = torch.stack([train[counter_rng.permutation(k, "order", len(train))] for k in keys])
         for start, stop in cut(len(train), 16):
-            yield number, gather(table, order[:, start:stop], numbers.key(keys, number))
+            yield number, gather(table, order[:, start:stop], counter_rng.key(keys, number))
             number += 1
 
 
@@ -112,7 +112,7 @@ def trained(method: str, table: FeatureTable, steps: int, dtype: torch.dtype) ->
     for number, batch in batches(table, steps):
         stage = stages[min(number * len(stages) // steps, len(stages) - 1)]
         for turn, step in enumerate(step for at, step in places if at == stage):
-            turned = replace(batch, numbers=numbers.key(batch.numbers, turn))
+            turned = replace(batch, numbers=counter_rng.key(batch.numbers, turn))
             replicas.step(turned, (step, stage), plan.optimizer, rates, [1.0] * len(SEEDS))
             for replica, (head, optimizer) in enumerate(zip(heads, optimizers, strict=True)):
                 plain_step(head, optimizer, one_of(turned, replica), (step, stage))
