@@ -11,7 +11,7 @@ from typing import Any
 Hook = Callable[[type[BaseException], BaseException, Any], object]  # sys.excepthook
 
 _DOORS = {  # name → module, or module:name where the verb is called otherwise there
-    "Dataset": "pipelines.samples",
+    "Dataset": "pipelines.data.dataset",
     "ExtractOptions": "pipelines.extraction",
     "FeatureStore": "cache.feature_store",
     "Home": "cache.layout",
@@ -19,7 +19,7 @@ _DOORS = {  # name → module, or module:name where the verb is called otherwise
     "MmfuseError": "cache.errors",
     "Modality": "cache.samples",
     "Plan": "pipelines.training",
-    "TableOptions": "pipelines.tables",
+    "TableOptions": "pipelines.data.tables",
     "Task": "cache.samples",
     "audit": "pipelines.auditing",
     "build_encoder": "pipelines.encoding",
@@ -32,7 +32,7 @@ _DOORS = {  # name → module, or module:name where the verb is called otherwise
     "list_runs": "cache.runs",
     "load_run": "cache.runs",
     "new_id": "cache.runs",
-    "open_dataset": "pipelines.sources",
+    "open_dataset": "pipelines.data.sources",
     "plan": "pipelines.extraction",
     "predict": "pipelines.prediction",
     "report": "pipelines.page:page",

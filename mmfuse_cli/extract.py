@@ -54,7 +54,7 @@ def extract(
     import mmfuse
     from mmfuse_cli import console
     from pipelines import catalog, tallies
-    from pipelines.columns import part
+    from pipelines.data.columns import part
     from pipelines.outlook import outlook
 
     asked = words.settings(context)

@@ -37,7 +37,8 @@ def predict(
     """Labels and probabilities for new raw samples; any modality may be absent."""
     import mmfuse
     from mmfuse_cli import console
-    from pipelines import answering, sources, table_files, training
+    from pipelines import answering, training
+    from pipelines.data import sources, table_files
     from pipelines.reporting import several
 
     asked = words.settings(context)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cache.layout import Home
     from cache.runs import RunRecord
     from cache.samples import Samples
-    from pipelines.tables import TableOptions
+    from pipelines.data.tables import TableOptions
 
 _ANYWHERE = {"--home": 1, "--data": 1, "--json": 0}  # how many words follow each
 
@@ -76,7 +76,7 @@ def stored(asked: Settings, typed: str | None) -> list[str]:
     """
     from cache.errors import MmfuseError, unknown
     from pipelines import catalog
-    from pipelines.tables import store_name
+    from pipelines.data.tables import store_name
 
     word = dataset(asked, typed)
     there = asked.layout.datasets()

@@ -9,10 +9,10 @@ from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore, StreamValues
 from cache.format.resolving import names
 from cache.samples import Samples
+from pipelines.data.dataset import Dataset
 from pipelines.findings import Finding, Seen, Verdict
 from pipelines.leaks import near_duplicates, probe, same_vectors
 from pipelines.reading import TEXTS
-from pipelines.samples import Dataset
 from pipelines.traces import absence, groups_on_both_sides, label_words
 
 __all__ = ["Finding", "Seen", "audit", "findings"]

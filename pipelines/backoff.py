@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
+from pipelines.data.dataset import Kind
 from pipelines.encoding import Encoder, Unreadable
 from pipelines.preparing import Failure
-from pipelines.samples import Kind
 
 PATIENCE = 100  # inputs that may fail before the first succeeds
 _BUCKETS = 40  # powers of two beyond a length that are looked at

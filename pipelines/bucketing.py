@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines.samples import Kind
+from pipelines.data.dataset import Kind
 
 # Samples that are prepared before the first of them is encoded: many where lengths vary and items
 # are small, few where an item is large. No batch leaves its window.

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError
 from cache.fingerprints import fingerprint
 from pipelines import catalog
+from pipelines.data.dataset import Kind
 from pipelines.encoding import Encoder, Unreadable, build_encoder
 from pipelines.faults import told
 from pipelines.fitting import learns
 from pipelines.keeping import BrokenError, Promise
 from pipelines.progress import Track, untracked
-from pipelines.samples import Kind
 from pipelines.specimens import specimens
 
 COSINE = 0.99999  # that a row keeps, in float32, whatever its batch is

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError, unknown
 from pipelines import catalog
-from pipelines.samples import Kind
+from pipelines.data.dataset import Kind
 
 
 @dataclass(frozen=True)

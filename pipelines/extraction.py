@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from cache.layout import Home
-from pipelines import origins
+from pipelines.data import origins
+from pipelines.data.dataset import Dataset
 from pipelines.encoding import Encoder
 from pipelines.estimating import Estimate, estimate
 from pipelines.planning import StreamPlan, plan, unserved
 from pipelines.progress import Track, untracked
-from pipelines.samples import Dataset
 from pipelines.session import ExtractOptions, Session
 from pipelines.summary import StreamReport
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError
 from cache.layout import DatasetPaths, Home
 from cache.storage.objects import create_record, get_record
+from pipelines.data.dataset import Dataset, Modality
 from pipelines.digests import Inputs
 from pipelines.encoding import Encoder, FittedEncoder, Unreadable
 from pipelines.reading import read
-from pipelines.samples import Dataset, Modality
 
 if TYPE_CHECKING:
     from pipelines.planning import StreamPlan

@@ -10,8 +10,8 @@ from cache.feature_store import StreamInfo
 from cache.layout import DatasetPaths, Home
 from cache.samples import Kind
 from cache.storage.objects import get_record
-from pipelines import columns, origins
-from pipelines.tables import TableOptions
+from pipelines.data import columns, origins
+from pipelines.data.tables import TableOptions
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from cache.status import Forecast, forecast
 from cache.storage.file_digests import DigestMemory
 from cache.writing.journal import Retry
 from pipelines import catalog
+from pipelines.data.dataset import Dataset, Modality
 from pipelines.digests import Inputs, inputs
 from pipelines.encoding import Encoder
 from pipelines.fitting import fitted_on, learns
 from pipelines.progress import Track, untracked
-from pipelines.samples import Dataset, Modality
 
 _ROW_BYTES = 18  # digest, presence and state of a row
 

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from cache.errors import MmfuseError
 from cache.fingerprints import digest
+from pipelines.data.dataset import Kind
 from pipelines.encoding import Encoder, Unreadable
 from pipelines.reading import FILES, decode, raw
-from pipelines.samples import Kind
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError, unknown
 from cache.fingerprints import fingerprint
 from cache.storage.weight_digests import WeightsMemory
+from pipelines.data.dataset import Kind
 from pipelines.encoding import Encoder, Waveform
 from pipelines.pictures import Preprocess
-from pipelines.samples import Kind
 
 if TYPE_CHECKING:
     import torch

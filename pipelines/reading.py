@@ -18,9 +18,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from pipelines.data.dataset import Kind
 from pipelines.decoding import decode_audio, decode_image, decode_video
 from pipelines.encoding import Record, Series, Unreadable
-from pipelines.samples import Kind
 
 FILES: frozenset[Kind] = frozenset({"image", "audio", "video", "layout"})  # cells may be paths
 TEXTS: frozenset[Kind] = frozenset({"text", "code"})  # cells are the text itself

@@ -17,7 +17,7 @@ from cache.fingerprints import fingerprint
 from cache.runs import RunRecord, Scores, new_id, write_run
 from pipelines import catalog, recording, resuming, sanity
 from pipelines.batching import FeatureTable
-from pipelines.folding import folded
+from pipelines.data.folding import folded
 from pipelines.fusion import FusionHead, Inputs
 from pipelines.hiding import Hidden, hide
 from pipelines.loading import find_device, inputs_of, load_table, target_scale

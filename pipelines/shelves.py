@@ -5,7 +5,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from cache.layout import Home
-from pipelines import catalog, sources
+from pipelines import catalog
+from pipelines.data import sources
 from pipelines.reporting import Cell, Table
 
 

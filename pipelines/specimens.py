@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.data.dataset import Kind
 from pipelines.encoding import Record, Series, Waveform
-from pipelines.samples import Kind
 
 
 def specimens(kind: Kind) -> list[Any]:

@@ -7,9 +7,9 @@ from cache.explaining import explain
 from cache.feature_store import FeatureStore
 from cache.layout import Home
 from pipelines import catalog
+from pipelines.data.dataset import Dataset
 from pipelines.planning import StreamPlan
 from pipelines.reporting import Cell, Table, amount, counted
-from pipelines.samples import Dataset
 from pipelines.summary import StreamReport
 
 _MUCH = 0.05  # share of truncated inputs above which a warning is due

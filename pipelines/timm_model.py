@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError
 from pipelines import pretrained
 from pipelines.checkpoints import Folder
+from pipelines.data.dataset import Kind
 from pipelines.decoding import pictures
 from pipelines.downloading import Download
 from pipelines.encoding import Storage
 from pipelines.pictures import Preprocess, frame_numbers, pixels
-from pipelines.samples import Kind
 
 if TYPE_CHECKING:
     import torch

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache.errors import MmfuseError
-from pipelines.samples import Kind
+from pipelines.data.dataset import Kind
 
 if TYPE_CHECKING:
     import torch

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError, unknown
 from pipelines import pretrained
 from pipelines.checkpoints import PREPROCESSOR, VOCABULARY, Folder
+from pipelines.data.dataset import Kind
 from pipelines.downloading import Download
 from pipelines.encoding import Storage
-from pipelines.samples import Kind
 from pipelines.senses import Given, Item, Sense, Sights, Sounds, Words
 from pipelines.towers import POOLS, States, load, pool, receptive_field, sound_frames, states, tower
 

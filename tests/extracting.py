@@ -11,9 +11,9 @@ from small_encoders import Echo, texts
 from cache.format import shards
 from cache.layout import Home
 from pipelines import bucketing
+from pipelines.data.sources import open_dataset
 from pipelines.encoding import build_encoder
 from pipelines.extraction import ExtractOptions, extract
-from pipelines.sources import open_dataset
 
 WEIGHT_FREE = {"digits": ["pixels", "mfcc", "hashing"], "avdigits": ["pixels", "mfcc"]}
 

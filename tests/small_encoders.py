@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 
 from cache.samples import Modality, Task
+from pipelines.data.dataset import Dataset
 from pipelines.encoding import Unreadable
-from pipelines.samples import Dataset
 
 WIDTH = 8
 

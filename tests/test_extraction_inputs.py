@@ -13,8 +13,8 @@ from cache.fingerprints import digest
 from cache.samples import Modality, Task
 from cache.storage.file_digests import DigestMemory
 from pipelines import digests, reading
+from pipelines.data.dataset import Dataset
 from pipelines.digests import inputs
-from pipelines.samples import Dataset
 
 OLD_NS = 1_600_000_000_000_000_000
 

@@ -13,8 +13,8 @@ from made import CLASSES, LABELS, VALUE, fill_store, made_samples, made_table
 from cache.errors import MmfuseError
 from cache.layout import Home
 from cache.samples import Task
+from pipelines.data.folding import fold_of, folded
 from pipelines.evaluation import evaluate
-from pipelines.folding import fold_of, folded
 from pipelines.missing import MissingPattern
 from pipelines.training import train_all
 

@@ -9,8 +9,8 @@ import mmfuse
 from cache.errors import MmfuseError
 from cache.layout import DatasetPaths, Home
 from cache.maintenance.verify import verify
-from pipelines.columns import part
-from pipelines.tables import TableOptions
+from pipelines.data.columns import part
+from pipelines.data.tables import TableOptions
 
 
 @pytest.fixture

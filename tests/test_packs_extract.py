@@ -7,11 +7,11 @@ import pytest
 
 from cache.layout import Home
 from pipelines import catalog
-from pipelines.columns import part
+from pipelines.data.columns import part
+from pipelines.data.sources import open_dataset
+from pipelines.data.tables import TableOptions
 from pipelines.encoding import build_encoder
 from pipelines.extraction import ExtractOptions, extract
-from pipelines.sources import open_dataset
-from pipelines.tables import TableOptions
 
 sys.path.insert(0, str(Path(__file__).parent / "contracts"))
 from checkpoint_makers import MAKERS

@@ -12,16 +12,16 @@ from cache.feature_store import FeatureStore
 from cache.layout import Home
 from cache.runs import RunRecord
 from pipelines import answering
-from pipelines.columns import part
+from pipelines.data.columns import part
+from pipelines.data.dataset import Dataset, Modality, Task
+from pipelines.data.sources import open_dataset
+from pipelines.data.table_files import read_table
+from pipelines.data.tables import TableOptions
 from pipelines.encoding import build_encoder
 from pipelines.evaluation import evaluate
 from pipelines.extraction import ExtractOptions, extract
 from pipelines.missing import MissingPattern
 from pipelines.prediction import predict
-from pipelines.samples import Dataset, Modality, Task
-from pipelines.sources import open_dataset
-from pipelines.table_files import read_table
-from pipelines.tables import TableOptions
 from pipelines.training import train
 
 COUNT = 60

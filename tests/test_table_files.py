@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from cache.errors import MmfuseError
-from pipelines.table_files import read_table
+from pipelines.data.table_files import read_table
 
 LINES = 'id,plot,genre\n0,à bientôt,drama\n1,"two\nlines",noir\n'
 WHOLE = pl.DataFrame(

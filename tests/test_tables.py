@@ -12,10 +12,11 @@ import soundfile
 from PIL import Image
 
 from cache.errors import MmfuseError
-from pipelines import columns, reading, sources, tables
-from pipelines.columns import part
-from pipelines.samples import Modality
-from pipelines.tables import TableOptions
+from pipelines import reading
+from pipelines.data import columns, sources, tables
+from pipelines.data.columns import part
+from pipelines.data.dataset import Modality
+from pipelines.data.tables import TableOptions
 
 COUNT = 60
 

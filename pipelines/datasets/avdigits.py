@@ -10,8 +10,8 @@ from pathlib import Path
 import polars as pl
 
 from cache.errors import MmfuseError, unknown
-from pipelines import splits
-from pipelines.samples import Dataset, Modality, Task
+from pipelines.data import splits
+from pipelines.data.dataset import Dataset, Modality, Task
 
 NEEDS_DATA = True
 SOURCE = (

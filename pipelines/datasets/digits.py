@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipelines.samples import Dataset, Modality, Task
+from pipelines.data.dataset import Dataset, Modality, Task
 
 NEEDS_DATA = False
 SOURCE = "built in"

@@ -23,8 +23,8 @@ from pathlib import Path
 import polars as pl
 
 from cache.errors import MmfuseError, unknown
-from pipelines import splits
-from pipelines.samples import Dataset, Kind, Modality, Task
+from pipelines.data import splits
+from pipelines.data.dataset import Dataset, Kind, Modality, Task
 
 NEEDS_DATA = True
 SOURCE = (

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError
 from cache.storage.weight_digests import WeightsMemory
 from pipelines import openclip, openclip_model, pretrained
+from pipelines.data.dataset import Kind
 from pipelines.decoding import pictures
 from pipelines.downloading import Download, File
 from pipelines.encoding import Storage, Unreadable
 from pipelines.openclip import Checkpoint
 from pipelines.pictures import frame_numbers, pixels
-from pipelines.samples import Kind
 from pipelines.weights import existing, find, read, tag
 
 if TYPE_CHECKING:

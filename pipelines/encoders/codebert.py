@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from pipelines.checkpoints import model_folder
+from pipelines.data.dataset import Kind
 from pipelines.pretrained import check_dtype
-from pipelines.samples import Kind
 from pipelines.transformer import Settings, Transformer
 
 KINDS: dict[Kind, int | None] = {"code": 768, "text": 768}

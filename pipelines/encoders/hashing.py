@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.data.dataset import Kind
 from pipelines.encoding import Storage, Unreadable
-from pipelines.samples import Kind
 
 KINDS: dict[Kind, int | None] = {"text": 1024, "code": 1024}
 VERSION = 1

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import unknown
+from pipelines.data.dataset import Kind
 from pipelines.encoding import Storage
-from pipelines.samples import Kind
 
 KINDS: dict[Kind, int | None] = {"image": 256}
 VERSION = 1

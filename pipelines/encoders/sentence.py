@@ -8,9 +8,9 @@ from typing import Any
 
 from cache.errors import MmfuseError
 from pipelines.checkpoints import VOCABULARY, WEIGHTS, Folder, model_folder
+from pipelines.data.dataset import Kind
 from pipelines.finishing import Dense, Normalised, dense
 from pipelines.pretrained import check_dtype
-from pipelines.samples import Kind
 from pipelines.transformer import Settings, Transformer
 
 KINDS: dict[Kind, int | None] = {"text": None, "code": None}

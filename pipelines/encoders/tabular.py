@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
+from pipelines.data.dataset import Kind
 from pipelines.encoding import Storage, Unreadable
-from pipelines.samples import Kind
 
 KINDS: dict[Kind, int | None] = {"tabular": None}
 VERSION = 1

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from cache.errors import MmfuseError
 from pipelines.checkpoints import WEIGHTS, model_folder
+from pipelines.data.dataset import Kind
 from pipelines.pretrained import check_dtype
-from pipelines.samples import Kind
 from pipelines.timm_model import TimmModel
 
 KINDS: dict[Kind, int | None] = {"image": None, "video": None}

@@ -23,8 +23,8 @@ from small_encoders import Echo, texts
 from cache.layout import Home
 from cache.samples import Modality, Task
 from pipelines import session
+from pipelines.data.dataset import Dataset
 from pipelines.extraction import ExtractOptions, StreamReport, extract
-from pipelines.samples import Dataset
 from pipelines.shelving import Shelver
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from cache.errors import MmfuseError
 from cache.samples import KINDS
-from pipelines import catalog, reading, sources
+from pipelines import catalog, reading
+from pipelines.data import sources
 
 NAMES = sorted(catalog.entries("datasets"))
 PACKS = {"mug": "monsters"}  # where a pack is not called as the dataset

@@ -9,8 +9,8 @@ from typing import Any
 import polars as pl
 
 from cache.errors import MmfuseError
-from pipelines.samples import Dataset
-from pipelines.tables import Note, TableOptions, assemble
+from pipelines.data.dataset import Dataset
+from pipelines.data.tables import Note, TableOptions, assemble
 
 
 def load_hub(name: str, options: TableOptions, note: Note | None = None) -> Dataset:

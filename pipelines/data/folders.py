@@ -8,10 +8,10 @@ from pathlib import Path
 import polars as pl
 
 from cache.errors import MmfuseError
-from pipelines import splits
-from pipelines.columns import SUFFIXES, Part
-from pipelines.samples import Dataset, Kind
-from pipelines.tables import Note, TableOptions, assemble
+from pipelines.data import splits
+from pipelines.data.columns import SUFFIXES, Part
+from pipelines.data.dataset import Dataset, Kind
+from pipelines.data.tables import Note, TableOptions, assemble
 
 
 def load_folder(path: Path, options: TableOptions, note: Note | None = None) -> Dataset:

@@ -8,9 +8,9 @@ from typing import Any
 from cache.errors import MmfuseError
 from cache.layout import DatasetPaths, Home
 from cache.storage.objects import Damaged, get_record, put_record
-from pipelines.columns import Part
-from pipelines.samples import Dataset
-from pipelines.tables import TableOptions
+from pipelines.data.columns import Part
+from pipelines.data.dataset import Dataset
+from pipelines.data.tables import TableOptions
 
 
 def known(dataset: Dataset, word: str, options: TableOptions) -> Dataset:

@@ -10,12 +10,12 @@ from typing import Literal
 import polars as pl
 
 from cache.errors import MmfuseError, unknown
-from pipelines import columns, splits
-from pipelines.columns import Part
+from pipelines.data import columns, splits
+from pipelines.data.columns import Part
+from pipelines.data.dataset import Dataset, Modality, Task
+from pipelines.data.table_files import read_table
+from pipelines.data.targets import EVENLY, TARGETS, encode_target, strata
 from pipelines.reading import FILES
-from pipelines.samples import Dataset, Modality, Task
-from pipelines.table_files import read_table
-from pipelines.targets import EVENLY, TARGETS, encode_target, strata
 
 SHARES = "0.8/0.1/0.1"
 Note = Callable[[str], None]

@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from pipelines.samples import SPLITS
+from pipelines.data.dataset import SPLITS
 
 WORDS = {
     "train": "train", "training": "train",

@@ -8,10 +8,10 @@ from pathlib import Path
 import polars as pl
 
 from cache.errors import MmfuseError, unknown
+from pipelines.data.dataset import KINDS, Kind
+from pipelines.data.targets import TARGETS
 from pipelines.encoding import Unreadable
 from pipelines.reading import TEXTS, locate
-from pipelines.samples import KINDS, Kind
-from pipelines.targets import TARGETS
 
 SUFFIXES: dict[Kind, tuple[str, ...]] = {
     "image": (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"),

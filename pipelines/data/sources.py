@@ -11,9 +11,10 @@ import polars as pl
 
 from cache.errors import MmfuseError, unknown
 from cache.layout import Home
-from pipelines import catalog, folders, hub, origins, table_files, tables
-from pipelines.samples import Dataset
-from pipelines.tables import Note, TableOptions
+from pipelines import catalog
+from pipelines.data import folders, huggingface, origins, table_files, tables
+from pipelines.data.dataset import Dataset
+from pipelines.data.tables import Note, TableOptions
 
 
 def open_dataset(
@@ -112,7 +113,7 @@ def _own(word: str, options: TableOptions, note: Note | None) -> list[Dataset] |
     if word.endswith(".py"):
         return _built(catalog.find("datasets", word), path.stem, None, "", options)
     if word.startswith("hf:"):
-        return [hub.load_hub(word.removeprefix("hf:"), options, note)]
+        return [huggingface.load_hub(word.removeprefix("hf:"), options, note)]
     if path.is_dir() and (path / "info.json").is_file():
         layout = catalog.find("datasets", "mug")
         own = options.name or tables.store_name(path)
