@@ -12,7 +12,7 @@ from cache.samples import Samples
 from pipelines.data.dataset import Dataset
 from pipelines.findings import Finding, Seen, Verdict
 from pipelines.leaks import near_duplicates, probe, same_vectors
-from pipelines.reading import TEXTS
+from pipelines.media.cells import TEXTS
 from pipelines.traces import absence, groups_on_both_sides, label_words
 
 __all__ = ["Finding", "Seen", "audit", "findings"]

@@ -17,8 +17,8 @@ from cache.fingerprints import digest
 from cache.storage.file_digests import DIGEST_BYTES, DigestMemory, stamps
 from pipelines.data.dataset import Dataset, Kind, Modality
 from pipelines.encoding import Unreadable
+from pipelines.media.cells import FILES, TEXTS, absent, raw
 from pipelines.progress import Track, untracked
-from pipelines.reading import FILES, TEXTS, absent, raw
 
 _BLOCK = 256  # files that are read ahead of their digests' being taken
 _ROWS = 1 << 16

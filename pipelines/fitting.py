@@ -13,7 +13,7 @@ from cache.storage.objects import create_record, get_record
 from pipelines.data.dataset import Dataset, Modality
 from pipelines.digests import Inputs
 from pipelines.encoding import Encoder, FittedEncoder, Unreadable
-from pipelines.reading import read
+from pipelines.media.cells import read
 
 if TYPE_CHECKING:
     from pipelines.planning import StreamPlan

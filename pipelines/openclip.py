@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import MmfuseError, unknown
-from pipelines.pictures import Preprocess
+from pipelines.media.images import Preprocess
 from pipelines.weights import Wanted
 
 CONFIG = "open_clip_config.json"

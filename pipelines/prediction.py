@@ -24,8 +24,8 @@ from cache.storage.objects import get_record
 from pipelines import matching
 from pipelines.encoding import Encoder, Unreadable, build_encoder, stored_as
 from pipelines.fitting import learns
+from pipelines.media.cells import absent, read
 from pipelines.progress import Track, untracked
-from pipelines.reading import absent, read
 
 ROWS = 32
 """Samples that are encoded at once."""

@@ -12,7 +12,7 @@ from cache.errors import MmfuseError
 from cache.fingerprints import digest
 from pipelines.data.dataset import Kind
 from pipelines.encoding import Encoder, Unreadable
-from pipelines.reading import FILES, decode, raw
+from pipelines.media.cells import FILES, decode, raw
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from cache.fingerprints import fingerprint
 from cache.storage.weight_digests import WeightsMemory
 from pipelines.data.dataset import Kind
 from pipelines.encoding import Encoder, Waveform
-from pipelines.pictures import Preprocess
+from pipelines.media.images import Preprocess
 
 if TYPE_CHECKING:
     import torch

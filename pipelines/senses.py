@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.decoding import pictures
 from pipelines.encoding import Frames, Unreadable, Waveform
-from pipelines.pictures import frame_numbers
+from pipelines.media.decode import pictures
+from pipelines.media.images import frame_numbers
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from cache.errors import MmfuseError
 from pipelines import pretrained
 from pipelines.checkpoints import Folder
 from pipelines.data.dataset import Kind
-from pipelines.decoding import pictures
 from pipelines.downloading import Download
 from pipelines.encoding import Storage
-from pipelines.pictures import Preprocess, frame_numbers, pixels
+from pipelines.media.decode import pictures
+from pipelines.media.images import Preprocess, frame_numbers, pixels
 
 if TYPE_CHECKING:
     import torch

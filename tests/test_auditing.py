@@ -13,11 +13,12 @@ from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore, StreamKey, StreamSpec
 from cache.layout import Home
 from cache.samples import Modality, Samples, Task
-from pipelines import auditing, leaks, reading
+from pipelines import auditing, leaks
 from pipelines.data.dataset import Dataset
 from pipelines.datasets import digits, mug
 from pipelines.encoders import hashing, pixels
 from pipelines.findings import Seen
+from pipelines.media import cells as reading
 
 COUNT = 600
 

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from cache.errors import MmfuseError
-from pipelines import reading
 from pipelines.data import sources
 from pipelines.data.dataset import Modality
 from pipelines.data.tables import TableOptions
 from pipelines.datasets import mug
+from pipelines.media import cells as reading
 
 ROWS = [
     # name, generation, weight, colour, story, secondary

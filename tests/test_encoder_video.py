@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.decoding import decode_video, pictures
 from pipelines.encoding import build_encoder
-from pipelines.pictures import frame_numbers
+from pipelines.media.decode import decode_video, pictures
+from pipelines.media.images import frame_numbers
 
 sys.path.append(str(Path(__file__).parent / "contracts"))
 from checkpoint_makers import MAKERS
@@ -99,7 +99,7 @@ def test_pictures_are_cut_bit_for_bit_as_torchvision_does():
     from open_clip.transform import PreprocessCfg, image_transform_v2
     from timm.data import create_transform
 
-    from pipelines.pictures import Preprocess, pixels
+    from pipelines.media.images import Preprocess, pixels
 
     random = np.random.default_rng(0)
     shapes = [(30, 50), (50, 30), (33, 32), (1, 9), (300, 8), (64, 64)]

@@ -12,9 +12,10 @@ import pytest
 from cache.fingerprints import digest
 from cache.samples import Modality, Task
 from cache.storage.file_digests import DigestMemory
-from pipelines import digests, reading
+from pipelines import digests
 from pipelines.data.dataset import Dataset
 from pipelines.digests import inputs
+from pipelines.media import cells as reading
 
 OLD_NS = 1_600_000_000_000_000_000
 

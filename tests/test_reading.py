@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines import decoding, reading
 from pipelines.encoding import Unreadable
+from pipelines.media import cells, decode
 
 
 def picture_bytes(image, kind="PNG", **options):
@@ -54,7 +54,7 @@ def film_bytes(count=7):
 def why(kind, cell, root=None):
     """The reason a cell cannot be read."""
     with pytest.raises(Unreadable) as caught:
-        reading.read(kind, cell, root)
+        cells.read(kind, cell, root)
     return caught.value.reason
 
 
@@ -73,8 +73,8 @@ def test_a_picture_is_read_the_same_from_a_file_a_zip_and_bytes(tmp_path, noise)
         archive.writestr("b/x.png", data)
         archive.writestr("y.png", data)
     for cell in ("a/x.png", str(tmp_path / "a/x.png"), "b/x.png", "b/y.png", data):
-        assert reading.raw("image", cell, tmp_path) == data
-        assert np.array_equal(reading.read("image", cell, tmp_path), noise)
+        assert cells.raw("image", cell, tmp_path) == data
+        assert np.array_equal(cells.read("image", cell, tmp_path), noise)
 
 
 @pytest.mark.parametrize("cell", ["../x.png", "a/../../x.png", "/etc/passwd", "../root2/x"])
@@ -128,16 +128,16 @@ def test_an_archive_that_changed_is_opened_anew(tmp_path):
     for text in (b"one", b"another"):
         with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
             archive.writestr("z/x", text)
-        assert reading.raw("image", "z/x", tmp_path) == text
+        assert cells.raw("image", "z/x", tmp_path) == text
 
 
 def test_archives_are_read_by_spawned_workers(tmp_path, noise):
     """Nothing that reading keeps open has to travel to another process."""
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
         archive.writestr("z/x.png", picture_bytes(noise))
-    expected = reading.raw("image", "z/x.png", tmp_path)
+    expected = cells.raw("image", "z/x.png", tmp_path)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        assert pool.submit(reading.raw, "image", "z/x.png", tmp_path).result(60) == expected
+        assert pool.submit(cells.raw, "image", "z/x.png", tmp_path).result(60) == expected
 
 
 def test_a_fault_survives_the_way_from_a_worker():
@@ -150,10 +150,10 @@ def test_a_fault_survives_the_way_from_a_worker():
 def test_a_picture_cut_anywhere_never_passes_for_whole(noise, kind):
     """A file cut to any length either fails with a reason or had every pixel already."""
     whole = picture_bytes(noise, kind)
-    full = np.asarray(reading.decode("image", whole))
+    full = np.asarray(cells.decode("image", whole))
     for keep in range(1, len(whole) - 1, max(1, len(whole) // 40)):
         try:
-            cut = reading.decode("image", whole[:keep])
+            cut = cells.decode("image", whole[:keep])
         except Unreadable:
             continue
         assert np.array_equal(cut, full)
@@ -178,7 +178,7 @@ def test_orientation_is_applied(noise):
     """A camera's turned picture is given upright."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    upright = reading.decode("image", picture_bytes(noise, "PNG", exif=exif))
+    upright = cells.decode("image", picture_bytes(noise, "PNG", exif=exif))
     assert upright.size == (40, 30)
     assert np.array_equal(upright, noise.transpose(Image.Transpose.ROTATE_270))
 
@@ -186,7 +186,7 @@ def test_orientation_is_applied(noise):
 def test_nonsense_for_metadata_does_not_cost_the_picture(noise):
     """A broken EXIF block is ignored: the pixels are whole."""
     data = picture_bytes(noise, "JPEG", exif=b"Exif\0\0MM\0*" + b"\xff" * 40)
-    assert reading.decode("image", data).size == (30, 40)
+    assert cells.decode("image", data).size == (30, 40)
 
 
 def test_sixteen_bits_are_scaled_to_eight():
@@ -194,14 +194,14 @@ def test_sixteen_bits_are_scaled_to_eight():
     deep = np.array([[0, 32896, 65535]], np.uint16)
     for kind in ("PNG", "TIFF"):
         data = picture_bytes(Image.fromarray(deep), kind)
-        assert np.asarray(reading.decode("image", data))[0, :, 0].tolist() == [0, 128, 255]
+        assert np.asarray(cells.decode("image", data))[0, :, 0].tolist() == [0, 128, 255]
 
 
 def test_floating_pictures_are_scaled_and_nan_is_refused():
     """Floats in 0 … 1 become 0 … 255; NaN is a reason, not a black dot."""
     grey = np.array([[0, 0.5, 1]], np.float32)
     data = picture_bytes(Image.fromarray(grey), "TIFF")
-    assert np.asarray(reading.decode("image", data))[0, :, 0].tolist() == [0, 128, 255]
+    assert np.asarray(cells.decode("image", data))[0, :, 0].tolist() == [0, 128, 255]
     grey[0, 1] = np.nan
     assert why("image", picture_bytes(Image.fromarray(grey), "TIFF")) == "non-finite"
 
@@ -211,14 +211,14 @@ def test_every_mode_becomes_rgb(noise, mode):
     """Whatever the colours were stored as, an encoder is given RGB with eight bits."""
     grey = noise.convert("L")
     image = grey.convert("I").convert(mode) if mode.startswith("I") else noise.convert(mode)
-    decoded = reading.decode("image", picture_bytes(image, "PNG" if mode in {"LA"} else "TIFF"))
+    decoded = cells.decode("image", picture_bytes(image, "PNG" if mode in {"LA"} else "TIFF"))
     assert (decoded.mode, decoded.size) == ("RGB", noise.size)
 
 
 def test_cmyk_jpeg_keeps_its_colours():
     """A red CMYK picture comes out red, not its negative."""
     data = picture_bytes(Image.new("RGB", (16, 16), (220, 20, 20)).convert("CMYK"), "JPEG")
-    red, green, blue = np.asarray(reading.decode("image", data)).mean(axis=(0, 1))
+    red, green, blue = np.asarray(cells.decode("image", data)).mean(axis=(0, 1))
     assert red > 180
     assert max(green, blue) < 70
 
@@ -227,19 +227,19 @@ def test_a_palette_with_transparency_gives_its_colours(noise):
     """Transparency in a palette is dropped without a warning and the colours stay."""
     image = noise.convert("P", palette=Image.Palette.ADAPTIVE)
     data = picture_bytes(image, "PNG", transparency=bytes(range(256)))
-    assert np.array_equal(reading.decode("image", data), image.convert("RGB"))
+    assert np.array_equal(cells.decode("image", data), image.convert("RGB"))
 
 
 def test_the_first_frame_of_an_animation_is_given(noise):
     """An animated GIF counts as its first picture."""
     first, second = noise.convert("P"), Image.new("P", noise.size)
     data = picture_bytes(first, "GIF", save_all=True, append_images=[second])
-    assert np.array_equal(reading.decode("image", data), first.convert("RGB"))
+    assert np.array_equal(cells.decode("image", data), first.convert("RGB"))
 
 
 def test_one_pixel_is_a_picture():
     """The smallest picture is legal."""
-    one = reading.decode("image", picture_bytes(Image.new("RGB", (1, 1), (1, 2, 3))))
+    one = cells.decode("image", picture_bytes(Image.new("RGB", (1, 1), (1, 2, 3))))
     assert one.getpixel((0, 0)) == (1, 2, 3)
 
 
@@ -258,7 +258,7 @@ def test_sound_is_mono_at_its_own_rate(kind):
     """Two channels are averaged; the rate is the file's; the tone is still there."""
     time = np.arange(8000) / 8000
     tone = 0.5 * np.sin(2 * np.pi * 440 * time)
-    wave = reading.decode("audio", sound_bytes(np.stack([tone, 0 * tone], 1), 8000, kind))
+    wave = cells.decode("audio", sound_bytes(np.stack([tone, 0 * tone], 1), 8000, kind))
     assert (wave.rate, wave.samples.dtype, wave.samples.ndim) == (8000, np.float32, 1)
     spectrum = np.abs(np.fft.rfft(wave.samples))
     assert abs(np.argmax(spectrum) * 8000 / len(wave.samples) - 440) < 2
@@ -284,7 +284,7 @@ def test_a_wav_written_to_a_pipe_may_not_know_its_length():
     wav = bytearray(sound_bytes(np.zeros(1000)))
     place = wav.index(b"data") + 4
     wav[place : place + 4] = b"\xff" * 4
-    assert len(reading.read("audio", bytes(wav), None).samples) == 1000
+    assert len(cells.read("audio", bytes(wav), None).samples) == 1000
 
 
 def test_a_pipe_or_a_device_in_place_of_a_file_is_a_reason_and_not_a_wait(tmp_path):
@@ -310,14 +310,14 @@ def test_damaged_bytes_are_a_reason_and_never_a_crash(noise, kind):
             end = len(data) if numbers.random() < 0.5 else 80  # headers matter most
             data[numbers.integers(end)] = numbers.integers(256)
         with contextlib.suppress(Unreadable):
-            reading.decode("audio" if sound else "image", bytes(data))
+            cells.decode("audio" if sound else "image", bytes(data))
 
 
 def test_a_film_gives_its_pictures_by_number():
     """Frames are counted, and decoded only when asked for, in any order."""
-    frames = reading.decode("video", film_bytes(7))
+    frames = cells.decode("video", film_bytes(7))
     assert (frames.count, frames.rate) == (7, 10)
-    greys = [np.asarray(p).mean() for p in decoding.pictures(frames, [5, 0, 5])]
+    greys = [np.asarray(p).mean() for p in decode.pictures(frames, [5, 0, 5])]
     assert greys == pytest.approx([150, 0, 150], abs=6)
 
 
@@ -331,8 +331,8 @@ def test_what_is_no_film_has_its_reason():
 @given(st.text().filter(str.strip))
 def test_text_is_itself(text):
     """Any Unicode text survives its bytes, the word None included."""
-    assert reading.read("text", text, None) == text
-    assert reading.read("code", text, None) == text
+    assert cells.read("text", text, None) == text
+    assert cells.read("code", text, None) == text
 
 
 def test_text_that_is_none_has_its_reason():
@@ -348,7 +348,7 @@ def test_a_record_keeps_its_types():
         "b": 1.5, "a": 2, "word": "None", "yes": True, "gap": None, "nan": float("nan"),
         "day": date(2020, 2, 29), "moment": datetime(2020, 2, 29, 12, 30),
     }  # fmt: skip
-    back = reading.read("tabular", record, None)
+    back = cells.read("tabular", record, None)
     assert back == record | {"nan": None}
     assert type(back["moment"]) is datetime
     assert type(back["day"]) is date
@@ -356,9 +356,9 @@ def test_a_record_keeps_its_types():
 
 def test_a_record_is_identified_by_its_fields_not_their_order():
     """The same fields in another order have the same bytes; another value has others."""
-    one = reading.raw("tabular", {"a": 1, "b": 2}, None)
-    assert one == reading.raw("tabular", {"b": 2, "a": 1}, None)
-    assert one != reading.raw("tabular", {"a": 1, "b": 3}, None)
+    one = cells.raw("tabular", {"a": 1, "b": 2}, None)
+    assert one == cells.raw("tabular", {"b": 2, "a": 1}, None)
+    assert one != cells.raw("tabular", {"a": 1, "b": 3}, None)
 
 
 def test_a_record_without_values_is_absent():
@@ -367,8 +367,8 @@ def test_a_record_without_values_is_absent():
         [{"a": 1.0, "b": "x"}, {"a": None, "b": None}, None, {"a": float("nan"), "b": None},
          {"a": None, "b": "y"}],
     )  # fmt: skip
-    assert reading.absent(column, "tabular").tolist() == [False, True, True, True, False]
-    assert reading.absent(pl.Series(["x", None]), "text").tolist() == [False, True]
+    assert cells.absent(column, "tabular").tolist() == [False, True, True, True, False]
+    assert cells.absent(pl.Series(["x", None]), "text").tolist() == [False, True]
     assert why("tabular", {"a": None}) == "empty"
     assert why("tabular", {"a": float("inf")}) == "non-finite"
     assert why("tabular", {"a": [1]}) == "wrong-type"
@@ -376,11 +376,11 @@ def test_a_record_without_values_is_absent():
 
 def test_a_series_keeps_its_shape_and_its_gaps():
     """(T,) becomes (T, 1), (T, V) stays, null is a gap and NaN is a fault."""
-    assert reading.read("series", [1.0, None, 3.0], None).tolist()[::2] == [[1], [3]]
-    assert np.isnan(reading.read("series", [1.0, None, 3.0], None)[1, 0])
+    assert cells.read("series", [1.0, None, 3.0], None).tolist()[::2] == [[1], [3]]
+    assert np.isnan(cells.read("series", [1.0, None, 3.0], None)[1, 0])
     square = np.arange(6, dtype=np.float32).reshape(3, 2)
-    assert np.array_equal(reading.read("series", square.tolist(), None), square)
-    assert np.array_equal(reading.read("series", pl.Series([1.0, 2.0]), None), [[1], [2]])
+    assert np.array_equal(cells.read("series", square.tolist(), None), square)
+    assert np.array_equal(cells.read("series", pl.Series([1.0, 2.0]), None), [[1], [2]])
     assert why("series", [1.0, float("nan")]) == "non-finite"
     assert why("series", []) == "empty"
     assert why("series", [None, None]) == "empty"

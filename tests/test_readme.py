@@ -29,7 +29,7 @@ MAP = (  # the way of a sample, room by room
     "pipelines/data/sources.py",
     "pipelines/data/tables.py",
     "pipelines/data/dataset.py",
-    "pipelines/reading.py",
+    "pipelines/media/cells.py",
     "pipelines/encoding.py",
     "pipelines/planning.py",
     "pipelines/extraction.py",

@@ -11,7 +11,7 @@ from cache.errors import MmfuseError, unknown
 from pipelines.data.dataset import KINDS, Kind
 from pipelines.data.targets import TARGETS
 from pipelines.encoding import Unreadable
-from pipelines.reading import TEXTS, locate
+from pipelines.media.cells import TEXTS, locate
 
 SUFFIXES: dict[Kind, tuple[str, ...]] = {
     "image": (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"),

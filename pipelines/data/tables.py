@@ -15,7 +15,7 @@ from pipelines.data.columns import Part
 from pipelines.data.dataset import Dataset, Modality, Task
 from pipelines.data.table_files import read_table
 from pipelines.data.targets import EVENLY, TARGETS, encode_target, strata
-from pipelines.reading import FILES
+from pipelines.media.cells import FILES
 
 SHARES = "0.8/0.1/0.1"
 Note = Callable[[str], None]

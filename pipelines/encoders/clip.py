@@ -14,11 +14,11 @@ from cache.errors import MmfuseError
 from cache.storage.weight_digests import WeightsMemory
 from pipelines import openclip, openclip_model, pretrained
 from pipelines.data.dataset import Kind
-from pipelines.decoding import pictures
 from pipelines.downloading import Download, File
 from pipelines.encoding import Storage, Unreadable
+from pipelines.media.decode import pictures
+from pipelines.media.images import frame_numbers, pixels
 from pipelines.openclip import Checkpoint
-from pipelines.pictures import frame_numbers, pixels
 from pipelines.weights import existing, find, read, tag
 
 if TYPE_CHECKING:

@@ -286,7 +286,7 @@ def pictures(home: Path) -> None:
     from torchvision import transforms
 
     from pipelines.encoding import build_encoder
-    from pipelines.reading import decode
+    from pipelines.media.cells import decode
 
     chance, files = np.random.default_rng(0), []
     for _ in range(100):

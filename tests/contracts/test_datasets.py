@@ -8,8 +8,9 @@ import pytest
 
 from cache.errors import MmfuseError
 from cache.samples import KINDS
-from pipelines import catalog, reading
+from pipelines import catalog
 from pipelines.data import sources
+from pipelines.media import cells
 
 NAMES = sorted(catalog.entries("datasets"))
 PACKS = {"mug": "monsters"}  # where a pack is not called as the dataset
@@ -66,7 +67,7 @@ def test_rows_are_whole_and_typed(built):
     for dataset in built:
         samples = dataset.samples()
         assert len(samples) == len(dataset.table)
-        absent = [reading.absent(dataset.table[m.name], m.kind) for m in dataset.modalities]
+        absent = [cells.absent(dataset.table[m.name], m.kind) for m in dataset.modalities]
         assert sum(absent).max() < len(absent)
         assert all(modality.kind in KINDS for modality in dataset.modalities)
         if dataset.task.kind == "classes":
@@ -81,7 +82,7 @@ def test_cells_can_be_read(built):
             part = dataset.table.filter(dataset.table["split"] == split)
             for modality in dataset.modalities:
                 for cell in part[modality.name].drop_nulls().head(3):
-                    assert reading.read(modality.kind, cell, dataset.root) is not None
+                    assert cells.read(modality.kind, cell, dataset.root) is not None
 
 
 def test_building_twice_gives_the_same_rows(name, built, pack):
