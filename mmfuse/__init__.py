@@ -22,7 +22,7 @@ _DOORS = {  # name → module, or module:name where the verb is called otherwise
     "TableOptions": "pipelines.data.tables",
     "Task": "cache.samples",
     "audit": "pipelines.auditing",
-    "build_encoder": "pipelines.encoding",
+    "build_encoder": "pipelines.encoding.encoder",
     "check": "pipelines.contracts",
     "check_encoder": "pipelines.encoder_contract:check",
     "compare": "pipelines.comparing",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 from pipelines.data.dataset import Kind
-from pipelines.encoding import Encoder, Unreadable
+from pipelines.encoding.encoder import Encoder, Unreadable
 from pipelines.preparing import Failure
 
 PATIENCE = 100  # inputs that may fail before the first succeeds

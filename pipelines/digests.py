@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cache.fingerprints import digest
 from cache.storage.file_digests import DIGEST_BYTES, DigestMemory, stamps
 from pipelines.data.dataset import Dataset, Kind, Modality
-from pipelines.encoding import Unreadable
+from pipelines.encoding.encoder import Unreadable
 from pipelines.media.cells import FILES, TEXTS, absent, raw
 from pipelines.progress import Track, untracked
 

@@ -16,7 +16,7 @@ from cache.errors import MmfuseError
 from cache.fingerprints import fingerprint
 from pipelines import catalog
 from pipelines.data.dataset import Kind
-from pipelines.encoding import Encoder, Unreadable, build_encoder
+from pipelines.encoding.encoder import Encoder, Unreadable, build_encoder
 from pipelines.faults import told
 from pipelines.fitting import learns
 from pipelines.keeping import BrokenError, Promise
@@ -178,7 +178,7 @@ def identity_is_plain(trial: Trial) -> str:
 def building_is_light(trial: Trial) -> str:
     """Building it and asking for its fields imports no torch: a second extract starts at once."""
     code = (
-        "import sys; from pipelines.encoding import build_encoder\n"
+        "import sys; from pipelines.encoding.encoder import build_encoder\n"
         "encoder = build_encoder(sys.argv[1], weights=sys.argv[2] or None)\n"
         "[encoder.fields(kind) for kind in encoder.kinds]\n"
         "print('torch' in sys.modules)"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from cache.layout import Home
 from pipelines.data import origins
 from pipelines.data.dataset import Dataset
-from pipelines.encoding import Encoder
+from pipelines.encoding.encoder import Encoder
 from pipelines.estimating import Estimate, estimate
 from pipelines.planning import StreamPlan, plan, unserved
 from pipelines.progress import Track, untracked

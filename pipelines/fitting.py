@@ -12,7 +12,7 @@ from cache.layout import DatasetPaths, Home
 from cache.storage.objects import create_record, get_record
 from pipelines.data.dataset import Dataset, Modality
 from pipelines.digests import Inputs
-from pipelines.encoding import Encoder, FittedEncoder, Unreadable
+from pipelines.encoding.encoder import Encoder, FittedEncoder, Unreadable
 from pipelines.media.cells import read
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from cache.writing.journal import Retry
 from pipelines import catalog
 from pipelines.data.dataset import Dataset, Modality
 from pipelines.digests import Inputs, inputs
-from pipelines.encoding import Encoder
+from pipelines.encoding.encoder import Encoder
 from pipelines.fitting import fitted_on, learns
 from pipelines.progress import Track, untracked
 
@@ -168,7 +168,7 @@ def _spec(encoder: Encoder, modality: Modality, fields: Mapping[str, object]) ->
     return StreamSpec(modality.kind, width, encoder.storage, encoder.sequence, fields, {})
 
 
-def _download(encoder: Encoder) -> Any:  # noqa: ANN401 - pipelines.weights.Download, or a plug-in's own
+def _download(encoder: Encoder) -> Any:  # noqa: ANN401 - pipelines.encoding.hub.Download, or a plug-in's own
     return encoder.download() if hasattr(encoder, "download") else None
 
 

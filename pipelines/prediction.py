@@ -22,7 +22,7 @@ from cache.runs import RunRecord, RunStream, load_run
 from cache.samples import Kind
 from cache.storage.objects import get_record
 from pipelines import matching
-from pipelines.encoding import Encoder, Unreadable, build_encoder, stored_as
+from pipelines.encoding.encoder import Encoder, Unreadable, build_encoder, stored_as
 from pipelines.fitting import learns
 from pipelines.media.cells import absent, read
 from pipelines.progress import Track, untracked

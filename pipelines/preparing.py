@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from cache.errors import MmfuseError
 from cache.fingerprints import digest
 from pipelines.data.dataset import Kind
-from pipelines.encoding import Encoder, Unreadable
+from pipelines.encoding.encoder import Encoder, Unreadable
 from pipelines.media.cells import FILES, decode, raw
 
 

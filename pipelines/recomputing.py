@@ -10,7 +10,7 @@ from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
 from cache.format.streams import StreamKey
 from cache.layout import Home
-from pipelines.encoding import Encoder, stored_as
+from pipelines.encoding.encoder import Encoder, stored_as
 from pipelines.fitting import fit
 from pipelines.planning import StreamPlan, plan
 from pipelines.preparing import Cell, Recipe, prepare

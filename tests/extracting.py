@@ -12,7 +12,7 @@ from cache.format import shards
 from cache.layout import Home
 from pipelines import bucketing
 from pipelines.data.sources import open_dataset
-from pipelines.encoding import build_encoder
+from pipelines.encoding.encoder import build_encoder
 from pipelines.extraction import ExtractOptions, extract
 
 WEIGHT_FREE = {"digits": ["pixels", "mfcc", "hashing"], "avdigits": ["pixels", "mfcc"]}

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cache.errors import MmfuseError
 from cache.fingerprints import fingerprint
-from pipelines.encoding import Unreadable, build_encoder
+from pipelines.encoding.encoder import Unreadable, build_encoder
 
 sys.path.append(str(Path(__file__).parent / "contracts"))
 from checkpoint_makers import make_clip
@@ -51,7 +51,7 @@ import os, sys
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = sys.argv[1]
 from cache.errors import MmfuseError
-from pipelines.encoding import build_encoder
+from pipelines.encoding.encoder import build_encoder
 encoder = build_encoder("clip")
 try:
     encoder.fields("image")

@@ -9,7 +9,7 @@ import pytest
 
 from cache.errors import MmfuseError
 from pipelines.encoder_contract import check, is_encoder
-from pipelines.encoding import build_encoder
+from pipelines.encoding.encoder import build_encoder
 
 GOOD = '''
 """Counts of letters."""

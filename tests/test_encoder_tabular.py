@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cache.errors import MmfuseError
 from pipelines.encoders import tabular
-from pipelines.encoding import FittedEncoder, Unreadable
+from pipelines.encoding.encoder import FittedEncoder, Unreadable
 
 
 def _fitted(rows, **options):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.encoding import build_encoder
+from pipelines.encoding.encoder import build_encoder
 from pipelines.media.decode import decode_video, pictures
 from pipelines.media.images import frame_numbers
 

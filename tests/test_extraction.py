@@ -18,7 +18,7 @@ from cache.layout import Home
 from cache.maintenance.verify import verify
 from cache.storage.objects import get_record
 from pipelines import bucketing, probing
-from pipelines.encoding import build_encoder
+from pipelines.encoding.encoder import build_encoder
 from pipelines.extraction import ExtractOptions, extract, plan, unserved
 
 

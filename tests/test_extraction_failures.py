@@ -11,7 +11,7 @@ from cache.feature_store import FeatureStore
 from cache.format import shards
 from cache.layout import Home
 from pipelines import bucketing
-from pipelines.encoding import Unreadable
+from pipelines.encoding.encoder import Unreadable
 from pipelines.extraction import ExtractOptions, extract, plan
 
 

@@ -16,7 +16,7 @@ from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
 from cache.fingerprints import digest
 from cache.layout import Home
-from pipelines.encoding import Unreadable, build_encoder
+from pipelines.encoding.encoder import Unreadable, build_encoder
 from pipelines.extraction import ExtractOptions, extract
 from pipelines.preparing import Cell, Failure, Inline, Recipe
 from pipelines.workers import Workers

@@ -10,7 +10,7 @@ from pipelines import catalog
 from pipelines.data.columns import part
 from pipelines.data.sources import open_dataset
 from pipelines.data.tables import TableOptions
-from pipelines.encoding import build_encoder
+from pipelines.encoding.encoder import build_encoder
 from pipelines.extraction import ExtractOptions, extract
 
 sys.path.insert(0, str(Path(__file__).parent / "contracts"))

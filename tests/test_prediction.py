@@ -17,7 +17,7 @@ from pipelines.data.dataset import Dataset, Modality, Task
 from pipelines.data.sources import open_dataset
 from pipelines.data.table_files import read_table
 from pipelines.data.tables import TableOptions
-from pipelines.encoding import build_encoder
+from pipelines.encoding.encoder import build_encoder
 from pipelines.evaluation import evaluate
 from pipelines.extraction import ExtractOptions, extract
 from pipelines.missing import MissingPattern

@@ -11,7 +11,7 @@ from cache.layout import DatasetPaths, Home
 from cache.maintenance.verify import verify
 from pipelines import results
 from pipelines.costs import with_encoders
-from pipelines.encoding import Unreadable
+from pipelines.encoding.encoder import Unreadable
 from pipelines.extraction import ExtractOptions, extract
 from pipelines.training import train
 

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.encoding import Unreadable
+from pipelines.encoding.encoder import Unreadable
 from pipelines.media import cells, decode
 
 

@@ -30,7 +30,7 @@ MAP = (  # the way of a sample, room by room
     "pipelines/data/tables.py",
     "pipelines/data/dataset.py",
     "pipelines/media/cells.py",
-    "pipelines/encoding.py",
+    "pipelines/encoding/encoder.py",
     "pipelines/planning.py",
     "pipelines/extraction.py",
     "pipelines/loading.py",

@@ -6,7 +6,7 @@ import pytest
 from cache.errors import MmfuseError
 from cache.layout import Home
 from pipelines.data.sources import open_dataset
-from pipelines.encoding import build_encoder
+from pipelines.encoding.encoder import build_encoder
 from pipelines.extraction import extract
 from pipelines.recomputing import complete, recompute
 

@@ -86,7 +86,7 @@ os.environ.update(HF_ENDPOINT=sys.argv[1], HF_HOME=sys.argv[2], HF_HUB_DISABLE_X
 from pathlib import Path
 from cache.errors import MmfuseError
 from cache.storage.weight_digests import WeightsMemory
-from pipelines.weights import Wanted, find
+from pipelines.encoding.hub import Wanted, find
 wanted = Wanted(sys.argv[3], (("model.safetensors", "pytorch_model.bin"), ("config.json",)))
 try:
     files, download = find(wanted, WeightsMemory(None))

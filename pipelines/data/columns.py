@@ -10,7 +10,7 @@ import polars as pl
 from cache.errors import MmfuseError, unknown
 from pipelines.data.dataset import KINDS, Kind
 from pipelines.data.targets import TARGETS
-from pipelines.encoding import Unreadable
+from pipelines.encoding.encoder import Unreadable
 from pipelines.media.cells import TEXTS, locate
 
 SUFFIXES: dict[Kind, tuple[str, ...]] = {

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 from cache.storage.weight_digests import WeightsMemory
-from pipelines import openclip, openclip_model, pretrained
 from pipelines.data.dataset import Kind
-from pipelines.downloading import Download, File
-from pipelines.encoding import Storage, Unreadable
+from pipelines.encoding import open_clip, openclip_model, pretrained
+from pipelines.encoding.downloading import Download, File
+from pipelines.encoding.encoder import Storage, Unreadable
+from pipelines.encoding.hub import existing, find, read, tag
+from pipelines.encoding.open_clip import Checkpoint
 from pipelines.media.decode import pictures
 from pipelines.media.images import frame_numbers, pixels
-from pipelines.openclip import Checkpoint
-from pipelines.weights import existing, find, read, tag
 
 if TYPE_CHECKING:
     import torch
@@ -207,13 +207,13 @@ class Clip:
             return find(wanted, self.memory)[0]
         if folder is None or not self.checkpoint.text.get("hf_tokenizer_name"):
             return {}
-        names = {*openclip.VOCABULARIES[0], *openclip.TOKENIZER_FILES} - {"config.json"}
+        names = {*open_clip.VOCABULARIES[0], *open_clip.TOKENIZER_FILES} - {"config.json"}
         there = sorted(name for name in names if (folder / name).is_file())
         return {name: read(folder / name, self.memory) for name in there}
 
     @cached_property
     def _vocabulary(self) -> dict[str, object]:
-        own = {"bpe": read(openclip.vocabulary(), self.memory)}
+        own = {"bpe": read(open_clip.vocabulary(), self.memory)}
         files = self._words or own
         return {"context": self._context, **{name: file.sha256 for name, file in files.items()}}
 
@@ -272,11 +272,11 @@ def build(
     """
     name, _, published = (model or DEFAULT).partition("/")
     if weights is None:
-        checkpoint = openclip.published(name, published or "openai")
+        checkpoint = open_clip.published(name, published or "openai")
     elif published == "random":
         raise MmfuseError(f"clip:{model} asks for random weights; leave --weights {weights} out")
     else:
-        checkpoint = openclip.local(existing(weights, "clip").resolve(), name, published)
+        checkpoint = open_clip.local(existing(weights, "clip").resolve(), name, published)
     return Clip(
         checkpoint, device, pretrained.check_dtype(dtype), frames, sequence, WeightsMemory(memory)
     )

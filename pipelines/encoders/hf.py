@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from cache.errors import MmfuseError
-from pipelines.checkpoints import model_folder
 from pipelines.data.dataset import Kind
-from pipelines.pretrained import check_dtype
-from pipelines.transformer import Settings, Transformer
+from pipelines.encoding.model_files import model_folder
+from pipelines.encoding.pretrained import check_dtype
+from pipelines.encoding.transformers_model import Settings, Transformer
 
 KINDS: dict[Kind, int | None] = {
     "text": None, "code": None, "audio": None, "image": None, "video": None,

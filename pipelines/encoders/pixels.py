@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cache.errors import unknown
 from pipelines.data.dataset import Kind
-from pipelines.encoding import Storage
+from pipelines.encoding.encoder import Storage
 
 KINDS: dict[Kind, int | None] = {"image": 256}
 VERSION = 1

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from cache.errors import unknown
-from pipelines.checkpoints import WEIGHTS, model_folder
 from pipelines.data.dataset import Kind
-from pipelines.pretrained import check_dtype
-from pipelines.timm_model import TimmModel
+from pipelines.encoding.model_files import WEIGHTS, model_folder
+from pipelines.encoding.pretrained import check_dtype
+from pipelines.encoding.timm_model import TimmModel
 
 KINDS: dict[Kind, int | None] = {"image": 512, "video": 512}
 NEEDS_WEIGHTS = True

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import MmfuseError
-from pipelines.checkpoints import VOCABULARY, WEIGHTS, Folder, model_folder
 from pipelines.data.dataset import Kind
-from pipelines.finishing import Dense, Normalised, dense
-from pipelines.pretrained import check_dtype
-from pipelines.transformer import Settings, Transformer
+from pipelines.encoding.model_files import VOCABULARY, WEIGHTS, Folder, model_folder
+from pipelines.encoding.pretrained import check_dtype
+from pipelines.encoding.sentence_modules import Dense, Normalised, dense
+from pipelines.encoding.transformers_model import Settings, Transformer
 
 KINDS: dict[Kind, int | None] = {"text": None, "code": None}
 NEEDS_WEIGHTS = True

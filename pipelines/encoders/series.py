@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 from pipelines.data.dataset import Kind
-from pipelines.encoding import Storage, Unreadable
+from pipelines.encoding.encoder import Storage, Unreadable
 
 KINDS: dict[Kind, int | None] = {"series": None}
 VERSION = 1

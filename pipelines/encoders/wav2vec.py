@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from pipelines.checkpoints import model_folder
 from pipelines.data.dataset import Kind
-from pipelines.pretrained import check_dtype
-from pipelines.transformer import Settings, Transformer
+from pipelines.encoding.model_files import model_folder
+from pipelines.encoding.pretrained import check_dtype
+from pipelines.encoding.transformers_model import Settings, Transformer
 
 KINDS: dict[Kind, int | None] = {"audio": 1024}
 NEEDS_WEIGHTS = True

@@ -19,7 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipelines.data.dataset import Kind
-from pipelines.encoding import Record, Series, Unreadable
+from pipelines.encoding.encoder import Record, Series, Unreadable
 from pipelines.media.decode import decode_audio, decode_image, decode_video
 
 FILES: frozenset[Kind] = frozenset({"image", "audio", "video", "layout"})  # cells may be paths

@@ -285,7 +285,7 @@ def pictures(home: Path) -> None:
     from PIL import Image
     from torchvision import transforms
 
-    from pipelines.encoding import build_encoder
+    from pipelines.encoding.encoder import build_encoder
     from pipelines.media.cells import decode
 
     chance, files = np.random.default_rng(0), []
@@ -336,7 +336,7 @@ def sentences(home: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
     from cache.feature_store import FeatureStore
-    from pipelines.encoding import build_encoder
+    from pipelines.encoding.encoder import build_encoder
 
     folder = str(Path(model.origin).parent / "model")
     chance = np.random.default_rng(0)

@@ -21,7 +21,7 @@ from bare_calls import (
 )
 from checkpoint_makers import MAKERS
 
-from pipelines.encoding import build_encoder
+from pipelines.encoding.encoder import build_encoder
 
 Vector = np.ndarray
 

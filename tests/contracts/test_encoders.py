@@ -15,7 +15,7 @@ from cache.errors import MmfuseError
 from cache.fingerprints import fingerprint
 from pipelines import catalog
 from pipelines.encoder_contract import COSINE, PROMISES, Trial, building_is_light, cosine
-from pipelines.encoding import Encoder, FittedEncoder, build_encoder
+from pipelines.encoding.encoder import Encoder, FittedEncoder, build_encoder
 from pipelines.specimens import specimens
 
 HALF = 0.999  # in half precision

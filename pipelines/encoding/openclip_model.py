@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from pipelines.openclip import Checkpoint
+from pipelines.encoding.open_clip import Checkpoint
 
 if TYPE_CHECKING:
     import torch

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from pipelines import pretrained
-from pipelines.checkpoints import Folder
 from pipelines.data.dataset import Kind
-from pipelines.downloading import Download
-from pipelines.encoding import Storage
+from pipelines.encoding import pretrained
+from pipelines.encoding.downloading import Download
+from pipelines.encoding.encoder import Storage
+from pipelines.encoding.model_files import Folder
 from pipelines.media.decode import pictures
 from pipelines.media.images import Preprocess, frame_numbers, pixels
 

@@ -11,13 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError, unknown
-from pipelines import pretrained
-from pipelines.checkpoints import PREPROCESSOR, VOCABULARY, Folder
 from pipelines.data.dataset import Kind
-from pipelines.downloading import Download
-from pipelines.encoding import Storage
-from pipelines.senses import Given, Item, Sense, Sights, Sounds, Words
-from pipelines.towers import POOLS, States, load, pool, receptive_field, sound_frames, states, tower
+from pipelines.encoding import pretrained
+from pipelines.encoding.downloading import Download
+from pipelines.encoding.encoder import Storage
+from pipelines.encoding.model_files import PREPROCESSOR, VOCABULARY, Folder
+from pipelines.encoding.pooling import (
+    POOLS,
+    States,
+    load,
+    pool,
+    receptive_field,
+    sound_frames,
+    states,
+    tower,
+)
+from pipelines.encoding.processors import Given, Item, Sense, Sights, Sounds, Words
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ import numpy as np
 from cache.errors import MmfuseError
 from cache.storage.weight_digests import WeightsMemory
 from pipelines import catalog
-from pipelines.downloading import Download, File, small
+from pipelines.encoding.downloading import Download, File, small
 
 TIMEOUT = 5.0  # seconds that the hub has to answer
 _ONE = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}

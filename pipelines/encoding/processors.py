@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.encoding import Frames, Unreadable, Waveform
+from pipelines.encoding.encoder import Frames, Unreadable, Waveform
 from pipelines.media.decode import pictures
 from pipelines.media.images import frame_numbers
 

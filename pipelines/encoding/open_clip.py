@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import MmfuseError, unknown
+from pipelines.encoding.hub import Wanted
 from pipelines.media.images import Preprocess
-from pipelines.weights import Wanted
 
 CONFIG = "open_clip_config.json"
 # In the order in which open_clip itself prefers them in a folder.

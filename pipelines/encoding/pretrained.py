@@ -11,7 +11,7 @@ from cache.errors import MmfuseError, unknown
 from cache.fingerprints import fingerprint
 from cache.storage.weight_digests import WeightsMemory
 from pipelines.data.dataset import Kind
-from pipelines.encoding import Encoder, Waveform
+from pipelines.encoding.encoder import Encoder, Waveform
 from pipelines.media.images import Preprocess
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""The Encoder protocol, and the frozen models that encoders are made of."""
