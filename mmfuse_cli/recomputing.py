@@ -22,7 +22,7 @@ def again(
         MmfuseError: without --encoder, or for a stream that these words did not make.
     """
     import mmfuse
-    from pipelines.recomputing import complete, recompute
+    from pipelines.extract.recompute import complete, recompute
     from pipelines.reporting import Table
 
     if not encoders:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError
 from pipelines.backoff import PATIENCE, Encoding, HopelessError
 from pipelines.bucketing import Budget, batches
+from pipelines.extract.plan import StreamPlan
 from pipelines.legs import Legs
 from pipelines.media.cells import FILES
-from pipelines.planning import StreamPlan
 from pipelines.preparing import Cell, Failure, Prepared, Preparer, Recipe
 from pipelines.shelving import Shelver
 from pipelines.supply import Supply, Window

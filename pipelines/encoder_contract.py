@@ -17,8 +17,8 @@ from cache.fingerprints import fingerprint
 from pipelines import catalog
 from pipelines.data.dataset import Kind
 from pipelines.encoding.encoder import Encoder, Unreadable, build_encoder
+from pipelines.extract.fitting import learns
 from pipelines.faults import told
-from pipelines.fitting import learns
 from pipelines.keeping import BrokenError, Promise
 from pipelines.progress import Track, untracked
 from pipelines.specimens import specimens

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cache.layout import Home
-from pipelines.estimating import Estimate, estimate
-from pipelines.planning import StreamPlan
+from pipelines.extract.estimate import Estimate, estimate
+from pipelines.extract.plan import StreamPlan
+from pipelines.extract.session import ExtractOptions
 from pipelines.reporting import Table
-from pipelines.session import ExtractOptions
 from pipelines.tallies import planned
 
 LONG = 1800.0  # seconds above which a smaller first step is offered

@@ -23,7 +23,7 @@ from cache.samples import Kind
 from cache.storage.objects import get_record
 from pipelines import matching
 from pipelines.encoding.encoder import Encoder, Unreadable, build_encoder, stored_as
-from pipelines.fitting import learns
+from pipelines.extract.fitting import learns
 from pipelines.media.cells import absent, read
 from pipelines.progress import Track, untracked
 

@@ -13,7 +13,7 @@ from cache.layout import Home
 from pipelines import bucketing
 from pipelines.data.sources import open_dataset
 from pipelines.encoding.encoder import build_encoder
-from pipelines.extraction import ExtractOptions, extract
+from pipelines.extract.extract import ExtractOptions, extract
 
 WEIGHT_FREE = {"digits": ["pixels", "mfcc", "hashing"], "avdigits": ["pixels", "mfcc"]}
 

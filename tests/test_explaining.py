@@ -8,7 +8,7 @@ import pytest
 from small_encoders import Echo, texts
 
 from cache.layout import Home
-from pipelines.extraction import ExtractOptions, extract, plan
+from pipelines.extract.extract import ExtractOptions, extract, plan
 from pipelines.tallies import explained
 
 STREAMS = 100

@@ -17,9 +17,10 @@ from cache.format import shards
 from cache.layout import Home
 from cache.maintenance.verify import verify
 from cache.storage.objects import get_record
-from pipelines import bucketing, probing
+from pipelines import bucketing
 from pipelines.encoding.encoder import build_encoder
-from pipelines.extraction import ExtractOptions, extract, plan, unserved
+from pipelines.extract import probing
+from pipelines.extract.extract import ExtractOptions, extract, plan, unserved
 
 
 @pytest.fixture
@@ -389,7 +390,7 @@ def test_sequences_keep_each_rows_own_length(home, small_shards):
 
 def test_a_file_that_changes_while_the_run_goes_on_is_not_stored_as_what_it_was(home, tmp_path):
     """The bytes that are decoded are those that were planned, or the row fails for now."""
-    from pipelines import planning
+    from pipelines.extract import plan as planning
 
     root = tmp_path / "data"
     root.mkdir()

@@ -12,7 +12,7 @@ from cache.format import shards
 from cache.layout import Home
 from pipelines import bucketing
 from pipelines.encoding.encoder import Unreadable
-from pipelines.extraction import ExtractOptions, extract, plan
+from pipelines.extract.extract import ExtractOptions, extract, plan
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 from cache.fingerprints import digest
 from cache.samples import Modality, Task
 from cache.storage.file_digests import DigestMemory
-from pipelines import digests
 from pipelines.data.dataset import Dataset
-from pipelines.digests import inputs
+from pipelines.extract import input_digests
+from pipelines.extract.input_digests import inputs
 from pipelines.media import cells as reading
 
 OLD_NS = 1_600_000_000_000_000_000
@@ -148,7 +148,7 @@ def test_files_that_did_not_change_are_not_opened_again(memory, folder, monkeypa
     first = rows(inputs(source, source.modalities[0], memory))
     opened = []
     monkeypatch.setattr(
-        digests,
+        input_digests,
         "raw",
         lambda kind, cell, root: opened.append(cell) or reading.raw(kind, cell, root),
     )
@@ -165,7 +165,7 @@ def test_a_file_that_changed_is_read_again_and_no_other(memory, folder, monkeypa
     os.utime(folder / name, ns=(OLD_NS + 1, OLD_NS + 1))
     opened = []
     monkeypatch.setattr(
-        digests,
+        input_digests,
         "raw",
         lambda kind, cell, root: opened.append(cell) or reading.raw(kind, cell, root),
     )

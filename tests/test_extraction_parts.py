@@ -14,7 +14,7 @@ from cache.errors import MmfuseError
 from cache.layout import Home
 from pipelines.backoff import Ceilings, Encoding, HopelessError
 from pipelines.bucketing import Budget, batches, budget
-from pipelines.extraction import ExtractOptions, estimate, extract, plan
+from pipelines.extract.extract import ExtractOptions, estimate, extract, plan
 from pipelines.legs import Legs
 from pipelines.preparing import Failure
 
@@ -247,7 +247,7 @@ def test_an_estimate_fits_what_must_be_fitted_without_keeping_it(tmp_path):
 
 def test_workers_are_started_only_for_work_that_is_worth_them(tmp_path, monkeypatch):
     """Left to itself, extraction spawns for minutes of preparing and not for seconds."""
-    from pipelines import session
+    from pipelines.extract import session
 
     dataset = texts({"m": [f"text number {n}" for n in range(50)]})
     (quick,) = extract(dataset, [Echo()], home=Home(tmp_path / "one"))

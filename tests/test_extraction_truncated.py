@@ -10,7 +10,7 @@ from cache.feature_store import FeatureStore
 from cache.format import shards
 from cache.layout import Home
 from pipelines import bucketing, tallies
-from pipelines.extraction import ExtractOptions, extract
+from pipelines.extract.extract import ExtractOptions, extract
 
 LONG = 12  # characters
 

@@ -17,7 +17,7 @@ from cache.feature_store import FeatureStore
 from cache.fingerprints import digest
 from cache.layout import Home
 from pipelines.encoding.encoder import Unreadable, build_encoder
-from pipelines.extraction import ExtractOptions, extract
+from pipelines.extract.extract import ExtractOptions, extract
 from pipelines.preparing import Cell, Failure, Inline, Recipe
 from pipelines.workers import Workers
 
@@ -204,7 +204,7 @@ def test_a_script_without_a_main_guard_extracts_with_workers(tmp_path):
     script.write_text(
         "from pathlib import Path\n"
         "import mmfuse\n"
-        "from pipelines.session import ExtractOptions\n"
+        "from pipelines.extract.session import ExtractOptions\n"
         "digits = mmfuse.open_dataset('digits')[0]\n"
         "pixels = mmfuse.build_encoder('pixels')\n"
         f"home = mmfuse.Home(Path({str(tmp_path / 'home')!r}))\n"

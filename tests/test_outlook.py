@@ -9,7 +9,7 @@ import pytest
 from small_encoders import Centred, Echo, texts
 
 from cache.layout import Home
-from pipelines.extraction import ExtractOptions, extract, plan
+from pipelines.extract.extract import ExtractOptions, extract, plan
 from pipelines.outlook import outlook, span
 
 

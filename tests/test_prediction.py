@@ -19,7 +19,7 @@ from pipelines.data.table_files import read_table
 from pipelines.data.tables import TableOptions
 from pipelines.encoding.encoder import build_encoder
 from pipelines.evaluation import evaluate
-from pipelines.extraction import ExtractOptions, extract
+from pipelines.extract.extract import ExtractOptions, extract
 from pipelines.missing import MissingPattern
 from pipelines.prediction import predict
 from pipelines.training import train

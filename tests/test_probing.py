@@ -12,7 +12,7 @@ from cache.maintenance.verify import verify
 from pipelines import results
 from pipelines.costs import with_encoders
 from pipelines.encoding.encoder import Unreadable
-from pipelines.extraction import ExtractOptions, extract
+from pipelines.extract.extract import ExtractOptions, extract
 from pipelines.training import train
 
 WAIT = 0.004

@@ -7,8 +7,8 @@ from cache.errors import MmfuseError
 from cache.layout import Home
 from pipelines.data.sources import open_dataset
 from pipelines.encoding.encoder import build_encoder
-from pipelines.extraction import extract
-from pipelines.recomputing import complete, recompute
+from pipelines.extract.extract import extract
+from pipelines.extract.recompute import complete, recompute
 
 
 @pytest.fixture(scope="module")

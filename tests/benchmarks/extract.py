@@ -22,9 +22,9 @@ from small_encoders import Echo, texts
 
 from cache.layout import Home
 from cache.samples import Modality, Task
-from pipelines import session
 from pipelines.data.dataset import Dataset
-from pipelines.extraction import ExtractOptions, StreamReport, extract
+from pipelines.extract import session
+from pipelines.extract.extract import ExtractOptions, StreamReport, extract
 from pipelines.shelving import Shelver
 
 
@@ -136,7 +136,7 @@ def idle(home: Path) -> None:
         (root / name).write_bytes(name.encode())
         os.utime(root / name, (1e9, 1e9))
     dataset = texts({"m": names}, name="files", kind="layout", root=root)
-    from pipelines.planning import plan
+    from pipelines.extract.plan import plan
 
     encoder = Free(kind="layout")
     plan(dataset, [encoder], home=Home(home))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.planning import StreamPlan
+from pipelines.extract.plan import StreamPlan
 from pipelines.preparing import Cell, Prepared, Recipe, prepare
 
 PROBED = 8  # samples that are prepared to tell how long the rest will take

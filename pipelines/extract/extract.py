@@ -6,11 +6,11 @@ from cache.layout import Home
 from pipelines.data import origins
 from pipelines.data.dataset import Dataset
 from pipelines.encoding.encoder import Encoder
-from pipelines.estimating import Estimate, estimate
-from pipelines.planning import StreamPlan, plan, unserved
+from pipelines.extract.estimate import Estimate, estimate
+from pipelines.extract.plan import StreamPlan, plan, unserved
+from pipelines.extract.report import StreamReport
+from pipelines.extract.session import ExtractOptions, Session
 from pipelines.progress import Track, untracked
-from pipelines.session import ExtractOptions, Session
-from pipelines.summary import StreamReport
 
 __all__ = [
     "Estimate",

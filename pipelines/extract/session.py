@@ -15,14 +15,14 @@ from cache.writing.writer import StreamWriter
 from pipelines.backoff import Ceilings, Encoding, HopelessError
 from pipelines.bucketing import WINDOWS, Budget, budget
 from pipelines.conveyor import Conveyor, Terms
-from pipelines.fitting import fit
-from pipelines.interrupts import Interrupt
-from pipelines.planning import StreamPlan
+from pipelines.extract.fitting import fit
+from pipelines.extract.interrupts import Interrupt
+from pipelines.extract.plan import StreamPlan
+from pipelines.extract.probing import latency, probe
+from pipelines.extract.report import StreamReport, Work, report
 from pipelines.preparing import Inline, Preparer
-from pipelines.probing import latency, probe
 from pipelines.progress import Track
 from pipelines.shelving import CHECKPOINT_SECONDS, Shelver
-from pipelines.summary import StreamReport, Work, report
 from pipelines.supply import Supply
 from pipelines.workers import TIMEOUT, Workers, cores
 

@@ -7,8 +7,8 @@ from cache.format.streams import StreamKey
 from cache.status import standing
 from cache.writing.writer import StreamWriter
 from pipelines.conveyor import Conveyor
+from pipelines.extract.plan import StreamPlan
 from pipelines.legs import Legs
-from pipelines.planning import StreamPlan
 from pipelines.shelving import Shelver
 from pipelines.workers import cores
 

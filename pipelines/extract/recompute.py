@@ -11,8 +11,8 @@ from cache.feature_store import FeatureStore
 from cache.format.streams import StreamKey
 from cache.layout import Home
 from pipelines.encoding.encoder import Encoder, stored_as
-from pipelines.fitting import fit
-from pipelines.planning import StreamPlan, plan
+from pipelines.extract.fitting import fit
+from pipelines.extract.plan import StreamPlan, plan
 from pipelines.preparing import Cell, Recipe, prepare
 
 BOUND = {"float32": 0.99999, "float16": 0.999}

@@ -11,12 +11,12 @@ from cache.errors import MmfuseError
 from cache.layout import DatasetPaths, Home
 from cache.storage.objects import create_record, get_record
 from pipelines.data.dataset import Dataset, Modality
-from pipelines.digests import Inputs
 from pipelines.encoding.encoder import Encoder, FittedEncoder, Unreadable
+from pipelines.extract.input_digests import Inputs
 from pipelines.media.cells import read
 
 if TYPE_CHECKING:
-    from pipelines.planning import StreamPlan
+    from pipelines.extract.plan import StreamPlan
 
 
 def training_rows(dataset: Dataset, found: Inputs) -> NDArray[np.int64]:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from cache.layout import Home
 from pipelines.backoff import Ceilings, Encoding
 from pipelines.bucketing import Budget, batches
-from pipelines.fitting import fit
-from pipelines.planning import StreamPlan
+from pipelines.extract.fitting import fit
+from pipelines.extract.plan import StreamPlan
+from pipelines.extract.probing import probe
+from pipelines.extract.session import ExtractOptions, batch_budget, paying_workers
 from pipelines.preparing import Prepared
-from pipelines.probing import probe
-from pipelines.session import ExtractOptions, batch_budget, paying_workers
 
 _BATCHES = 3
 _SLOW_BATCH = 8  # samples a timed batch of a model, where a full one could take a minute
