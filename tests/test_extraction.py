@@ -17,9 +17,9 @@ from cache.format import shards
 from cache.layout import Home
 from cache.maintenance.verify import verify
 from cache.storage.objects import get_record
-from pipelines import bucketing
 from pipelines.encoding.encoder import build_encoder
 from pipelines.extract import probing
+from pipelines.extract.engine import batches
 from pipelines.extract.extract import ExtractOptions, extract, plan, unserved
 
 
@@ -34,7 +34,7 @@ def small_shards(monkeypatch):
     """Shards of 128 rows of eight float32, so that a few thousand rows fill many."""
     monkeypatch.setattr(shards, "CHUNK_BYTES", 1024)
     monkeypatch.setattr(shards, "CHUNKS_PER_SHARD", 4)
-    monkeypatch.setitem(bucketing.WINDOWS, "text", 50)
+    monkeypatch.setitem(batches.WINDOWS, "text", 50)
 
 
 def lengths(count, seed=0):

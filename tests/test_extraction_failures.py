@@ -10,8 +10,8 @@ from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
 from cache.format import shards
 from cache.layout import Home
-from pipelines import bucketing
 from pipelines.encoding.encoder import Unreadable
+from pipelines.extract.engine import batches
 from pipelines.extract.extract import ExtractOptions, extract, plan
 
 
@@ -26,7 +26,7 @@ def small_shards(monkeypatch):
     """Shards of 128 rows, windows of 50."""
     monkeypatch.setattr(shards, "CHUNK_BYTES", 1024)
     monkeypatch.setattr(shards, "CHUNKS_PER_SHARD", 4)
-    monkeypatch.setitem(bucketing.WINDOWS, "text", 50)
+    monkeypatch.setitem(batches.WINDOWS, "text", 50)
 
 
 @dataclass

@@ -12,11 +12,11 @@ from small_encoders import Centred, Echo, texts, vector_of
 
 from cache.errors import MmfuseError
 from cache.layout import Home
-from pipelines.backoff import Ceilings, Encoding, HopelessError
-from pipelines.bucketing import Budget, batches, budget
+from pipelines.extract.engine.backoff import Ceilings, Encoding, HopelessError
+from pipelines.extract.engine.batches import Budget, batches, budget
+from pipelines.extract.engine.prepare import Failure
+from pipelines.extract.engine.timings import Legs
 from pipelines.extract.extract import ExtractOptions, estimate, extract, plan
-from pipelines.legs import Legs
-from pipelines.preparing import Failure
 
 COSTS = st.lists(st.integers(1, 2000), max_size=300)
 

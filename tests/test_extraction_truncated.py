@@ -9,7 +9,8 @@ from small_encoders import Echo, texts
 from cache.feature_store import FeatureStore
 from cache.format import shards
 from cache.layout import Home
-from pipelines import bucketing, tallies
+from pipelines import tallies
+from pipelines.extract.engine import batches
 from pipelines.extract.extract import ExtractOptions, extract
 
 LONG = 12  # characters
@@ -35,7 +36,7 @@ def small_shards(monkeypatch):
     """Shards of 128 rows, windows of 50."""
     monkeypatch.setattr(shards, "CHUNK_BYTES", 1024)
     monkeypatch.setattr(shards, "CHUNKS_PER_SHARD", 4)
-    monkeypatch.setitem(bucketing.WINDOWS, "text", 50)
+    monkeypatch.setitem(batches.WINDOWS, "text", 50)
 
 
 def cells(count=400, seed=0):

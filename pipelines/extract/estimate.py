@@ -5,13 +5,13 @@ import time
 from dataclasses import dataclass
 
 from cache.layout import Home
-from pipelines.backoff import Ceilings, Encoding
-from pipelines.bucketing import Budget, batches
+from pipelines.extract.engine.backoff import Ceilings, Encoding
+from pipelines.extract.engine.batches import Budget, batches
+from pipelines.extract.engine.prepare import Prepared
 from pipelines.extract.fitting import fit
 from pipelines.extract.plan import StreamPlan
 from pipelines.extract.probing import probe
 from pipelines.extract.session import ExtractOptions, batch_budget, paying_workers
-from pipelines.preparing import Prepared
 
 _BATCHES = 3
 _SLOW_BATCH = 8  # samples a timed batch of a model, where a full one could take a minute

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.extract.engine.prepare import Cell, Prepared, Recipe, prepare
 from pipelines.extract.plan import StreamPlan
-from pipelines.preparing import Cell, Prepared, Recipe, prepare
 
 PROBED = 8  # samples that are prepared to tell how long the rest will take
 _TIMED, _SECONDS = 21, 1.0  # samples that are encoded one by one, and about how long that may take

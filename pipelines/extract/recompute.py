@@ -11,9 +11,9 @@ from cache.feature_store import FeatureStore
 from cache.format.streams import StreamKey
 from cache.layout import Home
 from pipelines.encoding.encoder import Encoder, stored_as
+from pipelines.extract.engine.prepare import Cell, Recipe, prepare
 from pipelines.extract.fitting import fit
 from pipelines.extract.plan import StreamPlan, plan
-from pipelines.preparing import Cell, Recipe, prepare
 
 BOUND = {"float32": 0.99999, "float16": 0.999}
 """Smallest cosine that counts as the same vector, by the dtype that is kept."""

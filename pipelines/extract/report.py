@@ -6,11 +6,11 @@ from pathlib import Path
 from cache.format.streams import StreamKey
 from cache.status import standing
 from cache.writing.writer import StreamWriter
-from pipelines.conveyor import Conveyor
+from pipelines.extract.engine.runner import Conveyor
+from pipelines.extract.engine.shard_writer import Shelver
+from pipelines.extract.engine.timings import Legs
+from pipelines.extract.engine.worker_pool import cores
 from pipelines.extract.plan import StreamPlan
-from pipelines.legs import Legs
-from pipelines.shelving import Shelver
-from pipelines.workers import cores
 
 
 @dataclass(frozen=True)

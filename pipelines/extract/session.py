@@ -12,19 +12,19 @@ from cache.samples import Samples
 from cache.storage.objects import put_record
 from cache.writing.journal import Retry
 from cache.writing.writer import StreamWriter
-from pipelines.backoff import Ceilings, Encoding, HopelessError
-from pipelines.bucketing import WINDOWS, Budget, budget
-from pipelines.conveyor import Conveyor, Terms
+from pipelines.extract.engine.backoff import Ceilings, Encoding, HopelessError
+from pipelines.extract.engine.batches import WINDOWS, Budget, budget
+from pipelines.extract.engine.prepare import Inline, Preparer
+from pipelines.extract.engine.runner import Conveyor, Terms
+from pipelines.extract.engine.shard_queue import Supply
+from pipelines.extract.engine.shard_writer import CHECKPOINT_SECONDS, Shelver
+from pipelines.extract.engine.worker_pool import TIMEOUT, Workers, cores
 from pipelines.extract.fitting import fit
 from pipelines.extract.interrupts import Interrupt
 from pipelines.extract.plan import StreamPlan
 from pipelines.extract.probing import latency, probe
 from pipelines.extract.report import StreamReport, Work, report
-from pipelines.preparing import Inline, Preparer
 from pipelines.progress import Track
-from pipelines.shelving import CHECKPOINT_SECONDS, Shelver
-from pipelines.supply import Supply
-from pipelines.workers import TIMEOUT, Workers, cores
 
 WORTH_WORKERS = 10.0  # seconds of preparing below which spawning processes gains nothing
 _MOST_WORKERS = 16

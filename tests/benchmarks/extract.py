@@ -24,8 +24,8 @@ from cache.layout import Home
 from cache.samples import Modality, Task
 from pipelines.data.dataset import Dataset
 from pipelines.extract import session
+from pipelines.extract.engine.shard_writer import Shelver
 from pipelines.extract.extract import ExtractOptions, StreamReport, extract
-from pipelines.shelving import Shelver
 
 
 @dataclass

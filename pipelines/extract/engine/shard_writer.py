@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.writing.filling import ShardClaim
-from pipelines.preparing import Failure
+from pipelines.extract.engine.prepare import Failure
 
 CHECKPOINT_SECONDS = 15.0  # between two checkpoints: what a kill -9 costs, with a batch on top
 BUFFERS = 2  # shards that are held in memory: one that fills, one that is committed

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError
 from pipelines.data.dataset import Kind
 from pipelines.encoding.encoder import Encoder, Unreadable
-from pipelines.preparing import Failure
+from pipelines.extract.engine.prepare import Failure
 
 PATIENCE = 100  # inputs that may fail before the first succeeds
 _BUCKETS = 40  # powers of two beyond a length that are looked at

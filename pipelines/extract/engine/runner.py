@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from pipelines.backoff import PATIENCE, Encoding, HopelessError
-from pipelines.bucketing import Budget, batches
+from pipelines.extract.engine.backoff import PATIENCE, Encoding, HopelessError
+from pipelines.extract.engine.batches import Budget, batches
+from pipelines.extract.engine.prepare import Cell, Failure, Prepared, Preparer, Recipe
+from pipelines.extract.engine.shard_queue import Supply, Window
+from pipelines.extract.engine.shard_writer import Shelver
+from pipelines.extract.engine.timings import Legs
 from pipelines.extract.plan import StreamPlan
-from pipelines.legs import Legs
 from pipelines.media.cells import FILES
-from pipelines.preparing import Cell, Failure, Prepared, Preparer, Recipe
-from pipelines.shelving import Shelver
-from pipelines.supply import Supply, Window
 
 _TICK = 0.2  # seconds between two looks for Ctrl-C
 

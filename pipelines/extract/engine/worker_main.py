@@ -22,7 +22,7 @@ def work(pipe: Connection, current: Any) -> None:  # noqa: ANN401 - a shared arr
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # the workers are the parallelism
     from pipelines import catalog
-    from pipelines.preparing import prepare
+    from pipelines.extract.engine.prepare import prepare
 
     recipes: dict[int, Any] = {}
     try:
@@ -57,7 +57,7 @@ def work(pipe: Connection, current: Any) -> None:  # noqa: ANN401 - a shared arr
 
 def _packed(results: list[Any]) -> bytes:
     """The results pickled; an item that cannot be is its own cell's failure."""
-    from pipelines.preparing import unsendable
+    from pipelines.extract.engine.prepare import unsendable
 
     try:
         return pickle.dumps(results, 5)

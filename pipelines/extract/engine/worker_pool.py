@@ -18,8 +18,8 @@ from typing import Any
 
 from cache.errors import MmfuseError
 from pipelines import catalog
-from pipelines.preparing import Cell, Failure, Prepared, Recipe
-from pipelines.worker import READY, work
+from pipelines.extract.engine.prepare import Cell, Failure, Prepared, Recipe
+from pipelines.extract.engine.worker_main import READY, work
 
 TIMEOUT = 600.0  # seconds one sample may take before its worker counts as hanging
 KILLS = 2  # times a sample may end its worker before it is left alone

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cache.format.generations import Shard
 from cache.writing.filling import ShardClaim
 from cache.writing.writer import StreamWriter
-from pipelines.shelving import Shelver
+from pipelines.extract.engine.shard_writer import Shelver
 
 Rows = NDArray[np.int64]
 _POLL = 0.25  # seconds between two looks at what other processes hold

@@ -1,0 +1,1 @@
+"""How rows move in an extraction: prepared in worker processes, batched, encoded, written."""
