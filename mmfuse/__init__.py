@@ -15,7 +15,7 @@ _DOORS = {  # name → module, or module:name where the verb is called otherwise
     "ExtractOptions": "pipelines.extract.extract",
     "FeatureStore": "cache.feature_store",
     "Home": "cache.layout",
-    "MissingPattern": "pipelines.missing",
+    "MissingPattern": "pipelines.features.missing",
     "MmfuseError": "cache.errors",
     "Modality": "cache.samples",
     "Plan": "pipelines.training",

@@ -8,7 +8,7 @@ from mmfuse_cli import words
 
 if TYPE_CHECKING:
     from cache.runs import RunRecord
-    from pipelines.missing import MissingPattern
+    from pipelines.features.missing import MissingPattern
 
 Words = list[str] | None
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from cache.samples import Modality, Samples
 from pipelines import puzzles
-from pipelines.batching import FeatureTable
+from pipelines.features.statistics import prepare
+from pipelines.features.table import FeatureTable
 from pipelines.keeping import BrokenError
 from pipelines.loop import Job, fit
-from pipelines.observing import prepare
 from pipelines.puzzles import Puzzle
 from pipelines.replicas import Replicas
 from pipelines.trials import Subject

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipelines.batching import Batch, FeatureTable
+from pipelines.features.table import Batch, FeatureTable
 from pipelines.fusion import FusionHead
 
 TIMES = 50

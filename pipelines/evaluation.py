@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cache.layout import Home
 from cache.runs import RunRecord, Scores, load_run
-from pipelines.missing import MissingPattern
+from pipelines.features.missing import MissingPattern
 
 RESAMPLES = 2000
 

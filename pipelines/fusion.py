@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cache.samples import Task
-from pipelines.batching import Batch
+from pipelines.features.table import Batch
 from pipelines.objectives import task_loss
 
 Norm = Literal["none", "l2", "zscore"]

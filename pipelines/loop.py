@@ -12,9 +12,9 @@ from torch.func import vmap
 
 from cache.errors import MmfuseError
 from pipelines import counter_rng
-from pipelines.batching import Batch, FeatureTable, composed, gather
+from pipelines.features.hiding import drop
+from pipelines.features.table import Batch, FeatureTable, composed, gather
 from pipelines.fusion import Stage
-from pipelines.hiding import drop
 from pipelines.metrics import LOWER_IS_BETTER, PRIMARY, pieces
 from pipelines.objectives import task_loss
 from pipelines.optimizing import Pace, Rates

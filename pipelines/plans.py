@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cache.errors import MmfuseError, unknown
-from pipelines.missing import Protocol
+from pipelines.features.missing import Protocol
 from pipelines.ranges import PLAN, check_range
 
 Rule = Literal["adamw", "sgd"]

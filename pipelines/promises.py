@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from pipelines import puzzles
-from pipelines.batching import Batch
 from pipelines.faults import told
+from pipelines.features.table import Batch
 from pipelines.fusion import FusionHead, Inputs, arranged
 from pipelines.keeping import BrokenError
 from pipelines.trials import (

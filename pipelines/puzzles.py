@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cache.samples import Task
-from pipelines.batching import Batch
+from pipelines.features.table import Batch
 from pipelines.fusion import Inputs, Stream
 
 CLASSES = Task("classes", ("a", "b", "c"))

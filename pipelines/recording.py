@@ -18,9 +18,9 @@ from cache.fingerprints import fingerprint
 from cache.format.resolving import names
 from cache.runs import RunRecord, RunStream, Scores, new_id
 from pipelines import catalog, costs
-from pipelines.batching import FeatureTable
+from pipelines.features.hiding import Hidden, by_modality
+from pipelines.features.table import FeatureTable
 from pipelines.fusion import FusionHead
-from pipelines.hiding import Hidden, by_modality
 from pipelines.loop import Epoch, decoded
 from pipelines.metrics import scores
 from pipelines.plans import Setting, option_defaults

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
-from pipelines.batching import Batch, FeatureTable
+from pipelines.features.table import Batch, FeatureTable
 from pipelines.fusion import Fused, FusionHead
 from pipelines.optimizing import Block, Rates, clip, update
 from pipelines.plans import Rule

@@ -16,14 +16,14 @@ from cache.feature_store import FeatureStore
 from cache.fingerprints import fingerprint
 from cache.runs import RunRecord, Scores, new_id, write_run
 from pipelines import catalog, recording, resuming, sanity
-from pipelines.batching import FeatureTable
 from pipelines.data.folding import folded
+from pipelines.features.hiding import Hidden, hide
+from pipelines.features.load import find_device, inputs_of, load_table, target_scale
+from pipelines.features.missing import MissingPattern
+from pipelines.features.statistics import prepare
+from pipelines.features.table import FeatureTable
 from pipelines.fusion import FusionHead, Inputs
-from pipelines.hiding import Hidden, hide
-from pipelines.loading import find_device, inputs_of, load_table, target_scale
 from pipelines.loop import Epoch, Job, fit
-from pipelines.missing import MissingPattern
-from pipelines.observing import prepare
 from pipelines.plans import VECTOR_FIELDS, Plan, Setting, settings
 from pipelines.recording import Lab
 from pipelines.replicas import Replicas

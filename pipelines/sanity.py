@@ -14,10 +14,10 @@ from torch import Tensor
 
 from cache.runs import Scores
 from cache.samples import Task
-from pipelines.batching import FeatureTable
+from pipelines.features.statistics import moments
+from pipelines.features.table import FeatureTable
 from pipelines.fusion import Moments, pooled
 from pipelines.metrics import scores
-from pipelines.observing import moments
 
 PENALTIES = (1e0, 1e-1, 1e-2, 1e-3, 1e-4)
 """Halved squared weights are weighed by these against the mean loss of a row, strongest first.

@@ -14,14 +14,14 @@ from cache.layout import Home
 from cache.runs import RunRecord, Scores
 from cache.samples import Samples
 from pipelines import sanity
-from pipelines.batching import FeatureTable, Scale, pad
 from pipelines.evaluation import Comparison, Evaluation, bootstrap
+from pipelines.features.hiding import Hidden, hide
+from pipelines.features.load import find_device, load_table
+from pipelines.features.missing import MissingPattern
+from pipelines.features.table import FeatureTable, Scale, pad
 from pipelines.fusion import Inputs, Stream
-from pipelines.hiding import Hidden, hide
-from pipelines.loading import find_device, load_table
 from pipelines.loop import decoded
 from pipelines.metrics import PRIMARY, better, pieces, scores, softmax
-from pipelines.missing import MissingPattern
 from pipelines.plans import Plan
 from pipelines.recording import method_of, score_all
 from pipelines.replicas import Replicas

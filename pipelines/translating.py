@@ -5,8 +5,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from pipelines.batching import Batch
 from pipelines.counter_rng import dropout
+from pipelines.features.table import Batch
 from pipelines.fusion import Inputs, slot
 
 Pairs = dict[tuple[str, str], Tensor]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cache.errors import MmfuseError
 from cache.samples import Task
 from pipelines import puzzles
-from pipelines.batching import Batch
+from pipelines.features.table import Batch
 from pipelines.fusion import Fused, FusionHead, Inputs
 from pipelines.normalising import BatchNorm
 from pipelines.plans import Plan

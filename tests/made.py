@@ -11,8 +11,8 @@ from cache.feature_store import FeatureStore, StreamKey, StreamSpec
 from cache.fingerprints import fingerprint
 from cache.layout import Home
 from cache.samples import Modality, Samples, Task
-from pipelines.batching import FeatureTable
-from pipelines.loading import target_scale
+from pipelines.features.load import target_scale
+from pipelines.features.table import FeatureTable
 
 CLASSES = Task("classes", ("a", "b", "c"))
 LABELS = Task("labels", ("a", "b", "c"))

@@ -13,8 +13,8 @@ from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
 from cache.layout import Home
 from pipelines import counter_rng
-from pipelines.batching import composed, cut, gather, pad
-from pipelines.loading import find_device, inputs_of, load_table
+from pipelines.features.load import find_device, inputs_of, load_table
+from pipelines.features.table import composed, cut, gather, pad
 
 
 @given(count=st.integers(1, 200), size=st.integers(1, 50))

@@ -13,7 +13,7 @@ from torch import Tensor
 from cache.errors import MmfuseError
 from cache.samples import Task
 from pipelines import answers, counter_rng, puzzles
-from pipelines.batching import Batch
+from pipelines.features.table import Batch
 from pipelines.fusion import FusionHead, Inputs, Stream
 from pipelines.loop import Job, fit
 from pipelines.methods import ef_cl

@@ -11,7 +11,7 @@ from cache.errors import MmfuseError
 from cache.layout import Home
 from cache.runs import RunRecord
 from pipelines.evaluation import bootstrap, evaluate
-from pipelines.missing import MissingPattern
+from pipelines.features.missing import MissingPattern
 from pipelines.results import first, side_by_side
 from pipelines.training import train
 

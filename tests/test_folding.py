@@ -15,7 +15,7 @@ from cache.layout import Home
 from cache.samples import Task
 from pipelines.data.folding import fold_of, folded
 from pipelines.evaluation import evaluate
-from pipelines.missing import MissingPattern
+from pipelines.features.missing import MissingPattern
 from pipelines.training import train_all
 
 

@@ -9,8 +9,8 @@ from made import made_table
 
 from cache.errors import MmfuseError
 from pipelines import counter_rng
-from pipelines.hiding import by_modality, chances, drop, guarded, hide
-from pipelines.missing import MissingPattern
+from pipelines.features.hiding import by_modality, chances, drop, guarded, hide
+from pipelines.features.missing import MissingPattern
 
 
 def test_a_name_hides_every_stream_of_the_modality_even_a_samples_last() -> None:

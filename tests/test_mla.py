@@ -9,10 +9,11 @@ from torch import Tensor
 
 from cache.errors import MmfuseError
 from cache.layout import Home
-from pipelines import observing, puzzles, results
-from pipelines.batching import Batch, cut
+from pipelines import puzzles, results
+from pipelines.features import statistics
+from pipelines.features.load import inputs_of
+from pipelines.features.table import Batch, cut
 from pipelines.fusion import FusionHead
-from pipelines.loading import inputs_of
 from pipelines.loop import Job, fit
 from pipelines.methods import mla
 from pipelines.optimizing import Rates
@@ -259,7 +260,7 @@ def test_the_number_of_batches_is_told_before_training():
     table = made_table(65, CLASSES)
     model = mla.build(inputs_of(table), width=6, alpha_schedule="decay", reset="epoch")
     plan = Plan(epochs=2, batch_size=32, optimizer="sgd", seeds=(0,))
-    observing.prepare([model], table, plan)
+    statistics.prepare([model], table, plan)
     count = len(cut(len(table.split("train")), 32))
     assert int(model.projection.batches) == count
     replicas = Replicas([model])

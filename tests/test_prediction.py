@@ -20,7 +20,7 @@ from pipelines.data.tables import TableOptions
 from pipelines.encoding.encoder import build_encoder
 from pipelines.evaluation import evaluate
 from pipelines.extract.extract import ExtractOptions, extract
-from pipelines.missing import MissingPattern
+from pipelines.features.missing import MissingPattern
 from pipelines.prediction import predict
 from pipelines.training import train
 

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from cache.errors import MmfuseError
 from pipelines import contracts, puzzles
-from pipelines.batching import Batch
 from pipelines.catalog import find
+from pipelines.features.table import Batch
 from pipelines.fusion import FusionHead
 
 INPUTS = puzzles.inputs((5, 4, 3))

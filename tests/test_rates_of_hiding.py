@@ -6,8 +6,8 @@ import torch
 from made import made_table
 
 from pipelines import counter_rng
-from pipelines.hiding import drop, hide
-from pipelines.missing import MissingPattern
+from pipelines.features.hiding import drop, hide
+from pipelines.features.missing import MissingPattern
 
 
 def test_v19_the_realised_rate_does_not_depend_on_the_batch_size():

@@ -13,10 +13,10 @@ from torch.func import vmap
 
 from cache.samples import Task
 from pipelines import counter_rng
-from pipelines.batching import Batch, FeatureTable, cut, gather
+from pipelines.features.hiding import drop
+from pipelines.features.load import inputs_of
+from pipelines.features.table import Batch, FeatureTable, cut, gather
 from pipelines.fusion import Fused, FusionHead, Inputs, Stage
-from pipelines.hiding import drop
-from pipelines.loading import inputs_of
 from pipelines.methods import concat
 from pipelines.normalising import BatchNorm
 from pipelines.optimizing import Rates

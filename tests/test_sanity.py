@@ -10,8 +10,8 @@ from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from pipelines import sanity
+from pipelines.features.statistics import class_weights, moments
 from pipelines.metrics import softmax
-from pipelines.observing import class_weights, moments
 
 
 def test_logistic_regression_is_scikit_learns() -> None:

@@ -8,8 +8,8 @@ from made import made_table
 from torch.func import grad, vmap
 
 from pipelines import catalog, counter_rng
-from pipelines.batching import gather
-from pipelines.loading import inputs_of
+from pipelines.features.load import inputs_of
+from pipelines.features.table import gather
 from pipelines.optimizing import Rates
 from pipelines.replicas import Replicas
 from pipelines.running import build_heads

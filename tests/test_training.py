@@ -15,13 +15,13 @@ from cache.layout import Home
 from cache.runs import RunRecord, list_runs
 from cache.samples import Task
 from pipelines import resuming
-from pipelines.batching import FeatureTable
+from pipelines.features.load import inputs_of
+from pipelines.features.statistics import prepare
+from pipelines.features.table import FeatureTable
 from pipelines.fusion import FusionHead
-from pipelines.loading import inputs_of
 from pipelines.loop import Epoch, Job, Progress, fit
 from pipelines.methods import concat
 from pipelines.metrics import log_loss, softmax
-from pipelines.observing import prepare
 from pipelines.plans import Plan, Setting
 from pipelines.replicas import Replicas
 from pipelines.running import build_heads, side_by_side

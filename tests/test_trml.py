@@ -11,12 +11,12 @@ from torch import Tensor
 from cache.errors import MmfuseError
 from cache.layout import Home
 from pipelines import puzzles
-from pipelines.batching import Batch, FeatureTable
+from pipelines.features.load import inputs_of
+from pipelines.features.statistics import prepare
+from pipelines.features.table import Batch, FeatureTable
 from pipelines.fusion import FusionHead, Inputs, Stream
-from pipelines.loading import inputs_of
 from pipelines.loop import Job, fit
 from pipelines.methods import trml
-from pipelines.observing import prepare
 from pipelines.plans import Plan
 from pipelines.replicas import Replicas
 from pipelines.running import build_heads

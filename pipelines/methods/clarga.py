@@ -30,8 +30,8 @@ import torch
 from torch import Tensor, nn
 
 from cache.errors import MmfuseError
-from pipelines.batching import Batch
 from pipelines.counter_rng import dropout as drop
+from pipelines.features.table import Batch
 from pipelines.fusion import Fused, FusionHead, Inputs, Norm, Tokens
 from pipelines.objectives import info_nce, masked_softmax
 from pipelines.stems import stems_of

@@ -7,8 +7,8 @@ with a bias in the projection zeros would not say "absent"). Copy this file to b
 import torch
 from torch import Tensor, nn
 
-from pipelines.batching import Batch
 from pipelines.counter_rng import dropout
+from pipelines.features.table import Batch
 from pipelines.fusion import Fused, FusionHead, Inputs, Norm, Tokens
 
 

@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from cache.errors import MmfuseError, unknown
 from pipelines import counter_rng
 from pipelines.aligning import Contrast, Form, Projector, pull
-from pipelines.batching import Batch
+from pipelines.features.table import Batch
 from pipelines.fusion import Clean, Fused, FusionHead, Inputs, Norm, Stage, pooled, slot
 from pipelines.normalising import BatchNorm
 from pipelines.objectives import masked_mean

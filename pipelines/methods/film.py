@@ -12,8 +12,8 @@ are learned placeholders. The order matters: `condition` names x.
 from torch import Tensor, nn
 
 from cache.errors import unknown
-from pipelines.batching import Batch
 from pipelines.counter_rng import dropout as drop
+from pipelines.features.table import Batch
 from pipelines.fusion import Fused, FusionHead, Inputs, Norm, Tokens
 from pipelines.stems import stems_of
 

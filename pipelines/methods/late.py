@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cache.errors import MmfuseError
-from pipelines.batching import Batch
 from pipelines.counter_rng import dropout
+from pipelines.features.table import Batch
 from pipelines.fusion import Clean, Fused, FusionHead, Inputs, Norm, pooled, slot
 from pipelines.objectives import entropy_weights
 

@@ -7,8 +7,8 @@ what is present, so that one more absent stream changes nothing.
 import torch
 from torch import Tensor, nn
 
-from pipelines.batching import Batch
 from pipelines.counter_rng import dropout
+from pipelines.features.table import Batch
 from pipelines.fusion import Fused, FusionHead, Inputs, Norm, Tokens, present_mean
 
 

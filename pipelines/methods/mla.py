@@ -39,7 +39,7 @@ import torch
 from torch import Tensor, nn
 
 from cache.errors import MmfuseError
-from pipelines.batching import Batch
+from pipelines.features.table import Batch
 from pipelines.fusion import (
     Clean,
     Fused,

@@ -11,8 +11,8 @@ nothing, not even their bias.
 import torch
 from torch import nn
 
-from pipelines.batching import Batch
 from pipelines.counter_rng import dropout as drop
+from pipelines.features.table import Batch
 from pipelines.fusion import Clean, Fused, FusionHead, Inputs, Norm, slot
 from pipelines.stems import Stem, stems_of
 

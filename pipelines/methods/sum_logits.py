@@ -11,8 +11,8 @@ streams add nothing. An additive head: it cannot learn what only two streams tog
 import torch
 from torch import nn
 
-from pipelines.batching import Batch
 from pipelines.counter_rng import dropout as drop
+from pipelines.features.table import Batch
 from pipelines.fusion import Clean, Fused, FusionHead, Inputs, Norm, slot
 from pipelines.stems import Stem, stems_of
 

@@ -40,8 +40,8 @@ import torch
 from torch import Tensor, nn
 
 from cache.errors import MmfuseError
-from pipelines.batching import Batch
 from pipelines.counter_rng import dropout, uniform
+from pipelines.features.table import Batch
 from pipelines.fusion import Clean, Fused, FusionHead, Inputs, Norm, pooled, slot
 from pipelines.metrics import mean_cosine, recall_at
 from pipelines.objectives import masked_mean, semantic_matching

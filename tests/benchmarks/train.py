@@ -20,10 +20,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from cache.samples import Samples, Task
 from pipelines import catalog, counter_rng
-from pipelines.batching import Batch, FeatureTable, cut, gather
+from pipelines.features.hiding import drop
+from pipelines.features.load import inputs_of
+from pipelines.features.table import Batch, FeatureTable, cut, gather
 from pipelines.fusion import FusionHead
-from pipelines.hiding import drop
-from pipelines.loading import inputs_of
 from pipelines.optimizing import Rates
 from pipelines.plans import Plan, base_plan, option_defaults
 from pipelines.replicas import Replicas

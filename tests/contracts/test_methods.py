@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from cache.errors import MmfuseError
 from pipelines import answers, catalog, contracts, fusion, promises
-from pipelines.batching import Batch
 from pipelines.counter_rng import dropout
+from pipelines.features.table import Batch
 from pipelines.fusion import Fused, FusionHead, Inputs
 from pipelines.trials import Subject
 

@@ -10,9 +10,9 @@ from made import CLASSES, made_table
 from torch import Tensor, nn
 
 from pipelines import catalog, counter_rng
-from pipelines.batching import Batch, FeatureTable, cut, gather
+from pipelines.features.load import inputs_of
+from pipelines.features.table import Batch, FeatureTable, cut, gather
 from pipelines.fusion import FusionHead
-from pipelines.loading import inputs_of
 from pipelines.optimizing import Rates
 from pipelines.plans import Plan, base_plan
 from pipelines.replicas import Replicas

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cache.errors import MmfuseError
-from pipelines.batching import FeatureTable, cut
+from pipelines.features.table import FeatureTable, cut
 from pipelines.fusion import FusionHead, Moments
 from pipelines.plans import Plan
 

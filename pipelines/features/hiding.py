@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pipelines import counter_rng
-from pipelines.batching import FeatureTable
-from pipelines.missing import MissingPattern, Protocol
+from pipelines.features.missing import MissingPattern, Protocol
+from pipelines.features.table import FeatureTable
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore, StreamInfo
 from cache.format.resolving import names
 from cache.samples import Samples
-from pipelines.batching import FeatureTable, Scale, pad
+from pipelines.features.table import FeatureTable, Scale, pad
 from pipelines.fusion import Inputs, Stream
 from pipelines.plans import check_device
 
