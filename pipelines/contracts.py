@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from pipelines import answers, catalog, promises, puzzles
 from pipelines.faults import told
-from pipelines.fusion import FusionHead
+from pipelines.fusion.head import FusionHead
 from pipelines.keeping import BrokenError, Promise
 from pipelines.plans import base_plan
 from pipelines.progress import Track, untracked

@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines.features.table import Batch, FeatureTable
-from pipelines.fusion import FusionHead
+from pipelines.fusion.head import FusionHead
 
 TIMES = 50
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pipelines import puzzles
 from pipelines.faults import told
 from pipelines.features.table import Batch
-from pipelines.fusion import FusionHead, Inputs, arranged
+from pipelines.fusion.head import FusionHead, Inputs, arranged
 from pipelines.keeping import BrokenError
 from pipelines.trials import (
     ROWS,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cache.samples import Task
 from pipelines.features.table import Batch
-from pipelines.fusion import Inputs, Stream
+from pipelines.fusion.head import Inputs, Stream
 
 CLASSES = Task("classes", ("a", "b", "c"))
 LABELS = Task("labels", ("a", "b", "c"))

@@ -20,7 +20,7 @@ from cache.runs import RunRecord, RunStream, Scores, new_id
 from pipelines import catalog, costs
 from pipelines.features.hiding import Hidden, by_modality
 from pipelines.features.table import FeatureTable
-from pipelines.fusion import FusionHead
+from pipelines.fusion.head import FusionHead
 from pipelines.loop import Epoch, decoded
 from pipelines.metrics import scores
 from pipelines.plans import Setting, option_defaults

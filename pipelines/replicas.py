@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from pipelines.features.table import Batch, FeatureTable
-from pipelines.fusion import Fused, FusionHead
+from pipelines.fusion.head import Fused, FusionHead
 from pipelines.optimizing import Block, Rates, clip, update
 from pipelines.plans import Rule
 from pipelines.tracing import Replayed

@@ -22,7 +22,7 @@ from pipelines.features.load import find_device, inputs_of, load_table, target_s
 from pipelines.features.missing import MissingPattern
 from pipelines.features.statistics import prepare
 from pipelines.features.table import FeatureTable
-from pipelines.fusion import FusionHead, Inputs
+from pipelines.fusion.head import FusionHead, Inputs
 from pipelines.loop import Epoch, Job, fit
 from pipelines.plans import VECTOR_FIELDS, Plan, Setting, settings
 from pipelines.recording import Lab

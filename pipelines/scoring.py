@@ -19,7 +19,7 @@ from pipelines.features.hiding import Hidden, hide
 from pipelines.features.load import find_device, load_table
 from pipelines.features.missing import MissingPattern
 from pipelines.features.table import FeatureTable, Scale, pad
-from pipelines.fusion import Inputs, Stream
+from pipelines.fusion.head import Inputs, Stream
 from pipelines.loop import decoded
 from pipelines.metrics import PRIMARY, better, pieces, scores, softmax
 from pipelines.plans import Plan

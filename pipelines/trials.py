@@ -11,8 +11,8 @@ from cache.errors import MmfuseError
 from cache.samples import Task
 from pipelines import puzzles
 from pipelines.features.table import Batch
-from pipelines.fusion import Fused, FusionHead, Inputs
-from pipelines.normalising import BatchNorm
+from pipelines.fusion.head import Fused, FusionHead, Inputs
+from pipelines.fusion.normalising import BatchNorm
 from pipelines.plans import Plan
 
 State = dict[str, Tensor]

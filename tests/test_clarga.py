@@ -11,9 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cache.errors import MmfuseError
 from pipelines import puzzles
-from pipelines.fusion import FusionHead
+from pipelines.fusion.head import FusionHead
+from pipelines.fusion.losses import info_nce, masked_softmax
 from pipelines.methods import clarga
-from pipelines.objectives import info_nce, masked_softmax
 
 INPUTS = puzzles.inputs((5, 4, 3))
 G2_SCORES = torch.tensor([[9.0, 1, 2], [0, 9, 1], [5, 5, 9]]).double()

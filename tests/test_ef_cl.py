@@ -14,7 +14,7 @@ from cache.errors import MmfuseError
 from cache.samples import Task
 from pipelines import answers, counter_rng, puzzles
 from pipelines.features.table import Batch
-from pipelines.fusion import FusionHead, Inputs, Stream
+from pipelines.fusion.head import FusionHead, Inputs, Stream
 from pipelines.loop import Job, fit
 from pipelines.methods import ef_cl
 from pipelines.plans import Plan

@@ -13,12 +13,12 @@ from pipelines import puzzles, results
 from pipelines.features import statistics
 from pipelines.features.load import inputs_of
 from pipelines.features.table import Batch, cut
-from pipelines.fusion import FusionHead
+from pipelines.fusion.head import FusionHead
+from pipelines.fusion.projection import Guard, Projection, leading, rls
 from pipelines.loop import Job, fit
 from pipelines.methods import mla
 from pipelines.optimizing import Rates
 from pipelines.plans import Plan
-from pipelines.projection import Guard, Projection, leading, rls
 from pipelines.replicas import Replicas
 from pipelines.training import train
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipelines import objectives
+from pipelines.fusion import losses as objectives
 
 G4_COSINES = torch.tensor([[0.8, 0.2, -0.4], [0.1, 0.6, 0.5], [0.0, 0.9, 0.3]]).double()
 G4 = {

@@ -8,7 +8,7 @@ from cache.errors import MmfuseError
 from pipelines import contracts, puzzles
 from pipelines.catalog import find
 from pipelines.features.table import Batch
-from pipelines.fusion import FusionHead
+from pipelines.fusion.head import FusionHead
 
 INPUTS = puzzles.inputs((5, 4, 3))
 

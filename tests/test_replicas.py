@@ -16,9 +16,9 @@ from pipelines import counter_rng
 from pipelines.features.hiding import drop
 from pipelines.features.load import inputs_of
 from pipelines.features.table import Batch, FeatureTable, cut, gather
-from pipelines.fusion import Fused, FusionHead, Inputs, Stage
+from pipelines.fusion.head import Fused, FusionHead, Inputs, Stage
+from pipelines.fusion.normalising import BatchNorm
 from pipelines.methods import concat
-from pipelines.normalising import BatchNorm
 from pipelines.optimizing import Rates
 from pipelines.replicas import Replicas
 

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from cache.errors import MmfuseError
-from pipelines import puzzles, stems
-from pipelines.fusion import Inputs, Stream, Tokens
-from pipelines.stems import STEMS, stems_of
+from pipelines import puzzles
+from pipelines.fusion import stems
+from pipelines.fusion.head import Inputs, Stream, Tokens
+from pipelines.fusion.stems import STEMS, stems_of
 
 FRAMES = Stream(4, "audio", sequence=True)
 ORDERED = ["gru", "bilstm", "cnn1d", "cnn2d"]

@@ -18,7 +18,7 @@ from pipelines import resuming
 from pipelines.features.load import inputs_of
 from pipelines.features.statistics import prepare
 from pipelines.features.table import FeatureTable
-from pipelines.fusion import FusionHead
+from pipelines.fusion.head import FusionHead
 from pipelines.loop import Epoch, Job, Progress, fit
 from pipelines.methods import concat
 from pipelines.metrics import log_loss, softmax
@@ -32,7 +32,7 @@ QUICK = Plan(epochs=6, batch_size=16, learning_rate=1e-2, seeds=(0, 1), drop_rat
 HEAD = """
 \"\"\"A head of one's own.\"\"\"
 from torch import nn
-from pipelines.fusion import Fused, FusionHead, Tokens, present_mean
+from pipelines.fusion.head import Fused, FusionHead, Tokens, present_mean
 
 class Mine(FusionHead):
     def __init__(self, inputs, width):

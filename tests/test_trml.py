@@ -14,7 +14,7 @@ from pipelines import puzzles
 from pipelines.features.load import inputs_of
 from pipelines.features.statistics import prepare
 from pipelines.features.table import Batch, FeatureTable
-from pipelines.fusion import FusionHead, Inputs, Stream
+from pipelines.fusion.head import FusionHead, Inputs, Stream
 from pipelines.loop import Job, fit
 from pipelines.methods import trml
 from pipelines.plans import Plan

@@ -11,7 +11,7 @@ from cache.feature_store import FeatureStore, StreamInfo
 from cache.format.resolving import names
 from cache.samples import Samples
 from pipelines.features.table import FeatureTable, Scale, pad
-from pipelines.fusion import Inputs, Stream
+from pipelines.fusion.head import Inputs, Stream
 from pipelines.plans import check_device
 
 

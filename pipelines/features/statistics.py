@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cache.errors import MmfuseError
 from pipelines.features.table import FeatureTable, cut
-from pipelines.fusion import FusionHead, Moments
+from pipelines.fusion.head import FusionHead, Moments
 from pipelines.plans import Plan
 
 

@@ -32,9 +32,9 @@ from torch import Tensor, nn
 from cache.errors import MmfuseError
 from pipelines.counter_rng import dropout as drop
 from pipelines.features.table import Batch
-from pipelines.fusion import Fused, FusionHead, Inputs, Norm, Tokens
-from pipelines.objectives import info_nce, masked_softmax
-from pipelines.stems import stems_of
+from pipelines.fusion.head import Fused, FusionHead, Inputs, Norm, Tokens
+from pipelines.fusion.losses import info_nce, masked_softmax
+from pipelines.fusion.stems import stems_of
 
 Ablation = Literal["none", "uniform", "no_residual", "no_contrast", "mean"]
 

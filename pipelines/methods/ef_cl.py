@@ -38,12 +38,12 @@ from torch import Tensor, nn
 
 from cache.errors import MmfuseError, unknown
 from pipelines import counter_rng
-from pipelines.aligning import Contrast, Form, Projector, pull
 from pipelines.features.table import Batch
-from pipelines.fusion import Clean, Fused, FusionHead, Inputs, Norm, Stage, pooled, slot
-from pipelines.normalising import BatchNorm
-from pipelines.objectives import masked_mean
-from pipelines.stand_ins import Fill, Filler, spoilt
+from pipelines.fusion.aligning import Contrast, Form, Projector, pull
+from pipelines.fusion.head import Clean, Fused, FusionHead, Inputs, Norm, Stage, pooled, slot
+from pipelines.fusion.losses import masked_mean
+from pipelines.fusion.normalising import BatchNorm
+from pipelines.fusion.stand_ins import Fill, Filler, spoilt
 
 PLAN = {
     "epochs": 500,

@@ -40,7 +40,7 @@ from torch import Tensor, nn
 
 from cache.errors import MmfuseError
 from pipelines.features.table import Batch
-from pipelines.fusion import (
+from pipelines.fusion.head import (
     Clean,
     Fused,
     FusionHead,
@@ -52,8 +52,8 @@ from pipelines.fusion import (
     present_mean,
     slot,
 )
-from pipelines.objectives import batch_entropy_weights, entropy_weights
-from pipelines.projection import Forgets, Guard, Norming, Projection, Schedule, projected
+from pipelines.fusion.losses import batch_entropy_weights, entropy_weights
+from pipelines.fusion.projection import Forgets, Guard, Norming, Projection, Schedule, projected
 
 TASKS = ("classes", "labels")
 PLAN = {

@@ -13,8 +13,8 @@ from torch import nn
 
 from pipelines.counter_rng import dropout as drop
 from pipelines.features.table import Batch
-from pipelines.fusion import Clean, Fused, FusionHead, Inputs, Norm, slot
-from pipelines.stems import Stem, stems_of
+from pipelines.fusion.head import Clean, Fused, FusionHead, Inputs, Norm, slot
+from pipelines.fusion.stems import Stem, stems_of
 
 
 class SumLogits(FusionHead):

@@ -42,12 +42,12 @@ from torch import Tensor, nn
 from cache.errors import MmfuseError
 from pipelines.counter_rng import dropout, uniform
 from pipelines.features.table import Batch
-from pipelines.fusion import Clean, Fused, FusionHead, Inputs, Norm, pooled, slot
+from pipelines.fusion.head import Clean, Fused, FusionHead, Inputs, Norm, pooled, slot
+from pipelines.fusion.losses import masked_mean, semantic_matching
+from pipelines.fusion.stand_ins import Stand
+from pipelines.fusion.stems import Gru
+from pipelines.fusion.translating import Pairs, Translators, key
 from pipelines.metrics import mean_cosine, recall_at
-from pipelines.objectives import masked_mean, semantic_matching
-from pipelines.stand_ins import Stand
-from pipelines.stems import Gru
-from pipelines.translating import Pairs, Translators, key
 
 PLAN = {"patience": 10}
 Virtual = Literal["translated", "zero", "mean"]

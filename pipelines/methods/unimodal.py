@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cache.errors import unknown
 from pipelines.counter_rng import dropout
 from pipelines.features.table import Batch
-from pipelines.fusion import Fused, FusionHead, Inputs, Norm, Tokens
+from pipelines.fusion.head import Fused, FusionHead, Inputs, Norm, Tokens
 
 
 class Unimodal(FusionHead):

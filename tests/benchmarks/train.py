@@ -23,7 +23,7 @@ from pipelines import catalog, counter_rng
 from pipelines.features.hiding import drop
 from pipelines.features.load import inputs_of
 from pipelines.features.table import Batch, FeatureTable, cut, gather
-from pipelines.fusion import FusionHead
+from pipelines.fusion.head import FusionHead
 from pipelines.optimizing import Rates
 from pipelines.plans import Plan, base_plan, option_defaults
 from pipelines.replicas import Replicas

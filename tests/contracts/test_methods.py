@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from cache.errors import MmfuseError
-from pipelines import answers, catalog, contracts, fusion, promises
+from pipelines import answers, catalog, contracts, promises
 from pipelines.counter_rng import dropout
 from pipelines.features.table import Batch
-from pipelines.fusion import Fused, FusionHead, Inputs
+from pipelines.fusion import head as fusion
+from pipelines.fusion.head import Fused, FusionHead, Inputs
 from pipelines.trials import Subject
 
 METHODS = sorted(catalog.entries("methods"))

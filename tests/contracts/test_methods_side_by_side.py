@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipelines import catalog, counter_rng
 from pipelines.features.load import inputs_of
 from pipelines.features.table import Batch, FeatureTable, cut, gather
-from pipelines.fusion import FusionHead
+from pipelines.fusion.head import FusionHead
 from pipelines.optimizing import Rates
 from pipelines.plans import Plan, base_plan
 from pipelines.replicas import Replicas

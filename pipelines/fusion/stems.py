@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cache.errors import MmfuseError, unknown
-from pipelines.fusion import Inputs, LinearStem, Stream, pooled
+from pipelines.fusion.head import Inputs, LinearStem, Stream, pooled
 
 Stem = Callable[[Stream, int], nn.Module]
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines import counter_rng
-from pipelines.fusion import Inputs, Moments, slot
+from pipelines.fusion.head import Inputs, Moments, slot
 
 Fill = Literal["zero", "mean", "learned"]
 

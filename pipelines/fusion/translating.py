@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pipelines.counter_rng import dropout
 from pipelines.features.table import Batch
-from pipelines.fusion import Inputs, slot
+from pipelines.fusion.head import Inputs, slot
 
 Pairs = dict[tuple[str, str], Tensor]
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.counter_rng import dropout
-from pipelines.objectives import cosines, nt_xent
+from pipelines.fusion.losses import cosines, nt_xent
 
 Form = Literal["paper", "code"]
 

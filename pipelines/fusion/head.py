@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cache.samples import Task
 from pipelines.features.table import Batch
-from pipelines.objectives import task_loss
+from pipelines.fusion.losses import task_loss
 
 Norm = Literal["none", "l2", "zscore"]
 
