@@ -11,7 +11,7 @@ from cache.errors import MmfuseError
 from cache.layout import DatasetPaths, Home
 from cache.runs import RunRecord
 from cache.samples import read_snapshot
-from pipelines.metrics import pieces
+from pipelines.metrics.metrics import pieces
 from pipelines.reporting import Cell, Table, decimal, interval, several
 from pipelines.results import labels, score, tags
 from pipelines.training import best_of

@@ -16,7 +16,7 @@ from pipelines.features.hiding import drop
 from pipelines.features.table import Batch, FeatureTable, composed, gather
 from pipelines.fusion.head import Stage
 from pipelines.fusion.losses import task_loss
-from pipelines.metrics import LOWER_IS_BETTER, PRIMARY, pieces
+from pipelines.metrics.metrics import LOWER_IS_BETTER, PRIMARY, pieces
 from pipelines.optimizing import Pace, Rates
 from pipelines.plans import Plan
 from pipelines.replicas import Replicas, State

@@ -22,7 +22,7 @@ from pipelines.features.hiding import Hidden, by_modality
 from pipelines.features.table import FeatureTable
 from pipelines.fusion.head import FusionHead
 from pipelines.loop import Epoch, decoded
-from pipelines.metrics import scores
+from pipelines.metrics.metrics import scores
 from pipelines.plans import Setting, option_defaults
 from pipelines.replicas import Replicas
 from pipelines.training import Request

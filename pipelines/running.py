@@ -15,7 +15,7 @@ from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
 from cache.fingerprints import fingerprint
 from cache.runs import RunRecord, Scores, new_id, write_run
-from pipelines import catalog, recording, resuming, sanity
+from pipelines import catalog, recording, resuming
 from pipelines.data.folding import folded
 from pipelines.features.hiding import Hidden, hide
 from pipelines.features.load import find_device, inputs_of, load_table, target_scale
@@ -24,6 +24,7 @@ from pipelines.features.statistics import prepare
 from pipelines.features.table import FeatureTable
 from pipelines.fusion.head import FusionHead, Inputs
 from pipelines.loop import Epoch, Job, fit
+from pipelines.metrics import baselines as sanity
 from pipelines.plans import VECTOR_FIELDS, Plan, Setting, settings
 from pipelines.recording import Lab
 from pipelines.replicas import Replicas

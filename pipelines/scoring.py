@@ -13,7 +13,6 @@ from cache.feature_store import FeatureStore, StreamInfo
 from cache.layout import Home
 from cache.runs import RunRecord, Scores
 from cache.samples import Samples
-from pipelines import sanity
 from pipelines.evaluation import Comparison, Evaluation, bootstrap
 from pipelines.features.hiding import Hidden, hide
 from pipelines.features.load import find_device, load_table
@@ -21,7 +20,8 @@ from pipelines.features.missing import MissingPattern
 from pipelines.features.table import FeatureTable, Scale, pad
 from pipelines.fusion.head import Inputs, Stream
 from pipelines.loop import decoded
-from pipelines.metrics import PRIMARY, better, pieces, scores, softmax
+from pipelines.metrics import baselines
+from pipelines.metrics.metrics import PRIMARY, better, pieces, scores, softmax
 from pipelines.plans import Plan
 from pipelines.recording import method_of, score_all
 from pipelines.replicas import Replicas
@@ -36,7 +36,7 @@ def score(
     table = run_table(home, record, where)
     replicas = rebuild(record, where)
     probes = _probes(table, record)
-    linear = sanity.fit_linear(_as_trained(table, record))
+    linear = baselines.fit_linear(_as_trained(table, record))
     base, rows = None, []
     notes = list(record.notes)
     for pattern in patterns:
@@ -46,10 +46,10 @@ def score(
         base = base or parts
         difference = None if pattern == MissingPattern() else bootstrap(base, parts)
         single = _best_single(probes, hidden, pattern)
-        line = sanity.linear_scores(
+        line = baselines.linear_scores(
             linear, hidden.table, "test", pattern.label, hidden.realised("test")
         )
-        common = sanity.majority(table, "test", pattern.label, hidden.realised("test"))
+        common = baselines.majority(table, "test", pattern.label, hidden.realised("test"))
         rows.append(Comparison(found, difference, single, common, line))
         record.add_scores([found])
         record.add_scores([line], linear_name(record))
@@ -136,18 +136,18 @@ def _as_trained(table: FeatureTable, record: RunRecord) -> FeatureTable:
     return hide(table, protocol(plan_of(record))).table
 
 
-def _probes(table: FeatureTable, record: RunRecord) -> dict[str, sanity.Linear]:
+def _probes(table: FeatureTable, record: RunRecord) -> dict[str, baselines.Linear]:
     """A linear model of each modality alone."""
     trained = _as_trained(table, record)
     named = list(zip(table.features, table.modalities, strict=True))
     return {
-        modality: sanity.fit_linear(trained, [n for n, m in named if m == modality])
+        modality: baselines.fit_linear(trained, [n for n, m in named if m == modality])
         for modality in table.distinct
     }
 
 
 def _best_single(
-    probes: dict[str, sanity.Linear], hidden: Hidden, pattern: MissingPattern
+    probes: dict[str, baselines.Linear], hidden: Hidden, pattern: MissingPattern
 ) -> tuple[str, Scores]:
     """The probe that is best on validation rows with what the pattern leaves."""
     metric = PRIMARY[hidden.table.samples.task.kind]
@@ -155,11 +155,11 @@ def _best_single(
     left = [name for name in probes if name not in pattern.hidden]
     best, value = left[0], None
     for name in left:
-        found = sanity.linear_scores(probes[name], hidden.table, "val").metrics[metric][0]
+        found = baselines.linear_scores(probes[name], hidden.table, "val").metrics[metric][0]
         if value is None or is_better(found, value):
             best, value = name, found
     model = probes[best]
-    return best, sanity.linear_scores(
+    return best, baselines.linear_scores(
         model, hidden.table, "test", pattern.label, hidden.realised("test")
     )
 

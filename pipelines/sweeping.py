@@ -15,7 +15,7 @@ from cache.errors import MmfuseError
 from cache.fingerprints import fingerprint
 from cache.layout import Home
 from cache.runs import RunRecord, list_runs
-from pipelines.metrics import LOWER_IS_BETTER, PRIMARY
+from pipelines.metrics.metrics import LOWER_IS_BETTER, PRIMARY
 from pipelines.plans import Setting
 from pipelines.training import KEEP_SECONDS, Request, check
 

@@ -15,7 +15,7 @@ from cache.layout import Home
 from cache.runs import RunRecord, check_writable
 from cache.samples import snapshot_task
 from pipelines import catalog
-from pipelines.metrics import PRIMARY, better
+from pipelines.metrics.metrics import PRIMARY, better
 from pipelines.plans import Plan, check_device, values_of
 
 if TYPE_CHECKING:

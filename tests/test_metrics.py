@@ -5,7 +5,7 @@ import pytest
 import sklearn.metrics as sk
 
 from cache.samples import Task
-from pipelines.metrics import (
+from pipelines.metrics.metrics import (
     better,
     calibration_error,
     label_scores,

@@ -21,7 +21,7 @@ from pipelines.features.table import FeatureTable
 from pipelines.fusion.head import FusionHead
 from pipelines.loop import Epoch, Job, Progress, fit
 from pipelines.methods import concat
-from pipelines.metrics import log_loss, softmax
+from pipelines.metrics.metrics import log_loss, softmax
 from pipelines.plans import Plan, Setting
 from pipelines.replicas import Replicas
 from pipelines.running import build_heads, side_by_side

@@ -47,7 +47,7 @@ from pipelines.fusion.losses import masked_mean, semantic_matching
 from pipelines.fusion.stand_ins import Stand
 from pipelines.fusion.stems import Gru
 from pipelines.fusion.translating import Pairs, Translators, key
-from pipelines.metrics import mean_cosine, recall_at
+from pipelines.metrics.metrics import mean_cosine, recall_at
 
 PLAN = {"patience": 10}
 Virtual = Literal["translated", "zero", "mean"]

@@ -17,7 +17,7 @@ from cache.samples import Task
 from pipelines.features.statistics import moments
 from pipelines.features.table import FeatureTable
 from pipelines.fusion.head import Moments, pooled
-from pipelines.metrics import scores
+from pipelines.metrics.metrics import scores
 
 PENALTIES = (1e0, 1e-1, 1e-2, 1e-3, 1e-4)
 """Halved squared weights are weighed by these against the mean loss of a row, strongest first.

@@ -1,0 +1,1 @@
+"""Scores of outputs against targets, linear baselines, and significance tests."""
