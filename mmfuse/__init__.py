@@ -18,7 +18,7 @@ _DOORS = {  # name → module, or module:name where the verb is called otherwise
     "MissingPattern": "pipelines.features.missing",
     "MmfuseError": "cache.errors",
     "Modality": "cache.samples",
-    "Plan": "pipelines.training",
+    "Plan": "pipelines.training.request",
     "TableOptions": "pipelines.data.tables",
     "Task": "cache.samples",
     "audit": "pipelines.auditing",
@@ -36,9 +36,9 @@ _DOORS = {  # name → module, or module:name where the verb is called otherwise
     "plan": "pipelines.extract.extract",
     "predict": "pipelines.prediction",
     "report": "pipelines.page:page",
-    "sweep": "pipelines.sweeping",
-    "train": "pipelines.training",
-    "train_all": "pipelines.training",
+    "sweep": "pipelines.training.sweep",
+    "train": "pipelines.training.request",
+    "train_all": "pipelines.training.request",
 }
 __all__ = sorted(_DOORS)
 

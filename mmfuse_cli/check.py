@@ -34,11 +34,12 @@ def check(
         _show(asked, method, tried, f"mmfuse extract --encoder {method}")
         return
     catalog.check("methods", method)
-    from pipelines import contracts, plans
+    from pipelines import contracts
+    from pipelines.training import plan
 
     options = words.pairs("--set", settings)
     module = catalog.find("methods", method)
-    (setting,) = plans.settings(module, method, options)[:1]
+    (setting,) = plan.settings(module, method, options)[:1]
     found = contracts.check(method, setting.options, training=not quick, track=console.track)
     _show(asked, method, found, f"mmfuse train --method {method}")
 

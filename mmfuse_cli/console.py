@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pipelines.reporting import Table
 
 if TYPE_CHECKING:
-    from pipelines.loop import Epoch
+    from pipelines.training.loop import Epoch
 
 Item = TypeVar("Item")
 _EVERY = 10.0  # seconds between progress lines where there is no terminal to redraw

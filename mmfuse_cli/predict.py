@@ -37,9 +37,10 @@ def predict(
     """Labels and probabilities for new raw samples; any modality may be absent."""
     import mmfuse
     from mmfuse_cli import console
-    from pipelines import answering, training
+    from pipelines import answering
     from pipelines.data import sources, table_files
     from pipelines.reporting import several
+    from pipelines.training import request
 
     asked = words.settings(context)
     if output is not None:
@@ -50,7 +51,7 @@ def predict(
             f"the last train's runs are of {', '.join(trained)}; say which: "
             f"--run {' or '.join(_best(runs, name) for name in trained)}"
         )
-    record = training.best_of(runs)
+    record = request.best_of(runs)
     if input_ is None:
         raise mmfuse.MmfuseError(f"say which: --input FILE with {', '.join(record.modalities)}")
     local = str(weights) if weights else None
@@ -83,6 +84,6 @@ def predict(
 
 def _best(runs: "Sequence[RunRecord]", dataset: str) -> str:
     """Id of the best run of a dataset."""
-    from pipelines import training
+    from pipelines.training import request
 
-    return training.best_of([run for run in runs if run.dataset == dataset]).id
+    return request.best_of([run for run in runs if run.dataset == dataset]).id

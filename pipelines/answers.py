@@ -14,9 +14,9 @@ from pipelines import puzzles
 from pipelines.features.statistics import prepare
 from pipelines.features.table import FeatureTable
 from pipelines.keeping import BrokenError
-from pipelines.loop import Job, fit
 from pipelines.puzzles import Puzzle
-from pipelines.replicas import Replicas
+from pipelines.training.loop import Job, fit
+from pipelines.training.replicas import Replicas
 from pipelines.trials import Subject
 
 TRAIN, HELD = 400, 200

@@ -14,7 +14,7 @@ from cache.samples import read_snapshot
 from pipelines.metrics.metrics import pieces
 from pipelines.reporting import Cell, Table, decimal, interval, several
 from pipelines.results import labels, score, tags
-from pipelines.training import best_of
+from pipelines.training.request import best_of
 
 DRAWS = 10_000
 Pieces = tuple[NDArray[np.float64], NDArray[np.float64]]

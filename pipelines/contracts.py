@@ -6,8 +6,8 @@ from pipelines import answers, catalog, promises, puzzles
 from pipelines.faults import told
 from pipelines.fusion.head import FusionHead
 from pipelines.keeping import BrokenError, Promise
-from pipelines.plans import base_plan
 from pipelines.progress import Track, untracked
+from pipelines.training.plan import base_plan
 from pipelines.trials import Subject
 
 

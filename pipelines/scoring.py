@@ -19,13 +19,13 @@ from pipelines.features.load import find_device, load_table
 from pipelines.features.missing import MissingPattern
 from pipelines.features.table import FeatureTable, Scale, pad
 from pipelines.fusion.head import Inputs, Stream
-from pipelines.loop import decoded
 from pipelines.metrics import baselines
 from pipelines.metrics.metrics import PRIMARY, better, pieces, scores, softmax
-from pipelines.plans import Plan
-from pipelines.recording import method_of, score_all
-from pipelines.replicas import Replicas
-from pipelines.running import protocol, resplit
+from pipelines.training.loop import decoded
+from pipelines.training.plan import Plan
+from pipelines.training.record import method_of, score_all
+from pipelines.training.replicas import Replicas
+from pipelines.training.run import protocol, resplit
 
 
 def score(

@@ -13,7 +13,7 @@ from pipelines import puzzles
 from pipelines.features.table import Batch
 from pipelines.fusion.head import Fused, FusionHead, Inputs
 from pipelines.fusion.normalising import BatchNorm
-from pipelines.plans import Plan
+from pipelines.training.plan import Plan
 
 State = dict[str, Tensor]
 

@@ -15,10 +15,10 @@ from cache.samples import Task
 from pipelines import answers, counter_rng, puzzles
 from pipelines.features.table import Batch
 from pipelines.fusion.head import FusionHead, Inputs, Stream
-from pipelines.loop import Job, fit
 from pipelines.methods import ef_cl
-from pipelines.plans import Plan
-from pipelines.replicas import Replicas
+from pipelines.training.loop import Job, fit
+from pipelines.training.plan import Plan
+from pipelines.training.replicas import Replicas
 
 CARDS = Task("classes", tuple(f"type {number}" for number in range(18)))
 

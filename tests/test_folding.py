@@ -16,7 +16,7 @@ from cache.samples import Task
 from pipelines.data.folding import fold_of, folded
 from pipelines.evaluation import evaluate
 from pipelines.features.missing import MissingPattern
-from pipelines.training import train_all
+from pipelines.training.request import train_all
 
 
 @given(groups=st.integers(5, 40), folds=st.integers(3, 5), seed=st.integers(0, 3))

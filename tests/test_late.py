@@ -13,7 +13,7 @@ from cache.samples import Task
 from pipelines.features.load import inputs_of
 from pipelines.features.table import Batch, FeatureTable
 from pipelines.methods import late, mean, unimodal
-from pipelines.training import train
+from pipelines.training.request import train
 
 
 def batch_of(table: FeatureTable) -> Batch:

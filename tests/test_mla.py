@@ -15,12 +15,12 @@ from pipelines.features.load import inputs_of
 from pipelines.features.table import Batch, cut
 from pipelines.fusion.head import FusionHead
 from pipelines.fusion.projection import Guard, Projection, leading, rls
-from pipelines.loop import Job, fit
 from pipelines.methods import mla
-from pipelines.optimizing import Rates
-from pipelines.plans import Plan
-from pipelines.replicas import Replicas
-from pipelines.training import train
+from pipelines.training.loop import Job, fit
+from pipelines.training.optimizer import Rates
+from pipelines.training.plan import Plan
+from pipelines.training.replicas import Replicas
+from pipelines.training.request import train
 
 INPUTS = puzzles.inputs((5, 4, 3))
 KEY = torch.tensor(0)

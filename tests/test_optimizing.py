@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipelines.optimizing import Block, Pace, Rates, clip, update
-from pipelines.plans import Rule
+from pipelines.training.optimizer import Block, Pace, Rates, clip, update
+from pipelines.training.plan import Rule
 
 SHAPES = {"weight": (3, 4), "bias": (3,), "scale": ()}
 

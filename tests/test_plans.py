@@ -7,8 +7,8 @@ import pytest
 
 from cache.errors import MmfuseError
 from pipelines.catalog import entries, find
-from pipelines.plans import Plan, base_plan, coerce, option_defaults, settings
-from pipelines.ranges import check_range
+from pipelines.training.plan import Plan, base_plan, coerce, option_defaults, settings
+from pipelines.training.ranges import check_range
 
 
 def method(**constants: object) -> ModuleType:

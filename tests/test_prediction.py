@@ -22,7 +22,7 @@ from pipelines.evaluation import evaluate
 from pipelines.extract.extract import ExtractOptions, extract
 from pipelines.features.missing import MissingPattern
 from pipelines.prediction import predict
-from pipelines.training import train
+from pipelines.training.request import train
 
 COUNT = 60
 WORDS = {"epochs": "20", "seeds": "0,1", "width": "8", "drop_rate": "0.3", "learning_rate": "1e-2"}

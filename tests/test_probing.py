@@ -10,10 +10,10 @@ from cache.feature_store import FeatureStore
 from cache.layout import DatasetPaths, Home
 from cache.maintenance.verify import verify
 from pipelines import results
-from pipelines.costs import with_encoders
 from pipelines.encoding.encoder import Unreadable
 from pipelines.extract.extract import ExtractOptions, extract
-from pipelines.training import train
+from pipelines.training.costs import with_encoders
+from pipelines.training.request import train
 
 WAIT = 0.004
 

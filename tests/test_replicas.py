@@ -19,8 +19,8 @@ from pipelines.features.table import Batch, FeatureTable, cut, gather
 from pipelines.fusion.head import Fused, FusionHead, Inputs, Stage
 from pipelines.fusion.normalising import BatchNorm
 from pipelines.methods import concat
-from pipelines.optimizing import Rates
-from pipelines.replicas import Replicas
+from pipelines.training.optimizer import Rates
+from pipelines.training.replicas import Replicas
 
 RATES = Rates(3e-3, 1e-2)
 SHARE = torch.tensor(0.3)
@@ -281,7 +281,7 @@ def test_opinions_do_not_depend_on_how_rows_are_cut(monkeypatch: Any) -> None:
     table = made_table(40)
     replicas = Replicas(heads_of(table, 2, torch.float32))
     whole = replicas.opinions(table).logits
-    monkeypatch.setattr("pipelines.replicas.EVAL_ROWS", 3)
+    monkeypatch.setattr("pipelines.training.replicas.EVAL_ROWS", 3)
     assert torch.allclose(replicas.opinions(table).logits, whole, atol=1e-5)
 
 

@@ -19,9 +19,9 @@ from cache.runs import list_runs
 from mmfuse_cli.main import app
 from pipelines import results
 from pipelines.comparing import compare
-from pipelines.recording import identity_of
-from pipelines.sweeping import sweep
-from pipelines.training import train
+from pipelines.training.record import identity_of
+from pipelines.training.request import train
+from pipelines.training.sweep import sweep
 
 GRID = {"learning_rate": "1e-3,1e-2", "width": "4,8", "epochs": "3", "seeds": "0,1"}
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,7 +30,7 @@ import sys
 from pathlib import Path
 from cache.layout import Home
 from pipelines.comparing import compare
-from pipelines.sweeping import sweep
+from pipelines.training.sweep import sweep
 grid = {"width": "4,6,8,10,12,14", "epochs": "40", "patience": "none", "seeds": "0"}
 sweep("concat", "made", home=Home(Path(sys.argv[1])), options=grid, keep_seconds=0.0)
 """

@@ -10,10 +10,10 @@ from torch.func import grad, vmap
 from pipelines import catalog, counter_rng
 from pipelines.features.load import inputs_of
 from pipelines.features.table import gather
-from pipelines.optimizing import Rates
-from pipelines.replicas import Replicas
-from pipelines.running import build_heads
-from pipelines.tracing import Replayed
+from pipelines.training.optimizer import Rates
+from pipelines.training.replicas import Replicas
+from pipelines.training.run import build_heads
+from pipelines.training.tracing import Replayed
 
 
 def test_a_function_is_recorded_once_for_each_shape_that_comes_often() -> None:
@@ -50,7 +50,7 @@ def test_recorded_steps_have_the_bits_of_eager_ones(method: str, monkeypatch: An
     found = []
     for often in (2, 10**9):
         monkeypatch.setattr(
-            "pipelines.replicas.Replayed", lambda f, often=often: Replayed(f, often)
+            "pipelines.training.replicas.Replayed", lambda f, often=often: Replayed(f, often)
         )
         replicas = Replicas(build_heads(module, inputs_of(table), {}, [0, 1]))
         losses = []

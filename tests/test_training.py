@@ -14,19 +14,19 @@ from cache.errors import MmfuseError
 from cache.layout import Home
 from cache.runs import RunRecord, list_runs
 from cache.samples import Task
-from pipelines import resuming
 from pipelines.features.load import inputs_of
 from pipelines.features.statistics import prepare
 from pipelines.features.table import FeatureTable
 from pipelines.fusion.head import FusionHead
-from pipelines.loop import Epoch, Job, Progress, fit
 from pipelines.methods import concat
 from pipelines.metrics.metrics import log_loss, softmax
-from pipelines.plans import Plan, Setting
-from pipelines.replicas import Replicas
-from pipelines.running import build_heads, side_by_side
 from pipelines.scoring import rebuild
-from pipelines.training import best_of, check, train, train_all
+from pipelines.training import resume
+from pipelines.training.loop import Epoch, Job, Progress, fit
+from pipelines.training.plan import Plan, Setting
+from pipelines.training.replicas import Replicas
+from pipelines.training.request import best_of, check, train, train_all
+from pipelines.training.run import build_heads, side_by_side
 
 QUICK = Plan(epochs=6, batch_size=16, learning_rate=1e-2, seeds=(0, 1), drop_rate=0.2)
 HEAD = """
@@ -173,7 +173,7 @@ def test_going_on_equals_never_stopping(tmp_path: Path, after: int) -> None:
     """Killed after some epochs and continued from the file, every bit and epoch is the same."""
     table, place, plan = made_table(90), tmp_path / "deep" / "state.safetensors", QUICK
     whole, history = fitted(table, plan)
-    part, write = seen(table), resuming.keeper(place, 0.0)
+    part, write = seen(table), resume.keeper(place, 0.0)
 
     def keep(replicas: Replicas, progress: Progress) -> None:
         write(replicas, progress)
@@ -184,7 +184,7 @@ def test_going_on_equals_never_stopping(tmp_path: Path, after: int) -> None:
     with pytest.raises(Killed):
         fit(Replicas(heads_of(part, plan.seeds)), job)
     other = Replicas(heads_of(part, plan.seeds))
-    progress = resuming.restore(place, other)
+    progress = resume.restore(place, other)
     assert progress is not None
     assert len(progress.history) == after
     rest = fit(other, Job(part, [plan] * 2, plan.seeds), progress)
@@ -197,7 +197,7 @@ def test_a_damaged_file_of_an_unfinished_training_is_named(tmp_path: Path) -> No
     place = tmp_path / "state.safetensors"
     place.write_bytes(b"nonsense")
     with pytest.raises(MmfuseError, match=r"state\.safetensors is damaged"):
-        resuming.restore(place, Replicas(heads_of(made_table(30), [0])))
+        resume.restore(place, Replicas(heads_of(made_table(30), [0])))
 
 
 def test_an_interrupted_command_goes_on_by_itself(home: Home) -> None:

@@ -15,12 +15,12 @@ from pipelines.features.load import inputs_of
 from pipelines.features.statistics import prepare
 from pipelines.features.table import Batch, FeatureTable
 from pipelines.fusion.head import FusionHead, Inputs, Stream
-from pipelines.loop import Job, fit
 from pipelines.methods import trml
-from pipelines.plans import Plan
-from pipelines.replicas import Replicas
-from pipelines.running import build_heads
-from pipelines.training import train
+from pipelines.training.loop import Job, fit
+from pipelines.training.plan import Plan
+from pipelines.training.replicas import Replicas
+from pipelines.training.request import train
+from pipelines.training.run import build_heads
 
 PAIR = Inputs(
     {"clip/text": Stream(4, "text"), "clip/video": Stream(5, "video", sequence=True)},

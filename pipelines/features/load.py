@@ -12,7 +12,7 @@ from cache.format.resolving import names
 from cache.samples import Samples
 from pipelines.features.table import FeatureTable, Scale, pad
 from pipelines.fusion.head import Inputs, Stream
-from pipelines.plans import check_device
+from pipelines.training.plan import check_device
 
 
 def find_device(word: str) -> torch.device:

@@ -8,7 +8,7 @@ from torch import Tensor
 from cache.errors import MmfuseError
 from pipelines.features.table import FeatureTable, cut
 from pipelines.fusion.head import FusionHead, Moments
-from pipelines.plans import Plan
+from pipelines.training.plan import Plan
 
 
 def prepare(heads: Sequence[FusionHead], table: FeatureTable, plan: Plan) -> None:

@@ -24,11 +24,11 @@ from pipelines.features.hiding import drop
 from pipelines.features.load import inputs_of
 from pipelines.features.table import Batch, FeatureTable, cut, gather
 from pipelines.fusion.head import FusionHead
-from pipelines.optimizing import Rates
-from pipelines.plans import Plan, base_plan, option_defaults
-from pipelines.replicas import Replicas
-from pipelines.running import build_heads
-from pipelines.tracing import OFTEN
+from pipelines.training.optimizer import Rates
+from pipelines.training.plan import Plan, base_plan, option_defaults
+from pipelines.training.replicas import Replicas
+from pipelines.training.run import build_heads
+from pipelines.training.tracing import OFTEN
 
 METHODS = ("concat", "clarga", "ef_cl", "mla", "trml")
 BATCH, SHARE = 64, 0.3
@@ -145,7 +145,7 @@ def _optimizer(head: FusionHead, plan: Plan) -> torch.optim.Optimizer:
 def stacked_batches(
     table: FeatureTable, size: Size, seeds: Sequence[int], epoch: int
 ) -> Iterator[Batch]:
-    """Batches of an epoch for R replicas, as `pipelines.loop` gets them."""
+    """Batches of an epoch for R replicas, as `pipelines.training.loop` gets them."""
     keys = counter_rng.key(torch.tensor(list(seeds), device=table.device), 0, epoch)
     order = vmap(lambda key: counter_rng.permutation(key, "order", len(table)))(keys)
     parts = cut(len(table), size.batch)

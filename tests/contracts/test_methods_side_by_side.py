@@ -13,9 +13,9 @@ from pipelines import catalog, counter_rng
 from pipelines.features.load import inputs_of
 from pipelines.features.table import Batch, FeatureTable, cut, gather
 from pipelines.fusion.head import FusionHead
-from pipelines.optimizing import Rates
-from pipelines.plans import Plan, base_plan
-from pipelines.replicas import Replicas
+from pipelines.training.optimizer import Rates
+from pipelines.training.plan import Plan, base_plan
+from pipelines.training.replicas import Replicas
 from pipelines.trials import turns
 
 METHODS = sorted(catalog.entries("methods"))

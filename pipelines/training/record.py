@@ -17,15 +17,16 @@ from cache.feature_store import FeatureStore
 from cache.fingerprints import fingerprint
 from cache.format.resolving import names
 from cache.runs import RunRecord, RunStream, Scores, new_id
-from pipelines import catalog, costs
+from pipelines import catalog
 from pipelines.features.hiding import Hidden, by_modality
 from pipelines.features.table import FeatureTable
 from pipelines.fusion.head import FusionHead
-from pipelines.loop import Epoch, decoded
 from pipelines.metrics.metrics import scores
-from pipelines.plans import Setting, option_defaults
-from pipelines.replicas import Replicas
-from pipelines.training import Request
+from pipelines.training import costs
+from pipelines.training.loop import Epoch, decoded
+from pipelines.training.plan import Setting, option_defaults
+from pipelines.training.replicas import Replicas
+from pipelines.training.request import Request
 
 
 @dataclass(frozen=True)

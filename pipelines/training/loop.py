@@ -17,9 +17,9 @@ from pipelines.features.table import Batch, FeatureTable, composed, gather
 from pipelines.fusion.head import Stage
 from pipelines.fusion.losses import task_loss
 from pipelines.metrics.metrics import LOWER_IS_BETTER, PRIMARY, pieces
-from pipelines.optimizing import Pace, Rates
-from pipelines.plans import Plan
-from pipelines.replicas import Replicas, State
+from pipelines.training.optimizer import Pace, Rates
+from pipelines.training.plan import Plan
+from pipelines.training.replicas import Replicas, State
 
 
 class DivergedError(MmfuseError):

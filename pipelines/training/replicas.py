@@ -10,9 +10,9 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from pipelines.features.table import Batch, FeatureTable
 from pipelines.fusion.head import Fused, FusionHead
-from pipelines.optimizing import Block, Rates, clip, update
-from pipelines.plans import Rule
-from pipelines.tracing import Replayed
+from pipelines.training.optimizer import Block, Rates, clip, update
+from pipelines.training.plan import Rule
+from pipelines.training.tracing import Replayed
 
 State = dict[str, Tensor]
 Fields = tuple[Mapping[str, Tensor], Tensor, Mapping[str, Tensor], Tensor, Tensor, Tensor]

@@ -17,9 +17,9 @@ from safetensors.torch import save
 
 from cache.errors import MmfuseError
 from cache.runs import write_whole
-from pipelines.loop import Epoch, Progress
-from pipelines.optimizing import Pace
-from pipelines.replicas import Replicas
+from pipelines.training.loop import Epoch, Progress
+from pipelines.training.optimizer import Pace
+from pipelines.training.replicas import Replicas
 
 
 def keeper(path: Path, seconds: float) -> Callable[[Replicas, Progress], None]:

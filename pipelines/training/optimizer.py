@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pipelines.plans import Rule, Schedule
+from pipelines.training.plan import Rule, Schedule
 
 BETAS = (0.9, 0.999)
 EPS = 1e-8

@@ -16,12 +16,12 @@ from cache.fingerprints import fingerprint
 from cache.layout import Home
 from cache.runs import RunRecord, list_runs
 from pipelines.metrics.metrics import LOWER_IS_BETTER, PRIMARY
-from pipelines.plans import Setting
-from pipelines.training import KEEP_SECONDS, Request, check
+from pipelines.training.plan import Setting
+from pipelines.training.request import KEEP_SECONDS, Request, check
 
 if TYPE_CHECKING:
-    from pipelines.loop import Epoch
-    from pipelines.recording import Lab
+    from pipelines.training.loop import Epoch
+    from pipelines.training.record import Lab
 
 TOGETHER = 8
 """Settings that are trained side by side at most."""
@@ -97,11 +97,12 @@ def sweep(
     request = Request(
         method, dataset, home, infos, words, None, None, device, on_epoch, keep_seconds, ("val",)
     )
-    from pipelines import recording, running  # torch: not needed where something is wrong
+    from pipelines.training import record  # torch: not needed where something is wrong
+    from pipelines.training import run as running
 
     lab = running.open_lab(request)
     chosen = _choose(running.grid_of(request), trials, seed)
-    wanted = {recording.identity(lab, one): one for folds in chosen for one in folds}
+    wanted = {record.identity(lab, one): one for folds in chosen for one in folds}
     lab = replace(lab, group=f"sweep-{fingerprint({'trials': sorted(wanted)})[:12]}")
     known = _known(home, wanted)
     missing = [one for name, one in wanted.items() if name not in known]
@@ -110,12 +111,12 @@ def sweep(
         on_trials(len(known), len(wanted))
     for together in _stacks(missing):
         for run in _attempt(lab, together, diverged):
-            known[recording.identity_of(run)] = run
+            known[record.identity_of(run)] = run
         if on_trials:
             on_trials(len(known), len(wanted))
     done = []
     for folds in chosen:
-        names = dict.fromkeys(recording.identity(lab, one) for one in folds)
+        names = dict.fromkeys(record.identity(lab, one) for one in folds)
         if all(name in known for name in names):
             runs = tuple(known[name] for name in names)
             done.append(Trial(runs, _value(runs)))
@@ -144,7 +145,7 @@ def _choose(grid: Sequence[Setting], trials: int | None, seed: int) -> list[list
 
 def _known(home: Home, wanted: Mapping[str, Setting]) -> dict[str, RunRecord]:
     """Runs of this home that trained what is wanted, the oldest of each."""
-    from pipelines.recording import identity_of
+    from pipelines.training.record import identity_of
 
     found: dict[str, RunRecord] = {}
     for run in list_runs(home):
@@ -156,7 +157,7 @@ def _known(home: Home, wanted: Mapping[str, Setting]) -> dict[str, RunRecord]:
 
 def _stacks(grid: Sequence[Setting]) -> Iterator[list[Setting]]:
     """What is trained side by side, a few at a time."""
-    from pipelines.running import side_by_side
+    from pipelines.training.run import side_by_side
 
     for numbers in side_by_side(grid):
         for start in range(0, len(numbers), TOGETHER):
@@ -165,8 +166,8 @@ def _stacks(grid: Sequence[Setting]) -> Iterator[list[Setting]]:
 
 def _attempt(lab: "Lab", chosen: Sequence[Setting], diverged: list[str]) -> Iterator[RunRecord]:
     """Train settings side by side; where one diverges, each alone."""
-    from pipelines.loop import DivergedError
-    from pipelines.running import train_together
+    from pipelines.training.loop import DivergedError
+    from pipelines.training.run import train_together
 
     try:
         yield from train_together(lab, chosen)

@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cache.errors import MmfuseError, unknown
 from pipelines.features.missing import Protocol
-from pipelines.ranges import PLAN, check_range
+from pipelines.training.ranges import PLAN, check_range
 
 Rule = Literal["adamw", "sgd"]
 Schedule = Literal["constant", "cosine", "plateau", "step"]

@@ -1,6 +1,6 @@
 """Training: train() checks what was asked for, then loads, fits and records; imports no torch.
 
-What takes torch is in `pipelines.running`, so that a mistake is answered at once.
+What takes torch is in `pipelines.training.run`, so that a mistake is answered at once.
 """
 
 import ast
@@ -16,10 +16,10 @@ from cache.runs import RunRecord, check_writable
 from cache.samples import snapshot_task
 from pipelines import catalog
 from pipelines.metrics.metrics import PRIMARY, better
-from pipelines.plans import Plan, check_device, values_of
+from pipelines.training.plan import Plan, check_device, values_of
 
 if TYPE_CHECKING:
-    from pipelines.loop import Epoch
+    from pipelines.training.loop import Epoch
 
 __all__ = ["Plan", "Request", "train", "train_all"]
 
@@ -128,7 +128,7 @@ def train_all(
     request = Request(
         method, dataset, home, infos, words, plan, group, device, on_epoch, keep_seconds
     )
-    from pipelines.running import run  # torch: not needed where something is wrong
+    from pipelines.training.run import run  # torch: not needed where something is wrong
 
     return run(request)
 

@@ -15,7 +15,7 @@ from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
 from cache.fingerprints import fingerprint
 from cache.runs import RunRecord, Scores, new_id, write_run
-from pipelines import catalog, recording, resuming
+from pipelines import catalog
 from pipelines.data.folding import folded
 from pipelines.features.hiding import Hidden, hide
 from pipelines.features.load import find_device, inputs_of, load_table, target_scale
@@ -23,12 +23,14 @@ from pipelines.features.missing import MissingPattern
 from pipelines.features.statistics import prepare
 from pipelines.features.table import FeatureTable
 from pipelines.fusion.head import FusionHead, Inputs
-from pipelines.loop import Epoch, Job, fit
 from pipelines.metrics import baselines as sanity
-from pipelines.plans import VECTOR_FIELDS, Plan, Setting, settings
-from pipelines.recording import Lab
-from pipelines.replicas import Replicas
-from pipelines.training import Request
+from pipelines.training import record as recording
+from pipelines.training import resume
+from pipelines.training.loop import Epoch, Job, fit
+from pipelines.training.plan import VECTOR_FIELDS, Plan, Setting, settings
+from pipelines.training.record import Lab
+from pipelines.training.replicas import Replicas
+from pipelines.training.request import Request
 
 
 def run(request: Request) -> list[RunRecord]:
@@ -161,9 +163,9 @@ def _fit(lab: Lab, chosen: Sequence[Setting], table: FeatureTable) -> tuple[Repl
     prepare(heads, seen, plans[0])
     replicas = Replicas([head.to(table.device) for head in heads])
     place = _unfinished(lab, chosen)
-    keep = resuming.keeper(place, lab.request.keep_seconds)
+    keep = resume.keeper(place, lab.request.keep_seconds)
     job = Job(seen, plans, seeds, lab.request.on_epoch, keep)
-    return replicas, fit(replicas, job, resuming.restore(place, replicas))
+    return replicas, fit(replicas, job, resume.restore(place, replicas))
 
 
 def _baselines(hidden: Hidden, label: str) -> dict[str, list[Scores]]:

@@ -1,0 +1,1 @@
+"""Stage 2: heads trained on cached features, all replicas side by side."""
