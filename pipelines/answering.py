@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 
 from cache.storage.objects import mendable
-from pipelines.prediction import Predictions
+from pipelines.evaluation.predict import Predictions
 from pipelines.reporting import Cell, Table
 
 SUFFIXES = (".csv", ".parquet", ".jsonl")

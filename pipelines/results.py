@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from cache.runs import RunRecord, Scores
-from pipelines.evaluation import Evaluation
+from pipelines.evaluation.evaluate import Evaluation
 from pipelines.reporting import Cell, Spread, Table, decimal, interval
 
 PLAIN = ("logistic", "ridge", "majority")  # baselines that stand beside every method

@@ -14,7 +14,7 @@ from cache.errors import MmfuseError
 from cache.layout import Home
 from cache.samples import Task
 from pipelines.data.folding import fold_of, folded
-from pipelines.evaluation import evaluate
+from pipelines.evaluation.evaluate import evaluate
 from pipelines.features.missing import MissingPattern
 from pipelines.training.request import train_all
 

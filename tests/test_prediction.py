@@ -18,10 +18,10 @@ from pipelines.data.sources import open_dataset
 from pipelines.data.table_files import read_table
 from pipelines.data.tables import TableOptions
 from pipelines.encoding.encoder import build_encoder
-from pipelines.evaluation import evaluate
+from pipelines.evaluation.evaluate import evaluate
+from pipelines.evaluation.predict import predict
 from pipelines.extract.extract import ExtractOptions, extract
 from pipelines.features.missing import MissingPattern
-from pipelines.prediction import predict
 from pipelines.training.request import train
 
 COUNT = 60

@@ -44,7 +44,7 @@ MAP = (  # the way of a sample, room by room
     "pipelines/training/loop.py",
     "pipelines/training/replicas.py",
     "pipelines/metrics/metrics.py",
-    "pipelines/evaluation.py",
+    "pipelines/evaluation/evaluate.py",
     "pipelines/metrics/baselines.py",
     "pipelines/auditing.py",
     "pipelines/contracts.py",

@@ -14,13 +14,13 @@ from cache.errors import MmfuseError
 from cache.layout import Home
 from cache.runs import RunRecord, list_runs
 from cache.samples import Task
+from pipelines.evaluation.score import rebuild
 from pipelines.features.load import inputs_of
 from pipelines.features.statistics import prepare
 from pipelines.features.table import FeatureTable
 from pipelines.fusion.head import FusionHead
 from pipelines.methods import concat
 from pipelines.metrics.metrics import log_loss, softmax
-from pipelines.scoring import rebuild
 from pipelines.training import resume
 from pipelines.training.loop import Epoch, Job, Progress, fit
 from pipelines.training.plan import Plan, Setting

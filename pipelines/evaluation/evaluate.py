@@ -1,6 +1,7 @@
 """Evaluation: a run × missing patterns → scores, against complete data and simple baselines.
 
-Imports no torch: what takes it is in `pipelines.scoring`, so that a mistake is answered at once.
+Imports no torch: what takes it is in `pipelines.evaluation.score`, so that a mistake is answered at
+once.
 """
 
 from collections.abc import Sequence
@@ -89,7 +90,7 @@ def evaluate(
     sequences = {stream.modality for stream in record.streams if stream.sequence}
     for pattern in patterns:
         pattern.check(record.modalities, sequences)
-    from pipelines.scoring import score  # torch: not needed where something is wrong
+    from pipelines.evaluation.score import score  # torch: not needed where something is wrong
 
     return score(home, record, list(dict.fromkeys([MissingPattern(), *patterns])), device)
 

@@ -1,6 +1,6 @@
 """Prediction: a recorded run's answers for new raw samples, any modality of which may be absent.
 
-Checks are done before torch is imported; what takes it is in `pipelines.scoring`.
+Checks are done before torch is imported; what takes it is in `pipelines.evaluation.score`.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ from cache.layout import DatasetPaths, Home
 from cache.runs import RunRecord, RunStream, load_run
 from cache.samples import Kind
 from cache.storage.objects import get_record
-from pipelines import matching
 from pipelines.encoding.encoder import Encoder, Unreadable, build_encoder, stored_as
+from pipelines.evaluation import input_columns
 from pipelines.extract.fitting import learns
 from pipelines.media.cells import absent, read
 from pipelines.progress import Track, untracked
@@ -115,7 +115,9 @@ def predict(
     record = load_run(home, run) if isinstance(run, str) else run
     infos = _infos(home, record)
     kinds: dict[str, Kind] = {i.key.modality: i.kind for i in infos.values()}  # type: ignore[misc]
-    matched = matching.match(samples, kinds, matching.made_of(home, record.dataset, infos))
+    matched = input_columns.match(
+        samples, kinds, input_columns.made_of(home, record.dataset, infos)
+    )
     cells = matched.cells
     names = samples["id"].cast(pl.String).to_list() if "id" in samples.columns else None
     ids = tuple(names or (str(row) for row in range(len(samples))))
@@ -130,7 +132,7 @@ def predict(
             encoder, info, cells.get(stream.modality), (ids, root), failures
         )
     middle = time.perf_counter()
-    from pipelines.scoring import answer  # torch, which user errors above do not need
+    from pipelines.evaluation.score import answer  # torch, which user errors above do not need
 
     outputs, present = answer(record, encoded, device)
     seconds = {"encode": middle - began, "head": time.perf_counter() - middle}

@@ -13,7 +13,7 @@ from cache.feature_store import FeatureStore, StreamInfo
 from cache.layout import Home
 from cache.runs import RunRecord, Scores
 from cache.samples import Samples
-from pipelines.evaluation import Comparison, Evaluation, bootstrap
+from pipelines.evaluation.evaluate import Comparison, Evaluation, bootstrap
 from pipelines.features.hiding import Hidden, hide
 from pipelines.features.load import find_device, load_table
 from pipelines.features.missing import MissingPattern

@@ -1,0 +1,1 @@
+"""Recorded runs scored with modalities hidden, and applied to new samples."""
