@@ -21,7 +21,7 @@ _DOORS = {  # name → module, or module:name where the verb is called otherwise
     "Plan": "pipelines.training.request",
     "TableOptions": "pipelines.data.tables",
     "Task": "cache.samples",
-    "audit": "pipelines.auditing",
+    "audit": "pipelines.audit.audit",
     "build_encoder": "pipelines.encoding.encoder",
     "check": "pipelines.contracts",
     "check_encoder": "pipelines.encoder_contract:check",

@@ -28,7 +28,7 @@ def audit(
     """Look for leaks, duplicates and label traces; exit code 1 where there is a leak."""
     import mmfuse
     from mmfuse_cli import console
-    from pipelines.auditing import audit as look
+    from pipelines.audit.audit import audit as look
     from pipelines.reporting import Table
 
     asked = words.settings(context)

@@ -13,11 +13,11 @@ from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore, StreamKey, StreamSpec
 from cache.layout import Home
 from cache.samples import Modality, Samples, Task
-from pipelines import auditing, leaks
+from pipelines.audit import audit, feature_checks
+from pipelines.audit.finding import Seen
 from pipelines.data.dataset import Dataset
 from pipelines.datasets import digits, mug
 from pipelines.encoders import hashing, pixels
-from pipelines.findings import Seen
 from pipelines.media import cells as reading
 
 COUNT = 600
@@ -78,7 +78,7 @@ def test_nothing_is_found_where_nothing_is(numbers, labels):
     present = numbers.random(COUNT) > 0.2
     signal[~present] = np.nan
     samples = rows(labels, groups=[f"g{row}" for row in range(COUNT)])
-    found = auditing.findings(samples, {"x/image": Seen(signal, present)})
+    found = audit.findings(samples, {"x/image": Seen(signal, present)})
     assert {finding.verdict for finding in found} == {"clear"}
     assert {finding.check for finding in found} == {"groups", "absence", "near-duplicates", "probe"}
 
@@ -87,7 +87,7 @@ def test_twins_across_splits_are_found_and_named(numbers, labels):
     """Copies of train rows with a little noise, among the held-out: all of them, with their ids."""
     values = 5 + numbers.standard_normal((COUNT, 64))  # a large common part does not disturb
     values[[2, 8, 14]] = values[[0, 1, 3]] + 0.01 * numbers.standard_normal((3, 64))
-    finding = leaks.near_duplicates("x", whole(values), rows(labels))
+    finding = feature_checks.near_duplicates("x", whole(values), rows(labels))
     assert finding.numbers["count"] == 3
     assert set(finding.rows) == {("r2", "r0"), ("r8", "r1"), ("r14", "r3")}
     assert finding.verdict == "suspect"
@@ -97,27 +97,30 @@ def test_nearness_in_few_dimensions_is_not_taken_for_twins(numbers, labels):
     """A few numbers a row are often close by chance; only equal rows count there."""
     for width in (1, 2, 3):
         values = numbers.standard_normal((COUNT, width))
-        assert leaks.near_duplicates("x", whole(values), rows(labels)).numbers["count"] == 0
+        assert (
+            feature_checks.near_duplicates("x", whole(values), rows(labels)).numbers["count"] == 0
+        )
     values = numbers.standard_normal((COUNT, 3)).repeat(30, axis=1)
     values[2] = values[0]
-    finding = leaks.near_duplicates("x", whole(values), rows(labels))
+    finding = feature_checks.near_duplicates("x", whole(values), rows(labels))
     assert ("r2", "r0") in finding.rows
 
 
 def test_equal_rows_of_a_coarse_table_are_no_leak(numbers, labels):
     """Ages in years are equal everywhere; that says nothing of the split, and it is said so."""
     ages = numbers.integers(20, 60, (COUNT, 1))
-    finding = leaks.near_duplicates("x", whole(ages), rows(labels))
+    finding = feature_checks.near_duplicates("x", whole(ages), rows(labels))
     assert (finding.verdict, finding.rows) == ("not checked", ())
 
 
 def test_the_nearest_by_blocks_is_the_nearest(numbers, monkeypatch):
     """Blocks of cosines give what one full matrix gives."""
-    monkeypatch.setattr(leaks, "BLOCK", 7)
+    monkeypatch.setattr(feature_checks, "BLOCK", 7)
     left, right = (
-        leaks._unit(numbers.standard_normal((count, 12)).astype(np.float32)) for count in (23, 40)
+        feature_checks._unit(numbers.standard_normal((count, 12)).astype(np.float32))
+        for count in (23, 40)
     )
-    best, twin = leaks._nearest(left, right)
+    best, twin = feature_checks._nearest(left, right)
     cosine = 1 - pairwise_distances(left, right, metric="cosine")
     assert np.array_equal(twin, cosine.argmax(axis=1))
     assert np.allclose(best, cosine.max(axis=1), atol=1e-5)
@@ -125,13 +128,13 @@ def test_the_nearest_by_blocks_is_the_nearest(numbers, monkeypatch):
 
 def test_groups_on_both_sides_are_counted(labels):
     """A group with rows in train and in test is a leak; whole groups are none."""
-    torn = auditing.findings(rows(labels, groups=[f"g{row // 6}" for row in range(COUNT)]), {})
+    torn = audit.findings(rows(labels, groups=[f"g{row // 6}" for row in range(COUNT)]), {})
     assert one(torn, "groups").verdict == "leak"
     assert one(torn, "groups").numbers == {"groups": 100, "rows": 200, "share": 1.0}
     splits = (["train"] * 12 + ["val"] * 6 + ["test"] * 6) * (COUNT // 24)
     groups = [f"g{row // 6}" for row in range(COUNT)]
-    assert one(auditing.findings(rows(labels, splits, groups), {}), "groups").verdict == "clear"
-    none = one(auditing.findings(rows(labels), {}), "groups")
+    assert one(audit.findings(rows(labels, splits, groups), {}), "groups").verdict == "clear"
+    none = one(audit.findings(rows(labels), {}), "groups")
     assert (none.verdict, "names no groups" in none.sentence) == ("not checked", True)
 
 
@@ -143,7 +146,7 @@ def test_texts_that_say_their_class_are_found(labels):
     part = [("category", "sea dogma", "bird of preying")[label] for label in labels]
     none = [None] * COUNT
     for cells, verdict in ((said, "leak"), (part, "clear"), (none, "clear"), (texts, "clear")):
-        found = auditing.findings(samples, {}, texts={"plot": cells})
+        found = audit.findings(samples, {}, texts={"plot": cells})
         assert one(found, "label-words").verdict == verdict
 
 
@@ -152,11 +155,11 @@ def test_vectors_in_the_wrong_slot_are_found(numbers, labels):
     text, image = numbers.normal(size=(2, COUNT, 24))
     there = numbers.random(COUNT) < 0.9
     right = {"a/text": Seen(text, there), "b/image": Seen(image, there), "c/audio": whole(text)}
-    found = one(auditing.findings(rows(labels), right), "same-vectors")
+    found = one(audit.findings(rows(labels), right), "same-vectors")
     assert (found.verdict, found.rows) == ("clear", ())
     again = np.where(there[:, None], text, np.nan)
     wrong = {**right, "b/image": Seen(again, there)}
-    found = one(auditing.findings(rows(labels), wrong), "same-vectors")
+    found = one(audit.findings(rows(labels), wrong), "same-vectors")
     assert (found.verdict, found.rows) == ("suspect", (("a/text", "b/image"),))
     assert found.sentence == "a/text and b/image hold the same vectors"
 
@@ -166,7 +169,7 @@ def test_names_that_lie_are_no_leak(numbers, labels):
     names = np.array(["cat", "dog", "bird"])
     samples = rows(labels, task=Task("classes", tuple(names)))
     texts = list(names[(labels + 1 + numbers.integers(0, 2, COUNT)) % 3])
-    assert one(auditing.findings(samples, {}, texts={"t": texts}), "label-words").verdict == "clear"
+    assert one(audit.findings(samples, {}, texts={"t": texts}), "label-words").verdict == "clear"
 
 
 @pytest.mark.parametrize("kind", ["classes", "labels", "value"])
@@ -185,7 +188,7 @@ def test_absence_that_goes_with_the_target_is_found(numbers, labels, kind):
             samples = rows(value, task=Task("value", ("score",)))
     values = np.where(present[:, None], numbers.standard_normal((COUNT, 20)), np.nan)
     streams = {"x/image": Seen(values, present)}
-    finding = one(auditing.findings(samples, streams), "absence")
+    finding = one(audit.findings(samples, streams), "absence")
     assert (finding.about, finding.verdict) == ("image", "suspect")
     assert finding.numbers["p"] < 1e-6
     assert finding.numbers["effect"] > 0.2
@@ -196,7 +199,7 @@ def test_absence_at_random_rarely_alarms(numbers, labels):
     samples = rows(labels)
     for _ in range(200):
         present = numbers.random(COUNT) > 0.3
-        assert auditing.absence("x", present, samples, tests=200).verdict == "clear"
+        assert audit.absence("x", present, samples, tests=200).verdict == "clear"
 
 
 def test_features_that_saw_their_train_labels_are_found(numbers, labels):
@@ -205,7 +208,7 @@ def test_features_that_saw_their_train_labels_are_found(numbers, labels):
     samples = rows(labels)
     train = samples.splits == "train"
     values[train] += 3 * np.eye(3, 40)[labels[train]]
-    finding = leaks.probe("x", whole(values), samples)
+    finding = feature_checks.probe("x", whole(values), samples)
     assert finding.verdict == "leak"
     assert finding.numbers["train"] > 0.9
     assert finding.numbers["held out"] < 0.5
@@ -217,8 +220,10 @@ def test_speakers_known_from_train_do_not_look_like_a_leak(numbers):
     labels = speaker % 2  # a speaker always says the same: features tell who it is
     values = numbers.standard_normal((24, 30))[speaker] + 0.1 * numbers.standard_normal((COUNT, 30))
     splits = np.where(speaker < 16, "train", np.where(speaker < 20, "val", "test"))
-    named = leaks.probe("x", whole(values), rows(labels, splits, [f"s{s}" for s in speaker]))
-    unnamed = leaks.probe("x", whole(values), rows(labels, splits))
+    named = feature_checks.probe(
+        "x", whole(values), rows(labels, splits, [f"s{s}" for s in speaker])
+    )
+    unnamed = feature_checks.probe("x", whole(values), rows(labels, splits))
     assert named.verdict == "clear"
     assert unnamed.verdict == "leak"
 
@@ -237,7 +242,7 @@ def test_a_column_that_is_the_target_in_other_words_is_suspect(numbers, labels, 
     noise = numbers.standard_normal((COUNT, 5))
     table = np.concatenate([known, noise], axis=1)
     streams = {"t/record": whole(table), "p/image": whole(table), "t/other": whole(noise)}
-    found = auditing.findings(samples, streams, tables=("t/record", "t/other"))
+    found = audit.findings(samples, streams, tables=("t/record", "t/other"))
     told = {name: one(found, "probe", name) for name in streams}
     assert {name: finding.verdict for name, finding in told.items()} == {
         "t/record": "suspect", "p/image": "clear", "t/other": "clear",
@@ -249,14 +254,14 @@ def test_a_frequent_class_makes_no_table_suspect(numbers):
     """99 of 100 rows of one class: knowing that alone is right as often, and is no column."""
     labels = (np.arange(COUNT) % 100 == 0).astype(int)
     values = numbers.standard_normal((COUNT, 4))
-    assert leaks.probe("x", whole(values), rows(labels), table=True).verdict == "clear"
+    assert feature_checks.probe("x", whole(values), rows(labels), table=True).verdict == "clear"
 
 
 def test_what_could_not_be_checked_is_told_before_what_is_clear(numbers, labels):
     """Twenty rows are too few for a probe: that is not the same as nothing found."""
     few = [*range(24)]
     samples = rows(labels[few], groups=[f"g{row}" for row in few])
-    found = auditing.findings(samples, {"x/image": whole(numbers.standard_normal((24, 40)))})
+    found = audit.findings(samples, {"x/image": whole(numbers.standard_normal((24, 40)))})
     assert one(found, "probe").verdict == "not checked"
     order = [finding.verdict for finding in found]
     assert order.index("not checked") < order.index("clear")
@@ -268,7 +273,7 @@ def test_the_built_in_digits_are_clean():
     texts = {"text": dataset.table["text"].to_list()}
     present = {name: ~dataset.table[name].is_null().to_numpy() for name in ("image", "audio")}
     blank = {f"x/{name}": Seen(np.zeros((1797, 4)), here) for name, here in present.items()}
-    found = auditing.findings(dataset.samples(), blank, texts=texts)
+    found = audit.findings(dataset.samples(), blank, texts=texts)
     assert {f.check for f in found if f.verdict in ("leak", "suspect")} == {"label-words"}
     assert {f.about for f in found if f.check == "absence"} == {"image", "audio"}
 
@@ -281,7 +286,7 @@ def test_the_leak_of_mosi_is_found(pack):
     splits = ["val" if split == "dev" else str(split) for split in features["split"]]
     samples = rows(features["label"], splits, videos)
     streams = {name: whole(features[name]) for name in ("text", "audio", "video")}
-    found = auditing.findings(samples, streams)
+    found = audit.findings(samples, streams)
     assert {name: one(found, "probe", name).verdict for name in streams} == {
         "text": "leak", "audio": "clear", "video": "leak",
     }  # fmt: skip
@@ -300,7 +305,7 @@ def test_families_in_the_random_split_of_monsters_are_found(pack):
             "hashing/text": encoded(dataset, "text", hashing.build()),
         }
         texts = {"text": dataset.table["text"].to_list()}
-        found = auditing.findings(dataset.samples(), streams, texts=texts)
+        found = audit.findings(dataset.samples(), streams, texts=texts)
         verdicts[split] = one(found, "groups").verdict
         assert one(found, "label-words").numbers["trust"] > 0.7
     assert verdicts == {None: "leak", "group_split": "clear"}
@@ -345,13 +350,13 @@ def test_cached_streams_are_audited_sequences_and_texts_too(tmp_path, numbers, l
         }
     )  # fmt: skip
     dataset = Dataset("planted", table, (Modality("text", "text"),), samples.task)
-    found = auditing.audit(store, dataset=dataset)
+    found = audit.audit(store, dataset=dataset)
     assert one(found, "label-words", "text").verdict == "leak"
     pooled, sequence = one(found, "probe", "toy/image"), one(found, "probe", "toy/video")
     assert (pooled.verdict, sequence.verdict) == ("leak", "leak")
     assert pooled.numbers["train"] == pytest.approx(sequence.numbers["train"], abs=0.02)
     assert "1 rows lack it" in one(found, "absence", "video").sentence
-    assert {f.about for f in auditing.audit(store, ["toy/image"])} == {"", "toy/image"}
+    assert {f.about for f in audit.audit(store, ["toy/image"])} == {"", "toy/image"}
     other = dataclasses.replace(dataset, table=table.reverse())
     with pytest.raises(MmfuseError, match="other rows than its cached features"):
-        auditing.audit(store, dataset=other)
+        audit.audit(store, dataset=other)

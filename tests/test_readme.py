@@ -46,7 +46,7 @@ MAP = (  # the way of a sample, room by room
     "pipelines/metrics/metrics.py",
     "pipelines/evaluation/evaluate.py",
     "pipelines/metrics/baselines.py",
-    "pipelines/auditing.py",
+    "pipelines/audit/audit.py",
     "pipelines/contracts.py",
     "pipelines/results.py",
     "pipelines/reporting.py",

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.samples import Samples
-from pipelines.findings import Finding, Seen, Verdict, judge
+from pipelines.audit.finding import Finding, Seen, Verdict, judge
 
 NEAR = 0.98  # cosine of standardised features from which two rows count as near-duplicates
 FEW_DIMENSIONS = 16.0  # effective ones; below, strangers are near by chance and must be equal

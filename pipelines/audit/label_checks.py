@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.samples import Samples
-from pipelines.findings import Finding, Verdict, judge
+from pipelines.audit.finding import Finding, Verdict, judge
 
 RARE = 0.01  # p-value, divided by the number of tests made
 

@@ -9,11 +9,11 @@ from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore, StreamValues
 from cache.format.resolving import names
 from cache.samples import Samples
+from pipelines.audit.feature_checks import near_duplicates, probe, same_vectors
+from pipelines.audit.finding import Finding, Seen, Verdict
+from pipelines.audit.label_checks import absence, groups_on_both_sides, label_words
 from pipelines.data.dataset import Dataset
-from pipelines.findings import Finding, Seen, Verdict
-from pipelines.leaks import near_duplicates, probe, same_vectors
 from pipelines.media.cells import TEXTS
-from pipelines.traces import absence, groups_on_both_sides, label_words
 
 __all__ = ["Finding", "Seen", "audit", "findings"]
 

@@ -1,0 +1,1 @@
+"""Data leakage: duplicates, label-aware features and label traces, found in cached features."""
