@@ -9,7 +9,7 @@ import typer
 from mmfuse_cli import words
 
 if TYPE_CHECKING:
-    from pipelines.keeping import Promise
+    from pipelines.contracts.result import Promise
 
 
 def check(
@@ -25,22 +25,23 @@ def check(
 ) -> None:
     """Try every promise of the contract on a head or an encoder; exit code 1 if one is broken."""
     from mmfuse_cli import console
-    from pipelines import catalog, encoder_contract
+    from pipelines import catalog
+    from pipelines.contracts import encoder
 
     asked = words.settings(context)
-    if encoder_contract.is_encoder(method):
+    if encoder.is_encoder(method):
         local = str(weights) if weights else None
-        tried = encoder_contract.check(method, weights=local, track=console.track)
+        tried = encoder.check(method, weights=local, track=console.track)
         _show(asked, method, tried, f"mmfuse extract --encoder {method}")
         return
     catalog.check("methods", method)
-    from pipelines import contracts
+    from pipelines.contracts import head
     from pipelines.training import plan
 
     options = words.pairs("--set", settings)
     module = catalog.find("methods", method)
     (setting,) = plan.settings(module, method, options)[:1]
-    found = contracts.check(method, setting.options, training=not quick, track=console.track)
+    found = head.check(method, setting.options, training=not quick, track=console.track)
     _show(asked, method, found, f"mmfuse train --method {method}")
 
 

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from cache.errors import MmfuseError
-from pipelines import puzzles
+from pipelines.contracts import synthetic
 from pipelines.fusion.head import FusionHead
 from pipelines.fusion.losses import info_nce, masked_softmax
 from pipelines.methods import clarga
 
-INPUTS = puzzles.inputs((5, 4, 3))
+INPUTS = synthetic.inputs((5, 4, 3))
 G2_SCORES = torch.tensor([[9.0, 1, 2], [0, 9, 1], [5, 5, 9]]).double()
 
 
@@ -83,7 +83,7 @@ def test_the_block_equals_a_loop_over_nodes_and_heads(seed, streams):
 def test_the_head_equals_its_formula_written_out():
     """Projection or token, block, read-out over all nodes, last network, task loss + InfoNCE."""
     model = head(input_norm="none")
-    batch = puzzles.double(puzzles.batch(INPUTS, 6, seed=4))
+    batch = synthetic.double(synthetic.batch(INPUTS, 6, seed=4))
     fused = model(batch)
     state = dict(model.named_parameters())
     tokens = []
@@ -166,9 +166,9 @@ def test_c3_the_fused_vector_is_bounded_by_the_last_norm():
         norm.bias.copy_(torch.linspace(0, 1, 8))
     bound = float(norm.weight.detach().abs().max() * math.sqrt(8) + norm.bias.detach().norm())
     for scale in (1e-3, 1, 1e3):
-        batch = puzzles.batch(INPUTS, 50, seed=1)
-        batch = puzzles.double(
-            puzzles.replace(batch, features={k: x * scale for k, x in batch.features.items()})
+        batch = synthetic.batch(INPUTS, 50, seed=1)
+        batch = synthetic.double(
+            synthetic.replace(batch, features={k: x * scale for k, x in batch.features.items()})
         )
         z = model(batch).extras["fused"]
         assert float(z.detach().norm(dim=1).max()) <= bound
@@ -245,9 +245,9 @@ def test_c5_the_block_cannot_count_equal_nodes():
 def test_c6_multiplications_equal_the_stated_formula(streams):
     """C6: Σ D_m H + 2MH² + M²H + L(M²H + 2MH²) a sample, plus the last network."""
     width, rows, layers = 16, 3, 2
-    inputs = puzzles.inputs((5,) * streams)
+    inputs = synthetic.inputs((5,) * streams)
     model = clarga.build(inputs, width=width, heads=1, layers=layers).eval()
-    batch = puzzles.batch(inputs, rows)
+    batch = synthetic.batch(inputs, rows)
     with FlopCounterMode(display=False) as counter:
         model(batch)
     m, h = streams, width
@@ -302,8 +302,8 @@ def test_one_stream_is_the_residual_network_without_messages():
 def test_rows_with_nothing_present_share_one_finite_opinion():
     """All absent: every node is the token, z is a learned constant, never NaN."""
     model = head()
-    batch = puzzles.with_present(puzzles.batch(INPUTS, 4), torch.zeros(4, 3).bool())
-    logits = model(puzzles.double(puzzles.behind_absent(batch, float("nan")))).logits
+    batch = synthetic.with_present(synthetic.batch(INPUTS, 4), torch.zeros(4, 3).bool())
+    logits = model(synthetic.double(synthetic.behind_absent(batch, float("nan")))).logits
     assert logits.isfinite().all()
     torch.testing.assert_close(logits, logits[:1].expand(4, -1))
 
@@ -333,7 +333,7 @@ def test_an_always_absent_stream_is_a_no_op_only_if_it_is_not_read_out(readout_m
 def test_the_mask_token_learns_nothing_from_complete_data():
     """The trap: without missing cells its gradient is exactly 0 and it keeps its random start."""
     model = head().train()
-    batch = puzzles.double(puzzles.batch(INPUTS, 6, absent=0.0))
+    batch = synthetic.double(synthetic.batch(INPUTS, 6, absent=0.0))
     model.loss(batch, model(batch), "joint").backward()
     assert not model.tokens.placeholder.grad.any()
     assert not model.decays("tokens.placeholder", model.tokens.placeholder)
@@ -342,7 +342,7 @@ def test_the_mask_token_learns_nothing_from_complete_data():
 
 def test_the_ablations_are_what_section_4_3_says():
     """Uniform has no attention, mean no graph and no query, no_contrast no second loss."""
-    batch = puzzles.double(puzzles.batch(INPUTS, 6, seed=2))
+    batch = synthetic.double(synthetic.batch(INPUTS, 6, seed=2))
     assert not len(head(ablation="uniform").block.attention)
     plain = head(ablation="mean", dropout=0)
     fused = plain(batch)
@@ -358,7 +358,7 @@ def test_the_ablations_are_what_section_4_3_says():
 
 def test_same_labels_can_be_left_out_of_the_negatives():
     """With two classes and `exclude_same_label`, InfoNCE competes across classes only."""
-    batch = puzzles.double(puzzles.batch(INPUTS, 6, seed=2))
+    batch = synthetic.double(synthetic.batch(INPUTS, 6, seed=2))
     apart = clarga.differ(batch.targets)
     assert torch.equal(apart, batch.targets[:, None] != batch.targets[None])
     model = head(exclude_same_label=True)
@@ -375,4 +375,4 @@ def test_settings_that_do_not_fit_are_refused():
     with pytest.raises(MmfuseError, match="not a multiple of heads"):
         clarga.build(INPUTS, width=10, heads=4)
     with pytest.raises(MmfuseError, match="needs classes or labels"):
-        clarga.build(puzzles.inputs((3, 3), puzzles.VALUE), exclude_same_label=True)
+        clarga.build(synthetic.inputs((3, 3), synthetic.VALUE), exclude_same_label=True)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from cache.errors import MmfuseError
 from cache.samples import Task
-from pipelines import answers, counter_rng, puzzles
+from pipelines import counter_rng
+from pipelines.contracts import head_learning, synthetic
 from pipelines.features.table import Batch
 from pipelines.fusion.head import FusionHead, Inputs, Stream
 from pipelines.methods import ef_cl
@@ -31,7 +32,7 @@ def mug(tabular: int = 45, task: Task = CARDS) -> Inputs:
 
 SMALL = Inputs(
     {"a/text": Stream(4, "text"), "b/audio": Stream(5, "audio"), "c/image": Stream(4, "image")},
-    puzzles.CLASSES,
+    synthetic.CLASSES,
 )
 
 
@@ -43,7 +44,7 @@ def head(seed: int = 0, inputs: Inputs = SMALL, **options: object) -> FusionHead
 
 def batch(rows: int = 12, seed: int = 0, inputs: Inputs = SMALL) -> Batch:
     """Random features in double precision."""
-    return puzzles.double(puzzles.batch(inputs, rows, seed))
+    return synthetic.double(synthetic.batch(inputs, rows, seed))
 
 
 def count(model: FusionHead, part: str = "") -> int:
@@ -86,7 +87,7 @@ def test_c9_parameter_counts_follow_the_closed_form(tabular, hidden, classes, fo
 def test_a_projector_is_its_formula(form):
     """Paper: tanh(a) + a; code: LayerNorm(W tanh(a) + b + a), where a = Wx + b."""
     model = head(projector=form)
-    data = puzzles.with_present(batch(), torch.ones(12, 3).bool())
+    data = synthetic.with_present(batch(), torch.ones(12, 3).bool())
     part = model.projectors["b/audio"]["4"]
     x = data.features["b/audio"]
     a = x @ part.first.weight.T + part.first.bias
@@ -101,7 +102,7 @@ def test_a_projector_is_its_formula(form):
 def test_the_align_loss_is_a_loop_over_anchors_and_rows(preset):
     """Rows that have both, anchor by anchor; hardest k; mean of the two anchors' means."""
     model = head(preset=preset, hardest=3)
-    data = puzzles.behind_absent(batch(rows=16, seed=2), float("nan"))
+    data = synthetic.behind_absent(batch(rows=16, seed=2), float("nan"))
     part, made = model.projectors["b/audio"]["4"], {}
     for i in range(16):
         if data.present[i, 1]:
@@ -130,13 +131,13 @@ def test_an_anchor_without_pairs_is_left_out_of_the_mean():
     """Only the text has pairs with audio: the loss is the text's alone, not half of it."""
     model, data = head(), batch()
     present = torch.ones(12, 3).bool()
-    whole = puzzles.with_present(data, present)
-    text_only = puzzles.with_present(data, present & torch.tensor([True, True, False]))
+    whole = synthetic.with_present(data, present)
+    text_only = synthetic.with_present(data, present & torch.tensor([True, True, False]))
     alone = copy.deepcopy(model)
     alone.anchors = ("a/text",)
     want = alone.loss(whole, model(whole), "align")
     torch.testing.assert_close(model.loss(text_only, model(text_only), "align"), want)
-    nothing = puzzles.with_present(data, present & torch.tensor([True, False, True]))
+    nothing = synthetic.with_present(data, present & torch.tensor([True, False, True]))
     assert float(model.loss(nothing, model(nothing), "align").detach()) == 0
 
 
@@ -190,7 +191,7 @@ def test_absent_streams_are_zeros_behind_the_projector():
     data = batch()
     seen: list[Tensor] = []
     model.classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    model(puzzles.behind_absent(data, float("nan")))
+    model(synthetic.behind_absent(data, float("nan")))
     for column, part in ((1, slice(0, 4)), (0, slice(4, 8)), (2, slice(8, 12))):
         assert not seen[0][~data.present[:, column], part].any()
         assert seen[0][data.present[:, column], part].any()
@@ -219,8 +220,8 @@ def test_other_fills_are_the_train_mean_or_a_learned_vector_with_presence():
 
 def trained(stage_epochs: int = 4, seed: int = 0) -> tuple[Replicas, list, dict[str, Tensor]]:
     """A head fitted on a puzzle, its history, and the state when classification began."""
-    task = puzzles.puzzle("redundant", answers.TRAIN + 2 * answers.HELD)
-    table = answers.table_of(task).take(np.arange(answers.TRAIN + answers.HELD))
+    task = synthetic.puzzle("redundant", head_learning.TRAIN + 2 * head_learning.HELD)
+    table = head_learning.table_of(task).take(np.arange(head_learning.TRAIN + head_learning.HELD))
     torch.manual_seed(seed)
     model = ef_cl.build(task.inputs, hidden=8)
     model.stages = tuple(replace(s, plan={**s.plan, "batch_size": 64}) for s in model.stages)
@@ -271,7 +272,7 @@ def joined(model: FusionHead, data: Batch) -> Tensor:
 def test_e13_the_official_preset_trains_on_spoilt_rows(fill):
     """E13: of 20 rows each stream loses int(.15 · 20) = 3 and 3 others get N(0, 1), by a loop."""
     model = head(preset="official", fill=fill)
-    whole = puzzles.with_present(batch(rows=20), torch.ones(20, 3).bool())
+    whole = synthetic.with_present(batch(rows=20), torch.ones(20, 3).bool())
     plain, training = joined(model.eval(), whole), joined(model.train(), whole)
     places = {"b/audio": 0, "a/text": 4, "c/image": 8}
     chosen = {}
@@ -280,7 +281,7 @@ def test_e13_the_official_preset_trains_on_spoilt_rows(fill):
         order = counter_rng.permutation(whole.numbers, f"ef_cl.{name}", 20).tolist()
         noise = counter_rng.normal(whole.numbers, f"ef_cl.noise {name}", (20, 4)).double()
         others = torch.tensor([other != name for other in SMALL.names]).expand(20, 3)
-        absent = joined(model.eval(), puzzles.with_present(whole, others))[:, part]
+        absent = joined(model.eval(), synthetic.with_present(whole, others))[:, part]
         for row in range(20):
             want = plain[row, part]
             if order[row] < 3:
@@ -316,10 +317,10 @@ def test_e11_no_graph_leads_through_the_frozen_projector():
 
 def test_v17_the_weights_of_the_best_epoch_are_restored_not_the_last():
     """V17 and E5: on random targets more epochs hurt, and validation ends at its best value."""
-    task = puzzles.puzzle("unique", answers.TRAIN + 2 * answers.HELD)
+    task = synthetic.puzzle("unique", head_learning.TRAIN + 2 * head_learning.HELD)
     order = torch.randperm(len(task.targets), generator=torch.Generator().manual_seed(0))
     task = replace(task, targets=task.targets[order])
-    table = answers.table_of(task).take(np.arange(answers.TRAIN + answers.HELD))
+    table = head_learning.table_of(task).take(np.arange(head_learning.TRAIN + head_learning.HELD))
     torch.manual_seed(0)
     replicas = Replicas([ef_cl.build(task.inputs, hidden=8, contrast=False)])
     plan = Plan(epochs=6, learning_rate=0.03, clip=None, patience=None, seeds=(0,))
@@ -335,19 +336,19 @@ def test_v17_the_weights_of_the_best_epoch_are_restored_not_the_last():
 def test_v21_a_batch_of_one_in_training_uses_the_running_statistics():
     """V21: BatchNorm of one row is undefined; here the row is normalised as in evaluation."""
     model = head()
-    one = puzzles.with_present(batch(rows=1), torch.ones(1, 3).bool())
+    one = synthetic.with_present(batch(rows=1), torch.ones(1, 3).bool())
     evaluated = model.eval()(one).logits
     torch.testing.assert_close(model.train()(one).logits, evaluated)
 
 
 def test_eleven_rows_of_the_table_are_subsets_with_and_without_contrast():
     """Section 5.1's rows: any subset of streams is early fusion; with a table, contrast or not."""
-    whole = mug(9, puzzles.CLASSES).streams
+    whole = mug(9, synthetic.CLASSES).streams
     for names in (("clip/text",), ("clip/image",), ("tabular/table",), ("clip/text", "clip/image")):
-        inputs = Inputs({n: whole[n] for n in names}, puzzles.CLASSES)
+        inputs = Inputs({n: whole[n] for n in names}, synthetic.CLASSES)
         assert [stage.name for stage in ef_cl.build(inputs).stages] == ["classify"]
     for names in (("clip/text", "tabular/table"), ("clip/image", "tabular/table"), tuple(whole)):
-        inputs = Inputs({n: whole[n] for n in names}, puzzles.CLASSES)
+        inputs = Inputs({n: whole[n] for n in names}, synthetic.CLASSES)
         stages = [stage.name for stage in ef_cl.build(inputs).stages]
         assert stages == ["align", "classify"]
         plain = [stage.name for stage in ef_cl.build(inputs, contrast=False).stages]
@@ -357,7 +358,8 @@ def test_eleven_rows_of_the_table_are_subsets_with_and_without_contrast():
 def test_anchors_of_another_width_have_a_projector_of_their_own():
     """Cosines need equal widths: one projector for each width among the anchors, both joined."""
     inputs = Inputs(
-        {"t": Stream(4, "text"), "i": Stream(6, "image"), "e": Stream(5, "audio")}, puzzles.CLASSES
+        {"t": Stream(4, "text"), "i": Stream(6, "image"), "e": Stream(5, "audio")},
+        synthetic.CLASSES,
     )
     model = head(inputs=inputs)
     assert set(model.projectors["e"]) == {"4", "6"}
@@ -366,7 +368,7 @@ def test_anchors_of_another_width_have_a_projector_of_their_own():
 
 def test_pairs_that_are_duplicates_or_of_one_class_can_be_no_negatives():
     """Each option shrinks the set of negatives, so the paper's loss can only fall."""
-    data = puzzles.with_present(batch(rows=10, seed=3), torch.ones(10, 3).bool())
+    data = synthetic.with_present(batch(rows=10, seed=3), torch.ones(10, 3).bool())
     text = data.features["a/text"].clone()
     text[1] = text[0] * 2
     data = replace(data, features={**data.features, "a/text": text, "c/image": text})
@@ -388,4 +390,4 @@ def test_words_that_name_no_anchor_are_refused():
         ef_cl.build(SMALL, anchors=("txt",))
     assert ef_cl.find_anchors(SMALL, ("b/audio",)) == ["b/audio"]
     with pytest.raises(MmfuseError, match="needs classes or labels"):
-        ef_cl.build(puzzles.inputs((3, 3), puzzles.VALUE), exclude_same_label=True)
+        ef_cl.build(synthetic.inputs((3, 3), synthetic.VALUE), exclude_same_label=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cache.errors import MmfuseError
-from pipelines.encoder_contract import check, is_encoder
+from pipelines.contracts.encoder import check, is_encoder
 from pipelines.encoding.encoder import build_encoder
 
 GOOD = '''

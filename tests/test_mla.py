@@ -9,7 +9,8 @@ from torch import Tensor
 
 from cache.errors import MmfuseError
 from cache.layout import Home
-from pipelines import puzzles, results
+from pipelines import results
+from pipelines.contracts import synthetic
 from pipelines.features import statistics
 from pipelines.features.load import inputs_of
 from pipelines.features.table import Batch, cut
@@ -22,7 +23,7 @@ from pipelines.training.plan import Plan
 from pipelines.training.replicas import Replicas
 from pipelines.training.request import train
 
-INPUTS = puzzles.inputs((5, 4, 3))
+INPUTS = synthetic.inputs((5, 4, 3))
 KEY = torch.tensor(0)
 
 
@@ -34,7 +35,7 @@ def head(seed: int = 0, inputs=INPUTS, **options: object) -> FusionHead:
 
 def batch(rows: int = 12, seed: int = 0, inputs=INPUTS) -> Batch:
     """Random features in double precision."""
-    return puzzles.double(puzzles.batch(inputs, rows, seed))
+    return synthetic.double(synthetic.batch(inputs, rows, seed))
 
 
 def means(count: int, width: int, seed: int = 0) -> Tensor:
@@ -115,7 +116,7 @@ def test_s22_the_projection_stays_in_double_precision():
         _, state = model.projection.turn(state, mean, KEY, first=False)
     assert state["matrix"].dtype == torch.float64
     assert float(torch.linalg.eigvalsh(state["matrix"]).min()) > 0
-    single = puzzles.batch(INPUTS, 12, 0)
+    single = synthetic.batch(INPUTS, 12, 0)
     _, after, buffers = turn(model, single, INPUTS.names[1])
     assert buffers["projection.matrix"].dtype == torch.float64
     assert after["heads.shared.weight"].dtype == torch.float32
@@ -209,7 +210,7 @@ def test_a_step_without_rows_takes_nothing_into_the_projection():
     data = batch()
     present = data.present.clone()
     present[:, 1] = False
-    before, _, buffers = turn(model, puzzles.with_present(data, present), INPUTS.names[1])
+    before, _, buffers = turn(model, synthetic.with_present(data, present), INPUTS.names[1])
     assert not any(gradient.any() for gradient in before.values())
     assert torch.equal(buffers["projection.matrix"], torch.eye(6).double())
     assert int(buffers["projection.taken"]) == 0
@@ -298,15 +299,15 @@ def official_answers(logits: Tensor) -> Tensor:
 def test_m5_the_official_preset_weighs_by_the_batch():
     """M5, V3: one weight for 64 rows and a stream, softmax over rows; absent ones vote as zeros."""
     model, data = head(preset="official").eval(), batch(rows=150, seed=4)
-    fused = model(puzzles.behind_absent(data, float("nan")))
-    zeroed = puzzles.behind_absent(data, 0.0).features
+    fused = model(synthetic.behind_absent(data, float("nan")))
+    zeroed = synthetic.behind_absent(data, 0.0).features
     own = [model.heads["shared"](model.encoders[n](zeroed[n], None)) for n in INPUTS.names]
     torch.testing.assert_close(fused.stream_logits, torch.stack(own, 1))
     torch.testing.assert_close(fused.logits, official_answers(fused.stream_logits))
     weights = fused.weights
     for part in (weights[:64], weights[64:128], weights[128:]):
         torch.testing.assert_close(part, part[:1].expand_as(part))
-    alone = model(puzzles.some_rows(data, slice(0, 1)))
+    alone = model(synthetic.some_rows(data, slice(0, 1)))
     torch.testing.assert_close(alone.weights, torch.full((1, 3), 1 / 3).double())
     assert "depend on the 64 rows" in model.remarks({})[0]
 
@@ -386,7 +387,7 @@ def test_c10_a_step_moves_its_own_encoder_and_the_shared_head_alone():
 def test_the_loss_of_a_step_is_cross_entropy_of_its_rows(missing):
     """Skip leaves rows without the stream out; zeros trains on them as the public code does."""
     model = head(missing=missing)
-    data = puzzles.behind_absent(batch(), float("nan"))
+    data = synthetic.behind_absent(batch(), float("nan"))
     fused = model(data)
     for number, step in enumerate(INPUTS.names):
         rows = data.present[:, number] if missing == "skip" else data.present.any(1)
@@ -417,7 +418,7 @@ def test_one_stream_present_is_its_own_opinion_and_none_is_no_opinion():
     model = head().eval()
     data = batch(rows=4)
     present = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]).bool()
-    fused = model(puzzles.with_present(data, present))
+    fused = model(synthetic.with_present(data, present))
     for b in range(3):
         torch.testing.assert_close(fused.logits[b], fused.stream_logits[b, b])
     assert not fused.logits[3].any()
@@ -437,7 +438,7 @@ def test_separate_heads_are_independent_networks():
 def test_settings_that_mean_nothing_are_refused():
     """A value has no entropy, separate heads no common gradient, identity needs equal widths."""
     with pytest.raises(MmfuseError, match="value does not have; take another method"):
-        mla.build(puzzles.inputs((3, 3), puzzles.VALUE))
+        mla.build(synthetic.inputs((3, 3), synthetic.VALUE))
     with pytest.raises(MmfuseError, match="add hgm=false"):
         mla.build(INPUTS, shared=False)
     with pytest.raises(MmfuseError, match="streams of one width, not 4 and 5"):
@@ -446,16 +447,16 @@ def test_settings_that_mean_nothing_are_refused():
 
 def test_identity_encoders_are_the_code_s_classifier_on_raw_features():
     """With encoder=identity only the shared head has parameters, as in the CLIP experiment."""
-    model = mla.build(puzzles.inputs((4, 4)), encoder="identity")
+    model = mla.build(synthetic.inputs((4, 4)), encoder="identity")
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     assert shapes == {"heads.shared.weight": (3, 4), "heads.shared.bias": (3,)}
 
 
 def test_labels_are_weighed_by_the_sum_of_their_entropies():
     """Multi-label: each stream's entropy is the sum over labels of a coin's entropy."""
-    inputs = puzzles.inputs((5, 4), puzzles.LABELS)
+    inputs = synthetic.inputs((5, 4), synthetic.LABELS)
     model = head(inputs=inputs).eval()
-    data = puzzles.with_present(batch(3, inputs=inputs), torch.ones(3, 2).bool())
+    data = synthetic.with_present(batch(3, inputs=inputs), torch.ones(3, 2).bool())
     fused = model(data)
     chance = fused.stream_logits.sigmoid()
     entropy = -(chance * chance.log() + (1 - chance) * (1 - chance).log()).sum(-1)

@@ -5,12 +5,13 @@ import torch
 from torch import Tensor
 
 from cache.errors import MmfuseError
-from pipelines import contracts, puzzles
 from pipelines.catalog import find
+from pipelines.contracts import head as contracts
+from pipelines.contracts import synthetic
 from pipelines.features.table import Batch
 from pipelines.fusion.head import FusionHead
 
-INPUTS = puzzles.inputs((5, 4, 3))
+INPUTS = synthetic.inputs((5, 4, 3))
 
 
 def head(method: str, **options: object) -> FusionHead:
@@ -22,7 +23,7 @@ def head(method: str, **options: object) -> FusionHead:
 
 def batch() -> Batch:
     """Twelve rows with absent cells."""
-    return puzzles.double(puzzles.batch(INPUTS, 12))
+    return synthetic.double(synthetic.batch(INPUTS, 12))
 
 
 def projections(model: FusionHead, data: Batch, row: int, prefix: str = "") -> list[Tensor | None]:

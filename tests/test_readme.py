@@ -47,7 +47,7 @@ MAP = (  # the way of a sample, room by room
     "pipelines/evaluation/evaluate.py",
     "pipelines/metrics/baselines.py",
     "pipelines/audit/audit.py",
-    "pipelines/contracts.py",
+    "pipelines/contracts/head.py",
     "pipelines/results.py",
     "pipelines/reporting.py",
     "pipelines/datasets",
@@ -152,12 +152,12 @@ def test_the_readme_names_no_index_host_and_both_of_its_commands():
 
 def test_the_readmes_own_method_keeps_the_contract(tmp_path):
     """The newcomer's file of about 30 lines keeps every promise, those that need training too."""
-    from pipelines import contracts
+    from pipelines.contracts import head
 
     (source,) = [block for block in blocks("python") if "def build" in block]
     assert len(source.splitlines()) <= 32
     (tmp_path / "my_head.py").write_text(source, encoding="utf-8")
-    found = contracts.check(str(tmp_path / "my_head.py"))
+    found = head.check(str(tmp_path / "my_head.py"))
     assert [promise.text for promise in found if not promise.kept] == []
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from cache.errors import MmfuseError
-from pipelines import puzzles
+from pipelines.contracts import synthetic
 from pipelines.fusion import stems
 from pipelines.fusion.head import Inputs, Stream, Tokens
 from pipelines.fusion.stems import STEMS, stems_of
@@ -157,7 +157,7 @@ def inputs() -> Inputs:
             "s/c": Stream(5, "c", sequence=True),
             "s/d": Stream(4, "d"),
         },
-        puzzles.CLASSES,
+        synthetic.CLASSES,
     )
 
 
@@ -187,7 +187,7 @@ def test_streams_of_one_width_can_share_a_stem():
 def test_shared_stems_train_side_by_side_like_any_head():
     """Parameters that several streams share are one under vmap too."""
     made = inputs()
-    data = puzzles.batch(made, 5)
+    data = synthetic.batch(made, 5)
     heads = []
     for seed in range(2):
         torch.manual_seed(seed)

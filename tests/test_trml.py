@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cache.errors import MmfuseError
 from cache.layout import Home
-from pipelines import puzzles
+from pipelines.contracts import synthetic
 from pipelines.features.load import inputs_of
 from pipelines.features.statistics import prepare
 from pipelines.features.table import Batch, FeatureTable
@@ -24,10 +24,10 @@ from pipelines.training.run import build_heads
 
 PAIR = Inputs(
     {"clip/text": Stream(4, "text"), "clip/video": Stream(5, "video", sequence=True)},
-    puzzles.CLASSES,
+    synthetic.CLASSES,
 )
 FIELDS = ("features", "present", "frame_present", "targets", "rows")
-THREE = puzzles.inputs((4, 4, 4))
+THREE = synthetic.inputs((4, 4, 4))
 
 
 def head(seed: int = 0, inputs: Inputs = PAIR, **options: object) -> FusionHead:
@@ -39,7 +39,7 @@ def head(seed: int = 0, inputs: Inputs = PAIR, **options: object) -> FusionHead:
 
 def batch(rows: int = 12, seed: int = 0, inputs: Inputs = PAIR, absent: float = 0.3) -> Batch:
     """Random features in double precision; interior frames are absent by chance."""
-    return puzzles.double(puzzles.batch(inputs, rows, seed, absent=absent, frames=5))
+    return synthetic.double(synthetic.batch(inputs, rows, seed, absent=absent, frames=5))
 
 
 def linear(model: FusionHead, name: str, x: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def test_the_head_equals_the_pair_form_row_by_row():
     present = data.present.clone()
     present[0] = False
     data = replace(data, present=present)
-    logits = model(puzzles.behind_absent(data, float("nan"))).logits
+    logits = model(synthetic.behind_absent(data, float("nan"))).logits
     patterns = set()
     for row in range(24):
         torch.testing.assert_close(logits[row], naive_pair(model, data, row))
@@ -140,7 +140,7 @@ def test_c12_a_complete_row_does_not_depend_on_the_translators():
 
 def test_c12_two_streams_are_the_pair_form_of_many():
     """C12: at two streams the mean over present others is the one translator there is."""
-    inputs = puzzles.inputs((4, 3))
+    inputs = synthetic.inputs((4, 3))
     model, data = head(inputs=inputs), batch(inputs=inputs)
     logits = model(data).logits
     for row in range(12):
@@ -158,7 +158,7 @@ def test_a_virtual_stream_is_the_mean_of_what_the_present_ones_say(kind):
     """Three streams, one absent: the mean of two translations; a hub translates over one space."""
     model = head(inputs=THREE, translator=kind)
     data = batch(rows=1, inputs=THREE)
-    data = puzzles.with_present(data, torch.tensor([[True, False, True]]))
+    data = synthetic.with_present(data, torch.tensor([[True, False, True]]))
     x = [data.features[name][0] for name in THREE.names]
     if kind == "pairs":
         told = [translate(model, THREE.names[i], "e1/m1", x[i]) for i in (0, 2)]
@@ -173,7 +173,7 @@ def test_a_virtual_stream_is_the_mean_of_what_the_present_ones_say(kind):
 
 def test_translators_grow_with_pairs_or_with_streams():
     """M(M-1) translators as pairs; 2M linear maps over a hub."""
-    six = puzzles.inputs((4,) * 6)
+    six = synthetic.inputs((4,) * 6)
     assert len(head(inputs=six).translators.up) == 30
     hub = head(inputs=six, translator="hub").translators
     assert len(hub.up) == len(hub.down) == 6
@@ -186,7 +186,7 @@ def test_c12_matching_is_zero_where_there_is_nothing_to_match(complete, by):
     model, data = head(matching=by), batch()
     present = torch.tensor([[True, False]]).repeat(12, 1)
     present[:complete] = True
-    data = puzzles.with_present(data, present)
+    data = synthetic.with_present(data, present)
     fused = model(data)
     loss = model.loss(data, fused, "joint")
     torch.testing.assert_close(loss, model.task_loss(data, fused.logits), rtol=0, atol=1e-15)
@@ -205,7 +205,7 @@ def test_c12_alpha_zero_is_the_ablation_without_matching():
 def test_missing_frames_approach_a_missing_stream():
     """With text there, frames that vanish one by one become virtual; none left is all virtual."""
     model, data = head(), batch(rows=1)
-    data = puzzles.with_present(data, torch.ones(1, 2).bool())
+    data = synthetic.with_present(data, torch.ones(1, 2).bool())
     gone = replace(data, frame_present={"clip/video": torch.zeros(1, 5).bool()})
     absent = replace(gone, present=torch.tensor([[True, False]]))
     assert torch.equal(model(gone).logits, model(absent).logits)
@@ -247,7 +247,7 @@ def test_rho_hides_one_stream_of_a_complete_training_row():
     model = head(inputs=THREE, rho=1.0).train()
     present = torch.ones(40, 3).bool()
     present[0] = torch.tensor([True, False, False])
-    data = puzzles.with_present(batch(rows=40, inputs=THREE), present)
+    data = synthetic.with_present(batch(rows=40, inputs=THREE), present)
     shown = model._shown(data.present, data)
     assert torch.equal(shown.sum(1), torch.tensor([1] + [2] * 39))
     assert len(set(shown[1:].long().argmin(1).tolist())) == 3
@@ -266,11 +266,11 @@ def test_detach_keeps_the_task_s_loss_out_of_the_translators():
 @pytest.mark.parametrize("virtual", ["zero", "mean"])
 def test_ablations_stand_zeros_or_the_train_mean_in(virtual):
     """No translator exists; what is absent is a constant vector."""
-    inputs = puzzles.inputs((4, 4))
+    inputs = synthetic.inputs((4, 4))
     model = head(inputs=inputs, virtual=virtual)
     if virtual == "mean":
         model.stand.get_buffer("e0/m0").copy_(torch.arange(4))
-    data = puzzles.with_present(batch(rows=1, inputs=inputs), torch.tensor([[False, True]]))
+    data = synthetic.with_present(batch(rows=1, inputs=inputs), torch.tensor([[False, True]]))
     stood = torch.arange(4).double() if virtual == "mean" else torch.zeros(4).double()
     x = torch.cat([stood, data.features["e1/m1"][0]])
     want = linear(model, "out", torch.relu(linear(model, "mix", x)))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipelines import puzzles
+from pipelines.contracts import synthetic
 from pipelines.methods import clarga
 
 STREAMS = (2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -25,9 +25,9 @@ ROWS, FEATURES, ROUNDS = 64, 64, 5
 
 def cost(streams: int, ablation: clarga.Ablation, width: int, device: str) -> tuple[float, float]:
     """MACs of a row and seconds of a batch, in evaluation mode."""
-    inputs = puzzles.inputs((FEATURES,) * streams)
+    inputs = synthetic.inputs((FEATURES,) * streams)
     head = clarga.build(inputs, width=width, ablation=ablation).to(device).eval()
-    batch = puzzles.to_device(puzzles.batch(inputs, ROWS, absent=0.1), device)
+    batch = synthetic.to_device(synthetic.batch(inputs, ROWS, absent=0.1), device)
     with torch.no_grad():
         with FlopCounterMode(display=False) as counter:
             head(batch)

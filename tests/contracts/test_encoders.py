@@ -14,9 +14,9 @@ from encoder_cases import CASES, Case, built, checkpoint, reference
 from cache.errors import MmfuseError
 from cache.fingerprints import fingerprint
 from pipelines import catalog
-from pipelines.encoder_contract import COSINE, PROMISES, Trial, building_is_light, cosine
+from pipelines.contracts.encoder import COSINE, PROMISES, Trial, building_is_light, cosine
+from pipelines.contracts.sample_payloads import specimens
 from pipelines.encoding.encoder import Encoder, FittedEncoder, build_encoder
-from pipelines.specimens import specimens
 
 HALF = 0.999  # in half precision
 # Whether building is light is seen below for all of them in one process.

@@ -8,15 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from cache.errors import MmfuseError
-from pipelines import answers, catalog, contracts, promises
+from pipelines import catalog
+from pipelines.contracts import head as contracts
+from pipelines.contracts import head_checks, head_learning
+from pipelines.contracts.head_probe import Subject
 from pipelines.counter_rng import dropout
 from pipelines.features.table import Batch
 from pipelines.fusion import head as fusion
 from pipelines.fusion.head import Fused, FusionHead, Inputs
-from pipelines.trials import Subject
 
 METHODS = sorted(catalog.entries("methods"))
-EVERY = (*promises.PROMISES, *answers.PROMISES)
+EVERY = (*head_checks.PROMISES, *head_learning.PROMISES)
 
 
 @pytest.fixture(autouse=True)
@@ -37,10 +39,10 @@ def test_every_method_keeps_every_promise(method, promise):
 
 
 TELLING = (
-    promises.gradients_reach,
-    promises.nothing_absent_is_seen,
-    promises.finite_on_strange_data,
-    promises.replicas_are_heads,
+    head_checks.gradients_reach,
+    head_checks.nothing_absent_is_seen,
+    head_checks.finite_on_strange_data,
+    head_checks.replicas_are_heads,
 )
 OPTIONS: list[tuple[str, dict[str, object]]] = [
     ("clarga", {"score": "gat", "attn_per_layer": True, "activation": "gelu"}),
@@ -181,21 +183,21 @@ def _pooled(batch: Batch) -> list[Tensor]:
 
 
 BAD: list[tuple[type[Plain], Callable[[Subject], str]]] = [
-    (Idle, promises.gradients_reach),
-    (Peeking, promises.nothing_absent_is_seen),
-    (Dividing, promises.finite_under_every_pattern),
-    (Exploding, promises.finite_on_strange_data),
-    (Spread, promises.one_row_is_a_batch),
-    (Crowded, promises.neighbours_do_not_matter),
-    (Forgetful, promises.state_makes_the_round_trip),
-    (Gambling, promises.chance_is_passed_in),
-    (Branching, promises.replicas_are_heads),
-    (Branching, promises.runs_where_the_batch_lies),
-    (Homebound, promises.runs_where_the_batch_lies),
+    (Idle, head_checks.gradients_reach),
+    (Peeking, head_checks.nothing_absent_is_seen),
+    (Dividing, head_checks.finite_under_every_pattern),
+    (Exploding, head_checks.finite_on_strange_data),
+    (Spread, head_checks.one_row_is_a_batch),
+    (Crowded, head_checks.neighbours_do_not_matter),
+    (Forgetful, head_checks.state_makes_the_round_trip),
+    (Gambling, head_checks.chance_is_passed_in),
+    (Branching, head_checks.replicas_are_heads),
+    (Branching, head_checks.runs_where_the_batch_lies),
+    (Homebound, head_checks.runs_where_the_batch_lies),
 ]
 
 
-@pytest.mark.parametrize("promise", promises.PROMISES, ids=lambda p: p.__name__)
+@pytest.mark.parametrize("promise", head_checks.PROMISES, ids=lambda p: p.__name__)
 def test_a_good_head_of_one_s_own_keeps_every_promise(promise):
     """The heads below are bad in one place only: without it nothing is reported."""
     seen = contracts.attempt(promise, Subject(Plain, {}))
@@ -212,7 +214,7 @@ def test_the_contract_notices(head, promise):
 
 def test_a_linear_head_that_calls_itself_joint_is_noticed():
     """A sum over streams cannot learn XOR, so a head that is one must say `additive`."""
-    seen = contracts.attempt(answers.synergy_is_found_or_not, Subject(Plain, {}))
+    seen = contracts.attempt(head_learning.synergy_is_found_or_not, Subject(Plain, {}))
     assert not seen.kept
     assert "synergy, complete" in seen.detail
 
@@ -226,7 +228,7 @@ def test_a_joint_head_that_calls_itself_additive_is_noticed():
         def mixed(self, hidden: Tensor, batch: Batch) -> Tensor:
             return torch.cat([hidden, hidden[:, :6] * hidden[:, -6:]], 1)[:, -12:]
 
-    seen = contracts.attempt(answers.synergy_is_found_or_not, Subject(Modest, {}))
+    seen = contracts.attempt(head_learning.synergy_is_found_or_not, Subject(Modest, {}))
     assert not seen.kept
     assert "says it is additive" in seen.detail
 
@@ -238,7 +240,7 @@ def test_a_head_that_ignores_a_stream_is_noticed():
         def mixed(self, hidden: Tensor, batch: Batch) -> Tensor:
             return torch.cat([hidden[:, :6], torch.zeros_like(hidden[:, 6:])], 1)
 
-    for promise in (answers.unique_information_is_joined, answers.redundancy_is_used):
+    for promise in (head_learning.unique_information_is_joined, head_learning.redundancy_is_used):
         assert not contracts.attempt(promise, Subject(Half, {})).kept
 
 
@@ -252,7 +254,7 @@ def test_a_head_that_finds_streams_by_position_is_noticed():
         def mixed(self, hidden: Tensor, batch: Batch) -> Tensor:
             return hidden + _pooled(batch)[0].nan_to_num().mean(-1, keepdim=True)
 
-    seen = contracts.attempt(promises.order_of_streams_does_not_matter, Subject(Positional, {}))
+    seen = contracts.attempt(head_checks.order_of_streams_does_not_matter, Subject(Positional, {}))
     assert not seen.kept
 
 
@@ -262,7 +264,7 @@ def test_a_head_that_takes_no_task_is_noticed():
     def build(inputs: Inputs) -> FusionHead:
         raise MmfuseError(f"nothing for {inputs.task.kind}")
 
-    seen = contracts.attempt(promises.foreign_tasks_are_refused, Subject(build, {}))
+    seen = contracts.attempt(head_checks.foreign_tasks_are_refused, Subject(build, {}))
     assert not seen.kept
 
 
@@ -272,7 +274,7 @@ def test_the_contract_runs_on_a_user_s_own_file(tmp_path):
     source = catalog.entries("methods")["concat"].path
     path.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
     seen = contracts.check(str(path), {"width": 8}, training=False)
-    assert len(seen) == len(promises.PROMISES)
+    assert len(seen) == len(head_checks.PROMISES)
     assert all(one.kept for one in seen), [one.detail for one in seen]
 
 
@@ -303,5 +305,5 @@ def test_an_error_inside_a_head_is_told_with_its_line(tmp_path):
         source[:end] + "raise RuntimeError('boom')\n" + source[source.index("\n\n\ndef build") :],
         encoding="utf-8",
     )
-    seen = contracts.attempt(promises.one_row_is_a_batch, contracts.find_subject(str(path)))
+    seen = contracts.attempt(head_checks.one_row_is_a_batch, contracts.find_subject(str(path)))
     assert seen.detail == f"RuntimeError: boom (my_head.py, line {line})"

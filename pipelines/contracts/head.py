@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 
-from pipelines import answers, catalog, promises, puzzles
-from pipelines.faults import told
+from pipelines import catalog
+from pipelines.contracts import head_checks, head_learning, synthetic
+from pipelines.contracts.faults import told
+from pipelines.contracts.head_probe import Subject
+from pipelines.contracts.result import BrokenError, Promise
 from pipelines.fusion.head import FusionHead
-from pipelines.keeping import BrokenError, Promise
 from pipelines.progress import Track, untracked
 from pipelines.training.plan import base_plan
-from pipelines.trials import Subject
 
 
 def check(
@@ -33,7 +34,7 @@ def check(
     built = attempt(a_head_is_built, subject)
     if not built.kept:
         return [built]  # nothing else can be tried
-    chosen = [*promises.PROMISES, *(answers.PROMISES if training else ())]
+    chosen = [*head_checks.PROMISES, *(head_learning.PROMISES if training else ())]
     return [attempt(promise, subject) for promise in track(chosen, "promises", len(chosen))]
 
 
@@ -57,7 +58,7 @@ def attempt(promise: Callable[[Subject], str], subject: Subject) -> Promise:
 def a_head_is_built(subject: Subject) -> str:
     """Its `build` gives a FusionHead."""
     for task in subject.tasks():
-        made: object = subject.head(puzzles.inputs((5, 4, 3), task))
+        made: object = subject.head(synthetic.inputs((5, 4, 3), task))
         if not isinstance(made, FusionHead):
             raise BrokenError(f"{task.kind}: it gave {type(made).__name__}, not a FusionHead")
     return "for every task that it takes"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cache.errors import MmfuseError
 from cache.samples import Task
-from pipelines import puzzles
+from pipelines.contracts import synthetic
 from pipelines.features.table import Batch
 from pipelines.fusion.head import Fused, FusionHead, Inputs
 from pipelines.fusion.normalising import BatchNorm
@@ -37,12 +37,12 @@ class Subject:
 
     def tasks(self) -> list[Task]:
         """The kinds of task that it takes; the others it must refuse with a MmfuseError."""
-        return [task for task in puzzles.TASKS if self.refusal(task) is None]
+        return [task for task in synthetic.TASKS if self.refusal(task) is None]
 
     def refusal(self, task: Task) -> str | None:
         """Why it does not take a task, or None."""
         try:
-            self.head(puzzles.inputs((5, 4, 3), task))
+            self.head(synthetic.inputs((5, 4, 3), task))
         except MmfuseError as error:
             return str(error)
         return None
@@ -107,10 +107,10 @@ def gradients(head: FusionHead, loss: Tensor) -> dict[str, Tensor]:
 
 def scenes(task: Task) -> Iterator[tuple[str, Inputs]]:
     """Kinds of input that a head may meet: pooled streams of other and of equal width, frames."""
-    yield "two streams", puzzles.inputs((4, 4), task)
-    yield "three streams", puzzles.inputs((5, 4, 3), task)
-    yield "four streams", puzzles.inputs((3, 3, 4, 5), task)
-    yield "frames", puzzles.inputs((5, 4, 3), task, sequences=(1,))
+    yield "two streams", synthetic.inputs((4, 4), task)
+    yield "three streams", synthetic.inputs((5, 4, 3), task)
+    yield "four streams", synthetic.inputs((3, 3, 4, 5), task)
+    yield "frames", synthetic.inputs((5, 4, 3), task, sequences=(1,))
 
 
 def settings(subject: Subject) -> Iterator[tuple[str, Inputs]]:
@@ -125,7 +125,7 @@ def settled(subject: Subject, inputs: Inputs) -> FusionHead:
     head = subject.head(inputs).train()
     if any(isinstance(module, BatchNorm) for module in head.modules()):
         for seed in (11, 12):
-            head(puzzles.batch(inputs, ROWS, seed=seed))
+            head(synthetic.batch(inputs, ROWS, seed=seed))
     return head.eval()
 
 

@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cache.samples import Modality, Samples
-from pipelines import puzzles
+from pipelines.contracts import synthetic
+from pipelines.contracts.head_probe import Subject
+from pipelines.contracts.result import BrokenError
+from pipelines.contracts.synthetic import Puzzle
 from pipelines.features.statistics import prepare
 from pipelines.features.table import FeatureTable
-from pipelines.keeping import BrokenError
-from pipelines.puzzles import Puzzle
 from pipelines.training.loop import Job, fit
 from pipelines.training.replicas import Replicas
-from pipelines.trials import Subject
 
 TRAIN, HELD = 400, 200
 """Rows to train on, and to select and to score by."""
@@ -34,7 +34,7 @@ def synergy_is_found_or_not(subject: Subject) -> str:
 
     Ledger: S31, as the other two.
     """
-    task = puzzles.puzzle("synergy", TRAIN + 2 * HELD)
+    task = synthetic.puzzle("synergy", TRAIN + 2 * HELD)
     head = subject.head(task.inputs)
     accuracies, loss = _scored(_trained(subject, task), task)
     if head.additive:
@@ -47,7 +47,7 @@ def synergy_is_found_or_not(subject: Subject) -> str:
 
 def redundancy_is_used(subject: Subject) -> str:
     """What both streams say is learned within a point, also from either one alone."""
-    task = puzzles.puzzle("redundant", TRAIN + 2 * HELD)
+    task = synthetic.puzzle("redundant", TRAIN + 2 * HELD)
     accuracies, _ = _scored(_trained(subject, task), task)
     for name in _looked_at(subject, task):
         accuracies.pop(f"without {name}", None)  # the other is not looked at, by design
@@ -57,7 +57,7 @@ def redundancy_is_used(subject: Subject) -> str:
 
 def unique_information_is_joined(subject: Subject) -> str:
     """What each stream alone knows is put together within a point of the optimum."""
-    task = puzzles.puzzle("unique", TRAIN + 2 * HELD)
+    task = synthetic.puzzle("unique", TRAIN + 2 * HELD)
     if _looked_at(subject, task):
         return "looks at one stream alone, by design"
     accuracies, _ = _scored(_trained(subject, task), task)

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError
 from cache.fingerprints import fingerprint
 from pipelines import catalog
+from pipelines.contracts.faults import told
+from pipelines.contracts.result import BrokenError, Promise
+from pipelines.contracts.sample_payloads import specimens
 from pipelines.data.dataset import Kind
 from pipelines.encoding.encoder import Encoder, Unreadable, build_encoder
 from pipelines.extract.fitting import learns
-from pipelines.faults import told
-from pipelines.keeping import BrokenError, Promise
 from pipelines.progress import Track, untracked
-from pipelines.specimens import specimens
 
 COSINE = 0.99999  # that a row keeps, in float32, whatever its batch is
 

@@ -10,12 +10,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from pipelines import puzzles
-from pipelines.faults import told
-from pipelines.features.table import Batch
-from pipelines.fusion.head import FusionHead, Inputs, arranged
-from pipelines.keeping import BrokenError
-from pipelines.trials import (
+from pipelines.contracts import synthetic
+from pipelines.contracts.faults import told
+from pipelines.contracts.head_probe import (
     ROWS,
     Seen,
     Subject,
@@ -28,6 +25,9 @@ from pipelines.trials import (
     settled,
     turns,
 )
+from pipelines.contracts.result import BrokenError
+from pipelines.features.table import Batch
+from pipelines.fusion.head import FusionHead, Inputs, arranged
 
 SMALLEST = 1e-6
 """A parameter whose largest gradient is below this share of the head's largest is dead."""
@@ -64,12 +64,12 @@ def nothing_absent_is_seen(subject: Subject) -> str:
     """
     compared = 0
     for scene, inputs in settings(subject):
-        batch = puzzles.batch(inputs, ROWS)
+        batch = synthetic.batch(inputs, ROWS)
         for training in (True, False):
-            zeros = see(subject.head(inputs).train(training), puzzles.behind_absent(batch, 0.0))
+            zeros = see(subject.head(inputs).train(training), synthetic.behind_absent(batch, 0.0))
             for value in (float("nan"), float("inf"), 1e4):
                 other = see(
-                    subject.head(inputs).train(training), puzzles.behind_absent(batch, value)
+                    subject.head(inputs).train(training), synthetic.behind_absent(batch, value)
                 )
                 leaks = zeros.unlike(other, 0.0)
                 if leaks:
@@ -86,13 +86,13 @@ def finite_under_every_pattern(subject: Subject) -> str:
     patterns = 0
     for number, task in enumerate(subject.tasks()):
         for count in (1, 2, 3) if number else (1, 2, 3, 10):
-            inputs = puzzles.inputs((4,) * count, task)
+            inputs = synthetic.inputs((4,) * count, task)
             every = torch.tensor(list(itertools.product([False, True], repeat=count)))
             for part in torch.split(every, 128):
-                batch = puzzles.with_present(puzzles.batch(inputs, len(part)), part)
+                batch = synthetic.with_present(synthetic.batch(inputs, len(part)), part)
                 for training in (True, False):
                     _finite(subject.head(inputs).train(training), batch, f"{count} streams")
-            nothing = puzzles.with_present(batch, torch.zeros_like(part))
+            nothing = synthetic.with_present(batch, torch.zeros_like(part))
             for training in (True, False):
                 _finite(subject.head(inputs).train(training), nothing, "nothing present")
             patterns += len(every)
@@ -105,8 +105,8 @@ def finite_on_strange_data(subject: Subject) -> str:
     Ledger: S4, V7.
     """
     for task in subject.tasks():
-        inputs = puzzles.inputs((4, 4, 4), task)
-        plain = puzzles.batch(inputs, ROWS)
+        inputs = synthetic.inputs((4, 4, 4), task)
+        plain = synthetic.batch(inputs, ROWS)
         same = dict.fromkeys(inputs.names, next(iter(plain.features.values())))
         strange = {
             "zeros": _with_features(plain, lambda x: torch.zeros_like(x)),
@@ -129,9 +129,9 @@ def one_row_is_a_batch(subject: Subject) -> str:
     Ledger: S4, V21.
     """
     for task in subject.tasks():
-        inputs = puzzles.inputs((5, 4, 3), task)
+        inputs = synthetic.inputs((5, 4, 3), task)
         for absent, training in itertools.product((0.0, 0.6), (True, False)):
-            batch = puzzles.batch(inputs, 1, absent=absent)
+            batch = synthetic.batch(inputs, 1, absent=absent)
             _finite(subject.head(inputs).train(training), batch, "one row")
     return "complete and incomplete, training and evaluation"
 
@@ -143,10 +143,10 @@ def neighbours_do_not_matter(subject: Subject) -> str:
     """
     for scene, inputs in settings(subject):
         head = settled(subject, inputs)
-        batch = puzzles.batch(inputs, ROWS, seed=3)
+        batch = synthetic.batch(inputs, ROWS, seed=3)
         together = dict(outputs(head(batch)))
         for row in range(0, ROWS, 5):
-            alone = dict(outputs(head(puzzles.some_rows(batch, slice(row, row + 1)))))
+            alone = dict(outputs(head(synthetic.some_rows(batch, slice(row, row + 1)))))
             for name, x in together.items():
                 gap = float((x[row] - alone[name][0]).abs().max())
                 if not gap <= 1e-5 * max(1.0, float(x[row].abs().max())):
@@ -159,7 +159,7 @@ def order_of_streams_does_not_matter(subject: Subject) -> str:
     """Streams are found by name: a batch that holds them in another order changes nothing."""
     for scene, inputs in settings(subject):
         head = settled(subject, inputs)
-        batch = puzzles.batch(inputs, ROWS)
+        batch = synthetic.batch(inputs, ROWS)
         turned = arranged(batch, list(inputs.names)[::-1])
         if not torch.equal(head(batch).logits, head(turned).logits):
             raise BrokenError(f"{scene}: logits change with the order of streams")
@@ -170,7 +170,7 @@ def state_makes_the_round_trip(subject: Subject) -> str:
     """A head rebuilt from its state says the same."""
     for scene, inputs in settings(subject):
         head = settled(subject, inputs)
-        batch = puzzles.batch(inputs, ROWS)
+        batch = synthetic.batch(inputs, ROWS)
         state = {name: x.clone() for name, x in head.state_dict().items()}
         other = subject.head(inputs, seed=99).eval()
         other.load_state_dict(state)
@@ -182,7 +182,7 @@ def state_makes_the_round_trip(subject: Subject) -> str:
 def chance_is_passed_in(subject: Subject) -> str:
     """Training depends on the batch's numbers alone, never on global random state."""
     for scene, inputs in settings(subject):
-        batch = puzzles.batch(inputs, ROWS)
+        batch = synthetic.batch(inputs, ROWS)
         head = subject.head(inputs)
         drawn = [type(m).__name__ for m in head.modules() if type(m).__name__ in DRAWING]
         if drawn:
@@ -206,7 +206,7 @@ def replicas_are_heads(subject: Subject) -> str:
     widest = 0.0
     for scene, inputs in settings(subject):
         heads = [subject.head(inputs, seed).double().train() for seed in range(3)]
-        batches = [puzzles.double(puzzles.batch(inputs, ROWS, seed)) for seed in range(3)]
+        batches = [synthetic.double(synthetic.batch(inputs, ROWS, seed)) for seed in range(3)]
         for stage, step in turns(heads[0]):
             gap = drift(heads, batches, stage, step)
             widest = max(widest, gap)
@@ -223,7 +223,7 @@ def runs_where_the_batch_lies(subject: Subject) -> str:
     """
     for scene, inputs in settings(subject):
         head = subject.head(inputs).to("meta").train()
-        batch = puzzles.to_device(puzzles.batch(inputs, ROWS), "meta")
+        batch = synthetic.to_device(synthetic.batch(inputs, ROWS), "meta")
         for stage, step in turns(head):
             try:
                 turn = Turn(head, stage, step)
@@ -238,7 +238,7 @@ def runs_where_the_batch_lies(subject: Subject) -> str:
 
 def foreign_tasks_are_refused(subject: Subject) -> str:
     """Every kind of task is taken, or refused with a MmfuseError when the head is built."""
-    said = [f"{task.kind}: {subject.refusal(task) or 'taken'}" for task in puzzles.TASKS]
+    said = [f"{task.kind}: {subject.refusal(task) or 'taken'}" for task in synthetic.TASKS]
     if not subject.tasks():
         raise BrokenError("; ".join(said))
     return "; ".join(said)
@@ -263,7 +263,7 @@ PROMISES: tuple[Callable[[Subject], str], ...] = (
 def _largest_gradients(head: FusionHead, inputs: Inputs) -> dict[str, float]:
     """By parameter, over every step of every stage in which it moves."""
     largest = dict.fromkeys(dict(head.named_parameters()), 0.0)
-    batch = puzzles.batch(inputs, 4 * ROWS, absent=0.4)
+    batch = synthetic.batch(inputs, 4 * ROWS, absent=0.4)
     fused = head(batch)
     for stage, step in turns(head):
         for name, gradient in gradients(head, head.loss(batch, fused, step)).items():

@@ -1,0 +1,1 @@
+"""Conformance checks of fusion heads and encoders: `mmfuse check`."""
