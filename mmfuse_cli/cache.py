@@ -28,7 +28,7 @@ def verify(
     from cache.maintenance import repair as mending
     from cache.maintenance import verify as verifying
     from mmfuse_cli import console
-    from pipelines.reporting import Table, amount, several
+    from pipelines.reports.table import Table, amount, several
 
     asked = words.settings(context)
     names = words.stored(asked, dataset) if dataset else None
@@ -68,7 +68,7 @@ def gc(
     """Show what no reader sees any more; with --yes, delete it."""
     from cache.maintenance import gc as collecting
     from mmfuse_cli import console
-    from pipelines.reporting import Table, amount
+    from pipelines.reports.table import Table, amount
 
     asked = words.settings(context)
     found = collecting.plan(asked.layout, streams=streams)

@@ -48,7 +48,7 @@ def check(
 def _show(asked: words.Settings, word: str, found: "Sequence[Promise]", then: str) -> None:
     """A row a promise; exit code 1 where one is broken."""
     from mmfuse_cli import console
-    from pipelines.reporting import Table, several
+    from pipelines.reports.table import Table, several
 
     broken = [promise for promise in found if not promise.kept]
     seen = [p.detail for p in found]

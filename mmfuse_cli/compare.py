@@ -21,8 +21,8 @@ def compare(
     """Runs on the same test rows: paired differences, permutation tests, Holm's correction."""
     import mmfuse
     from mmfuse_cli import console
-    from pipelines.comparing import compare as paired
-    from pipelines.reporting import several
+    from pipelines.reports.compare import compare as paired
+    from pipelines.reports.table import several
 
     asked = words.settings(context)
     found = words.runs(asked, run)

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipelines.reporting import Table
+from pipelines.reports.table import Table
 
 if TYPE_CHECKING:
     from pipelines.training.loop import Epoch

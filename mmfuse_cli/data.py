@@ -29,7 +29,7 @@ def audit(
     import mmfuse
     from mmfuse_cli import console
     from pipelines.audit.audit import audit as look
-    from pipelines.reporting import Table
+    from pipelines.reports.table import Table
 
     asked = words.settings(context)
     tables, verdicts = [], []

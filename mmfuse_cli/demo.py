@@ -19,15 +19,16 @@ def demo(
     """Extract, train and score the built-in digits: no download, under a minute on two cores."""
     import mmfuse
     from mmfuse_cli import console
-    from pipelines import results, tallies
-    from pipelines.page import page
+    from pipelines.reports import extraction
+    from pipelines.reports import runs as results
+    from pipelines.reports.html import page
 
     asked, began = words.settings(context), time.monotonic()
     home = asked.layout
     (digits,) = mmfuse.open_dataset("digits")
     console.note(f"1/3 extract: digits, {len(digits.table):,} rows, with {', '.join(ENCODERS)}")
     encoders = [mmfuse.build_encoder(name) for name in ENCODERS]
-    reports = tallies.Reports(home)
+    reports = extraction.Reports(home)
     reports.add(digits, mmfuse.extract(digits, encoders, home=home, track=console.track))
     if reports.interrupted:
         raise KeyboardInterrupt

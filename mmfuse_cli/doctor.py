@@ -11,7 +11,7 @@ from mmfuse_cli import words
 def doctor(context: typer.Context) -> None:
     """Device, versions, disk, weights found."""
     from mmfuse_cli import console
-    from pipelines import surroundings
+    from pipelines.reports import doctor as surroundings
 
     asked = words.settings(context)
     tables = [

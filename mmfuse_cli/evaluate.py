@@ -33,7 +33,7 @@ def evaluate(
     """Score runs with modalities hidden: complete → without, and what simple baselines score."""
     import mmfuse
     from mmfuse_cli import console
-    from pipelines import results
+    from pipelines.reports import runs
 
     asked = words.settings(context)
     found = words.runs(asked, run)
@@ -50,7 +50,7 @@ def evaluate(
         for one, patterns in console.track(asks, "evaluate", len(asks))
     ]
     ends = [f"scores in {asked.layout.runs}/RUN/scores", "next: mmfuse runs"]
-    tables = [results.evaluated(done), *results.side_by_side(done)]
+    tables = [runs.evaluated(done), *runs.side_by_side(done)]
     console.show(tables, as_json=asked.json, ends=ends)
 
 

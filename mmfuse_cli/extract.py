@@ -53,9 +53,10 @@ def extract(
     """Run frozen encoders over a dataset, once, into the cache."""
     import mmfuse
     from mmfuse_cli import console
-    from pipelines import catalog, tallies
+    from pipelines import catalog
     from pipelines.data.columns import part
-    from pipelines.outlook import outlook
+    from pipelines.reports import extraction
+    from pipelines.reports.outlook import outlook
 
     asked = words.settings(context)
     if reason and not retry_failed:
@@ -76,7 +77,7 @@ def extract(
         word, roots=asked.roots, table=own, note=console.note, home=asked.layout
     )
     if not encoder:
-        raise tallies.no_encoder(opened)
+        raise extraction.no_encoder(opened)
     given = {"device": device, "dtype": dtype, "storage": storage, "sequence": sequence}
     given |= {"weights": str(weights) if weights else None, "memory": asked.layout.weights}
     built = [mmfuse.build_encoder(e, **given) for e in encoder]
@@ -87,13 +88,13 @@ def extract(
     if plan or explain:
         plans = {d.name: mmfuse.plan(d, built, home=asked.layout, **again) for d in opened}
         if explain:
-            table = tallies.explained(plans, asked.layout)
+            table = extraction.explained(plans, asked.layout)
         else:
             table = outlook(plans, home=asked.layout, options=options)
         typed = " and ".join(["--plan"] * plan + ["--explain"] * explain)
         console.show([table], as_json=asked.json, ends=[f"next: the same without {typed}"])
         return
-    reports = tallies.Reports(asked.layout)
+    reports = extraction.Reports(asked.layout)
     for one in opened:
         found = mmfuse.extract(one, built, home=asked.layout, options=options, track=console.track)
         reports.add(one, found)

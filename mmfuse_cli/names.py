@@ -8,7 +8,7 @@ import typer
 from mmfuse_cli import words
 
 if TYPE_CHECKING:
-    from pipelines.reporting import Table
+    from pipelines.reports.table import Table
 
 SHELVES = ("datasets", "encoders", "methods", "features")
 
@@ -25,14 +25,14 @@ def list_names(
     if shelf is not None and shelf not in SHELVES:
         raise unknown("list", shelf, SHELVES)
     from mmfuse_cli import console
-    from pipelines import shelves
+    from pipelines.reports import listing
 
     asked = words.settings(context)
     tables: dict[str, Callable[[], Table]] = {
-        "datasets": lambda: shelves.datasets(asked.roots),
-        "encoders": shelves.encoders,
-        "methods": shelves.methods,
-        "features": lambda: shelves.features(asked.layout),
+        "datasets": lambda: listing.datasets(asked.roots),
+        "encoders": listing.encoders,
+        "methods": listing.methods,
+        "features": lambda: listing.features(asked.layout),
     }
     shown = [tables[name]() for name in ([shelf] if shelf else SHELVES)]
     ends = ["next: mmfuse extract --dataset DATASET --encoder ENCODER (or mmfuse demo)"]

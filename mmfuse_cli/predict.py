@@ -37,14 +37,14 @@ def predict(
     """Labels and probabilities for new raw samples; any modality may be absent."""
     import mmfuse
     from mmfuse_cli import console
-    from pipelines import answering
     from pipelines.data import sources, table_files
-    from pipelines.reporting import several
+    from pipelines.reports import predictions
+    from pipelines.reports.table import several
     from pipelines.training import request
 
     asked = words.settings(context)
     if output is not None:
-        words.check_output("--output", output, answering.SUFFIXES)
+        words.check_output("--output", output, predictions.SUFFIXES)
     runs = words.runs(asked, [run] if run else None)
     if len(trained := dict.fromkeys(each.dataset for each in runs)) > 1:
         raise mmfuse.MmfuseError(
@@ -73,11 +73,11 @@ def predict(
     )
     ends = [f"run {record.id}"]
     if output is not None:
-        answering.write(found, output)
+        predictions.write(found, output)
         ends.append(f"{several(len(found.ids), 'answer')} in {output}")
     else:
         ends.append("next: --output FILE.csv writes all of them with every probability")
-    console.show(answering.tables(found, SHOWN), as_json=asked.json, ends=ends)
+    console.show(predictions.tables(found, SHOWN), as_json=asked.json, ends=ends)
     if found.failures:
         raise typer.Exit(1)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from mmfuse_cli import words
 
 if TYPE_CHECKING:
-    from pipelines.reporting import Table
+    from pipelines.reports.table import Table
 
 
 def again(
@@ -23,7 +23,7 @@ def again(
     """
     import mmfuse
     from pipelines.extract.recompute import complete, recompute
-    from pipelines.reporting import Table
+    from pipelines.reports.table import Table
 
     if not encoders:
         raise mmfuse.MmfuseError("--recompute needs --encoder, the same words as extract was told")

@@ -20,8 +20,8 @@ def report(
     """Tables and plots of runs in one HTML file that needs nothing else."""
     from cache.storage.objects import mendable
     from mmfuse_cli import console
-    from pipelines import results
-    from pipelines.page import page
+    from pipelines.reports import runs as results
+    from pipelines.reports.html import page
 
     asked = words.settings(context)
     if output is not None:

@@ -19,8 +19,8 @@ def runs(
     from cache.errors import unknown
     from cache.runs import list_runs
     from mmfuse_cli import console
-    from pipelines import results
-    from pipelines.reporting import several
+    from pipelines.reports import runs as results
+    from pipelines.reports.table import several
 
     asked = words.settings(context)
     every = list_runs(asked.layout)

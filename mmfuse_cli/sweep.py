@@ -33,8 +33,9 @@ def sweep(
     """Settings compared on validation rows; stopped, it goes on; test rows for the best alone."""
     import mmfuse
     from mmfuse_cli import console
-    from pipelines import catalog, results
-    from pipelines.reporting import several
+    from pipelines import catalog
+    from pipelines.reports import runs
+    from pipelines.reports.table import several
 
     asked = words.settings(context)
     if not method:
@@ -61,5 +62,5 @@ def sweep(
     ends = [f"{several(found.trained, 'run')} trained now, in {asked.layout.runs}"]
     ends += [f"left out: {one}" for one in found.diverged]
     ends.append(f"next: mmfuse eval {' '.join(f'--run {run.id}' for run in best)}")
-    shown = [results.swept([trial.runs for trial in found.trials]), results.trained(best)]
+    shown = [runs.swept([trial.runs for trial in found.trials]), runs.trained(best)]
     console.show(shown, as_json=asked.json, ends=ends)

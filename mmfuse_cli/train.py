@@ -42,7 +42,8 @@ def train(
     """Train fusion heads on cached features; validation and test scores over seeds."""
     import mmfuse
     from mmfuse_cli import console
-    from pipelines import catalog, results
+    from pipelines import catalog
+    from pipelines.reports import runs as results
 
     asked = words.settings(context)
     flags = {

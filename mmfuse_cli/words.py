@@ -142,7 +142,7 @@ def done(
 ) -> None:
     """Show streams that went somewhere, where, and what to type next."""
     from mmfuse_cli import console
-    from pipelines.reporting import Table
+    from pipelines.reports.table import Table
 
     table = Table("streams", ("dataset", "stream", "rows"), tuple(streams))
     console.show([table], as_json=asked.json, ends=[f"in {where}", f"next: {then}"])

@@ -3,7 +3,7 @@
 import json
 
 from mmfuse_cli import console
-from pipelines.reporting import Spread, Table
+from pipelines.reports.table import Spread, Table
 
 TABLE = Table(
     "runs", ("method", "test"), (("concat", Spread((0.5, 0.7))), ("a longer name", None)), ("note",)

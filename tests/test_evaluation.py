@@ -12,7 +12,7 @@ from cache.layout import Home
 from cache.runs import RunRecord
 from pipelines.evaluation.evaluate import bootstrap, evaluate
 from pipelines.features.missing import MissingPattern
-from pipelines.results import first, side_by_side
+from pipelines.reports.runs import first, side_by_side
 from pipelines.training.request import train
 
 WORDS = {"epochs": "12", "seeds": "0,1", "width": "16", "learning_rate": "1e-2"}

@@ -9,7 +9,7 @@ from small_encoders import Echo, texts
 
 from cache.layout import Home
 from pipelines.extract.extract import ExtractOptions, extract, plan
-from pipelines.tallies import explained
+from pipelines.reports.extraction import explained
 
 STREAMS = 100
 

@@ -9,9 +9,9 @@ from small_encoders import Echo, texts
 from cache.feature_store import FeatureStore
 from cache.format import shards
 from cache.layout import Home
-from pipelines import tallies
 from pipelines.extract.engine import batches
 from pipelines.extract.extract import ExtractOptions, extract
+from pipelines.reports import extraction
 
 LONG = 12  # characters
 
@@ -91,7 +91,7 @@ def test_a_share_that_matters_is_a_warning(tmp_path):
         words[:count] = [f"{row} is a long text" for row in range(count)]
         dataset = texts({"m": words}, name=f"cut{count}")
         report = check(Home(tmp_path), dataset)
-        (note,) = [n for n in tallies.done({dataset.name: [report]}).notes if "to length" in n]
+        (note,) = [n for n in extraction.done({dataset.name: [report]}).notes if "to length" in n]
         assert begins in note
 
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from cache.errors import MmfuseError
 from cache.layout import Home
-from pipelines import results
 from pipelines.contracts import synthetic
 from pipelines.features import statistics
 from pipelines.features.load import inputs_of
@@ -17,6 +16,7 @@ from pipelines.features.table import Batch, cut
 from pipelines.fusion.head import FusionHead
 from pipelines.fusion.projection import Guard, Projection, leading, rls
 from pipelines.methods import mla
+from pipelines.reports import runs
 from pipelines.training.loop import Job, fit
 from pipelines.training.optimizer import Rates
 from pipelines.training.plan import Plan
@@ -351,10 +351,10 @@ def test_s6_rows_of_the_official_preset_say_so(tmp_path):
     words = {"epochs": "1", "seeds": "0", "width": "4"}
     official = train("mla", "made", home=home, options={**words, "preset": "official"})
     paper = train("mla", "made", home=home, options=words)
-    assert results.labels([official]) == ["mla preset=official"]
-    assert results.labels([paper]) == ["mla"]
-    assert results.trained([official]).rows[0][1] == "mla preset=official"
-    assert "mla preset=official" in results.past([official]).rows[0]
+    assert runs.labels([official]) == ["mla preset=official"]
+    assert runs.labels([paper]) == ["mla"]
+    assert runs.trained([official]).rows[0][1] == "mla preset=official"
+    assert "mla preset=official" in runs.past([official]).rows[0]
     assert any("depend on the 64 rows" in note for note in official.notes)
 
 

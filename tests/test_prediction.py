@@ -11,7 +11,6 @@ from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
 from cache.layout import Home
 from cache.runs import RunRecord
-from pipelines import answering
 from pipelines.data.columns import part
 from pipelines.data.dataset import Dataset, Modality, Task
 from pipelines.data.sources import open_dataset
@@ -22,6 +21,7 @@ from pipelines.evaluation.evaluate import evaluate
 from pipelines.evaluation.predict import predict
 from pipelines.extract.extract import ExtractOptions, extract
 from pipelines.features.missing import MissingPattern
+from pipelines.reports import predictions
 from pipelines.training.request import train
 
 COUNT = 60
@@ -114,7 +114,7 @@ def test_what_does_not_match_is_told_and_is_no_bad_sample(trained) -> None:
     assert found.failures == ()
     assert (found.lacking, found.unused) == (("facts",), ("smell",))
     assert found.present.tolist() == [[True, False]] * 2
-    note = answering.tables(found, 5)[0].notes[0]
+    note = predictions.tables(found, 5)[0].notes[0]
     assert note == (
         "in the input, no column for facts, counted as absent; columns that nothing uses: smell"
     )
@@ -123,7 +123,7 @@ def test_what_does_not_match_is_told_and_is_no_bad_sample(trained) -> None:
     assert some.present.all()
     whole = predict(home, run, made_dataset().table.select("id", "words", "facts").head(3))
     assert (whole.lacking, whole.unused) == ((), ())
-    assert answering.tables(whole, 5)[0].notes == ("± seeds: standard deviation over replicas",)
+    assert predictions.tables(whole, 5)[0].notes == ("± seeds: standard deviation over replicas",)
 
 
 def test_columns_that_a_modality_was_made_of_stand_for_it(tmp_path: Path) -> None:

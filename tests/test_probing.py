@@ -9,9 +9,9 @@ from small_encoders import Echo, texts
 from cache.feature_store import FeatureStore
 from cache.layout import DatasetPaths, Home
 from cache.maintenance.verify import verify
-from pipelines import results
 from pipelines.encoding.encoder import Unreadable
 from pipelines.extract.extract import ExtractOptions, extract
+from pipelines.reports import runs
 from pipelines.training.costs import with_encoders
 from pipelines.training.request import train
 
@@ -74,7 +74,7 @@ def test_a_run_records_what_a_sample_takes_with_encoders(tmp_path):
     costs = run.costs
     assert costs["with_encoders_p50"] == pytest.approx(0.5 * streams + costs["latency_p50"])
     assert costs["with_encoders_p95"] == pytest.approx(0.75 * streams + costs["latency_p95"])
-    (row,) = results.costs([run]).rows
+    (row,) = runs.costs([run]).rows
     assert row[2:4] == (run.parameters, round(costs["macs"]))
     assert float(row[6]) == pytest.approx(costs["with_encoders_p50"] * 1e3, abs=0.01)
 

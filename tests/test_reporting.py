@@ -7,7 +7,7 @@ import statistics
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.reporting import Spread, Table, amount, counted, several, text
+from pipelines.reports.table import Spread, Table, amount, counted, several, text
 
 FINITE = st.floats(-1e6, 1e6)
 

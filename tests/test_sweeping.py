@@ -17,8 +17,8 @@ from cache.errors import MmfuseError
 from cache.layout import Home
 from cache.runs import list_runs
 from mmfuse_cli.main import app
-from pipelines import results
-from pipelines.comparing import compare
+from pipelines.reports import runs as results
+from pipelines.reports.compare import compare
 from pipelines.training.record import identity_of
 from pipelines.training.request import train
 from pipelines.training.sweep import sweep
@@ -29,7 +29,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from cache.layout import Home
-from pipelines.comparing import compare
+from pipelines.reports.compare import compare
 from pipelines.training.sweep import sweep
 grid = {"width": "4,6,8,10,12,14", "epochs": "40", "patience": "none", "seeds": "0"}
 sweep("concat", "made", home=Home(Path(sys.argv[1])), options=grid, keep_seconds=0.0)

@@ -7,9 +7,10 @@ import polars as pl
 
 from cache.layout import Home
 from cache.runs import RunRecord
-from pipelines import plots, results
-from pipelines.comparing import compare
-from pipelines.reporting import Spread, Table
+from pipelines.reports import charts
+from pipelines.reports import runs as results
+from pipelines.reports.compare import compare
+from pipelines.reports.table import Spread, Table
 
 STYLE = """
 :root { color-scheme: light dark; }
@@ -63,7 +64,7 @@ def _missing(dataset: str, runs: Sequence[RunRecord]) -> list[str]:
         for scores in runs[0].baselines.get(name, []):
             if scores.split == "test" and scores.pattern in groups:
                 groups[scores.pattern][name] = results.first(scores)
-    drawn = plots.dots(groups, f"test {results.metric(runs[0].scores)}")
+    drawn = charts.dots(groups, f"test {results.metric(runs[0].scores)}")
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     rows = tuple((name, *(group.get(name) for group in groups.values())) for name in names)
     table = Table(f"{dataset}: what is missing", ("method", *groups), rows)
@@ -83,7 +84,7 @@ def _curves(dataset: str, runs: Sequence[RunRecord]) -> list[str]:
         )
         scores = [value for value in mean["score"].to_list() if value is not None]
         curves[name] = [(float(epoch), value) for epoch, value in enumerate(scores, 1)]
-    drawn = plots.lines(curves, "epoch", results.metric(runs[0].scores))
+    drawn = charts.lines(curves, "epoch", results.metric(runs[0].scores))
     return [f"<h2>{escape(dataset)}: validation while training</h2>", drawn] if drawn else []
 
 

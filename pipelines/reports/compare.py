@@ -12,8 +12,8 @@ from cache.layout import DatasetPaths, Home
 from cache.runs import RunRecord
 from cache.samples import read_snapshot
 from pipelines.metrics.metrics import pieces
-from pipelines.reporting import Cell, Table, decimal, interval, several
-from pipelines.results import labels, score, tags
+from pipelines.reports.runs import labels, score, tags
+from pipelines.reports.table import Cell, Table, decimal, interval, several
 from pipelines.training.request import best_of
 
 DRAWS = 10_000

@@ -7,8 +7,8 @@ from cache.layout import Home
 from pipelines.extract.estimate import Estimate, estimate
 from pipelines.extract.plan import StreamPlan
 from pipelines.extract.session import ExtractOptions
-from pipelines.reporting import Table
-from pipelines.tallies import planned
+from pipelines.reports.extraction import planned
+from pipelines.reports.table import Table
 
 LONG = 1800.0  # seconds above which a smaller first step is offered
 _STEP = 600.0  # seconds that the offered step takes

@@ -7,7 +7,7 @@ from pathlib import Path
 from cache.layout import Home
 from pipelines import catalog
 from pipelines.data import sources
-from pipelines.reporting import Cell, Table
+from pipelines.reports.table import Cell, Table
 
 
 def datasets(roots: Sequence[Path]) -> Table:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from pipelines.reporting import Spread
+from pipelines.reports.table import Spread
 
 COLOURS = (  # M. Okabe and K. Ito's set, told apart by colour-blind readers too
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#8A6D00",

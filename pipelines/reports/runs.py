@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from cache.runs import RunRecord, Scores
 from pipelines.evaluation.evaluate import Evaluation
-from pipelines.reporting import Cell, Spread, Table, decimal, interval
+from pipelines.reports.table import Cell, Spread, Table, decimal, interval
 
 PLAIN = ("logistic", "ridge", "majority")  # baselines that stand beside every method
 OFFICIAL = ("preset", "official")  # a setting that is named even if no other run differs in it

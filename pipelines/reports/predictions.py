@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cache.storage.objects import mendable
 from pipelines.evaluation.predict import Predictions
-from pipelines.reporting import Cell, Table
+from pipelines.reports.table import Cell, Table
 
 SUFFIXES = (".csv", ".parquet", ".jsonl")
 NAMED = 12  # unused columns that a note names

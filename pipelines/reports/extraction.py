@@ -10,7 +10,7 @@ from pipelines import catalog
 from pipelines.data.dataset import Dataset
 from pipelines.extract.plan import StreamPlan
 from pipelines.extract.report import StreamReport
-from pipelines.reporting import Cell, Table, amount, counted
+from pipelines.reports.table import Cell, Table, amount, counted
 
 _MUCH = 0.05  # share of truncated inputs above which a warning is due
 _SHOWN = 5  # failures that are named on the screen; the rest is in failures.parquet

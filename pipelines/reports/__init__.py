@@ -1,0 +1,1 @@
+"""Records of runs and extractions as tables, charts and one HTML page."""
