@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from cache.feature_store import FeatureStore
 from cache.format.digest_index import Digests, first_of_each, identity
 from cache.format.generations import Generation, Shard, current, read_generation
-from cache.format.shards import Grid
+from cache.format.grid import Grid
 from cache.format.streams import StreamKey, StreamSpec
 from cache.storage.objects import Damaged
 from cache.writing.journal import Entry, Failure, Journal, Retry, is_retried

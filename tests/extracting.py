@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from small_encoders import Echo, texts
 
-from cache.format import shards
+from cache.format import grid
 from cache.layout import Home
 from pipelines.data.sources import open_dataset
 from pipelines.encoding.encoder import build_encoder
@@ -20,7 +20,7 @@ WEIGHT_FREE = {"digits": ["pixels", "mfcc", "hashing"], "avdigits": ["pixels", "
 
 def crowd():
     """3,000 texts of log-normal length, in shards of 128 rows."""
-    shards.CHUNK_BYTES, shards.CHUNKS_PER_SHARD = 1024, 4
+    grid.CHUNK_BYTES, grid.CHUNKS_PER_SHARD = 1024, 4
     batches.WINDOWS["text"] = 50
     sizes = np.random.default_rng(5).lognormal(3, 1, 3000).astype(int)
     return texts({"m": [f"{row}:{'x' * size}" for row, size in enumerate(sizes)]}, name="crowd")

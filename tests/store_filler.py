@@ -22,8 +22,8 @@ INPUTS = [i * 13 % 700 if i % 11 else None for i in range(900)]
 
 def small() -> None:
     """Many small shards."""
-    cache.format.shards.CHUNK_BYTES = 16 * WIDTH * 4
-    cache.format.shards.CHUNKS_PER_SHARD = 3
+    cache.format.grid.CHUNK_BYTES = 16 * WIDTH * 4
+    cache.format.grid.CHUNKS_PER_SHARD = 3
     cache.writing.sequences.PART_BYTES = 1
 
 

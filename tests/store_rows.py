@@ -14,8 +14,8 @@ WIDTH = 8
 
 def shrink(setting: Callable[[str, object], object]) -> None:
     """Chunks of 16 rows, shards of 3 chunks, units of 16 sequences: a test has many of them."""
-    setting("cache.format.shards.CHUNK_BYTES", 16 * WIDTH * 4)
-    setting("cache.format.shards.CHUNKS_PER_SHARD", 3)
+    setting("cache.format.grid.CHUNK_BYTES", 16 * WIDTH * 4)
+    setting("cache.format.grid.CHUNKS_PER_SHARD", 3)
     setting("cache.writing.sequences.PART_BYTES", 1)
 
 

@@ -6,9 +6,10 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache.format import zarr_metadata
+from cache.format import zarr_arrays
 from cache.format.digest_index import Lookup, first_of_each
-from cache.format.shards import Grid, MappedShard, make, make_flat, read_flat, read_shard
+from cache.format.grid import Grid
+from cache.format.shards import MappedShard, make, make_flat, read_flat, read_shard
 from cache.storage.objects import Damaged
 
 GRIDS = st.builds(
@@ -28,7 +29,7 @@ def written(folder, grid):
     values = np.random.default_rng(grid.rows).standard_normal((grid.rows, grid.width))
     values = values.astype(grid.dtype)
     folder.mkdir(exist_ok=True)
-    (folder / "zarr.json").write_bytes(zarr_metadata.sharded(grid))
+    (folder / "zarr.json").write_bytes(zarr_arrays.sharded(grid))
     for shard in range(grid.shards):
         start, stop = grid.bounds(shard)
         path = folder / "c" / str(shard) / "0"

@@ -116,7 +116,7 @@ def test_two_processes_that_begin_at_once_open_one_generation(tmp_path, monkeypa
 
 def test_what_a_killed_process_had_journalled_is_not_encoded_again(tmp_path, monkeypatch):
     """Rows of the journal are known to the next run."""
-    monkeypatch.setattr("cache.format.shards.CHUNK_BYTES", 1 << 20)
+    monkeypatch.setattr("cache.format.grid.CHUNK_BYTES", 1 << 20)
     home = tmp_path / "home"
     writer = store_filler.opened(home, "pooled")
     claim = writer.claim(writer.shards[0])

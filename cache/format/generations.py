@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from cache.format.shards import Grid
+from cache.format.grid import Grid
 from cache.format.streams import StreamKey, StreamSpec
 from cache.layout import DatasetPaths, GenerationPaths, StreamPaths
 from cache.storage.objects import Damaged, create_record, get_record

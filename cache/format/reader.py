@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError
 from cache.format.digest_index import Digests
 from cache.format.generations import Generation
-from cache.format.shards import Grid, MappedShard, read_flat, read_shard
+from cache.format.grid import Grid
+from cache.format.shards import MappedShard, read_flat, read_shard
 from cache.format.streams import StreamValues
 from cache.storage.objects import Damaged, content_digest
 

@@ -10,7 +10,6 @@ import mmap
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,64 +17,10 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.format.grid import CRC_BYTES, Grid
 from cache.storage.objects import Damaged, content_digest
 
-CHUNK_BYTES = 1 << 20  # ~1 MB: what a read has to check before it may be believed
-CHUNKS_PER_SHARD = 48
-_CRC = 4
 _NOWHERE = (1 << 64) - 1  # the index's entry of a chunk that is not there
-
-
-@dataclass(frozen=True)
-class Grid:
-    """How (rows, width) values are cut: `per_shard` chunks of `chunk_rows` rows a shard.
-
-    Chunks are as equal as they can be, so that the last one wastes next to nothing.
-    """
-
-    rows: int
-    width: int
-    dtype: str
-    chunk_rows: int
-    per_shard: int
-
-    @classmethod
-    def plan(cls, rows: int, width: int, dtype: str) -> "Grid":
-        """Chunks of about 1 MB, at most 48 a shard; what is smaller than a chunk is one chunk."""
-        size = rows * width * np.dtype(dtype).itemsize
-        chunk_rows = max(1, math.ceil(rows / max(1, math.ceil(size / CHUNK_BYTES))))
-        chunks = max(1, math.ceil(rows / chunk_rows))
-        shards = math.ceil(chunks / CHUNKS_PER_SHARD)
-        return cls(rows, width, dtype, chunk_rows, math.ceil(chunks / shards))
-
-    @property
-    def shard_rows(self) -> int:
-        """Rows of a whole shard."""
-        return self.chunk_rows * self.per_shard
-
-    @property
-    def shards(self) -> int:
-        """How many shards there are."""
-        return math.ceil(self.rows / self.shard_rows)
-
-    @property
-    def chunk_bytes(self) -> int:
-        """Bytes of a chunk's values, without its crc32c."""
-        return self.chunk_rows * self.width * np.dtype(self.dtype).itemsize
-
-    def bounds(self, shard: int) -> tuple[int, int]:
-        """First row of a shard and the one after its last."""
-        start = shard * self.shard_rows
-        return start, min(self.rows, start + self.shard_rows)
-
-    def chunks(self, shard: int) -> int:
-        """Chunks that a shard really has."""
-        start, stop = self.bounds(shard)
-        return math.ceil((stop - start) / self.chunk_rows)
-
-    def file_bytes(self, shard: int) -> int:
-        """Size of a shard's file."""
-        return self.chunks(shard) * (self.chunk_bytes + _CRC) + 16 * self.per_shard + _CRC
 
 
 def crc32c(data: NDArray[np.uint8]) -> int:
@@ -88,7 +33,7 @@ def make(block: NDArray[Any], grid: Grid) -> memoryview:
     shape = (len(block), grid.width)
     chunks = (grid.chunk_rows, grid.width)
     data = _encode(block, shape, chunks, (grid.shard_rows, grid.width))
-    tail = bytes(data[-16 * grid.per_shard - _CRC :])
+    tail = bytes(data[-16 * grid.per_shard - CRC_BYTES :])
     check_index(tail, grid, math.ceil(len(block) / grid.chunk_rows), Path("a shard made by zarr"))
     return data
 
@@ -104,7 +49,7 @@ def _encode(
     chunks: tuple[int, ...],
     shards: Any,  # noqa: ANN401
 ) -> memoryview:
-    from cache.format.zarr_metadata import memory_array  # zarr is not needed for reading
+    from cache.format.zarr_arrays import memory_array  # zarr is not needed for reading
 
     array, objects = memory_array(shape, block.dtype.name, chunks, shards)
     array[...] = block
@@ -114,9 +59,9 @@ def _encode(
 
 def chunk_sums(data: bytes | memoryview, grid: Grid, shard: int) -> list[int]:
     """The crc32c of each chunk, as a shard's bytes have them."""
-    step = grid.chunk_bytes + _CRC
+    step = grid.chunk_bytes + CRC_BYTES
     ends = range(grid.chunk_bytes, step * grid.chunks(shard), step)
-    return [int.from_bytes(data[end : end + _CRC], "little") for end in ends]
+    return [int.from_bytes(data[end : end + CRC_BYTES], "little") for end in ends]
 
 
 def read_flat(
@@ -133,8 +78,8 @@ def read_flat(
     except FileNotFoundError as error:
         raise Damaged(f"{path} is missing") from error
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    body = data[:-_CRC]
-    if len(body) < size or crc32c(body) != int.from_bytes(data[-_CRC:].tobytes(), "little"):
+    body = data[:-CRC_BYTES]
+    if len(body) < size or crc32c(body) != int.from_bytes(data[-CRC_BYTES:].tobytes(), "little"):
         raise Damaged(f"{path} is damaged: its checksum does not fit")
     if digest is not None and content_digest(data.data) != digest:
         raise Damaged(f"{path} is not the object that was committed")
@@ -148,12 +93,13 @@ def check_index(tail: bytes, grid: Grid, count: int, path: Path) -> None:
     Raises:
         Damaged: if not.
     """
-    index = np.frombuffer(tail[:-_CRC], "<u8").reshape(-1, 2)
-    step = grid.chunk_bytes + _CRC
+    index = np.frombuffer(tail[:-CRC_BYTES], "<u8").reshape(-1, 2)
+    step = grid.chunk_bytes + CRC_BYTES
     expected = np.full((grid.per_shard, 2), _NOWHERE, "<u8")
     expected[:count, 0] = np.arange(count, dtype="<u8") * step
     expected[:count, 1] = step
-    fits = crc32c(np.frombuffer(tail[:-_CRC], np.uint8)) == int.from_bytes(tail[-_CRC:], "little")
+    stored = int.from_bytes(tail[-CRC_BYTES:], "little")
+    fits = crc32c(np.frombuffer(tail[:-CRC_BYTES], np.uint8)) == stored
     if not fits or not np.array_equal(index, expected):
         raise Damaged(f"{path} is damaged: its index does not fit")
 
@@ -177,7 +123,7 @@ def read_shard(
     memory, _ = _map(path, grid, shard)
     memory.madvise(mmap.MADV_SEQUENTIAL)
     source, target = np.frombuffer(memory, np.uint8), out.reshape(-1).view(np.uint8)
-    size, step = grid.chunk_bytes, grid.chunk_bytes + _CRC
+    size, step = grid.chunk_bytes, grid.chunk_bytes + CRC_BYTES
     for chunk in range(grid.chunks(shard)):
         block = source[chunk * step : chunk * step + size]
         part = target[chunk * size : (chunk + 1) * size]
@@ -201,7 +147,8 @@ def damaged_rows(path: Path, grid: Grid, shard: int, sums: list[int]) -> list[tu
         memory, _ = _map(path, grid, shard)
     except Damaged:
         return [(start, stop)]
-    source, size, step = np.frombuffer(memory, np.uint8), grid.chunk_bytes, grid.chunk_bytes + _CRC
+    source, size = np.frombuffer(memory, np.uint8), grid.chunk_bytes
+    step = size + CRC_BYTES
     found = []
     for chunk in range(grid.chunks(shard)):
         at = chunk * step
@@ -221,12 +168,12 @@ def _map(path: Path, grid: Grid, shard: int) -> tuple[mmap.mmap, os.stat_result]
             memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError as error:
         raise Damaged(f"{path} is missing") from error
-    check_index(memory[-16 * grid.per_shard - _CRC :], grid, grid.chunks(shard), path)
+    check_index(memory[-16 * grid.per_shard - CRC_BYTES :], grid, grid.chunks(shard), path)
     return memory, stat
 
 
 def _stored(data: NDArray[np.uint8], at: int) -> int:
-    return int.from_bytes(data[at : at + _CRC].tobytes(), "little")
+    return int.from_bytes(data[at : at + CRC_BYTES].tobytes(), "little")
 
 
 class MappedShard:
@@ -245,7 +192,7 @@ class MappedShard:
         self._bytes = np.frombuffer(memory, np.uint8)
         dtype = np.dtype(grid.dtype).newbyteorder("<")
         self._row_bytes = grid.width * dtype.itemsize
-        self._step = math.gcd(self._row_bytes, _CRC)  # every row begins at a multiple of it
+        self._step = math.gcd(self._row_bytes, CRC_BYTES)  # every row begins at a multiple of it
         windows = (len(memory) - self._row_bytes) // self._step + 1
         strides = (self._step, dtype.itemsize)
         # Every window of a row's length: one index finds a row in spite of the sums between chunks.
@@ -278,7 +225,7 @@ class MappedShard:
                     raise _damaged_chunk(self.path, self._grid, self._first, int(number))
                 self._unchecked[number] = False
             self._all_checked = not self._unchecked.any()
-        starts = rows * self._row_bytes + chunk * _CRC
+        starts = rows * self._row_bytes + chunk * CRC_BYTES
         found: NDArray[Any] = self._windows[starts // self._step]
         return found
 
@@ -289,7 +236,7 @@ class MappedShard:
         return np.array([self._sound(int(n)) for n in numbers], bool)[inverse]
 
     def _sound(self, chunk: int) -> bool:
-        start = chunk * (self._grid.chunk_bytes + _CRC)
+        start = chunk * (self._grid.chunk_bytes + CRC_BYTES)
         end = start + self._grid.chunk_bytes
         found = crc32c(self._bytes[start:end])
         committed = self._sums is None or found == self._sums[chunk]

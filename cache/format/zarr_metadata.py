@@ -1,86 +1,29 @@
-"""Zarr nodes: the metadata of groups and arrays, made by zarr; the only file that imports it.
+"""Zarr metadata of a generation: the `zarr.json` of its groups and arrays, written once.
 
 What is written is what zarr's own `create_array` gives, as compact JSON, so that any Zarr v3
 reader opens a store without us.
 """
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-
-import zarr
-from zarr.codecs import Crc32cCodec
-from zarr.storage import MemoryStore
 
 from cache.format.generations import Generation
-from cache.format.shards import Grid
+from cache.format.grid import Grid
+from cache.format.reader import FLAT_ROWS, Reader
+from cache.format.zarr_arrays import flat, group, sharded
 from cache.storage.objects import content_digest, put, put_record
 
 
-def memory_array(
-    shape: tuple[int, ...],
-    dtype: str,
-    chunks: tuple[int, ...],
-    shards: tuple[int, ...] | None,
-    attributes: Mapping[str, Any] | None = None,
-) -> tuple[Any, dict[str, Any]]:
-    """An array of ours in memory, and the objects it consists of by key.
-
-    crc32c for each chunk, no compression, NaN where floats were never written, all chunks
-    written whatever is in them.
-    """
-    objects: dict[str, Any] = {}
-    array = zarr.create_array(
-        MemoryStore(objects),
-        shape=shape,
-        dtype=dtype,
-        chunks=chunks,
-        shards=shards,
-        compressors=[Crc32cCodec()],
-        fill_value=math.nan if dtype.startswith("float") else False if dtype == "bool" else 0,
-        attributes=dict(attributes or {}),
-        config={"write_empty_chunks": True},
-    )
-    return array, objects
+def publish_nodes(generation: Generation) -> None:
+    """Write the Zarr metadata of a pooled or a sealed generation, as far as it is not there."""
+    if not generation.spec.sequence:
+        publish_pooled(generation)
+    elif generation.seal() is not None:
+        publish_sequence(generation, Reader(generation).frame_grid, FLAT_ROWS)
 
 
-def sharded(grid: Grid) -> bytes:
-    """`zarr.json` of a values array."""
-    return _metadata(
-        (grid.rows, grid.width),
-        grid.dtype,
-        (grid.chunk_rows, grid.width),
-        (grid.shard_rows, grid.width),
-    )
-
-
-def flat(shape: tuple[int, ...], dtype: str, chunk_rows: int) -> bytes:
-    """`zarr.json` of an unsharded array that is cut along its first axis."""
-    return _metadata(shape, dtype, (max(1, chunk_rows), *shape[1:]), None)
-
-
-def group(attributes: Mapping[str, Any]) -> bytes:
-    """`zarr.json` of a group."""
-    objects: dict[str, Any] = {}
-    zarr.create_group(MemoryStore(objects), attributes=dict(attributes))
-    return _compact(objects)
-
-
-def _metadata(
-    shape: tuple[int, ...], dtype: str, chunks: tuple[int, ...], shards: tuple[int, ...] | None
-) -> bytes:
-    _, objects = memory_array(shape, dtype, chunks, shards)
-    return _compact(objects)
-
-
-def _compact(objects: Mapping[str, Any]) -> bytes:
-    node = json.loads(objects["zarr.json"].to_bytes())
-    return json.dumps(node, separators=(",", ":")).encode()
-
-
-def publish(generation: Generation) -> None:
+def publish_pooled(generation: Generation) -> None:
     """Write the nodes of a pooled generation that are not there yet; they never change."""
     rows, flat_rows = generation.rows, min(generation.rows, generation.grid.shard_rows)
     arrays = {

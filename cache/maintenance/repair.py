@@ -59,6 +59,8 @@ def _take_back_generation(paths: GenerationPaths, damages: list[Damage]) -> None
     for path in nodes:
         delete(path)
     if nodes and generation is not None:
+        from cache.format.zarr_metadata import publish_nodes  # zarr: only where something is lost
+
         delete(paths.nodes)
         publish_nodes(generation)
     if generation is not None and generation.spec.sequence and paths.seal.exists():
@@ -78,17 +80,6 @@ def _unseal(generation: Generation, damages: list[Damage]) -> None:
     for damage in damages:
         if damage.what == "seal":
             put_record(damage.path, seal, generation.paths.stream.dataset.scratch)
-
-
-def publish_nodes(generation: Generation) -> None:
-    """Write the Zarr metadata of a pooled or a sealed generation, as far as it is not there."""
-    from cache.format import zarr_metadata as nodes  # zarr: not needed where nothing is written
-    from cache.format.reader import FLAT_ROWS
-
-    if not generation.spec.sequence:
-        nodes.publish(generation)
-    elif generation.seal() is not None:
-        nodes.publish_sequence(generation, Reader(generation).frame_grid, FLAT_ROWS)
 
 
 def _restore_record(paths: GenerationPaths) -> None:

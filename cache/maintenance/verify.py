@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.format.generations import Generation, Stored, current, open_store, read_generation
+from cache.format.grid import Grid
 from cache.format.reader import FLAT_ROWS
-from cache.format.shards import Grid, damaged_rows
+from cache.format.shards import damaged_rows
 from cache.layout import DatasetPaths, Home, StreamPaths
 from cache.storage.objects import Damaged, content_digest, get_record
 

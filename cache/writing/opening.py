@@ -5,7 +5,7 @@ import contextlib
 from cache.errors import MmfuseError
 from cache.format.digest_index import identity
 from cache.format.generations import Generation, create_generation, current, read_generation
-from cache.format.shards import Grid
+from cache.format.grid import Grid
 from cache.format.streams import DTYPES, StreamKey, StreamSpec, check_key
 from cache.layout import DatasetPaths, StreamPaths
 from cache.storage.objects import Damaged, delete
@@ -94,6 +94,7 @@ def _preferred(same: list[Generation], seen: tuple[int, str] | None) -> Generati
 
 def _mend(generation: Generation) -> None:
     """Take back commits whose objects are gone or cut, and write nodes that are not there."""
+    from cache.format import zarr_metadata
     from cache.maintenance import repair
 
     sealed = generation.spec.sequence and generation.paths.seal.exists()
@@ -104,4 +105,4 @@ def _mend(generation: Generation) -> None:
     for number in lost:
         delete(generation.paths.commit(number))
     if (sealed or not generation.spec.sequence) and not generation.described():
-        repair.publish_nodes(generation)
+        zarr_metadata.publish_nodes(generation)

@@ -9,8 +9,9 @@ from cache.errors import MmfuseError
 from cache.format import zarr_metadata
 from cache.format.digest_index import Digests
 from cache.format.generations import SCHEMA, Generation
+from cache.format.grid import Grid
 from cache.format.reader import FLAT_ROWS, read_part
-from cache.format.shards import Grid, chunk_sums, make, make_flat
+from cache.format.shards import chunk_sums, make, make_flat
 from cache.format.streams import OK
 from cache.storage.objects import content_digest, delete, put, put_record
 

@@ -196,9 +196,9 @@ def order(home: Path) -> None:
 
 def crew(home: Path) -> None:
     """One of the processes of `sharing`: prints how many inputs it encoded."""
-    from cache.format import shards
+    from cache.format import grid
 
-    shards.CHUNK_BYTES, shards.CHUNKS_PER_SHARD = 32, 4  # 16 rows of two float32
+    grid.CHUNK_BYTES, grid.CHUNKS_PER_SHARD = 32, 4  # 16 rows of two float32
     print(run(words(16_000), Named(), home).new)
 
 
