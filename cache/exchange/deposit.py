@@ -12,8 +12,8 @@ from cache.feature_store import FeatureStore
 from cache.format.digest_index import Digests
 from cache.format.streams import ABSENT, FAILED, OK, StreamInfo, StreamKey, StreamSpec
 from cache.samples import Samples
-from cache.writing.filling import ShardClaim
 from cache.writing.reuse import NO_FAILURES
+from cache.writing.writer import ShardClaim
 
 
 @dataclass(frozen=True)

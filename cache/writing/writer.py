@@ -7,21 +7,29 @@ are removed. A kill between any two leaves a store that the next run takes up.
 import io
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
+from cache.errors import MmfuseError
 from cache.format.digest_index import Digests, Lookup, first_of_each
-from cache.format.generations import SCHEMA, Generation, Shard, current
+from cache.format.generations import SCHEMA, Commit, Generation, Shard, Stored, current
 from cache.format.reader import Reader
+from cache.format.shards import chunk_sums, make, make_flat
+from cache.format.streams import ABSENT, FAILED, OK, PENDING, count
 from cache.layout import Home
-from cache.storage.leases import acquire
-from cache.storage.objects import delete, put, put_record
-from cache.writing.filling import ShardClaim
-from cache.writing.journal import Journal, Retry
+from cache.storage.leases import Lease, acquire
+from cache.storage.objects import content_digest, create_record, delete, put, put_record
+from cache.writing.journal import Entry, Failure, Journal, Retry, is_retried
 from cache.writing.reuse import FailedBefore, Known, failures_of, relatives
+from cache.writing.shard_buffer import Admitted, Block
 
 WAIT = 0.2  # seconds between looks at another process that assembles the stream
 
@@ -79,7 +87,7 @@ class StreamWriter:
         journalled = int((~self._committed() & ~self.absent).sum() - pending.sum())
         return journalled + int(self.known.has(self.inputs[pending]).sum())
 
-    def claim(self, shard: Shard) -> ShardClaim | None:
+    def claim(self, shard: Shard) -> "ShardClaim | None":
         """The shard to fill; None if it is committed, or another live process holds it."""
         paths = self.generation.paths
         if self.generation.commit(shard) is not None:
@@ -179,3 +187,241 @@ class StreamWriter:
         if current(stream) != seen:
             record = {"schema": SCHEMA, "generation": seen[0], "snapshot": seen[1]}
             put_record(stream.current, record, stream.dataset.scratch)
+
+
+class ShardClaim:
+    """A shard that this process alone fills; leaving the context lets others have it.
+
+    Attributes:
+        shard: which rows.
+        todo: (K,) int64 row numbers to encode: the first row of each distinct unknown input.
+        resumed: (J,) int64 row numbers that the journal of a broken-off run holds; with `todo`,
+            what that run was to encode, so that batches can be cut where it cut them.
+    """
+
+    def __init__(self, writer: StreamWriter, shard: Shard, lease: Lease) -> None:
+        self._writer, self._generation = writer, writer.generation
+        self.shard, self._lease = shard, lease
+        self._block = Block(len(shard), writer.generation.spec)
+        self._inputs = writer.inputs[shard.start : shard.stop]
+        self._first = first_of_each(self._inputs)
+        self._failures: dict[int, Failure] = {}
+        self._truncated = np.zeros(len(shard), bool)
+        self._fresh: list[NDArray[np.int64]] = []  # rows put since the last checkpoint
+        self._fresh_failures: list[Failure] = []
+        self._checkpoints = 0
+        paths = self._generation.paths
+        self._scratch = paths.stream.dataset.scratch
+        self._journal = Journal(paths.journal, shard.number, self._scratch)
+        self._block.state[writer.absent[shard.start : shard.stop]] = ABSENT
+        self.resumed = np.zeros(0, np.int64)
+        self._take_journal()
+        self._take_known()
+        leaders = self._first == np.arange(len(shard))
+        self.todo = np.flatnonzero(leaders & (self._block.state == PENDING)) + shard.start
+
+    def __enter__(self) -> "ShardClaim":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._lease.release()
+
+    def put(
+        self,
+        rows: NDArray[np.int64] | Sequence[int],
+        values: Sequence[NDArray[Any]],
+        truncated: Sequence[bool] = (),
+    ) -> int:
+        """Settle rows with their vectors (D,), or (T_i, D) of a sequence stream.
+
+        A vector that is not finite, or not in the stored dtype, fails its row with the reason
+        `non-finite` or `overflow`; a sequence without frames fails with `empty`. `truncated` says
+        of each row whether its input was cut to length; nothing was, if it is left out.
+
+        Returns:
+            How many failed so.
+
+        Raises:
+            MmfuseError: if a vector has another width than the stream.
+        """
+        local = self._local(rows)
+        if len(local) != len(values):
+            raise ValueError(f"{len(local)} rows but {len(values)} vectors")
+        admitted = Admitted(values, self._generation.spec)
+        at, lengths, stored = admitted.good()
+        self._block.fill(local[at], lengths, stored)
+        self._fresh.append(local[at])
+        if any(truncated):
+            self._truncated[local[at]] = np.asarray(truncated)[at]
+        for position in np.flatnonzero(admitted.reason != "").tolist():
+            row = int(local[position]) + self.shard.start
+            self.fail(row, str(admitted.reason[position]), "", transient=False)
+        return len(local) - len(at)
+
+    def fail(self, row: int, reason: str, detail: str, transient: bool) -> None:  # noqa: FBT001 - the last of four words that belong together
+        """Settle a row as failed, with the reason that tables and retries go by."""
+        failure = Failure(int(row), reason, detail, bool(transient))
+        self._block.state[self._local([row])] = FAILED
+        self._failures[failure.row] = failure
+        self._fresh_failures.append(failure)
+
+    def checkpoint(self) -> None:
+        """Journal what has been put since the last one; durable when this returns."""
+        rows = np.concatenate([np.zeros(0, np.int64), *self._fresh])
+        if not len(rows) and not self._fresh_failures:
+            return
+        lengths, values = self._block.take(rows)
+        failures, cut = tuple(self._fresh_failures), self._truncated[rows]
+        entry = Entry(rows + self.shard.start, lengths, values, failures, cut)
+        self._journal.write(entry, self._lease.epoch, self._checkpoints)
+        self._checkpoints += 1
+        self._fresh, self._fresh_failures = [], []
+
+    def commit(self) -> None:
+        """Publish the shard: its objects first, then the commit that proves them.
+
+        Raises:
+            ValueError: if rows are still to be encoded.
+            MmfuseError: if the disk refuses, or another process has taken the shard over.
+        """
+        for row in self._block.follow(self._first).tolist():
+            leader = self._failures[int(self._first[row]) + self.shard.start]
+            number = row + self.shard.start
+            self._failures[number] = Failure(number, leader.reason, leader.detail, leader.transient)
+            self._block.state[row] = FAILED
+        pending = int((self._block.state == PENDING).sum())
+        if pending:
+            raise ValueError(f"shard {self.shard.number} has {pending} rows still to encode")
+        objects, chunks = self._objects()
+        if not self._lease.held():
+            raise MmfuseError(
+                f"{self._generation.key.label}: another process took over rows "
+                f"{self.shard.start}–{self.shard.stop - 1} while this one slept; nothing is lost"
+            )
+        stored = {}
+        for name, (path, data) in objects.items():
+            put(path, data, self._scratch)
+            stored[name] = Stored(len(data), content_digest(data))
+        counts = count(self._block.state)
+        lengths, cut = self._block.lengths, ""
+        if self._truncated.any():
+            cut = np.packbits(self._truncated[self._first]).tobytes().hex()
+        self._publish(Commit(self.shard, counts, stored, chunks, lengths, self._writer.run, cut))
+
+    def _publish(self, commit: Commit) -> None:
+        path = self._generation.paths.commit(self.shard.number)
+        made = create_record(path, commit.record(), self._scratch)
+        if not made and self._generation.commit(self.shard) is None:  # there, but damaged
+            put_record(path, commit.record(), self._scratch)
+        self._journal.clear()
+        self._lease.retire()
+
+    def _objects(self) -> tuple[dict[str, tuple[Path, bytes | memoryview]], list[int]]:
+        """Paths and bytes by name, and the crc32c of each chunk of values."""
+        generation, number = self._generation, self.shard.number
+        paths, grid = generation.paths, generation.grid
+        objects: dict[str, tuple[Path, bytes | memoryview]] = {}
+        chunks: list[int] = []
+        lengths, values = self._block.whole()
+        if generation.spec.sequence:
+            buffer = io.BytesIO()
+            np.savez(
+                buffer,
+                values=values,
+                lengths=lengths,
+                state=self._block.state,
+                inputs=self._inputs,
+            )
+            objects["part"] = paths.part(number), buffer.getvalue()
+        else:
+            data = make(values, grid)
+            chunks = chunk_sums(data, grid, number)
+            flat_rows = min(generation.rows, grid.shard_rows)
+            state = self._block.state
+            objects = {
+                "values": (paths.block("values", number), data),
+                "present": (paths.block("present", number), make_flat(state == OK, flat_rows)),
+                "state": (paths.block("state", number), make_flat(state, flat_rows)),
+                "inputs": (paths.block("inputs", number), make_flat(self._inputs, flat_rows)),
+            }
+        if self._failures:
+            objects["failures"] = paths.failures(number), _table(self._failures)
+        return objects, chunks
+
+    def _take_journal(self) -> None:
+        """What a killed process left of this shard."""
+        entries = self._journal.read()
+        for failure in [failure for entry in entries for failure in entry.failures]:
+            self.resumed = np.append(self.resumed, failure.row)
+            if not is_retried(failure, self._writer.retry):
+                self._failures[failure.row] = failure
+                self._block.state[failure.row - self.shard.start] = FAILED
+        for entry in entries:
+            rows = entry.rows - self.shard.start
+            self._block.fill(rows, entry.lengths, entry.values)
+            self._truncated[rows] = entry.truncated
+            self.resumed = np.concatenate([self.resumed, entry.rows])
+            for row in self._failures.keys() & set(entry.rows.tolist()):  # failed, and tried again
+                del self._failures[row]
+
+    def _take_known(self) -> None:
+        """What this stream's other shards, other generations and other datasets hold."""
+        pending = np.flatnonzero(self._block.state == PENDING)
+        for known in self._writer.known.recall(self._inputs[pending]):
+            rows = pending[known.at]
+            self._block.fill(rows, known.lengths, known.values)
+            self._truncated[rows] = self._writer.truncated.find(self._inputs[rows]) >= 0
+        self._take_earlier_shards()
+        pending = np.flatnonzero(self._block.state == PENDING)
+        for failure in self._writer.failed_before.recall(self._inputs[pending]):
+            if not is_retried(failure, self._writer.retry):
+                self._take_failure(int(pending[failure.row]), failure)
+
+    def _take_earlier_shards(self) -> None:
+        pending = np.flatnonzero(self._block.state == PENDING)
+        first = self._writer.first[pending + self.shard.start]
+        pending, first = pending[first < self.shard.start], first[first < self.shard.start]
+        if not len(pending):
+            return
+        reader = Reader(self._generation)
+        ok = reader.state[first] == OK
+        sound, lengths, values = reader.recall(first[ok])
+        self._block.fill(pending[ok][sound], lengths, values)
+        self._truncated[pending[ok][sound]] = reader.truncated[first[ok][sound]]
+        bad = reader.state[first] == FAILED
+        if bad.any():
+            from cache.writing.reuse import failures_of
+
+            table = {f[0]: f for f in failures_of(self._generation).iter_rows()}
+            for row, leader in zip(pending[bad].tolist(), first[bad].tolist(), strict=True):
+                self._take_failure(row, Failure(*table[leader]))
+
+    def _take_failure(self, local: int, failure: Failure) -> None:
+        row = local + self.shard.start
+        self._failures[row] = Failure(row, failure.reason, failure.detail, failure.transient)
+        self._block.state[local] = FAILED
+
+    def _local(self, rows: NDArray[np.int64] | Sequence[int]) -> NDArray[np.int64]:
+        local = np.asarray(rows, np.int64) - self.shard.start
+        if len(local) and (local.min() < 0 or local.max() >= len(self.shard)):
+            raise ValueError(f"a row is outside shard {self.shard}")
+        return local
+
+
+def _table(failures: dict[int, Failure]) -> bytes:
+    rows = [failures[row] for row in sorted(failures)]
+    buffer = io.BytesIO()
+    pl.DataFrame(
+        {
+            "row": pl.Series([f.row for f in rows], dtype=pl.Int64),
+            "reason": pl.Series([f.reason for f in rows], dtype=pl.String),
+            "detail": pl.Series([f.detail for f in rows], dtype=pl.String),
+            "transient": pl.Series([f.transient for f in rows], dtype=pl.Boolean),
+        }
+    ).write_parquet(buffer)
+    return buffer.getvalue()

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.format.generations import Shard
-from cache.writing.filling import ShardClaim
-from cache.writing.writer import StreamWriter
+from cache.writing.writer import ShardClaim, StreamWriter
 from pipelines.extract.engine.shard_writer import Shelver
 
 Rows = NDArray[np.int64]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.writing.filling import ShardClaim
+from cache.writing.writer import ShardClaim
 from pipelines.extract.engine.prepare import Failure
 
 CHECKPOINT_SECONDS = 15.0  # between two checkpoints: what a kill -9 costs, with a batch on top
