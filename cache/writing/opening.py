@@ -95,12 +95,12 @@ def _preferred(same: list[Generation], seen: tuple[int, str] | None) -> Generati
 def _mend(generation: Generation) -> None:
     """Take back commits whose objects are gone or cut, and write nodes that are not there."""
     from cache.format import zarr_metadata
-    from cache.maintenance import repair
+    from cache.writing import sequences
 
     sealed = generation.spec.sequence and generation.paths.seal.exists()
     lost = generation.commits().keys() - generation.intact().keys()
     if sealed and (lost or len(generation.commits()) < len(generation.shards)):
-        repair.cut_again(generation)
+        sequences.cut_again(generation)
         return
     for number in lost:
         delete(generation.paths.commit(number))

@@ -1,19 +1,22 @@
 """Sequences: when all parts are in, they become one array of frames, in whole shards."""
 
+import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 from cache.format import zarr_metadata
 from cache.format.digest_index import Digests
-from cache.format.generations import SCHEMA, Generation
+from cache.format.generations import SCHEMA, Commit, Generation, Stored
 from cache.format.grid import Grid
-from cache.format.reader import FLAT_ROWS, read_part
+from cache.format.reader import FLAT_ROWS, Reader, read_part
 from cache.format.shards import chunk_sums, make, make_flat
-from cache.format.streams import OK
-from cache.storage.objects import content_digest, delete, put, put_record
+from cache.format.streams import ABSENT, FAILED, OK
+from cache.storage.objects import Damaged, content_digest, delete, put, put_record
 
 PART_FRAMES = 256  # frames a row that a part's size is planned for; they are not known before
 PART_BYTES = 48 << 20
@@ -116,3 +119,80 @@ class _Frames:
         if self._held[0] != number:
             self._held = number, _part(self._generation, number)["values"]
         return self._held[1]
+
+
+def cut_again(generation: Generation) -> None:
+    """Cut the sound rows of an assembled sequence stream into parts again, and unseal it.
+
+    Shards of rows that hold a row which is not sound lose their commit. What a kill interrupts
+    costs no more than that the rest is encoded again.
+    """
+    paths, scratch = generation.paths, generation.paths.stream.dataset.scratch
+    parts = _Parts(generation)
+    commits: dict[int, Commit | None] = {}
+    for number, commit in generation.commits().items():
+        part = parts.cut(commit)
+        if part is None:
+            commits[number] = None
+            continue
+        put(paths.part(number), part, scratch)
+        objects = {**commit.objects, "part": Stored(len(part), content_digest(part))}
+        commits[number] = replace(commit, objects=objects)
+    delete(paths.seal)
+    delete(paths.seal_copy)
+    delete(paths.nodes)
+    for number, renewed in commits.items():
+        if renewed is None:
+            delete(paths.commit(number))
+        else:
+            put_record(paths.commit(number), renewed.record(), scratch)
+
+
+class _Parts:
+    """Parts cut from the assembled arrays, as far as these are sound."""
+
+    def __init__(self, generation: Generation) -> None:
+        self._generation, self._reader = generation, Reader(generation)
+        self._offsets = _offsets(generation, self._reader)
+
+    def cut(self, commit: Commit) -> bytes | None:
+        """The part of a shard, or None if one of its rows is not sound."""
+        state = self._state(commit)
+        if self._offsets is None or state is None:
+            return None
+        shard = commit.shard
+        lengths = np.diff(self._offsets)[shard.start : shard.stop]
+        ok = np.flatnonzero(state == OK)
+        sound, _, values = self._reader.recall_frames(self._offsets, ok + shard.start)
+        if not sound.all():
+            return None
+        inputs = self._reader.inputs[shard.start : shard.stop]
+        buffer = io.BytesIO()
+        np.savez(buffer, values=values, lengths=lengths, state=state, inputs=inputs)
+        return buffer.getvalue()
+
+    def _state(self, commit: Commit) -> NDArray[np.uint8] | None:
+        """From lengths and failures: the array may be what is damaged."""
+        if len(commit.lengths) != len(commit.shard):
+            return None
+        state = np.where(np.array(commit.lengths) > 0, OK, ABSENT).astype(np.uint8)
+        stored = commit.objects.get("failures")
+        if stored is not None:
+            path = self._generation.paths.failures(commit.shard.number)
+            data = path.read_bytes() if path.exists() else b""
+            if content_digest(data) != stored.digest:
+                return None
+            rows = pl.read_parquet(io.BytesIO(data))["row"].to_numpy()
+            state[rows - commit.shard.start] = FAILED
+        return state
+
+
+def _offsets(generation: Generation, reader: Reader) -> NDArray[np.int64] | None:
+    if generation.seal() is None:
+        return None
+    try:
+        return reader.offsets
+    except Damaged:
+        if len(generation.commits()) < len(generation.shards):
+            return None
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(generation.lengths())])
