@@ -13,7 +13,6 @@ from cache.errors import MmfuseError
 from cache.format.digest_index import Digests, without
 from cache.format.generations import Generation, Shard, current, open_store, read_generation
 from cache.format.reader import Reader
-from cache.format.resolving import resolve
 from cache.format.streams import (
     ABSENT,
     FAILED,
@@ -23,6 +22,7 @@ from cache.format.streams import (
     StreamKey,
     StreamSpec,
     StreamValues,
+    resolve,
 )
 from cache.layout import DatasetPaths, Home
 from cache.samples import Samples, read_snapshot

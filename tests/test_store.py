@@ -22,7 +22,7 @@ from store_rows import (
 from cache.errors import MmfuseError
 from cache.feature_store import ABSENT, FAILED, OK, FeatureStore
 from cache.format.grid import Grid
-from cache.format.resolving import names
+from cache.format.streams import names
 from cache.layout import Home
 from cache.maintenance.repair import take_back
 from cache.maintenance.verify import verify

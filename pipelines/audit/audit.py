@@ -7,7 +7,7 @@ import numpy as np
 
 from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore, StreamValues
-from cache.format.resolving import names
+from cache.format.streams import names
 from cache.samples import Samples
 from pipelines.audit.feature_checks import near_duplicates, probe, same_vectors
 from pipelines.audit.finding import Finding, Seen, Verdict

@@ -8,7 +8,7 @@ import torch
 
 from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore, StreamInfo
-from cache.format.resolving import names
+from cache.format.streams import names
 from cache.samples import Samples
 from pipelines.features.table import FeatureTable, Scale, pad
 from pipelines.fusion.head import Inputs, Stream

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
 from cache.fingerprints import fingerprint
-from cache.format.resolving import names
+from cache.format.streams import names
 from cache.runs import RunRecord, RunStream, Scores, new_id
 from pipelines import catalog
 from pipelines.features.hiding import Hidden, by_modality
