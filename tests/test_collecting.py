@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from store_rows import expected, fill, key_of, open_writer, shrink, spec_of
 
-from cache.explaining import explain
 from cache.feature_store import FeatureStore
 from cache.layout import Home
 from cache.maintenance.gc import collect, plan
 from cache.maintenance.verify import verify
+from cache.status import explain
 from cache.storage.objects import delete
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from cache.errors import MmfuseError
-from cache.explaining import explain
 from cache.feature_store import FeatureStore
 from cache.layout import Home
+from cache.status import explain
 from pipelines import catalog
 from pipelines.data.dataset import Dataset
 from pipelines.extract.plan import StreamPlan
