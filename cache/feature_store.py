@@ -25,8 +25,8 @@ from cache.format.streams import (
     resolve,
 )
 from cache.layout import DatasetPaths, Home
-from cache.samples import Samples, read_snapshot
-from cache.snapshots import keep
+from cache.samples import Samples
+from cache.snapshots import keep, read_snapshot
 from cache.storage.objects import Damaged, get_record, put_record, sweep
 from cache.writing.journal import Retry
 from cache.writing.opening import check_same, open_generation

@@ -5,13 +5,24 @@ rows all the same, so streams are kept under the snapshot that knows every modal
 """
 
 import contextlib
+import hashlib
+import io
+import json
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import MmfuseError
 from cache.format.generations import SCHEMA, current
 from cache.layout import DatasetPaths, StreamPaths
-from cache.samples import Modality, Samples, core_id, snapshot_modalities, write_snapshot
-from cache.storage.objects import Damaged, put_record
+from cache.samples import Modality, Samples, Task
+from cache.storage.objects import Damaged, content_digest, get_record, put, put_record
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def keep(samples: Samples, paths: DatasetPaths) -> str:
@@ -67,3 +78,111 @@ def _pointers(paths: DatasetPaths) -> Iterator[tuple[StreamPaths, tuple[int, str
             seen = current(stream)
             if seen is not None:
                 yield stream, seen
+
+
+def snapshot_id(samples: Samples) -> str:
+    """16 hex digits that change with any id, split, target, group, task or modality, or order."""
+    modalities = json.dumps(_description(samples)["modalities"])
+    return hashlib.blake2b((core_id(samples) + modalities).encode()).hexdigest()[:16]
+
+
+def core_id(samples: Samples) -> str:
+    """The same without the modalities: snapshots that share it have the same rows."""
+    description = {k: v for k, v in _description(samples).items() if k != "modalities"}
+    state = hashlib.blake2b(json.dumps(description, sort_keys=True).encode())
+    for column in (samples.ids, samples.splits, samples.groups):
+        words = [] if column is None else [str(word) for word in column.tolist()]
+        state.update(str(None if column is None else len(words)).encode())
+        state.update("\0".join(words).encode())
+    state.update(str((samples.targets.dtype.str, samples.targets.shape)).encode())
+    state.update(np.ascontiguousarray(samples.targets).tobytes())
+    return state.hexdigest()[:16]
+
+
+def write_snapshot(samples: Samples, paths: DatasetPaths) -> str:
+    """Keep the samples as parquet and JSON, once; returns the id that streams name them by."""
+    import polars as pl
+
+    name = snapshot_id(samples)
+    record = paths.snapshots / f"{name}.json"
+    if record.exists():
+        return name
+    columns = {
+        "id": pl.Series(samples.ids.tolist(), dtype=pl.String),
+        "split": pl.Series(samples.splits.tolist(), dtype=pl.String),
+        "target": pl.Series(values=samples.targets),
+    }
+    if samples.groups is not None:
+        columns["group"] = pl.Series(samples.groups.tolist(), dtype=pl.String)
+    buffer = io.BytesIO()
+    pl.DataFrame(columns).write_parquet(buffer, compression="zstd", statistics=False)
+    put(paths.snapshots / f"{name}.parquet", buffer.getbuffer(), paths.scratch)
+    digest = content_digest(buffer.getbuffer())
+    about = {**_description(samples), "core": core_id(samples), "table": digest}
+    put_record(record, about, paths.scratch)
+    return name
+
+
+def snapshot_modalities(name: str, paths: DatasetPaths) -> tuple[str, tuple[Modality, ...]]:
+    """Core and modalities of a snapshot, without its rows; ("", ()) if there is none.
+
+    Raises:
+        Damaged: if its record is not what was written.
+    """
+    record = get_record(paths.snapshots / f"{name}.json")
+    if record is None:
+        return "", ()
+    return record["core"], tuple(Modality(m, kind) for m, kind in record["modalities"])
+
+
+def snapshot_task(name: str, paths: DatasetPaths) -> str:
+    """The kind of task of a snapshot, without its rows; "" if there is none.
+
+    Raises:
+        Damaged: if its record is not what was written.
+    """
+    record = get_record(paths.snapshots / f"{name}.json")
+    return "" if record is None else str(record["task"])
+
+
+def read_snapshot(name: str, paths: DatasetPaths) -> Samples:
+    """The samples that were kept under an id.
+
+    Raises:
+        MmfuseError: if there are none, or their bytes are not what was written.
+    """
+    import polars as pl
+
+    record = get_record(paths.snapshots / f"{name}.json")
+    table = paths.snapshots / f"{name}.parquet"
+    if record is None or not table.exists():
+        raise MmfuseError(f"{table} is missing; run the extract command of this dataset again")
+    data = table.read_bytes()
+    if content_digest(data) != record["table"]:
+        raise MmfuseError(f"{table} is damaged; run the extract command of this dataset again")
+    frame = pl.read_parquet(io.BytesIO(data))
+    task = Task(record["task"], tuple(record["names"]))
+    return Samples(
+        ids=_words(frame["id"]),
+        splits=_words(frame["split"]),
+        targets=frame["target"].to_numpy(),
+        groups=_words(frame["group"]) if "group" in frame.columns else None,
+        task=task,
+        modalities=tuple(Modality(m, kind) for m, kind in record["modalities"]),
+        source=record["source"],
+    )
+
+
+def _description(samples: Samples) -> dict[str, object]:
+    return {
+        "task": samples.task.kind,
+        "names": list(samples.task.names),
+        "modalities": [[m.name, m.kind] for m in samples.modalities],
+        "source": samples.source,
+    }
+
+
+def _words(column: "pl.Series") -> NDArray[np.object_]:
+    words = np.empty(len(column), object)
+    words[:] = column.to_list()
+    return words

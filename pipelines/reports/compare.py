@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError
 from cache.layout import DatasetPaths, Home
 from cache.runs import RunRecord
-from cache.samples import read_snapshot
+from cache.snapshots import read_snapshot
 from pipelines.metrics.metrics import pieces
 from pipelines.reports.runs import labels, score, tags
 from pipelines.reports.table import Cell, Table, decimal, interval, several

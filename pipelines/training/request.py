@@ -13,7 +13,7 @@ from cache.errors import MmfuseError, unknown
 from cache.feature_store import FeatureStore, StreamInfo
 from cache.layout import Home
 from cache.runs import RunRecord, check_writable
-from cache.samples import snapshot_task
+from cache.snapshots import snapshot_task
 from pipelines import catalog
 from pipelines.metrics.metrics import PRIMARY, better
 from pipelines.training.plan import Plan, check_device, values_of
