@@ -13,7 +13,7 @@ from made import CLASSES, LABELS, VALUE, fill_store, made_samples, made_table
 from cache.errors import MmfuseError
 from cache.layout import Home
 from cache.samples import Task
-from pipelines.data.folding import fold_of, folded
+from pipelines.data.splits import fold_of, folded
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.features.missing import MissingPattern
 from pipelines.training.request import train_all

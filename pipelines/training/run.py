@@ -16,7 +16,7 @@ from cache.feature_store import FeatureStore
 from cache.fingerprints import fingerprint
 from cache.runs import RunRecord, Scores, new_id, write_run
 from pipelines import catalog
-from pipelines.data.folding import folded
+from pipelines.data.splits import folded
 from pipelines.features.hiding import Hidden, hide
 from pipelines.features.load import find_device, inputs_of, load_table, target_scale
 from pipelines.features.missing import MissingPattern
