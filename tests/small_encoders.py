@@ -11,7 +11,7 @@ import polars as pl
 
 from cache.samples import Modality, Task
 from pipelines.data.dataset import Dataset
-from pipelines.encoding.encoder import Unreadable
+from pipelines.media.payloads import Unreadable
 
 WIDTH = 8
 

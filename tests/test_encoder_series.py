@@ -7,7 +7,7 @@ import pytest
 
 from cache.errors import MmfuseError
 from pipelines.encoders import series
-from pipelines.encoding.encoder import Unreadable
+from pipelines.media.payloads import Unreadable
 
 
 def _fitted(rows, **options):

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from cache.errors import MmfuseError
 from pipelines.encoders import tabular
-from pipelines.encoding.encoder import FittedEncoder, Unreadable
+from pipelines.encoding.encoder import FittedEncoder
+from pipelines.media.payloads import Unreadable
 
 
 def _fitted(rows, **options):

@@ -11,8 +11,9 @@ import pytest
 
 from cache.errors import MmfuseError
 from cache.fingerprints import fingerprint
-from pipelines.encoding.encoder import Unreadable, Waveform, build_encoder
+from pipelines.encoding.encoder import build_encoder
 from pipelines.encoding.pooling import POOLS, States, pool
+from pipelines.media.payloads import Unreadable, Waveform
 
 sys.path.append(str(Path(__file__).parent / "contracts"))
 from checkpoint_makers import MAKERS

@@ -10,9 +10,9 @@ from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
 from cache.format import shards
 from cache.layout import Home
-from pipelines.encoding.encoder import Unreadable
 from pipelines.extract.engine import batches
 from pipelines.extract.extract import ExtractOptions, extract, plan
+from pipelines.media.payloads import Unreadable
 
 
 @pytest.fixture

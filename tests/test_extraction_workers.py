@@ -16,10 +16,11 @@ from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
 from cache.fingerprints import digest
 from cache.layout import Home
-from pipelines.encoding.encoder import Unreadable, build_encoder
+from pipelines.encoding.encoder import build_encoder
 from pipelines.extract.engine.prepare import Cell, Failure, Inline, Recipe
 from pipelines.extract.engine.worker_pool import Workers
 from pipelines.extract.extract import ExtractOptions, extract
+from pipelines.media.payloads import Unreadable
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from small_encoders import Echo, texts
 from cache.feature_store import FeatureStore
 from cache.layout import DatasetPaths, Home
 from cache.maintenance.verify import verify
-from pipelines.encoding.encoder import Unreadable
 from pipelines.extract.extract import ExtractOptions, extract
+from pipelines.media.payloads import Unreadable
 from pipelines.reports import runs
 from pipelines.training.costs import with_encoders
 from pipelines.training.request import train

@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.encoding.encoder import Unreadable
 from pipelines.media import cells, decode
+from pipelines.media.payloads import Unreadable
 
 
 def picture_bytes(image, kind="PNG", **options):

@@ -19,8 +19,9 @@ from pipelines.contracts.faults import told
 from pipelines.contracts.result import BrokenError, Promise
 from pipelines.contracts.sample_payloads import specimens
 from pipelines.data.dataset import Kind
-from pipelines.encoding.encoder import Encoder, Unreadable, build_encoder
+from pipelines.encoding.encoder import Encoder, build_encoder
 from pipelines.extract.fitting import learns
+from pipelines.media.payloads import Unreadable
 from pipelines.progress import Track, untracked
 
 COSINE = 0.99999  # that a row keeps, in float32, whatever its batch is

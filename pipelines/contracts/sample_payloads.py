@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.data.dataset import Kind
-from pipelines.encoding.encoder import Record, Series, Waveform
+from pipelines.media.payloads import Record, Series, Waveform
 
 
 def specimens(kind: Kind) -> list[Any]:

@@ -10,8 +10,8 @@ import polars as pl
 from cache.errors import MmfuseError, unknown
 from pipelines.data.dataset import KINDS, Kind
 from pipelines.data.targets import TARGETS
-from pipelines.encoding.encoder import Unreadable
 from pipelines.media.cells import TEXTS, locate
+from pipelines.media.payloads import Unreadable
 
 SUFFIXES: dict[Kind, tuple[str, ...]] = {
     "image": (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"),

@@ -15,11 +15,12 @@ from cache.storage.weight_digests import WeightsMemory
 from pipelines.data.dataset import Kind
 from pipelines.encoding import open_clip, openclip_model, pretrained
 from pipelines.encoding.downloading import Download, File
-from pipelines.encoding.encoder import Storage, Unreadable
+from pipelines.encoding.encoder import Storage
 from pipelines.encoding.hub import existing, find, read, tag
 from pipelines.encoding.open_clip import Checkpoint
 from pipelines.media.decode import pictures
 from pipelines.media.images import frame_numbers, pixels
+from pipelines.media.payloads import Unreadable
 
 if TYPE_CHECKING:
     import torch

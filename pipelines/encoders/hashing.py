@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.data.dataset import Kind
-from pipelines.encoding.encoder import Storage, Unreadable
+from pipelines.encoding.encoder import Storage
+from pipelines.media.payloads import Unreadable
 
 KINDS: dict[Kind, int | None] = {"text": 1024, "code": 1024}
 VERSION = 1

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.data.dataset import Kind
-from pipelines.encoding.encoder import Storage, Unreadable
+from pipelines.encoding.encoder import Storage
+from pipelines.media.payloads import Unreadable
 
 KINDS: dict[Kind, int | None] = {"audio": 248}
 VERSION = 1

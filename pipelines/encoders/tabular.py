@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 from pipelines.data.dataset import Kind
-from pipelines.encoding.encoder import Storage, Unreadable
+from pipelines.encoding.encoder import Storage
+from pipelines.media.payloads import Unreadable
 
 KINDS: dict[Kind, int | None] = {"tabular": None}
 VERSION = 1

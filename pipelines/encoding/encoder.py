@@ -3,38 +3,15 @@
 import inspect
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError, unknown
 from pipelines import catalog
 from pipelines.data.dataset import Kind
-
-
-@dataclass(frozen=True)
-class Waveform:
-    """Sound: samples (T,) float32 in [-1, 1], mono, at `rate` Hz."""
-
-    samples: NDArray[np.float32]
-    rate: int
-
-
-@dataclass(frozen=True)
-class Frames:
-    """Video: the number of frames it has; `decoding.pictures` decodes RGB pictures by number.
-
-    Exactly one of `path` and `data` (the encoded bytes) says where the film is.
-    """
-
-    path: str
-    count: int
-    rate: float
-    data: bytes = field(default=b"", repr=False)
-
 
 DEVICE = r"auto|cpu|cuda(:\d+)?|mps|xpu(:\d+)?"  # words that an encoder's place may have
 DTYPE = "auto|float32|float16|bfloat16"  # words for what it computes in
@@ -44,27 +21,8 @@ PARTS = (  # of every encoder, see `Encoder`
 )  # fmt: skip
 Storage = Literal["float16", "float32"]
 
-Record = Mapping[str, object]  # one row of a table: numbers, strings, dates; None where missing
-Series = NDArray[np.float32]  # (T, V) values over time, NaN where missing
+
 # A payload is an RGB PIL.Image.Image, a str (text, code), a Waveform, Frames, a Record or a Series.
-
-
-class Unreadable(Exception):  # noqa: N818 - it names a state of a sample, not a fault of ours
-    """A sample that cannot be decoded or encoded; costs exactly its own cell.
-
-    Attributes:
-        reason: one short word for tables, such as `truncated`, `empty`, `missing-file`,
-            `wrong-type`, `bomb`, `non-finite`.
-        detail: a sentence with the particulars.
-        transient: True where trying again may help (input/output, network).
-    """
-
-    def __init__(self, reason: str, detail: str = "", transient: bool = False) -> None:  # noqa: FBT001, FBT002 - exceptions pickle by position
-        super().__init__(reason, detail, transient)
-        self.reason, self.detail, self.transient = reason, detail, transient
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
 @runtime_checkable

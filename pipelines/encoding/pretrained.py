@@ -11,8 +11,9 @@ from cache.errors import MmfuseError, unknown
 from cache.fingerprints import fingerprint
 from cache.storage.weight_digests import WeightsMemory
 from pipelines.data.dataset import Kind
-from pipelines.encoding.encoder import Encoder, Waveform
+from pipelines.encoding.encoder import Encoder
 from pipelines.media.images import Preprocess
+from pipelines.media.payloads import Waveform
 
 if TYPE_CHECKING:
     import torch

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.encoding.encoder import Frames, Unreadable, Waveform
 from pipelines.media.decode import pictures
 from pipelines.media.images import frame_numbers
+from pipelines.media.payloads import Frames, Unreadable, Waveform
 
 
 @dataclass(frozen=True)

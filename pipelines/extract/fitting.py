@@ -11,9 +11,10 @@ from cache.errors import MmfuseError
 from cache.layout import DatasetPaths, Home
 from cache.storage.objects import create_record, get_record
 from pipelines.data.dataset import Dataset, Modality
-from pipelines.encoding.encoder import Encoder, FittedEncoder, Unreadable
+from pipelines.encoding.encoder import Encoder, FittedEncoder
 from pipelines.extract.input_digests import Inputs
 from pipelines.media.cells import read
+from pipelines.media.payloads import Unreadable
 
 if TYPE_CHECKING:
     from pipelines.extract.plan import StreamPlan

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from cache.fingerprints import digest
 from cache.storage.file_digests import DIGEST_BYTES, DigestMemory, stamps
 from pipelines.data.dataset import Dataset, Kind, Modality
-from pipelines.encoding.encoder import Unreadable
 from pipelines.media.cells import FILES, TEXTS, absent, raw
+from pipelines.media.payloads import Unreadable
 from pipelines.progress import Track, untracked
 
 _BLOCK = 256  # files that are read ahead of their digests' being taken

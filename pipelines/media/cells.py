@@ -19,8 +19,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipelines.data.dataset import Kind
-from pipelines.encoding.encoder import Record, Series, Unreadable
 from pipelines.media.decode import decode_audio, decode_image, decode_video
+from pipelines.media.payloads import Record, Series, Unreadable
 
 FILES: frozenset[Kind] = frozenset({"image", "audio", "video", "layout"})  # cells may be paths
 TEXTS: frozenset[Kind] = frozenset({"text", "code"})  # cells are the text itself

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.encoding.encoder import Frames, Unreadable, Waveform
+from pipelines.media.payloads import Frames, Unreadable, Waveform
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipelines.encoding.encoder import Waveform
+from pipelines.media.payloads import Waveform
 
 Vector = np.ndarray
 Bare = Callable[[str, Any], Vector]

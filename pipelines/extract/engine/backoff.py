@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 from pipelines.data.dataset import Kind
-from pipelines.encoding.encoder import Encoder, Unreadable
+from pipelines.encoding.encoder import Encoder
 from pipelines.extract.engine.prepare import Failure
+from pipelines.media.payloads import Unreadable
 
 PATIENCE = 100  # inputs that may fail before the first succeeds
 _BUCKETS = 40  # powers of two beyond a length that are looked at
