@@ -19,8 +19,7 @@ from pipelines.contracts.faults import told
 from pipelines.contracts.result import BrokenError, Promise
 from pipelines.contracts.sample_payloads import specimens
 from pipelines.data.dataset import Kind
-from pipelines.encoding.encoder import Encoder, build_encoder
-from pipelines.extract.fitting import learns
+from pipelines.encoding.encoder import Encoder, build_encoder, learns
 from pipelines.media.payloads import Unreadable
 from pipelines.progress import Track, untracked
 

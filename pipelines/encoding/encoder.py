@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeGuard, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -165,3 +165,8 @@ def stored_as(encoder: Encoder, storage: str) -> Encoder:
         raise MmfuseError(f"encoder {encoder.name} is stored as {encoder.storage}, without choice")
     other: Encoder = replace(encoder, storage=storage)
     return other
+
+
+def learns(encoder: Encoder) -> TypeGuard[FittedEncoder]:
+    """Whether an encoder has statistics of training rows."""
+    return hasattr(encoder, "fit") and hasattr(encoder, "restore")

@@ -21,9 +21,8 @@ from cache.layout import DatasetPaths, Home
 from cache.runs import RunRecord, RunStream, load_run
 from cache.samples import Kind
 from cache.storage.objects import get_record
-from pipelines.encoding.encoder import Encoder, build_encoder, stored_as
+from pipelines.encoding.encoder import Encoder, build_encoder, learns, stored_as
 from pipelines.evaluation import input_columns
-from pipelines.extract.fitting import learns
 from pipelines.media.cells import absent, read
 from pipelines.media.payloads import Unreadable
 from pipelines.progress import Track, untracked

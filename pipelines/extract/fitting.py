@@ -1,8 +1,7 @@
 """Fitted encoders: statistics of training rows, learnt once and kept beside the stream."""
 
-import hashlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,31 +10,13 @@ from cache.errors import MmfuseError
 from cache.layout import DatasetPaths, Home
 from cache.storage.objects import create_record, get_record
 from pipelines.data.dataset import Dataset, Modality
-from pipelines.encoding.encoder import Encoder, FittedEncoder
-from pipelines.extract.input_digests import Inputs
+from pipelines.encoding.encoder import learns
+from pipelines.extract.input_digests import training_rows
 from pipelines.media.cells import read
 from pipelines.media.payloads import Unreadable
 
 if TYPE_CHECKING:
     from pipelines.extract.plan import StreamPlan
-
-
-def training_rows(dataset: Dataset, found: Inputs) -> NDArray[np.int64]:
-    """Rows of the train split that have the modality."""
-    train = (dataset.table["split"] == "train").to_numpy()
-    return np.flatnonzero(train & ~found.absent)
-
-
-def fitted_on(dataset: Dataset, found: Inputs) -> str:
-    """Hex digest of the digests of the training rows, whatever their order."""
-    rows = found.digests[training_rows(dataset, found)]
-    ordered = rows[np.lexsort(rows.T[::-1])]
-    return hashlib.blake2b(ordered.tobytes(), digest_size=16).hexdigest()
-
-
-def learns(encoder: Encoder) -> TypeGuard[FittedEncoder]:
-    """Whether an encoder has statistics of training rows."""
-    return hasattr(encoder, "fit") and hasattr(encoder, "restore")
 
 
 def fit(plan: "StreamPlan", home: Home, *, keep: bool = True) -> None:

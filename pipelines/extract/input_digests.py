@@ -1,5 +1,6 @@
 """Row identities: sixteen bytes for every cell of a modality, read from disk only where needed."""
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -215,3 +216,16 @@ def _read(kind: Kind, root: Path | None, cell: str) -> _Read:
 def _rows(joined: bytes) -> NDArray[np.uint8]:
     """Digests one after another → (N, 16)."""
     return np.frombuffer(joined, np.uint8).reshape(-1, DIGEST_BYTES).copy()
+
+
+def training_rows(dataset: Dataset, found: Inputs) -> NDArray[np.int64]:
+    """Rows of the train split that have the modality."""
+    train = (dataset.table["split"] == "train").to_numpy()
+    return np.flatnonzero(train & ~found.absent)
+
+
+def fitted_on(dataset: Dataset, found: Inputs) -> str:
+    """Hex digest of the digests of the training rows, whatever their order."""
+    rows = found.digests[training_rows(dataset, found)]
+    ordered = rows[np.lexsort(rows.T[::-1])]
+    return hashlib.blake2b(ordered.tobytes(), digest_size=16).hexdigest()

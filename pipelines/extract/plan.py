@@ -16,9 +16,8 @@ from cache.storage.file_digests import DigestMemory
 from cache.writing.journal import Retry
 from pipelines import catalog
 from pipelines.data.dataset import Dataset, Modality
-from pipelines.encoding.encoder import Encoder
-from pipelines.extract.fitting import fitted_on, learns
-from pipelines.extract.input_digests import Inputs, inputs
+from pipelines.encoding.encoder import Encoder, learns
+from pipelines.extract.input_digests import Inputs, fitted_on, inputs
 from pipelines.progress import Track, untracked
 
 _ROW_BYTES = 18  # digest, presence and state of a row
