@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError
 from cache.storage.weight_digests import WeightsMemory
 from pipelines.data.dataset import Kind
-from pipelines.encoding import open_clip, openclip_model, pretrained
-from pipelines.encoding.downloading import Download, File
+from pipelines.encoding import open_clip, pretrained
 from pipelines.encoding.encoder import Storage
-from pipelines.encoding.hub import existing, find, read, tag
+from pipelines.encoding.hub import Download, File, existing, find, read, tag
 from pipelines.encoding.open_clip import Checkpoint
 from pipelines.media.decode import pictures
 from pipelines.media.images import frame_numbers, pixels
@@ -73,7 +72,7 @@ class Clip:
         made: dict[str, object] = {
             "encoder": self.name,
             "version": VERSION,
-            "weights": {"random": openclip_model.SEED} if random else {"sha256": self._file.sha256},
+            "weights": {"random": open_clip.SEED} if random else {"sha256": self._file.sha256},
             "model": self.checkpoint.config,
             "compute": self.dtype,
             "storage": self.storage,
@@ -163,14 +162,14 @@ class Clip:
 
     def _texts(self, model: Any, batch: list[NDArray[np.int64]]) -> NDArray[np.float32]:  # noqa: ANN401
         longest = self._context
-        if openclip_model.is_causal(model):  # what comes after a text's end is not seen from it
+        if open_clip.is_causal(model):  # what comes after a text's end is not seen from it
             longest = max(len(tokens) for tokens in batch)
         tokens = np.zeros((len(batch), longest), np.int64)
         for row, own in zip(tokens, batch, strict=True):
             row[: len(own)] = own
         ids = pretrained.to_device(tokens, self._device)
         if longest < self._context:
-            return pretrained.to_rows(openclip_model.encode_causal_text(model, ids))
+            return pretrained.to_rows(open_clip.encode_causal_text(model, ids))
         return pretrained.to_rows(model.encode_text(ids))
 
     def _check(self, kind: Kind) -> None:
@@ -219,8 +218,8 @@ class Clip:
         return {"context": self._context, **{name: file.sha256 for name, file in files.items()}}
 
     @cached_property
-    def _tokenise(self) -> Callable[[str], openclip_model.Tokens]:
-        return openclip_model.tokenizer(self.checkpoint.text, self._context, _folder(self._words))
+    def _tokenise(self) -> Callable[[str], open_clip.Tokens]:
+        return open_clip.tokenizer(self.checkpoint.text, self._context, _folder(self._words))
 
     @cached_property
     def _device(self) -> "torch.device":
@@ -241,7 +240,7 @@ class Clip:
             path = self._file.path
         wanted = checkpoint.tower
         tower = None if wanted is None else _folder(find(wanted, self.memory)[0])
-        return openclip_model.load(checkpoint, path, tower, self._dtype, self._device)
+        return open_clip.load(checkpoint, path, tower, self._dtype, self._device)
 
     @cached_property
     def _exact(self) -> Any:  # noqa: ANN401

@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 from cache.errors import MmfuseError
 from cache.storage.weight_digests import WeightsMemory
-from pipelines.encoding.downloading import Download, File
-from pipelines.encoding.hub import Wanted, existing, find, read, tag
+from pipelines.encoding.hub import Download, File, Wanted, existing, find, read, tag
 
 WEIGHTS = (
     "model.safetensors",

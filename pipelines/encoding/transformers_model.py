@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError, unknown
 from pipelines.data.dataset import Kind
 from pipelines.encoding import pretrained
-from pipelines.encoding.downloading import Download
 from pipelines.encoding.encoder import Storage
+from pipelines.encoding.hub import Download
 from pipelines.encoding.model_files import PREPROCESSOR, VOCABULARY, Folder
 from pipelines.encoding.pooling import (
     POOLS,
