@@ -13,7 +13,8 @@ from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
 from cache.layout import Home
 from pipelines import counter_rng
-from pipelines.features.load import find_device, inputs_of, load_table
+from pipelines.device import pick_device
+from pipelines.features.load import inputs_of, load_table
 from pipelines.features.table import composed, cut, gather, pad
 
 
@@ -145,11 +146,11 @@ def test_values_are_in_units_of_the_train_rows() -> None:
 def test_a_device_that_is_not_there_is_refused() -> None:
     """No silent fallback: an unknown or absent device is an error."""
     with pytest.raises(MmfuseError, match="no device named"):
-        find_device("abacus")
+        pick_device("abacus")
     if not torch.cuda.is_available():
-        with pytest.raises(MmfuseError, match="no CUDA device"):
-            find_device("cuda")
-    assert find_device("cpu").type == "cpu"
+        with pytest.raises(MmfuseError, match="no device cuda here"):
+            pick_device("cuda")
+    assert pick_device("cpu").type == "cpu"
 
 
 def test_an_empty_home_names_the_extract_command(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError
 from cache.storage.weight_digests import WeightsMemory
 from pipelines.data.dataset import Kind
+from pipelines.device import check_dtype, pick_device, pick_dtype
 from pipelines.encoding import open_clip, pretrained
 from pipelines.encoding.encoder import Storage
 from pipelines.encoding.hub import Download, File, existing, find, read, tag
@@ -223,11 +224,11 @@ class Clip:
 
     @cached_property
     def _device(self) -> "torch.device":
-        return pretrained.pick_device(self.device)
+        return pick_device(self.device)
 
     @property
     def _dtype(self) -> "torch.dtype":
-        return pretrained.pick_dtype(self.dtype, self._device)
+        return pick_dtype(self.dtype, self._device)
 
     @cached_property
     def _model(self) -> Any:  # noqa: ANN401 - open_clip has no types
@@ -277,9 +278,7 @@ def build(
         raise MmfuseError(f"clip:{model} asks for random weights; leave --weights {weights} out")
     else:
         checkpoint = open_clip.local(existing(weights, "clip").resolve(), name, published)
-    return Clip(
-        checkpoint, device, pretrained.check_dtype(dtype), frames, sequence, WeightsMemory(memory)
-    )
+    return Clip(checkpoint, device, check_dtype(dtype), frames, sequence, WeightsMemory(memory))
 
 
 def _folder(files: Mapping[str, File]) -> Path | None:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from pipelines.data.dataset import Kind
+from pipelines.device import check_dtype
 from pipelines.encoding.model_files import model_folder
-from pipelines.encoding.pretrained import check_dtype
 from pipelines.encoding.transformers_model import Settings, Transformer
 
 KINDS: dict[Kind, int | None] = {"code": 768, "text": 768}

@@ -8,8 +8,8 @@ from typing import Any
 
 from cache.errors import MmfuseError
 from pipelines.data.dataset import Kind
+from pipelines.device import check_dtype
 from pipelines.encoding.model_files import VOCABULARY, WEIGHTS, Folder, model_folder
-from pipelines.encoding.pretrained import check_dtype
 from pipelines.encoding.sentence_modules import Dense, Normalised, dense
 from pipelines.encoding.transformers_model import Settings, Transformer
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from cache.errors import MmfuseError
 from pipelines.data.dataset import Kind
+from pipelines.device import check_dtype
 from pipelines.encoding.model_files import WEIGHTS, model_folder
-from pipelines.encoding.pretrained import check_dtype
 from pipelines.encoding.timm_model import TimmModel
 
 KINDS: dict[Kind, int | None] = {"image": None, "video": None}

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError, unknown
 from pipelines import catalog
 from pipelines.data.dataset import Kind
+from pipelines.device import check_device, check_dtype
 
-DEVICE = r"auto|cpu|cuda(:\d+)?|mps|xpu(:\d+)?"  # words that an encoder's place may have
-DTYPE = "auto|float32|float16|bfloat16"  # words for what it computes in
 STORAGE = "auto|float16|float32"  # words for what is kept of it
 PARTS = (  # of every encoder, see `Encoder`
     "name", "kinds", "storage", "sequence", "weights", "fields", "provenance", "prepare", "encode"
@@ -121,9 +120,8 @@ def build_encoder(
         MmfuseError: for an unknown encoder, an option that it does not have, or a `build` that
             gives something else than an encoder.
     """
-    for noun, typed, pattern in (("device", device, DEVICE), ("compute dtype", dtype, DTYPE)):
-        if not re.fullmatch(pattern, typed):
-            raise unknown(noun, typed, pattern.replace(r"(:\d+)?", "").split("|"))
+    check_device(device)
+    check_dtype(dtype)
     name, _, model = (word, "", "") if word.endswith(".py") else word.partition(":")
     build = catalog.find("encoders", name).build
     known = set(inspect.signature(build).parameters)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import MmfuseError, unknown
+from cache.errors import MmfuseError
 from cache.fingerprints import fingerprint
 from cache.storage.weight_digests import WeightsMemory
 from pipelines.data.dataset import Kind
@@ -18,46 +18,8 @@ from pipelines.media.payloads import Waveform
 if TYPE_CHECKING:
     import torch
 
-DTYPES = ("auto", "float32", "float16", "bfloat16")
+
 AGREE = 0.999  # cosine that a golden probe must keep, on any device and in any compute dtype
-
-
-def pick_device(word: str) -> "torch.device":
-    """The device a word names; `auto` is the first GPU, else the CPU.
-
-    Raises:
-        MmfuseError: for a device that is not there; nothing falls back by itself.
-    """
-    import torch
-
-    if word == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(word)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise MmfuseError(f"device {word} is not here: {str(error).splitlines()[0]}") from error
-    return device
-
-
-def check_dtype(word: str) -> str:
-    """The compute dtype asked for, if it is one.
-
-    Raises:
-        MmfuseError: with the known ones.
-    """
-    if word not in DTYPES:
-        raise unknown("compute dtype", word, DTYPES)
-    return word
-
-
-def pick_dtype(word: str, device: "torch.device") -> "torch.dtype":
-    """`auto` computes in float16 on a GPU and in float32 elsewhere."""
-    import torch
-
-    name = word if word != "auto" else "float16" if device.type == "cuda" else "float32"
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
 
 
 def to_device(values: NDArray[Any], device: "torch.device") -> "torch.Tensor":

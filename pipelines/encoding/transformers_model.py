@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError, unknown
 from pipelines.data.dataset import Kind
+from pipelines.device import pick_device, pick_dtype
 from pipelines.encoding import pretrained
 from pipelines.encoding.encoder import Storage
 from pipelines.encoding.hub import Download
@@ -326,11 +327,11 @@ class Transformer:
 
     @cached_property
     def _device(self) -> "torch.device":
-        return pretrained.pick_device(self.device)
+        return pick_device(self.device)
 
     @property
     def _dtype(self) -> "torch.dtype":
-        return pretrained.pick_dtype(self.dtype, self._device)
+        return pick_dtype(self.dtype, self._device)
 
     @cached_property
     def _model(self) -> Any:  # noqa: ANN401

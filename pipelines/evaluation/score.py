@@ -13,9 +13,10 @@ from cache.feature_store import FeatureStore, StreamInfo
 from cache.layout import Home
 from cache.runs import RunRecord, Scores
 from cache.samples import Samples
+from pipelines.device import pick_device
 from pipelines.evaluation.evaluate import Comparison, Evaluation, bootstrap
 from pipelines.features.hiding import Hidden, hide
-from pipelines.features.load import find_device, load_table
+from pipelines.features.load import load_table
 from pipelines.features.missing import MissingPattern
 from pipelines.features.table import FeatureTable, Scale, pad
 from pipelines.fusion.head import Inputs, Stream
@@ -32,7 +33,7 @@ def score(
     home: Home, record: RunRecord, patterns: Sequence[MissingPattern], device: str
 ) -> Evaluation:
     """See `evaluation.evaluate`; the complete pattern comes first."""
-    where = find_device(device)
+    where = pick_device(device)
     table = run_table(home, record, where)
     replicas = rebuild(record, where)
     probes = _probes(table, record)
@@ -72,7 +73,7 @@ def score_test(home: Home, record: RunRecord, device: str = "auto") -> None:
     """
     if any(scores.split == "test" for scores in record.scores):
         return
-    where, plan = find_device(device), plan_of(record)
+    where, plan = pick_device(device), plan_of(record)
     hidden = hide(run_table(home, record, where), protocol(plan))
     found, predictions = score_all(
         rebuild(record, where),
@@ -195,7 +196,7 @@ def answer(
     Returns:
         (R, N, C) probabilities, or values in units of the target; and (N, M) what was present.
     """
-    where = find_device(device)
+    where = pick_device(device)
     table = _new_table(record, vectors, where)
     logits = rebuild(record, where).opinions(table).logits
     outputs = np.stack([decoded(table, one)[0] for one in logits])

@@ -6,27 +6,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore, StreamInfo
 from cache.format.streams import names
 from cache.samples import Samples
 from pipelines.features.table import FeatureTable, Scale, pad
 from pipelines.fusion.head import Inputs, Stream
-from pipelines.training.plan import check_device
-
-
-def find_device(word: str) -> torch.device:
-    """The device that a word names; `auto` is the GPU where there is one.
-
-    Raises:
-        MmfuseError: for a device that this machine does not have.
-    """
-    check_device(word)
-    if word == "auto":
-        word = "cuda" if torch.cuda.is_available() else "cpu"
-    if word.startswith("cuda") and not torch.cuda.is_available():
-        raise MmfuseError("no CUDA device here; leave --device out, or say --device cpu")
-    return torch.device(word)
 
 
 def load_table(

@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 import itertools
-import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -78,16 +77,6 @@ class Plan:
             check_range(name, getattr(self, name))
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise MmfuseError(f"seeds must be different numbers, at least one, not {self.seeds}")
-
-
-def check_device(word: str) -> None:
-    """Refuse a word that names no device; whether this machine has it is torch's to say.
-
-    Raises:
-        MmfuseError: with the words that are known.
-    """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", word):
-        raise unknown("device", word, ("auto", "cpu", "cuda", "mps"))
 
 
 VECTOR_FIELDS = frozenset({"learning_rate", "weight_decay", "clip", "drop_rate", "momentum"})

@@ -15,8 +15,9 @@ from cache.layout import Home
 from cache.runs import RunRecord, check_writable
 from cache.snapshots import snapshot_task
 from pipelines import catalog
+from pipelines.device import check_device
 from pipelines.metrics.metrics import PRIMARY, better
-from pipelines.training.plan import Plan, check_device, values_of
+from pipelines.training.plan import Plan, values_of
 
 if TYPE_CHECKING:
     from pipelines.training.loop import Epoch

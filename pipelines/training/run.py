@@ -17,8 +17,9 @@ from cache.fingerprints import fingerprint
 from cache.runs import RunRecord, Scores, new_id, write_run
 from pipelines import catalog
 from pipelines.data.splits import folded
+from pipelines.device import pick_device
 from pipelines.features.hiding import Hidden, hide
-from pipelines.features.load import find_device, inputs_of, load_table, target_scale
+from pipelines.features.load import inputs_of, load_table, target_scale
 from pipelines.features.missing import MissingPattern
 from pipelines.features.statistics import prepare
 from pipelines.features.table import FeatureTable
@@ -57,7 +58,7 @@ def open_lab(request: Request) -> Lab:
     """What the settings of a request share, the rows loaded."""
     module = catalog.find("methods", request.method)
     store = FeatureStore(request.home, request.dataset)
-    table = load_table(store, request.infos, find_device(request.device))
+    table = load_table(store, request.infos, pick_device(request.device))
     source = None
     if request.method.endswith(".py"):
         source = Path(request.method).read_text(encoding="utf-8")

@@ -1,0 +1,65 @@
+"""Devices and compute dtypes: the words for them, checked, and what they mean on this machine."""
+
+import re
+from typing import TYPE_CHECKING
+
+from cache.errors import MmfuseError, unknown
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
+DTYPES = ("auto", "float32", "float16", "bfloat16")
+
+
+def check_device(word: str) -> str:
+    """The word, if it names a device; whether this machine has it is torch's to say.
+
+    Raises:
+        MmfuseError: with the words that are known; `cuda` and `xpu` may be numbered, as `cuda:1`.
+    """
+    if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", word):
+        raise unknown("device", word, DEVICES)
+    return word
+
+
+def check_dtype(word: str) -> str:
+    """The word, if it names a compute dtype.
+
+    Raises:
+        MmfuseError: with the known ones.
+    """
+    if word not in DTYPES:
+        raise unknown("compute dtype", word, DTYPES)
+    return word
+
+
+def pick_device(word: str) -> "torch.device":
+    """The device that a word names; `auto` is the first CUDA device, else the CPU.
+
+    Raises:
+        MmfuseError: for an unknown word, or a device that this machine does not have; nothing
+            falls back by itself.
+    """
+    import torch
+
+    if check_device(word) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(word)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise MmfuseError(
+            f"no device {word} here ({reason}); leave --device out, or say --device cpu"
+        ) from error
+    return device
+
+
+def pick_dtype(word: str, device: "torch.device") -> "torch.dtype":
+    """`auto` computes in float16 on a CUDA device and in float32 elsewhere."""
+    import torch
+
+    name = word if word != "auto" else "float16" if device.type == "cuda" else "float32"
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
