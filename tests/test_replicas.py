@@ -17,7 +17,7 @@ from pipelines.features.hiding import drop
 from pipelines.features.load import inputs_of
 from pipelines.features.table import Batch, FeatureTable, cut, gather
 from pipelines.fusion.head import Fused, FusionHead, Inputs, Stage
-from pipelines.fusion.normalising import BatchNorm
+from pipelines.fusion.layers import BatchNorm
 from pipelines.methods import concat
 from pipelines.training.optimizer import Rates
 from pipelines.training.replicas import Replicas

@@ -10,7 +10,8 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from cache.errors import MmfuseError
 from pipelines.contracts import synthetic
 from pipelines.fusion import stems
-from pipelines.fusion.head import Inputs, Stream, Tokens
+from pipelines.fusion.head import Inputs, Stream
+from pipelines.fusion.layers import Tokens
 from pipelines.fusion.stems import STEMS, stems_of
 
 FRAMES = Stream(4, "audio", sequence=True)

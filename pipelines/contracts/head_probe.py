@@ -12,7 +12,7 @@ from cache.samples import Task
 from pipelines.contracts import synthetic
 from pipelines.features.table import Batch
 from pipelines.fusion.head import Fused, FusionHead, Inputs
-from pipelines.fusion.normalising import BatchNorm
+from pipelines.fusion.layers import BatchNorm
 from pipelines.training.plan import Plan
 
 State = dict[str, Tensor]

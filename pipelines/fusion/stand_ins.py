@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from pipelines import counter_rng
-from pipelines.fusion.head import Inputs, Moments, slot
+from pipelines.fusion.head import Inputs, Moments
+from pipelines.fusion.layers import slot
 
 Fill = Literal["zero", "mean", "learned"]
 

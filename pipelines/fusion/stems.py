@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from cache.errors import MmfuseError, unknown
-from pipelines.fusion.head import Inputs, LinearStem, Stream, pooled
+from pipelines.fusion.head import Inputs, Stream
+from pipelines.fusion.layers import LinearStem, pooled
 
 Stem = Callable[[Stream, int], nn.Module]
 

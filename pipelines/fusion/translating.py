@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from pipelines.counter_rng import dropout
 from pipelines.features.table import Batch
-from pipelines.fusion.head import Inputs, slot
+from pipelines.fusion.head import Inputs
+from pipelines.fusion.layers import slot
 
 Pairs = dict[tuple[str, str], Tensor]
 

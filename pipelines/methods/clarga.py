@@ -32,7 +32,8 @@ from torch import Tensor, nn
 from cache.errors import MmfuseError
 from pipelines.counter_rng import dropout as drop
 from pipelines.features.table import Batch
-from pipelines.fusion.head import Fused, FusionHead, Inputs, Norm, Tokens
+from pipelines.fusion.head import Fused, FusionHead, Inputs, Norm
+from pipelines.fusion.layers import Tokens
 from pipelines.fusion.losses import info_nce, masked_softmax
 from pipelines.fusion.stems import stems_of
 

@@ -40,9 +40,9 @@ from cache.errors import MmfuseError, unknown
 from pipelines import counter_rng
 from pipelines.features.table import Batch
 from pipelines.fusion.aligning import Contrast, Form, Projector, pull
-from pipelines.fusion.head import Clean, Fused, FusionHead, Inputs, Norm, Stage, pooled, slot
+from pipelines.fusion.head import Fused, FusionHead, Inputs, Norm, Stage
+from pipelines.fusion.layers import BatchNorm, Clean, pooled, slot
 from pipelines.fusion.losses import masked_mean
-from pipelines.fusion.normalising import BatchNorm
 from pipelines.fusion.stand_ins import Fill, Filler, spoilt
 
 PLAN = {

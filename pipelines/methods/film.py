@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from cache.errors import unknown
 from pipelines.counter_rng import dropout as drop
 from pipelines.features.table import Batch
-from pipelines.fusion.head import Fused, FusionHead, Inputs, Norm, Tokens
+from pipelines.fusion.head import Fused, FusionHead, Inputs, Norm
+from pipelines.fusion.layers import Tokens
 from pipelines.fusion.stems import stems_of
 
 

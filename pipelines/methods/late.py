@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from cache.errors import MmfuseError
 from pipelines.counter_rng import dropout
 from pipelines.features.table import Batch
-from pipelines.fusion.head import Clean, Fused, FusionHead, Inputs, Norm, pooled, slot
+from pipelines.fusion.head import Fused, FusionHead, Inputs, Norm
+from pipelines.fusion.layers import Clean, pooled, slot
 from pipelines.fusion.losses import entropy_weights
 
 Fusion = Literal["probabilities", "logits", "df"]

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from pipelines.counter_rng import dropout
 from pipelines.features.table import Batch
-from pipelines.fusion.head import Fused, FusionHead, Inputs, Norm, Tokens, present_mean
+from pipelines.fusion.head import Fused, FusionHead, Inputs, Norm
+from pipelines.fusion.layers import Tokens, present_mean
 
 
 class Mean(FusionHead):

@@ -40,18 +40,8 @@ from torch import Tensor, nn
 
 from cache.errors import MmfuseError
 from pipelines.features.table import Batch
-from pipelines.fusion.head import (
-    Clean,
-    Fused,
-    FusionHead,
-    Inputs,
-    LinearStem,
-    Norm,
-    Stream,
-    pooled,
-    present_mean,
-    slot,
-)
+from pipelines.fusion.head import Fused, FusionHead, Inputs, Norm, Stream
+from pipelines.fusion.layers import Clean, LinearStem, pooled, present_mean, slot
 from pipelines.fusion.losses import batch_entropy_weights, entropy_weights
 from pipelines.fusion.projection import Forgets, Guard, Norming, Projection, Schedule, projected
 

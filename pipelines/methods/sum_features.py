@@ -13,7 +13,8 @@ from torch import nn
 
 from pipelines.counter_rng import dropout as drop
 from pipelines.features.table import Batch
-from pipelines.fusion.head import Clean, Fused, FusionHead, Inputs, Norm, slot
+from pipelines.fusion.head import Fused, FusionHead, Inputs, Norm
+from pipelines.fusion.layers import Clean, slot
 from pipelines.fusion.stems import Stem, stems_of
 
 

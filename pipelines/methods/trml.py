@@ -42,7 +42,8 @@ from torch import Tensor, nn
 from cache.errors import MmfuseError
 from pipelines.counter_rng import dropout, uniform
 from pipelines.features.table import Batch
-from pipelines.fusion.head import Clean, Fused, FusionHead, Inputs, Norm, pooled, slot
+from pipelines.fusion.head import Fused, FusionHead, Inputs, Norm
+from pipelines.fusion.layers import Clean, pooled, slot
 from pipelines.fusion.losses import masked_mean, semantic_matching
 from pipelines.fusion.stand_ins import Stand
 from pipelines.fusion.stems import Gru

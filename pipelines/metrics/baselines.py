@@ -16,7 +16,8 @@ from cache.runs import Scores
 from cache.samples import Task
 from pipelines.features.statistics import moments
 from pipelines.features.table import FeatureTable
-from pipelines.fusion.head import Moments, pooled
+from pipelines.fusion.head import Moments
+from pipelines.fusion.layers import pooled
 from pipelines.metrics.metrics import scores
 
 PENALTIES = (1e0, 1e-1, 1e-2, 1e-3, 1e-4)

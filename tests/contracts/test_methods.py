@@ -14,7 +14,7 @@ from pipelines.contracts import head_checks, head_learning
 from pipelines.contracts.head_probe import Subject
 from pipelines.counter_rng import dropout
 from pipelines.features.table import Batch
-from pipelines.fusion import head as fusion
+from pipelines.fusion import layers
 from pipelines.fusion.head import Fused, FusionHead, Inputs
 
 METHODS = sorted(catalog.entries("methods"))
@@ -79,7 +79,7 @@ class Plain(FusionHead):
 
     def __init__(self, inputs: Inputs) -> None:
         super().__init__(inputs)
-        self.tokens = fusion.Tokens(inputs, 6)
+        self.tokens = layers.Tokens(inputs, 6)
         self.out = nn.Linear(6 * len(inputs.streams), inputs.outputs)
 
     def forward(self, batch: Batch) -> Fused:
@@ -179,7 +179,7 @@ class Homebound(Plain):
 
 
 def _pooled(batch: Batch) -> list[Tensor]:
-    return [fusion.pooled(x, batch.frame_present.get(n)) for n, x in batch.features.items()]
+    return [layers.pooled(x, batch.frame_present.get(n)) for n, x in batch.features.items()]
 
 
 BAD: list[tuple[type[Plain], Callable[[Subject], str]]] = [

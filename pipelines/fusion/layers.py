@@ -1,0 +1,171 @@
+"""Presence-aware layers of heads: input cleaning, stream projections, pooling, batch norm."""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pipelines.features.table import Batch
+from pipelines.fusion.head import Inputs, Moments, Norm, Stream
+
+
+def slot(name: str) -> str:
+    """A stream's name as a key of `nn.ModuleDict`, which takes no dots."""
+    return name.replace(".", "~")
+
+
+def shown(batch: Batch, name: str) -> Tensor:
+    """Which values of a stream are defined: (B, 1), or (B, T, 1) for a sequence stream."""
+    present = batch.present[:, list(batch.features).index(name)]
+    if name in batch.frame_present:
+        return (present[:, None] & batch.frame_present[name])[..., None]
+    return present[:, None]
+
+
+class Clean(nn.Module):
+    """Features with zeros for what is absent, normalised if asked.
+
+    With `zscore` the statistics of the train rows are buffers that the engine fills before
+    training; absent values become 0, which is then the mean.
+    """
+
+    def __init__(self, inputs: Inputs, norm: Norm = "none") -> None:
+        super().__init__()
+        self.norm, self.names = norm, inputs.names
+        if norm == "zscore":
+            for name, stream in inputs.streams.items():
+                self.register_buffer(f"mean_{slot(name)}", torch.zeros(stream.width))
+                self.register_buffer(f"deviation_{slot(name)}", torch.ones(stream.width))
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """By stream (B, D) or (B, T, D); neither NaN nor gradient comes from what is absent."""
+        return {name: self._one(batch, name) for name in batch.features}
+
+    def _one(self, batch: Batch, name: str) -> Tensor:
+        there, x = shown(batch, name), batch.features[name]
+        if self.norm == "zscore":
+            mean = self.get_buffer(f"mean_{slot(name)}")
+            deviation = self.get_buffer(f"deviation_{slot(name)}")
+            return torch.where(there, (x - mean) * (1 / deviation), 0)
+        x = torch.where(there, x, 0)
+        if self.norm == "l2":
+            x = x / torch.sqrt((x * x).sum(-1, keepdim=True) + 1e-12)
+        return x
+
+    def observe(self, moments: Mapping[str, Moments]) -> None:
+        """Take the train rows' statistics; a constant dimension keeps deviation 1."""
+        if self.norm != "zscore":
+            return
+        for name in self.names:
+            seen = moments[name]
+            mean = self.get_buffer(f"mean_{slot(name)}")
+            deviation = torch.where(seen.deviation > 1e-6, seen.deviation, 1)
+            mean.copy_(seen.mean)
+            self.get_buffer(f"deviation_{slot(name)}").copy_(deviation)
+
+
+def pooled(x: Tensor, frame_present: Tensor | None) -> Tensor:
+    """Mean over present frames: (B, T, D) and (B, T) → (B, D); zeros where no frame is present.
+
+    Args:
+        x: clean values (see `Clean`); (B, D) passes through.
+        frame_present: (B, T), or None for a pooled stream.
+    """
+    if frame_present is None:
+        return x
+    total = torch.where(frame_present[..., None], x, 0).sum(-2)
+    return total / frame_present.sum(-1, keepdim=True).clamp(min=1)
+
+
+class LinearStem(nn.Module):
+    """The simplest front end of a stream: mean over present frames, then one linear map."""
+
+    def __init__(self, stream: Stream, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(stream.width, width)
+
+    def forward(self, x: Tensor, frame_present: Tensor | None) -> Tensor:
+        """Clean values (B, D) or (B, T, D) → (B, H)."""
+        return torch.as_tensor(self.linear(pooled(x, frame_present)))
+
+
+class Tokens(nn.Module):
+    """Every stream in one width H, a learned placeholder where it is absent.
+
+    Args:
+        inputs: streams and task.
+        width: H.
+        placeholder: one vector for all streams, or one each; initialised N(0, 0.02²).
+        norm: normalisation of the inputs, see `Clean`.
+        stem: front end of a stream, `stem(stream, width)` → module (values, frame_present) → H.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        width: int,
+        *,
+        placeholder: Literal["shared", "each"] = "each",
+        norm: Norm = "none",
+        stem: Callable[[Stream, int], nn.Module] = LinearStem,
+    ) -> None:
+        super().__init__()
+        self.clean = Clean(inputs, norm)
+        self.stems = nn.ModuleDict({slot(n): stem(s, width) for n, s in inputs.streams.items()})
+        count = 1 if placeholder == "shared" else len(inputs.streams)
+        self.placeholder = nn.Parameter(torch.randn(count, width) * 0.02)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(B, M, H), in the order of `batch.features`."""
+        clean = self.clean(batch)
+        each = [self.stems[slot(n)](x, batch.frame_present.get(n)) for n, x in clean.items()]
+        return torch.where(batch.present[..., None], torch.stack(each, 1), self.placeholder)
+
+
+def present_mean(x: Tensor, present: Tensor) -> Tensor:
+    """Mean over what is present: (B, M, H) and (B, M) → (B, H); zeros where nothing is."""
+    total = torch.where(present[..., None], x, 0).sum(1)
+    return total / present.sum(1, keepdim=True).clamp(min=1)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over the counted rows alone; with running statistics in eval mode.
+
+    `nn.BatchNorm1d` counts its batches in place and sees padded rows; this one is pure. Momentum,
+    unbiased running variance and eps are its defaults. With fewer than two rows counted the
+    running statistics are used and kept.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, width: int, *, momentum: float = 0.1, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.momentum, self.eps = momentum, eps
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.register_buffer("running_mean", torch.zeros(width))
+        self.register_buffer("running_var", torch.ones(width))
+
+    def forward(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        """(B, H) and which rows count (B,), default all → (B, H)."""
+        mean, variance = self.running_mean, self.running_var
+        if self.training:
+            rows = torch.ones_like(x[:, 0], dtype=torch.bool) if rows is None else rows
+            count = rows.sum()
+            enough = count > 1
+            kept = torch.where(rows[:, None], x, 0)
+            batch_mean = kept.sum(0) / count.clamp(min=1)
+            spread = torch.where(rows[:, None], x - batch_mean, 0)
+            batch_variance = (spread * spread).sum(0) / count.clamp(min=1)
+            unbiased = batch_variance * (count / (count - 1).clamp(min=1))
+            self.running_mean = torch.where(
+                enough, torch.lerp(mean, batch_mean.detach(), self.momentum), mean
+            )
+            self.running_var = torch.where(
+                enough, torch.lerp(variance, unbiased.detach(), self.momentum), variance
+            )
+            mean = torch.where(enough, batch_mean, mean)
+            variance = torch.where(enough, batch_variance, variance)
+        return (x - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
