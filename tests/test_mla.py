@@ -14,8 +14,8 @@ from pipelines.features import statistics
 from pipelines.features.load import inputs_of
 from pipelines.features.table import Batch, cut
 from pipelines.fusion.head import FusionHead
-from pipelines.fusion.projection import Guard, Projection, leading, rls
 from pipelines.methods import mla
+from pipelines.methods.mla import Guard, Projection, leading, rls
 from pipelines.reports import runs
 from pipelines.training.loop import Job, fit
 from pipelines.training.optimizer import Rates
