@@ -1,13 +1,10 @@
 """Samples: ids, splits, targets and groups of a dataset's rows, and their snapshots on disk."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    pass
 
 Kind = Literal["image", "text", "audio", "video", "code", "tabular", "series", "layout"]
 KINDS: tuple[Kind, ...] = (

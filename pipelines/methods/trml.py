@@ -42,10 +42,9 @@ from torch import Tensor, nn
 from cache.errors import MmfuseError
 from pipelines.counter_rng import dropout, uniform
 from pipelines.features.table import Batch
-from pipelines.fusion.head import Fused, FusionHead, Inputs, Norm
+from pipelines.fusion.head import Fused, FusionHead, Inputs, Moments, Norm
 from pipelines.fusion.layers import Clean, pooled, slot
 from pipelines.fusion.losses import masked_mean, semantic_matching
-from pipelines.fusion.stand_ins import Stand
 from pipelines.fusion.stems import Gru
 from pipelines.metrics.metrics import mean_cosine, recall_at
 
@@ -87,6 +86,20 @@ class Translators(nn.Module):
 def key(source: str, target: str) -> str:
     """Name of the translator from one stream to another."""
     return f"{slot(source)}>{slot(target)}"
+
+
+class Stand(nn.Module):
+    """What stands in for a stream where nothing is translated: zeros or its train mean."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__()
+        for name, stream in inputs.streams.items():
+            self.register_buffer(slot(name), torch.zeros(stream.width))
+
+    def observe(self, moments: Mapping[str, Moments]) -> None:
+        """Take the train rows' means."""
+        for name, seen in moments.items():
+            self.get_buffer(slot(name)).copy_(seen.mean)
 
 
 @dataclass(frozen=True)
