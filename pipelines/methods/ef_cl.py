@@ -31,6 +31,7 @@ six points of accuracy.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -38,11 +39,11 @@ from torch import Tensor, nn
 
 from cache.errors import MmfuseError, unknown
 from pipelines import counter_rng
+from pipelines.counter_rng import dropout
 from pipelines.features.table import Batch
-from pipelines.fusion.aligning import Contrast, Form, Projector, pull
 from pipelines.fusion.head import Fused, FusionHead, Inputs, Moments, Norm, Stage
 from pipelines.fusion.layers import BatchNorm, Clean, pooled, slot
-from pipelines.fusion.losses import masked_mean
+from pipelines.fusion.losses import cosines, masked_mean, nt_xent
 
 PLAN = {
     "epochs": 500,
@@ -55,6 +56,7 @@ PLAN = {
 Chosen = Literal["preset", "paper", "code"]
 STRONG = ("text", "image")
 Fill = Literal["zero", "mean", "learned"]
+Form = Literal["paper", "code"]
 
 
 class Filler(nn.Module):
@@ -107,6 +109,73 @@ def spoilt(key: Tensor, place: str, count: int, share: float) -> tuple[Tensor, T
     """
     order, some = counter_rng.permutation(key, place, count), int(share * count)
     return order < some, (order >= some) & (order < 2 * some)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """How projectors are aligned.
+
+    Attributes:
+        form: with the positive in the denominator (`paper`) or without (`code`).
+        rows: rows of the similarity matrix: the anchor's, or the enhanced stream's.
+        hardest: k negatives a row.
+        temperature: τ.
+        drop_duplicates_above: pairs whose anchors have a larger cosine are no negatives.
+        exclude_same_label: pairs of one class or label are no negatives.
+    """
+
+    form: Form
+    rows: Literal["target", "enhanced"]
+    hardest: int
+    temperature: float
+    drop_duplicates_above: float | None
+    exclude_same_label: bool
+
+
+class Projector(nn.Module):
+    """A weaker stream into the space of its anchors: (B, D) → (B, d_p)."""
+
+    def __init__(self, width: int, onto: int, form: Form, place: str) -> None:
+        super().__init__()
+        self.place = place
+        self.first = nn.Linear(width, onto)
+        self.second = nn.Linear(onto, onto) if form == "code" else None
+        self.norm = nn.LayerNorm(onto) if form == "code" else None
+
+    def forward(self, x: Tensor, numbers: Tensor, *, training: bool) -> Tensor:
+        """Residual around tanh; dropout only while it is being aligned."""
+        first = self.first(x)
+        turned = torch.tanh(first)
+        if self.second is not None:
+            turned = self.second(turned)
+        out = dropout(turned, 0.1, numbers, self.place, training=training) + first
+        return torch.as_tensor(out if self.norm is None else self.norm(out))
+
+
+def pull(contrast: Contrast, made: Tensor, target: Tensor, keep: Tensor, targets: Tensor) -> Tensor:
+    """Contrast between what a projector made and its anchor, (); 0 without two rows.
+
+    Args:
+        contrast: how.
+        made: (B, d) projections of the enhanced stream.
+        target: (B, d) the anchor stream.
+        keep: (B,) bool, rows that have both.
+        targets: as in `Batch`.
+    """
+    negatives = torch.ones_like(keep).expand(len(keep), -1)
+    if contrast.drop_duplicates_above is not None:
+        negatives = negatives & (cosines(target, target) <= contrast.drop_duplicates_above)
+    if contrast.exclude_same_label:
+        same = targets[:, None] == targets if targets.ndim == 1 else targets @ targets.mT > 0
+        negatives = negatives & ~same
+    return nt_xent(
+        cosines(target, made) if contrast.rows == "target" else cosines(made, target),
+        keep,
+        temperature=contrast.temperature,
+        hardest=contrast.hardest,
+        form=contrast.form,
+        negatives=negatives,
+    )
 
 
 class Classifier(nn.Module):
