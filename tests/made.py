@@ -11,7 +11,7 @@ from cache.feature_store import FeatureStore, StreamKey, StreamSpec
 from cache.fingerprints import fingerprint
 from cache.layout import Home
 from cache.samples import Modality, Samples, Task
-from pipelines.features.load import target_scale
+from pipelines.features.statistics import target_scale
 from pipelines.features.table import FeatureTable
 
 CLASSES = Task("classes", ("a", "b", "c"))

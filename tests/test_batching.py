@@ -14,8 +14,9 @@ from cache.feature_store import FeatureStore
 from cache.layout import Home
 from pipelines import counter_rng
 from pipelines.device import pick_device
-from pipelines.features.load import inputs_of, load_table
+from pipelines.features.load import load_table
 from pipelines.features.table import composed, cut, gather, pad
+from pipelines.training.run import inputs_of
 
 
 @given(count=st.integers(1, 200), size=st.integers(1, 50))

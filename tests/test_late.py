@@ -10,10 +10,10 @@ from made import CLASSES, LABELS, VALUE, fill_store, made_table
 from cache.errors import MmfuseError
 from cache.layout import Home
 from cache.samples import Task
-from pipelines.features.load import inputs_of
 from pipelines.features.table import Batch, FeatureTable
 from pipelines.methods import late, mean, unimodal
 from pipelines.training.request import train
+from pipelines.training.run import inputs_of
 
 
 def batch_of(table: FeatureTable) -> Batch:

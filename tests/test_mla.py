@@ -10,18 +10,18 @@ from torch import Tensor
 from cache.errors import MmfuseError
 from cache.layout import Home
 from pipelines.contracts import synthetic
-from pipelines.features import statistics
-from pipelines.features.load import inputs_of
 from pipelines.features.table import Batch, cut
 from pipelines.fusion.head import FusionHead
 from pipelines.methods import mla
 from pipelines.methods.mla import Guard, Projection, leading, rls
 from pipelines.reports import runs
+from pipelines.training import run
 from pipelines.training.loop import Job, fit
 from pipelines.training.optimizer import Rates
 from pipelines.training.plan import Plan
 from pipelines.training.replicas import Replicas
 from pipelines.training.request import train
+from pipelines.training.run import inputs_of
 
 INPUTS = synthetic.inputs((5, 4, 3))
 KEY = torch.tensor(0)
@@ -261,7 +261,7 @@ def test_the_number_of_batches_is_told_before_training():
     table = made_table(65, CLASSES)
     model = mla.build(inputs_of(table), width=6, alpha_schedule="decay", reset="epoch")
     plan = Plan(epochs=2, batch_size=32, optimizer="sgd", seeds=(0,))
-    statistics.prepare([model], table, plan)
+    run.prepare([model], table, plan)
     count = len(cut(len(table.split("train")), 32))
     assert int(model.projection.batches) == count
     replicas = Replicas([model])

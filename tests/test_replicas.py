@@ -14,13 +14,13 @@ from torch.func import vmap
 from cache.samples import Task
 from pipelines import counter_rng
 from pipelines.features.hiding import drop
-from pipelines.features.load import inputs_of
 from pipelines.features.table import Batch, FeatureTable, cut, gather
 from pipelines.fusion.head import Fused, FusionHead, Inputs, Stage
 from pipelines.fusion.layers import BatchNorm
 from pipelines.methods import concat
 from pipelines.training.optimizer import Rates
 from pipelines.training.replicas import Replicas
+from pipelines.training.run import inputs_of
 
 RATES = Rates(3e-3, 1e-2)
 SHARE = torch.tensor(0.3)

@@ -8,11 +8,10 @@ from made import made_table
 from torch.func import grad, vmap
 
 from pipelines import catalog, counter_rng
-from pipelines.features.load import inputs_of
 from pipelines.features.table import gather
 from pipelines.training.optimizer import Rates
 from pipelines.training.replicas import Replicas
-from pipelines.training.run import build_heads
+from pipelines.training.run import build_heads, inputs_of
 from pipelines.training.tracing import Replayed
 
 

@@ -15,8 +15,6 @@ from cache.layout import Home
 from cache.runs import RunRecord, list_runs
 from cache.samples import Task
 from pipelines.evaluation.score import rebuild
-from pipelines.features.load import inputs_of
-from pipelines.features.statistics import prepare
 from pipelines.features.table import FeatureTable
 from pipelines.fusion.head import FusionHead
 from pipelines.methods import concat
@@ -26,7 +24,7 @@ from pipelines.training.loop import Epoch, Job, Progress, fit
 from pipelines.training.plan import Plan, Setting
 from pipelines.training.replicas import Replicas
 from pipelines.training.request import best_of, check, train, train_all
-from pipelines.training.run import build_heads, side_by_side
+from pipelines.training.run import build_heads, inputs_of, prepare, side_by_side
 
 QUICK = Plan(epochs=6, batch_size=16, learning_rate=1e-2, seeds=(0, 1), drop_rate=0.2)
 HEAD = """

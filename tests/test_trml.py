@@ -11,8 +11,6 @@ from torch import Tensor
 from cache.errors import MmfuseError
 from cache.layout import Home
 from pipelines.contracts import synthetic
-from pipelines.features.load import inputs_of
-from pipelines.features.statistics import prepare
 from pipelines.features.table import Batch, FeatureTable
 from pipelines.fusion.head import FusionHead, Inputs, Stream
 from pipelines.methods import trml
@@ -20,7 +18,7 @@ from pipelines.training.loop import Job, fit
 from pipelines.training.plan import Plan
 from pipelines.training.replicas import Replicas
 from pipelines.training.request import train
-from pipelines.training.run import build_heads
+from pipelines.training.run import build_heads, inputs_of, prepare
 
 PAIR = Inputs(
     {"clip/text": Stream(4, "text"), "clip/video": Stream(5, "video", sequence=True)},

@@ -14,10 +14,10 @@ from pipelines.contracts import synthetic
 from pipelines.contracts.head_probe import Subject
 from pipelines.contracts.result import BrokenError
 from pipelines.contracts.synthetic import Puzzle
-from pipelines.features.statistics import prepare
 from pipelines.features.table import FeatureTable
 from pipelines.training.loop import Job, fit
 from pipelines.training.replicas import Replicas
+from pipelines.training.run import prepare
 
 TRAIN, HELD = 400, 200
 """Rows to train on, and to select and to score by."""

@@ -8,9 +8,8 @@ import torch
 
 from cache.feature_store import FeatureStore, StreamInfo
 from cache.format.streams import names
-from cache.samples import Samples
+from pipelines.features.statistics import target_scale
 from pipelines.features.table import FeatureTable, Scale, pad
-from pipelines.fusion.head import Inputs, Stream
 
 
 def load_table(
@@ -44,22 +43,6 @@ def load_table(
         rows=torch.arange(len(samples), device=device),
         scale=target_scale(samples),
     )
-
-
-def target_scale(samples: Samples) -> Scale:
-    """Mean and deviation of a `value` task's train targets; 0 and 1 for other tasks."""
-    if samples.task.kind != "value":
-        return Scale()
-    train = samples.targets[samples.splits == "train"].astype(np.float64)
-    deviation = float(train.std())
-    return Scale(float(train.mean()), deviation if deviation > 1e-12 else 1.0)
-
-
-def inputs_of(table: FeatureTable) -> Inputs:
-    """What `build` gets for this table."""
-    each = zip(table.features.items(), table.modalities, strict=True)
-    streams = {n: Stream(x.shape[-1], m, n in table.frame_present) for (n, x), m in each}
-    return Inputs(streams, table.samples.task)
 
 
 def rescaled(table: FeatureTable, scale: Scale) -> FeatureTable:

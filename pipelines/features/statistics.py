@@ -1,36 +1,22 @@
 """Observing: what heads may know of the train rows before training."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cache.errors import MmfuseError
-from pipelines.features.table import FeatureTable, cut
-from pipelines.fusion.head import FusionHead, Moments
-from pipelines.training.plan import Plan
+from cache.samples import Samples
+from pipelines.features.table import FeatureTable, Scale
 
 
-def prepare(heads: Sequence[FusionHead], table: FeatureTable, plan: Plan) -> None:
-    """Give heads what they know of the train rows.
+@dataclass(frozen=True)
+class Moments:
+    """Mean and standard deviation of a stream's train rows, each (D,), over what is present."""
 
-    Moments of the streams to every part that has `observe`; how many batches an epoch has and how
-    many rows are complete to every part that has `foresee`; class weights.
-    """
-    train = table.take(table.split("train"))
-    seen = moments(train)
-    batches = len(cut(len(train), plan.batch_size))
-    weights = class_weights(train) if plan.class_weights else None
-    for head in heads:
-        if weights is not None:
-            head.class_weight.copy_(weights)
-        for module in head.modules():
-            observe = getattr(module, "observe", None)
-            if callable(observe):
-                observe(seen)
-            foresee = getattr(module, "foresee", None)
-            if callable(foresee):
-                foresee(batches, int(train.complete.sum()))
+    mean: Tensor
+    deviation: Tensor
 
 
 def moments(table: FeatureTable) -> dict[str, Moments]:
@@ -57,3 +43,12 @@ def class_weights(table: FeatureTable) -> Tensor:
         return ((len(table) - positive) / positive.clamp(min=1)).clamp(0.01, 100)
     counts = torch.bincount(targets, minlength=task.outputs)
     return torch.where(counts > 0, len(table) / (task.outputs * counts.clamp(min=1)), 1.0)
+
+
+def target_scale(samples: Samples) -> Scale:
+    """Mean and deviation of a `value` task's train targets; 0 and 1 for other tasks."""
+    if samples.task.kind != "value":
+        return Scale()
+    train = samples.targets[samples.splits == "train"].astype(np.float64)
+    deviation = float(train.std())
+    return Scale(float(train.mean()), deviation if deviation > 1e-12 else 1.0)

@@ -48,14 +48,6 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Moments:
-    """Mean and standard deviation of a stream's train rows, each (D,), over what is present."""
-
-    mean: Tensor
-    deviation: Tensor
-
-
-@dataclass(frozen=True)
 class Stage:
     """A part of training with its own weights in motion.
 

@@ -6,8 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pipelines.features.statistics import Moments
 from pipelines.features.table import Batch
-from pipelines.fusion.head import Inputs, Moments, Norm, Stream
+from pipelines.fusion.head import Inputs, Norm, Stream
 
 
 def slot(name: str) -> str:

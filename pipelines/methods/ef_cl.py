@@ -40,8 +40,9 @@ from torch import Tensor, nn
 from cache.errors import MmfuseError, unknown
 from pipelines import counter_rng
 from pipelines.counter_rng import dropout
+from pipelines.features.statistics import Moments
 from pipelines.features.table import Batch
-from pipelines.fusion.head import Fused, FusionHead, Inputs, Moments, Norm, Stage
+from pipelines.fusion.head import Fused, FusionHead, Inputs, Norm, Stage
 from pipelines.fusion.layers import BatchNorm, Clean, pooled, slot
 from pipelines.fusion.losses import cosines, masked_mean, nt_xent
 

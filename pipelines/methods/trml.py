@@ -41,8 +41,9 @@ from torch import Tensor, nn
 
 from cache.errors import MmfuseError
 from pipelines.counter_rng import dropout, uniform
+from pipelines.features.statistics import Moments
 from pipelines.features.table import Batch
-from pipelines.fusion.head import Fused, FusionHead, Inputs, Moments, Norm
+from pipelines.fusion.head import Fused, FusionHead, Inputs, Norm
 from pipelines.fusion.layers import Clean, pooled, slot
 from pipelines.fusion.losses import masked_mean, semantic_matching
 from pipelines.fusion.stems import Gru

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from cache.runs import Scores
 from cache.samples import Task
-from pipelines.features.statistics import moments
+from pipelines.features.statistics import Moments, moments
 from pipelines.features.table import FeatureTable
-from pipelines.fusion.head import Moments
 from pipelines.fusion.layers import pooled
 from pipelines.metrics.metrics import scores
 

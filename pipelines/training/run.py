@@ -19,11 +19,11 @@ from pipelines import catalog
 from pipelines.data.splits import folded
 from pipelines.device import pick_device
 from pipelines.features.hiding import Hidden, hide
-from pipelines.features.load import inputs_of, load_table, target_scale
+from pipelines.features.load import load_table
 from pipelines.features.missing import MissingPattern
-from pipelines.features.statistics import prepare
-from pipelines.features.table import FeatureTable
-from pipelines.fusion.head import FusionHead, Inputs
+from pipelines.features.statistics import class_weights, moments, target_scale
+from pipelines.features.table import FeatureTable, cut
+from pipelines.fusion.head import FusionHead, Inputs, Stream
 from pipelines.metrics import baselines as sanity
 from pipelines.training import record as recording
 from pipelines.training import resume
@@ -195,3 +195,32 @@ def _unfinished(lab: Lab, chosen: Sequence[Setting]) -> Path:
         "device": str(lab.table.device),
     }
     return request.home.runs / ".unfinished" / f"{fingerprint(asked)[:16]}.safetensors"
+
+
+def prepare(heads: Sequence[FusionHead], table: FeatureTable, plan: Plan) -> None:
+    """Give heads what they know of the train rows.
+
+    Moments of the streams to every part that has `observe`; how many batches an epoch has and how
+    many rows are complete to every part that has `foresee`; class weights.
+    """
+    train = table.take(table.split("train"))
+    seen = moments(train)
+    batches = len(cut(len(train), plan.batch_size))
+    weights = class_weights(train) if plan.class_weights else None
+    for head in heads:
+        if weights is not None:
+            head.class_weight.copy_(weights)
+        for module in head.modules():
+            observe = getattr(module, "observe", None)
+            if callable(observe):
+                observe(seen)
+            foresee = getattr(module, "foresee", None)
+            if callable(foresee):
+                foresee(batches, int(train.complete.sum()))
+
+
+def inputs_of(table: FeatureTable) -> Inputs:
+    """What `build` gets for this table."""
+    each = zip(table.features.items(), table.modalities, strict=True)
+    streams = {n: Stream(x.shape[-1], m, n in table.frame_present) for (n, x), m in each}
+    return Inputs(streams, table.samples.task)

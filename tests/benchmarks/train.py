@@ -21,13 +21,12 @@ from torch.utils.data import DataLoader, TensorDataset
 from cache.samples import Samples, Task
 from pipelines import catalog, counter_rng
 from pipelines.features.hiding import drop
-from pipelines.features.load import inputs_of
 from pipelines.features.table import Batch, FeatureTable, cut, gather
 from pipelines.fusion.head import FusionHead
 from pipelines.training.optimizer import Rates
 from pipelines.training.plan import Plan, base_plan, option_defaults
 from pipelines.training.replicas import Replicas
-from pipelines.training.run import build_heads
+from pipelines.training.run import build_heads, inputs_of
 from pipelines.training.tracing import OFTEN
 
 METHODS = ("concat", "clarga", "ef_cl", "mla", "trml")

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from pipelines import catalog, counter_rng
 from pipelines.contracts.head_probe import turns
-from pipelines.features.load import inputs_of
 from pipelines.features.table import Batch, FeatureTable, cut, gather
 from pipelines.fusion.head import FusionHead
 from pipelines.training.optimizer import Rates
 from pipelines.training.plan import Plan, base_plan
 from pipelines.training.replicas import Replicas
+from pipelines.training.run import inputs_of
 
 METHODS = sorted(catalog.entries("methods"))
 SEEDS = (0, 1, 2)
