@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.reports.compare import holm, paired
+from pipelines.metrics.significance import holm, paired
 
 CHANCES = st.lists(st.floats(0, 1), min_size=1, max_size=8)
 

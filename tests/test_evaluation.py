@@ -10,8 +10,9 @@ from made import VALUE, fill_store, made_table
 from cache.errors import MmfuseError
 from cache.layout import Home
 from cache.runs import RunRecord
-from pipelines.evaluation.evaluate import bootstrap, evaluate
+from pipelines.evaluation.evaluate import evaluate
 from pipelines.features.missing import MissingPattern
+from pipelines.metrics.significance import bootstrap
 from pipelines.reports.runs import first, side_by_side
 from pipelines.training.request import train
 

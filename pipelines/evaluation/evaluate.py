@@ -7,27 +7,10 @@ once.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cache.layout import Home
 from cache.runs import RunRecord, Scores, load_run
 from pipelines.features.missing import MissingPattern
-
-RESAMPLES = 2000
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How much a run's first metric changed, mean over replicas, with its 95 % interval.
-
-    The interval is that of a paired bootstrap: test rows and replicas are drawn with replacement
-    2,000 times, the same draw for both patterns, and the 2.5 and 97.5 percentiles taken.
-    """
-
-    mean: float
-    low: float
-    high: float
+from pipelines.metrics.significance import Difference
 
 
 @dataclass(frozen=True)
@@ -93,40 +76,3 @@ def evaluate(
     from pipelines.evaluation.score import score  # torch: not needed where something is wrong
 
     return score(home, record, list(dict.fromkeys([MissingPattern(), *patterns])), device)
-
-
-def bootstrap(
-    complete: tuple[NDArray[np.float64], NDArray[np.float64]],
-    hidden: tuple[NDArray[np.float64], NDArray[np.float64]],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Difference:
-    """Difference hidden - complete of a metric that is a ratio of sums over rows.
-
-    Args:
-        complete: numerators and denominators, (R, N) each; see `metrics.pieces`.
-        hidden: the same rows under a pattern.
-        resamples: draws of rows and replicas.
-        seed: of the draws.
-    """
-    count, rows = complete[0].shape
-    generator = np.random.default_rng(seed)
-    drawn = []
-    for start in range(0, resamples, 100):
-        size = min(100, resamples - start)
-        weights = generator.multinomial(rows, np.full(rows, 1 / rows), size).astype(np.float64)
-        replicas = generator.integers(0, count, (size, count))
-        change = _ratios(hidden, weights.T) - _ratios(complete, weights.T)  # (R, size)
-        drawn.append(np.take_along_axis(change.T, replicas, 1).mean(1))
-    ones = np.ones((rows, 1))
-    mean = float((_ratios(hidden, ones) - _ratios(complete, ones)).mean())
-    low, high = np.percentile(np.concatenate(drawn), [2.5, 97.5])
-    return Difference(mean, float(low), float(high))
-
-
-def _ratios(
-    pieces: tuple[NDArray[np.float64], NDArray[np.float64]], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    above, below = pieces[0] @ weights, pieces[1] @ weights
-    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)

@@ -14,7 +14,7 @@ from cache.layout import Home
 from cache.runs import RunRecord, Scores
 from cache.samples import Samples
 from pipelines.device import pick_device
-from pipelines.evaluation.evaluate import Comparison, Evaluation, bootstrap
+from pipelines.evaluation.evaluate import Comparison, Evaluation
 from pipelines.features.hiding import Hidden, hide
 from pipelines.features.load import load_table
 from pipelines.features.missing import MissingPattern
@@ -22,6 +22,7 @@ from pipelines.features.table import FeatureTable, Scale, pad
 from pipelines.fusion.head import Inputs, Stream
 from pipelines.metrics import baselines
 from pipelines.metrics.metrics import PRIMARY, better, pieces, scores, softmax
+from pipelines.metrics.significance import bootstrap
 from pipelines.training.loop import decoded
 from pipelines.training.plan import Plan
 from pipelines.training.record import method_of, score_all

@@ -41,15 +41,15 @@ def class_scores(probabilities: Array, targets: NDArray[np.int64]) -> dict[str, 
     chosen = probabilities.argmax(1)
     hits = confusion(targets, chosen, count)
     support, named, right = hits.sum(1), hits.sum(0), hits.diagonal()
-    f1 = _ratio(2 * right, support + named)
+    f1 = ratio(2 * right, support + named)
     seen, used = support > 0, (support + named) > 0
     onehot = np.eye(count)[targets]
     return {
         "accuracy": float((chosen == targets).mean()),
-        "balanced_accuracy": float(_ratio(right, support)[seen].mean()),
+        "balanced_accuracy": float(ratio(right, support)[seen].mean()),
         "macro_f1": float(f1[used].mean()),
         "weighted_f1": float((f1 * support).sum() / support.sum()),
-        "weighted_precision": float((_ratio(right, named) * support).sum() / support.sum()),
+        "weighted_precision": float((ratio(right, named) * support).sum() / support.sum()),
         "auroc": _mean_defined(auroc(probabilities[:, c], targets == c) for c in range(count)),
         "log_loss": log_loss(probabilities, targets),
         "brier": float(((probabilities - onehot) ** 2).sum(1).mean()),
@@ -65,14 +65,14 @@ def label_scores(probabilities: Array, targets: NDArray[np.generic]) -> dict[str
     truth, chosen = targets.astype(bool), probabilities >= 0.5
     right = (truth & chosen).sum(0).astype(np.float64)
     support, named = truth.sum(0), chosen.sum(0)
-    f1 = _ratio(2 * right, support + named)
-    per_row = _ratio(2.0 * (truth & chosen).sum(1), truth.sum(1) + chosen.sum(1))
+    f1 = ratio(2 * right, support + named)
+    per_row = ratio(2.0 * (truth & chosen).sum(1), truth.sum(1) + chosen.sum(1))
     top = probabilities.argmax(1)
     columns = range(truth.shape[1])
     return {
-        "micro_f1": float(_ratio(2 * right.sum(), support.sum() + named.sum())),
+        "micro_f1": float(ratio(2 * right.sum(), support.sum() + named.sum())),
         "macro_f1": float(f1.mean()),
-        "weighted_f1": float(_ratio((f1 * support).sum(), support.sum())),
+        "weighted_f1": float(ratio((f1 * support).sum(), support.sum())),
         "samples_f1": float(per_row.mean()),
         "hit_at_1": float(truth[np.arange(len(top)), top].mean()),
         "subset_accuracy": float((truth == chosen).all(1).mean()),
@@ -208,7 +208,7 @@ def _two(truth: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> tuple[float, fl
         return float("nan"), float("nan")
     hits = confusion(truth.astype(np.int64), chosen.astype(np.int64), 2)
     support = hits.sum(1)
-    f1 = _ratio(2 * hits.diagonal(), support + hits.sum(0))
+    f1 = ratio(2 * hits.diagonal(), support + hits.sum(0))
     return float((truth == chosen).mean()), float((f1 * support).sum() / support.sum())
 
 
@@ -216,7 +216,7 @@ def _seven(values: Array) -> Array:
     return np.asarray(np.round(np.clip(values, -3, 3)))
 
 
-def _ratio(above: Array, below: Array) -> Array:
+def ratio(above: Array, below: Array) -> Array:
     """Quotient, with 0 / 0 = 0, as scikit-learn's `zero_division=0`."""
     below = np.asarray(below, np.float64)
     return np.asarray(np.divide(above, below, out=np.zeros_like(below), where=below > 0))
