@@ -7,8 +7,7 @@ import pytest
 
 from cache.errors import MmfuseError
 from pipelines.catalog import entries, find
-from pipelines.training.plan import Plan, base_plan, coerce, option_defaults, settings
-from pipelines.training.ranges import check_range
+from pipelines.training.plan import Plan, base_plan, check_range, coerce, option_defaults, settings
 
 
 def method(**constants: object) -> ModuleType:
