@@ -18,7 +18,7 @@ _DOORS = {  # name → module, or module:name where the verb is called otherwise
     "MissingPattern": "pipelines.features.missing",
     "MmfuseError": "cache.errors",
     "Modality": "cache.samples",
-    "Plan": "pipelines.training.request",
+    "Plan": "pipelines.training.plan",
     "TableOptions": "pipelines.data.tables",
     "Task": "cache.samples",
     "audit": "pipelines.audit.audit",
@@ -37,8 +37,8 @@ _DOORS = {  # name → module, or module:name where the verb is called otherwise
     "predict": "pipelines.evaluation.predict",
     "report": "pipelines.reports.html:page",
     "sweep": "pipelines.training.sweep",
-    "train": "pipelines.training.request",
-    "train_all": "pipelines.training.request",
+    "train": "pipelines.training.train",
+    "train_all": "pipelines.training.train",
 }
 __all__ = sorted(_DOORS)
 

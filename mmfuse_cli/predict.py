@@ -40,7 +40,7 @@ def predict(
     from pipelines.data import sources, table_files
     from pipelines.reports import predictions
     from pipelines.reports.table import several
-    from pipelines.training import request
+    from pipelines.training import train
 
     asked = words.settings(context)
     if output is not None:
@@ -51,7 +51,7 @@ def predict(
             f"the last train's runs are of {', '.join(trained)}; say which: "
             f"--run {' or '.join(_best(runs, name) for name in trained)}"
         )
-    record = request.best_of(runs)
+    record = train.best_of(runs)
     if input_ is None:
         raise mmfuse.MmfuseError(f"say which: --input FILE with {', '.join(record.modalities)}")
     local = str(weights) if weights else None
@@ -84,6 +84,6 @@ def predict(
 
 def _best(runs: "Sequence[RunRecord]", dataset: str) -> str:
     """Id of the best run of a dataset."""
-    from pipelines.training import request
+    from pipelines.training import train
 
-    return request.best_of([run for run in runs if run.dataset == dataset]).id
+    return train.best_of([run for run in runs if run.dataset == dataset]).id

@@ -14,7 +14,7 @@ from pipelines.evaluation.evaluate import evaluate
 from pipelines.features.missing import MissingPattern
 from pipelines.metrics.significance import bootstrap
 from pipelines.reports.runs import first, side_by_side
-from pipelines.training.request import train
+from pipelines.training.train import train
 
 WORDS = {"epochs": "12", "seeds": "0,1", "width": "16", "learning_rate": "1e-2"}
 

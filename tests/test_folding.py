@@ -16,7 +16,7 @@ from cache.samples import Task
 from pipelines.data.splits import fold_of, folded
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.features.missing import MissingPattern
-from pipelines.training.request import train_all
+from pipelines.training.train import train_all
 
 
 @given(groups=st.integers(5, 40), folds=st.integers(3, 5), seed=st.integers(0, 3))

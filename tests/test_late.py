@@ -12,8 +12,8 @@ from cache.layout import Home
 from cache.samples import Task
 from pipelines.features.table import Batch, FeatureTable
 from pipelines.methods import late, mean, unimodal
-from pipelines.training.request import train
 from pipelines.training.run import inputs_of
+from pipelines.training.train import train
 
 
 def batch_of(table: FeatureTable) -> Batch:

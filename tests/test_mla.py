@@ -20,8 +20,8 @@ from pipelines.training.loop import Job, fit
 from pipelines.training.optimizer import Rates
 from pipelines.training.plan import Plan
 from pipelines.training.replicas import Replicas
-from pipelines.training.request import train
 from pipelines.training.run import inputs_of
+from pipelines.training.train import train
 
 INPUTS = synthetic.inputs((5, 4, 3))
 KEY = torch.tensor(0)

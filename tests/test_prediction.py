@@ -22,7 +22,7 @@ from pipelines.evaluation.predict import predict
 from pipelines.extract.extract import ExtractOptions, extract
 from pipelines.features.missing import MissingPattern
 from pipelines.reports import predictions
-from pipelines.training.request import train
+from pipelines.training.train import train
 
 COUNT = 60
 WORDS = {"epochs": "20", "seeds": "0,1", "width": "8", "drop_rate": "0.3", "learning_rate": "1e-2"}

@@ -13,7 +13,7 @@ from pipelines.extract.extract import ExtractOptions, extract
 from pipelines.media.payloads import Unreadable
 from pipelines.reports import runs
 from pipelines.training.costs import with_encoders
-from pipelines.training.request import train
+from pipelines.training.train import train
 
 WAIT = 0.004
 

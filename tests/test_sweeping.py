@@ -20,8 +20,8 @@ from mmfuse_cli.main import app
 from pipelines.reports import runs as results
 from pipelines.reports.compare import compare
 from pipelines.training.record import identity_of
-from pipelines.training.request import train
 from pipelines.training.sweep import sweep
+from pipelines.training.train import train
 
 GRID = {"learning_rate": "1e-3,1e-2", "width": "4,8", "epochs": "3", "seeds": "0,1"}
 ROOT = Path(__file__).resolve().parent.parent

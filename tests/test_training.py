@@ -23,8 +23,9 @@ from pipelines.training import resume
 from pipelines.training.loop import Epoch, Job, Progress, fit
 from pipelines.training.plan import Plan, Setting
 from pipelines.training.replicas import Replicas
-from pipelines.training.request import best_of, check, train, train_all
+from pipelines.training.request import check
 from pipelines.training.run import build_heads, inputs_of, prepare, side_by_side
+from pipelines.training.train import best_of, train, train_all
 
 QUICK = Plan(epochs=6, batch_size=16, learning_rate=1e-2, seeds=(0, 1), drop_rate=0.2)
 HEAD = """

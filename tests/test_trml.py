@@ -17,8 +17,8 @@ from pipelines.methods import trml
 from pipelines.training.loop import Job, fit
 from pipelines.training.plan import Plan
 from pipelines.training.replicas import Replicas
-from pipelines.training.request import train
 from pipelines.training.run import build_heads, inputs_of, prepare
+from pipelines.training.train import train
 
 PAIR = Inputs(
     {"clip/text": Stream(4, "text"), "clip/video": Stream(5, "video", sequence=True)},

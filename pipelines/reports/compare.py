@@ -15,7 +15,7 @@ from pipelines.metrics.metrics import pieces
 from pipelines.metrics.significance import DRAWS, Paired, Pieces, holm, paired
 from pipelines.reports.runs import labels, score, tags
 from pipelines.reports.table import Cell, Table, decimal, interval, several
-from pipelines.training.request import best_of
+from pipelines.training.train import best_of
 
 
 def compare(home: Home, runs: Sequence[RunRecord], against: str | None = None) -> Table:

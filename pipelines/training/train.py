@@ -1,0 +1,105 @@
+"""Training: a method on cached features, all seeds side by side; the run it becomes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from cache.layout import Home
+from cache.runs import RunRecord
+from pipelines.metrics.metrics import PRIMARY, better
+from pipelines.training.plan import Plan
+from pipelines.training.request import KEEP_SECONDS, Request, check
+
+if TYPE_CHECKING:
+    from pipelines.training.loop import Epoch
+
+
+def train(
+    method: str,
+    dataset: str,
+    *,
+    home: Home,
+    features: Sequence[str] | None = None,
+    plan: Plan | None = None,
+    options: Mapping[str, object] | None = None,
+    group: str | None = None,
+    on_epoch: "Callable[[Epoch], None] | None" = None,
+    device: str = "auto",
+    keep_seconds: float = KEEP_SECONDS,
+) -> RunRecord:
+    """Train a method on cached features, all seeds side by side, and record it.
+
+    Args:
+        method: name, or path of a file with `build`.
+        dataset: name of a dataset with features under this home.
+        home: where features are and runs go.
+        features: streams, such as `clip/image` or `clip`; None = all there are.
+        plan: how; None = the method's own defaults.
+        options: settings by name that change the plan (`epochs`, `drop_rate`, `seeds`) or the
+            method (`width`); values as they are, or as words. A word with several values
+            (`learning_rate=1e-3,3e-3`) trains every combination.
+        group: name that joins the runs of one command.
+        on_epoch: told about each epoch.
+        device: auto, cpu, cuda.
+        keep_seconds: how often to record how far training got; the same call again goes on there.
+
+    Returns:
+        The run; of several settings the one that did best on validation rows.
+
+    Raises:
+        MmfuseError: for unknown names or settings, features that are missing, or training that
+            diverged.
+    """
+    runs = train_all(
+        method,
+        dataset,
+        home=home,
+        features=features,
+        plan=plan,
+        options=options,
+        group=group,
+        on_epoch=on_epoch,
+        device=device,
+        keep_seconds=keep_seconds,
+    )
+    return best_of(runs)
+
+
+def train_all(
+    method: str,
+    dataset: str,
+    *,
+    home: Home,
+    features: Sequence[str] | None = None,
+    plan: Plan | None = None,
+    options: Mapping[str, object] | None = None,
+    group: str | None = None,
+    on_epoch: "Callable[[Epoch], None] | None" = None,
+    device: str = "auto",
+    keep_seconds: float = KEEP_SECONDS,
+) -> list[RunRecord]:
+    """As `train`, and every setting's run in the order of the grid."""
+    words = dict(options or {})
+    infos = check(method, dataset, home, features, words, device=device)
+    request = Request(
+        method, dataset, home, infos, words, plan, group, device, on_epoch, keep_seconds
+    )
+    from pipelines.training.run import run  # torch: not needed where something is wrong
+
+    return run(request)
+
+
+def best_of(runs: Sequence[RunRecord]) -> RunRecord:
+    """The run whose mean first metric on validation rows is best; the first of equals."""
+    name = PRIMARY[runs[0].task.kind]
+    is_better = better(name)
+    best, value = runs[0], _validation(runs[0], name)
+    for run in runs[1:]:
+        other = _validation(run, name)
+        if is_better(other, value):
+            best, value = run, other
+    return best
+
+
+def _validation(run: RunRecord, name: str) -> float:
+    found = next(scores for scores in run.scores if scores.split == "val")
+    return sum(found.metrics[name]) / len(found.metrics[name])
