@@ -10,9 +10,8 @@ from torch.func import grad, vmap
 from pipelines import catalog, counter_rng
 from pipelines.features.table import gather
 from pipelines.training.optimizer import Rates
-from pipelines.training.replicas import Replicas
+from pipelines.training.replicas import Replayed, Replicas
 from pipelines.training.run import build_heads, inputs_of
-from pipelines.training.tracing import Replayed
 
 
 def test_a_function_is_recorded_once_for_each_shape_that_comes_often() -> None:

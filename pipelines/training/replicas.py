@@ -1,5 +1,7 @@
 """Replicas: R heads of one shape trained side by side with stacked parameters and `vmap`."""
 
+import contextlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -7,16 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_leaves
 
 from pipelines.features.table import Batch, FeatureTable
 from pipelines.fusion.head import Fused, FusionHead
 from pipelines.training.optimizer import Block, Rates, clip, update
 from pipelines.training.plan import Rule
-from pipelines.training.tracing import Replayed
 
 State = dict[str, Tensor]
 Fields = tuple[Mapping[str, Tensor], Tensor, Mapping[str, Tensor], Tensor, Tensor, Tensor]
 EVAL_ROWS = 2048
+OFTEN = 200
+"""Calls with the same shapes after which recording, about as long as 50 calls, pays."""
 
 
 class Replicas:
@@ -260,3 +265,33 @@ def _unpack(packed: Mapping[str, Tensor]) -> Fused:
         packed.get("weights"),
         extras,
     )
+
+
+class Replayed:
+    """A pure function of nested dicts and tuples of tensors, recorded once it is called often.
+
+    Args:
+        function: without Python branches on data; called under `torch.no_grad`.
+        often: calls with the same shapes before it is recorded.
+    """
+
+    def __init__(self, function: Callable[..., Any], often: int = OFTEN) -> None:
+        self.function, self.often = function, often
+        self.calls: Counter[tuple[object, ...]] = Counter()
+        self.records: dict[tuple[object, ...], Callable[..., Any]] = {}
+
+    def __call__(self, *arguments: Any) -> Any:  # noqa: ANN401 - whatever the function takes
+        """What the function returns."""
+        shapes = tuple((tuple(x.shape), x.dtype) for x in tree_leaves(arguments))
+        record = self.records.get(shapes)
+        with torch.no_grad():
+            if record is not None:
+                return record(*arguments)
+            self.calls[shapes] += 1
+            if self.calls[shapes] == self.often:
+                self._record(shapes, arguments)
+            return self.function(*arguments)
+
+    def _record(self, shapes: tuple[object, ...], arguments: tuple[Any, ...]) -> None:
+        with contextlib.suppress(Exception):  # a saving, never a condition: eager calls go on
+            self.records[shapes] = make_fx(self.function)(*arguments)

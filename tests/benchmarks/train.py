@@ -25,9 +25,8 @@ from pipelines.features.table import Batch, FeatureTable, cut, gather
 from pipelines.fusion.head import FusionHead
 from pipelines.training.optimizer import Rates
 from pipelines.training.plan import Plan, base_plan, option_defaults
-from pipelines.training.replicas import Replicas
+from pipelines.training.replicas import OFTEN, Replicas
 from pipelines.training.run import build_heads, inputs_of
-from pipelines.training.tracing import OFTEN
 
 METHODS = ("concat", "clarga", "ef_cl", "mla", "trml")
 BATCH, SHARE = 64, 0.3
