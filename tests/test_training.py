@@ -14,7 +14,6 @@ from cache.errors import MmfuseError
 from cache.layout import Home
 from cache.runs import RunRecord, list_runs
 from cache.samples import Task
-from pipelines.evaluation.score import rebuild
 from pipelines.features.table import FeatureTable
 from pipelines.fusion.head import FusionHead
 from pipelines.methods import concat
@@ -24,6 +23,7 @@ from pipelines.training.loop import Epoch, Job, Progress, fit
 from pipelines.training.plan import Plan, Setting
 from pipelines.training.replicas import Replicas
 from pipelines.training.request import check
+from pipelines.training.restore import rebuild
 from pipelines.training.run import build_heads, inputs_of, prepare, side_by_side
 from pipelines.training.train import best_of, train, train_all
 

@@ -1,33 +1,27 @@
 """Scoring: a recorded run's heads rebuilt, and scored with things hidden."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cache.errors import MmfuseError
-from cache.feature_store import FeatureStore, StreamInfo
 from cache.layout import Home
 from cache.runs import RunRecord, Scores
 from cache.samples import Samples
 from pipelines.device import pick_device
 from pipelines.evaluation.evaluate import Comparison, Evaluation
 from pipelines.features.hiding import Hidden, hide
-from pipelines.features.load import load_table
 from pipelines.features.missing import MissingPattern
 from pipelines.features.table import FeatureTable, Scale, pad
-from pipelines.fusion.head import Inputs, Stream
 from pipelines.metrics import baselines
 from pipelines.metrics.metrics import PRIMARY, better, pieces, scores, softmax
 from pipelines.metrics.significance import bootstrap
 from pipelines.training.loop import decoded
-from pipelines.training.plan import Plan
-from pipelines.training.record import method_of, score_all
 from pipelines.training.replicas import Replicas
-from pipelines.training.run import protocol, resplit
+from pipelines.training.restore import linear_name, plan_of, rebuild, run_table
+from pipelines.training.run import protocol
 
 
 def score(
@@ -64,73 +58,6 @@ def score(
         )
     metric = PRIMARY[record.task.kind]
     return Evaluation(record, metric, tuple(rows), tuple(dict.fromkeys(notes)))
-
-
-def score_test(home: Home, record: RunRecord, device: str = "auto") -> None:
-    """Score a run on test rows as it was trained, where a search had left them out.
-
-    Raises:
-        MmfuseError: as `evaluation.evaluate`.
-    """
-    if any(scores.split == "test" for scores in record.scores):
-        return
-    where, plan = pick_device(device), plan_of(record)
-    hidden = hide(run_table(home, record, where), protocol(plan))
-    found, predictions = score_all(
-        rebuild(record, where),
-        hidden,
-        range(len(record.seeds)),
-        record.seeds,
-        label=protocol(plan).label,
-    )
-    record.add_scores(found)
-    record.keep_predictions(predictions)
-
-
-def rebuild(record: RunRecord, device: torch.device) -> Replicas:
-    """The run's heads with their weights."""
-    streams = {s.name: Stream(s.width, s.modality, s.sequence) for s in record.streams}
-    head = method_of(record)(Inputs(streams, record.task), **record.options)
-    replicas = Replicas([head.to(device)] * len(record.seeds))
-    replicas.load({name: torch.from_numpy(value) for name, value in record.state().items()})
-    return replicas
-
-
-def run_table(home: Home, record: RunRecord, device: torch.device) -> FeatureTable:
-    """The features that a run was trained on, nothing hidden.
-
-    Raises:
-        MmfuseError: if they are gone, or belong to other samples now.
-    """
-    store = FeatureStore(home, record.dataset)
-    there = {(i.key.fingerprint, i.key.modality): i for i in store.streams() if i.complete}
-    infos: list[StreamInfo] = []
-    for stream in record.streams:
-        info = there.get((stream.fingerprint, stream.modality))
-        command = f"mmfuse extract --dataset {record.dataset} --encoder {stream.encoder}"
-        if info is None:
-            raise MmfuseError(
-                f"the features {stream.encoder}-{stream.fingerprint[:8]}/{stream.modality} that "
-                f"{record.id} was trained on are gone; run: {command}"
-            )
-        if info.snapshot != record.snapshot:
-            raise MmfuseError(
-                f"the samples of {record.dataset} changed since {record.id} was trained; run: "
-                f"mmfuse train --dataset {record.dataset} --method {record.method}"
-            )
-        infos.append(info)
-    table = resplit(load_table(store, infos, device), plan_of(record))
-    return replace(table, scale=Scale(*record.scale))
-
-
-def linear_name(record: RunRecord) -> str:
-    """What the linear baseline of the run's task is called."""
-    return "ridge" if record.task.kind == "value" else "logistic"
-
-
-def plan_of(record: RunRecord) -> Plan:
-    """How it was trained."""
-    return Plan(**record.plan | {"seeds": tuple(record.seeds)})
 
 
 def _as_trained(table: FeatureTable, record: RunRecord) -> FeatureTable:

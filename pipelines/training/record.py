@@ -2,7 +2,7 @@
 
 import datetime
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from types import ModuleType
@@ -12,12 +12,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
 from cache.fingerprints import fingerprint
 from cache.format.streams import names
 from cache.runs import RunRecord, RunStream, Scores, new_id
-from pipelines import catalog
 from pipelines.features.hiding import Hidden, by_modality
 from pipelines.features.table import FeatureTable
 from pipelines.fusion.head import FusionHead
@@ -215,19 +213,3 @@ def epochs_of(history: Sequence[Epoch], replica: int) -> int:
 def digest(text: str) -> str:
     """Hex sha256 of a method's source."""
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def method_of(record: RunRecord) -> Callable[..., Any]:
-    """The `build` of a recorded run; a method given as a file is taken from the run's folder.
-
-    Raises:
-        MmfuseError: if that copy was changed.
-    """
-    if not record.method_digest:
-        build: Callable[..., Any] = catalog.find("methods", record.method).build
-        return build
-    path = record.path / "method.py"
-    if digest(path.read_text(encoding="utf-8")) != record.method_digest:
-        raise MmfuseError(f"{path} is not what {record.id} was trained with; train again")
-    kept: Callable[..., Any] = catalog.find("methods", str(path)).build
-    return kept

@@ -122,7 +122,7 @@ def sweep(
             done.append(Trial(runs, _value(runs)))
     if not done:
         raise MmfuseError(f"no setting could be trained: {'; '.join(diverged)}")
-    from pipelines.evaluation.score import score_test
+    from pipelines.training.restore import score_test
 
     done = list(_ordered(done))
     for run in done[0].runs:

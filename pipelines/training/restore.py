@@ -1,0 +1,105 @@
+"""Restoring: the heads and the feature table of a recorded run, built again."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from cache.errors import MmfuseError
+from cache.feature_store import FeatureStore, StreamInfo
+from cache.layout import Home
+from cache.runs import RunRecord
+from pipelines import catalog
+from pipelines.device import pick_device
+from pipelines.features.hiding import hide
+from pipelines.features.load import load_table
+from pipelines.features.table import FeatureTable, Scale
+from pipelines.fusion.head import Inputs, Stream
+from pipelines.training.plan import Plan
+from pipelines.training.record import digest, score_all
+from pipelines.training.replicas import Replicas
+from pipelines.training.run import protocol, resplit
+
+
+def score_test(home: Home, record: RunRecord, device: str = "auto") -> None:
+    """Score a run on test rows as it was trained, where a search had left them out.
+
+    Raises:
+        MmfuseError: as `evaluation.evaluate`.
+    """
+    if any(scores.split == "test" for scores in record.scores):
+        return
+    where, plan = pick_device(device), plan_of(record)
+    hidden = hide(run_table(home, record, where), protocol(plan))
+    found, predictions = score_all(
+        rebuild(record, where),
+        hidden,
+        range(len(record.seeds)),
+        record.seeds,
+        label=protocol(plan).label,
+    )
+    record.add_scores(found)
+    record.keep_predictions(predictions)
+
+
+def rebuild(record: RunRecord, device: torch.device) -> Replicas:
+    """The run's heads with their weights."""
+    streams = {s.name: Stream(s.width, s.modality, s.sequence) for s in record.streams}
+    head = method_of(record)(Inputs(streams, record.task), **record.options)
+    replicas = Replicas([head.to(device)] * len(record.seeds))
+    replicas.load({name: torch.from_numpy(value) for name, value in record.state().items()})
+    return replicas
+
+
+def run_table(home: Home, record: RunRecord, device: torch.device) -> FeatureTable:
+    """The features that a run was trained on, nothing hidden.
+
+    Raises:
+        MmfuseError: if they are gone, or belong to other samples now.
+    """
+    store = FeatureStore(home, record.dataset)
+    there = {(i.key.fingerprint, i.key.modality): i for i in store.streams() if i.complete}
+    infos: list[StreamInfo] = []
+    for stream in record.streams:
+        info = there.get((stream.fingerprint, stream.modality))
+        command = f"mmfuse extract --dataset {record.dataset} --encoder {stream.encoder}"
+        if info is None:
+            raise MmfuseError(
+                f"the features {stream.encoder}-{stream.fingerprint[:8]}/{stream.modality} that "
+                f"{record.id} was trained on are gone; run: {command}"
+            )
+        if info.snapshot != record.snapshot:
+            raise MmfuseError(
+                f"the samples of {record.dataset} changed since {record.id} was trained; run: "
+                f"mmfuse train --dataset {record.dataset} --method {record.method}"
+            )
+        infos.append(info)
+    table = resplit(load_table(store, infos, device), plan_of(record))
+    return replace(table, scale=Scale(*record.scale))
+
+
+def linear_name(record: RunRecord) -> str:
+    """What the linear baseline of the run's task is called."""
+    return "ridge" if record.task.kind == "value" else "logistic"
+
+
+def plan_of(record: RunRecord) -> Plan:
+    """How it was trained."""
+    return Plan(**record.plan | {"seeds": tuple(record.seeds)})
+
+
+def method_of(record: RunRecord) -> Callable[..., Any]:
+    """The `build` of a recorded run; a method given as a file is taken from the run's folder.
+
+    Raises:
+        MmfuseError: if that copy was changed.
+    """
+    if not record.method_digest:
+        build: Callable[..., Any] = catalog.find("methods", record.method).build
+        return build
+    path = record.path / "method.py"
+    if digest(path.read_text(encoding="utf-8")) != record.method_digest:
+        raise MmfuseError(f"{path} is not what {record.id} was trained with; train again")
+    kept: Callable[..., Any] = catalog.find("methods", str(path)).build
+    return kept
