@@ -132,7 +132,7 @@ def predict(
             encoder, info, cells.get(stream.modality), (ids, root), failures
         )
     middle = time.perf_counter()
-    from pipelines.evaluation.score import answer  # torch, which user errors above do not need
+    from pipelines.evaluation.infer import answer  # torch, which user errors above do not need
 
     outputs, present = answer(record, encoded, device)
     seconds = {"encode": middle - began, "head": time.perf_counter() - middle}

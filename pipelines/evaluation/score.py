@@ -1,22 +1,20 @@
 """Scoring: a recorded run's heads rebuilt, and scored with things hidden."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cache.layout import Home
 from cache.runs import RunRecord, Scores
-from cache.samples import Samples
 from pipelines.device import pick_device
-from pipelines.evaluation.evaluate import Comparison, Evaluation
+from pipelines.evaluation.result import Comparison, Evaluation
 from pipelines.features.hiding import Hidden, hide
 from pipelines.features.missing import MissingPattern
-from pipelines.features.table import FeatureTable, Scale, pad
+from pipelines.features.table import FeatureTable
 from pipelines.metrics import baselines
-from pipelines.metrics.metrics import PRIMARY, better, pieces, scores, softmax
+from pipelines.metrics.metrics import PRIMARY, better, pieces, scores
 from pipelines.metrics.significance import bootstrap
 from pipelines.training.loop import decoded
 from pipelines.training.replicas import Replicas
@@ -109,61 +107,3 @@ def _score(
 
 def _never_absent(record: RunRecord) -> bool:
     return record.absent["train"] == 0 and not record.plan["drop_rate"]
-
-
-def answer(
-    record: RunRecord, vectors: Mapping[str, Sequence[NDArray[Any] | None]], device: str
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Outputs of every replica for new rows.
-
-    Args:
-        record: the run.
-        vectors: by stream, a vector (D,) or sequence (T, D) a row, or None.
-        device: where the heads run.
-
-    Returns:
-        (R, N, C) probabilities, or values in units of the target; and (N, M) what was present.
-    """
-    where = pick_device(device)
-    table = _new_table(record, vectors, where)
-    logits = rebuild(record, where).opinions(table).logits
-    outputs = np.stack([decoded(table, one)[0] for one in logits])
-    if record.task.kind == "classes":
-        outputs = softmax(outputs)
-    elif record.task.kind == "labels":
-        outputs = 1 / (1 + np.exp(-np.clip(outputs, -700, 700)))
-    return outputs, table.present.cpu().numpy()
-
-
-def _new_table(
-    record: RunRecord, vectors: Mapping[str, Sequence[NDArray[Any] | None]], device: torch.device
-) -> FeatureTable:
-    """New rows as a table whose targets are nothing."""
-    features, frames, present = {}, {}, []
-    for stream in record.streams:
-        rows = vectors[stream.name]
-        shape = (0, stream.width) if stream.sequence else (stream.width,)
-        whole = [np.zeros(shape, np.float32) if row is None else row for row in rows]
-        if stream.sequence:
-            offsets = np.concatenate([[0], np.cumsum([len(row) for row in whole])])
-            values, there = pad(np.concatenate(whole), offsets)
-            frames[stream.name] = torch.from_numpy(there).to(device)
-        else:
-            values = np.stack(whole)
-        features[stream.name] = torch.from_numpy(values).to(device)
-        present.append(torch.tensor([row is not None for row in rows]))
-    count = len(present[0])
-    nothing = np.full(count, "", object)
-    targets: Any = np.zeros((count, record.task.outputs), np.float32)
-    if record.task.kind != "labels":
-        targets = np.zeros(count, np.int64 if record.task.kind == "classes" else np.float64)
-    samples = Samples(nothing, nothing, targets, None, record.task, (), "real")
-    return FeatureTable(
-        features,
-        frames,
-        torch.stack(present, 1).to(device),
-        tuple(stream.modality for stream in record.streams),
-        samples,
-        torch.arange(count, device=device),
-        Scale(*record.scale),
-    )

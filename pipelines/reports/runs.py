@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from cache.runs import RunRecord, Scores
-from pipelines.evaluation.evaluate import Evaluation
+from pipelines.evaluation.result import Evaluation
 from pipelines.reports.table import Cell, Spread, Table, decimal, interval
 
 PLAIN = ("logistic", "ridge", "majority")  # baselines that stand beside every method
