@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError
 from cache.fingerprints import fingerprint
 from pipelines import catalog
-from pipelines.contracts.faults import told
-from pipelines.contracts.result import BrokenError, Promise
+from pipelines.contracts.result import BrokenError, Promise, told
 from pipelines.contracts.sample_payloads import specimens
 from pipelines.data.dataset import Kind
 from pipelines.encoding.encoder import Encoder, build_encoder, learns

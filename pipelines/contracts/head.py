@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping
 
 from pipelines import catalog
 from pipelines.contracts import head_checks, head_learning, synthetic
-from pipelines.contracts.faults import told
 from pipelines.contracts.head_probe import Subject
-from pipelines.contracts.result import BrokenError, Promise
+from pipelines.contracts.result import BrokenError, Promise, told
 from pipelines.fusion.head import FusionHead
 from pipelines.progress import Track, untracked
 from pipelines.training.plan import base_plan

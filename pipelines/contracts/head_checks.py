@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.contracts import synthetic
-from pipelines.contracts.faults import told
 from pipelines.contracts.head_probe import (
     ROWS,
     Seen,
@@ -25,7 +24,7 @@ from pipelines.contracts.head_probe import (
     settled,
     turns,
 )
-from pipelines.contracts.result import BrokenError
+from pipelines.contracts.result import BrokenError, told
 from pipelines.features.table import Batch
 from pipelines.fusion.head import FusionHead, Inputs, arranged
 

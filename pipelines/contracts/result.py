@@ -1,6 +1,10 @@
 """Keeping: what a promise of a contract was seen to be, kept or broken; of heads and encoders."""
 
+import traceback
 from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines import catalog
 
 
 class BrokenError(Exception):
@@ -20,3 +24,12 @@ class Promise:
     text: str
     kept: bool
     detail: str
+
+
+def told(error: Exception) -> str:
+    """`RuntimeError: boom (my_head.py, line 21)`; without a place where no such file is in it."""
+    own = set(catalog.files().values())
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame for frame in frames if str(Path(frame.filename).absolute()) in own]
+    said = f"{type(error).__name__}: {error}"
+    return f"{said} ({Path(lines[-1].filename).name}, line {lines[-1].lineno})" if lines else said
