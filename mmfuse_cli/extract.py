@@ -56,7 +56,7 @@ def extract(
     from pipelines import catalog
     from pipelines.data.columns import part
     from pipelines.reports import extraction
-    from pipelines.reports.outlook import outlook
+    from pipelines.reports.extraction import outlook
 
     asked = words.settings(context)
     if reason and not retry_failed:

@@ -10,7 +10,7 @@ from small_encoders import Centred, Echo, texts
 
 from cache.layout import Home
 from pipelines.extract.extract import ExtractOptions, extract, plan
-from pipelines.reports.outlook import outlook, span
+from pipelines.reports.extraction import outlook, span
 
 
 @dataclass
