@@ -205,7 +205,7 @@ def test_a_script_without_a_main_guard_extracts_with_workers(tmp_path):
     script.write_text(
         "from pathlib import Path\n"
         "import mmfuse\n"
-        "from pipelines.extract.session import ExtractOptions\n"
+        "from pipelines.extract.extract import ExtractOptions\n"
         "digits = mmfuse.open_dataset('digits')[0]\n"
         "pixels = mmfuse.build_encoder('pixels')\n"
         f"home = mmfuse.Home(Path({str(tmp_path / 'home')!r}))\n"

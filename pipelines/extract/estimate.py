@@ -9,9 +9,9 @@ from pipelines.extract.engine.backoff import Ceilings, Encoding
 from pipelines.extract.engine.batches import Budget, batches
 from pipelines.extract.engine.prepare import Prepared
 from pipelines.extract.fitting import fit
+from pipelines.extract.options import ExtractOptions, batch_budget, paying_workers
 from pipelines.extract.plan import StreamPlan
 from pipelines.extract.probing import probe
-from pipelines.extract.session import ExtractOptions, batch_budget, paying_workers
 
 _BATCHES = 3
 _SLOW_BATCH = 8  # samples a timed batch of a model, where a full one could take a minute

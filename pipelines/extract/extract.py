@@ -1,15 +1,35 @@
 """Extraction: plan → read and prepare → batch → encode → write, each leg timed; stage 1."""
 
+import signal
+import statistics
+import threading
 from collections.abc import Sequence
+from types import FrameType, TracebackType
+from typing import Any
 
+import numpy as np
+
+from cache.feature_store import OK, FeatureStore
 from cache.layout import Home
+from cache.samples import Samples
+from cache.storage.objects import put_record
+from cache.writing.writer import StreamWriter
 from pipelines.data import origins
 from pipelines.data.dataset import Dataset
 from pipelines.encoding.encoder import Encoder
+from pipelines.extract.engine.backoff import Ceilings, Encoding, HopelessError
+from pipelines.extract.engine.batches import WINDOWS
+from pipelines.extract.engine.prepare import Inline, Preparer
+from pipelines.extract.engine.runner import Conveyor, Terms
+from pipelines.extract.engine.shard_queue import Supply
+from pipelines.extract.engine.shard_writer import Shelver
+from pipelines.extract.engine.worker_pool import Workers
 from pipelines.extract.estimate import Estimate, estimate
+from pipelines.extract.fitting import fit
+from pipelines.extract.options import ExtractOptions, bad_inputs, batch_budget, paying_workers
 from pipelines.extract.plan import StreamPlan, plan, unserved
-from pipelines.extract.report import StreamReport
-from pipelines.extract.session import ExtractOptions, Session
+from pipelines.extract.probing import latency, probe
+from pipelines.extract.report import StreamReport, Work, report
 from pipelines.progress import Track, untracked
 
 __all__ = [
@@ -69,3 +89,150 @@ def extract(
             if reports[-1].interrupted:
                 break
     return reports
+
+
+class Interrupt:
+    """While entered, the first Ctrl-C only sets `asked`; the second one interrupts as ever.
+
+    In a thread other than the main one, where Python delivers no signals, `asked` stays False.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: Any = None
+
+    def __enter__(self) -> "Interrupt":
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+class Session:
+    """Moves streams one after another; has the worker processes and knows what memory bears."""
+
+    def __init__(self, home: Home, options: ExtractOptions, track: Track, samples: Samples) -> None:
+        self._home, self._options, self._track, self._samples = home, options, track, samples
+        self._ceilings = Ceilings(home.ceilings)
+        self._workers: Workers | None = None
+        self._count = 0
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._workers is not None:
+            self._workers.close()
+
+    def extract(self, one: StreamPlan, skipped: dict[str, tuple[str, ...]]) -> StreamReport:
+        """One stream, from its plan to its report.
+
+        Raises:
+            MmfuseError: what the person at the keyboard can mend.
+        """
+        work, store = Work(), FeatureStore(self._home, one.dataset.name)
+        with work.legs.timed("total"):
+            if not one.found.complete:
+                self._make_ready(one, work)
+            writer = store.writer(
+                one.key,
+                spec=one.spec,
+                samples=self._samples,
+                inputs=one.inputs.digests,
+                absent=one.inputs.absent,
+                retry_failed=self._options.retry_failed if not one.found.complete else False,
+            )
+            if not writer.complete:
+                self._move(one, writer, work)
+                writer.finish()
+        if self._options.latency and one.found.new and writer.complete:
+            encoded = np.flatnonzero(store.reader(one.key).state == OK)
+            store.keep_latency(one.key, latency(one, encoded))
+        told = report(one, writer, work, skipped)
+        if told.new or told.new_failed:
+            stream = writer.generation.paths.stream
+            kept = {name: value for name, value in told.record().items() if name != "path"}
+            put_record(stream.report, kept, stream.dataset.scratch)
+        return told
+
+    def _make_ready(self, one: StreamPlan, work: Work) -> None:
+        """Fetch, fit and load what is needed; decide how many workers pay."""
+        if one.found.new and one.download is not None:
+            one.download.fetch(self._track)
+        fit(one, self._home)
+        if not one.found.new:
+            return
+        wanted = self._options.workers
+        loads = one.encoder.weights != "weight-free"
+        if wanted is not None and not loads:
+            work.workers = wanted
+            return
+        probes = probe(one)
+        readable = [found.item for found in probes if found.failure is None]
+        if loads and readable:  # loaded now, the record says on what device and in what dtype
+            with work.legs.timed("load"):
+                one.encoder.encode(one.modality.kind, readable[:1])
+        seconds = statistics.median(p.read + p.prepare for p in probes) * one.found.new
+        work.workers = paying_workers(seconds) if wanted is None else wanted
+
+    def _move(self, one: StreamPlan, writer: StreamWriter, work: Work) -> None:
+        """Everything that is left to encode, and what is known, onto the shelf."""
+        options = self._options
+        encoding = Encoding(one.encoder, one.modality.kind, self._ceilings, _place(one))
+        shelver = Shelver(options.checkpoint)
+        keep = True
+        with Interrupt() as interrupt:
+            ahead = 2 if work.workers else 1
+            most = bad_inputs(one, options)
+            stop = lambda: interrupt.asked  # noqa: E731
+            terms = Terms(batch_budget(one, options), ahead, options.strict, most, stop)
+            conveyor = Conveyor(one, encoding, terms, work.legs)
+            supply = Supply(writer, shelver, WINDOWS[one.modality.kind], options.limit)
+            moving = conveyor.run(supply, self._preparer(work.workers), shelver)
+            try:
+                for _ in self._track(moving, f"{one.dataset.name} {one.key.name}", one.found.new):
+                    pass
+            except HopelessError:
+                keep = False
+                raise
+            except KeyboardInterrupt:  # the second Ctrl-C, or one that no handler took
+                interrupt.asked = True
+            finally:
+                moving.close()
+                shelver.close(keep=keep)
+        work.take(conveyor, shelver)
+        work.interrupted = interrupt.asked
+
+    def _preparer(self, workers: int) -> Preparer:
+        if not workers:
+            return Inline()
+        if self._workers is not None and self._count != workers:
+            self._workers.close()
+            self._workers = None
+        if self._workers is None:
+            self._workers, self._count = Workers(workers, self._options.timeout), workers
+        return self._workers
+
+
+def _place(one: StreamPlan) -> str:
+    """What a memory ceiling holds for: these weights on this device."""
+    device = one.encoder.provenance().get("device", "cpu")
+    return f"{one.key.label.split('/')[0]} {one.modality.kind} {device}"

@@ -10,9 +10,9 @@ from cache.status import explain
 from pipelines import catalog
 from pipelines.data.dataset import Dataset
 from pipelines.extract.estimate import Estimate, estimate
+from pipelines.extract.options import ExtractOptions
 from pipelines.extract.plan import StreamPlan
 from pipelines.extract.report import StreamReport
-from pipelines.extract.session import ExtractOptions
 from pipelines.reports.table import Cell, Table, amount, counted
 
 _MUCH = 0.05  # share of truncated inputs above which a warning is due
