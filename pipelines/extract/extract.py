@@ -24,11 +24,10 @@ from pipelines.extract.engine.runner import Conveyor, Terms
 from pipelines.extract.engine.shard_queue import Supply
 from pipelines.extract.engine.shard_writer import Shelver
 from pipelines.extract.engine.worker_pool import Workers
-from pipelines.extract.estimate import Estimate, estimate
+from pipelines.extract.estimate import Estimate, estimate, latency, probe
 from pipelines.extract.fitting import fit
 from pipelines.extract.options import ExtractOptions, bad_inputs, batch_budget, paying_workers
 from pipelines.extract.plan import StreamPlan, plan, unserved
-from pipelines.extract.probing import latency, probe
 from pipelines.extract.report import StreamReport, Work, report
 from pipelines.progress import Track, untracked
 
