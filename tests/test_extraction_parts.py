@@ -12,8 +12,14 @@ from small_encoders import Centred, Echo, texts, vector_of
 
 from cache.errors import MmfuseError
 from cache.layout import Home
-from pipelines.extract.engine.backoff import Ceilings, Encoding, HopelessError
-from pipelines.extract.engine.batches import Budget, batches, budget
+from pipelines.extract.engine.batches import (
+    Budget,
+    Ceilings,
+    Encoding,
+    HopelessError,
+    batches,
+    budget,
+)
 from pipelines.extract.engine.prepare import Failure
 from pipelines.extract.engine.timings import Legs
 from pipelines.extract.extract import ExtractOptions, estimate, extract, plan

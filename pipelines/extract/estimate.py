@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.layout import Home
-from pipelines.extract.engine.backoff import Ceilings, Encoding
-from pipelines.extract.engine.batches import Budget, batches
+from pipelines.extract.engine.batches import Budget, Ceilings, Encoding, batches
 from pipelines.extract.engine.prepare import Cell, Prepared, Recipe, prepare
 from pipelines.extract.fitting import fit
 from pipelines.extract.options import ExtractOptions, batch_budget, paying_workers

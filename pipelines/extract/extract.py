@@ -17,8 +17,7 @@ from cache.writing.writer import StreamWriter
 from pipelines.data import origins
 from pipelines.data.dataset import Dataset
 from pipelines.encoding.encoder import Encoder
-from pipelines.extract.engine.backoff import Ceilings, Encoding, HopelessError
-from pipelines.extract.engine.batches import WINDOWS
+from pipelines.extract.engine.batches import WINDOWS, Ceilings, Encoding, HopelessError
 from pipelines.extract.engine.prepare import Inline, Preparer
 from pipelines.extract.engine.runner import Conveyor, Terms
 from pipelines.extract.engine.shard_queue import Supply

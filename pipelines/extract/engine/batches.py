@@ -1,9 +1,23 @@
 """Bucketing: samples of like cost share a batch, so that little is computed on padding."""
 
+import contextlib
+import json
+import os
+import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import MmfuseError
 from pipelines.data.dataset import Kind
+from pipelines.encoding.encoder import Encoder
+from pipelines.extract.engine.prepare import Failure
+from pipelines.media.payloads import Unreadable
 
 # Samples that are prepared before the first of them is encoded: many where lengths vary and items
 # are small, few where an item is large. No batch leaves its window.
@@ -18,6 +32,9 @@ WINDOWS: dict[Kind, int] = {
     "video": 64,
 }
 _SHORT = 4  # batches of short samples may hold this many times the usual number
+PATIENCE = 100  # inputs that may fail before the first succeeds
+_BUCKETS = 40  # powers of two beyond a length that are looked at
+_WORDS = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 @dataclass(frozen=True)
@@ -88,3 +105,143 @@ def batches(costs: Sequence[int], budget: Budget) -> list[list[int]]:
         batch.append(place)
     found.append(batch)
     return found
+
+
+class HopelessError(MmfuseError):
+    """Everything fails: the data's place or the encoder is wrong, not single rows."""
+
+
+class Ceilings:
+    """The padded cost that fits into a device's memory, in a small JSON file.
+
+    One number for each encoder, device and bucket of lengths: attention takes more of the same
+    padded cost where inputs are long. A bucket ends at a power of two.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._known: dict[str, int] = {}
+        if path is not None and path.is_file():
+            # A memory that cannot be read is lost, not an error: it is found out again.
+            with contextlib.suppress(OSError, ValueError):
+                self._known = {str(k): int(v) for k, v in json.loads(path.read_text()).items()}
+
+    def get(self, key: str, longest: int) -> int | None:
+        """What is known to be the most for a batch whose longest input costs so much.
+
+        A bucket that was never tried takes the ceiling of the next longer one that was, times how
+        much shorter it is: what memory that goes by the square of the length would bear.
+        """
+        bucket = _bucket(longest)
+        for times in (1 << power for power in range(_BUCKETS)):
+            known = self._known.get(f"{key} {bucket * times}")
+            if known is not None:
+                return known * times
+        return None
+
+    def lower(self, key: str, longest: int, cost: int) -> None:
+        """Remember, also for the next run, that more than `cost` does not fit."""
+        self._known[f"{key} {_bucket(longest)}"] = cost
+        if self._path is None:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".ceilings.", dir=self._path.parent)
+        with os.fdopen(handle, "w") as file:
+            json.dump(self._known, file, indent=1, sort_keys=True)
+        Path(name).replace(self._path)
+
+
+class Encoding:
+    """An encoder of one kind on one device, and what it has been seen to bear.
+
+    Attributes:
+        succeeded: whether any input was ever encoded.
+        failures: inputs that failed here.
+        retries: batches that were cut because of memory.
+    """
+
+    def __init__(self, encoder: Encoder, kind: Kind, ceilings: Ceilings, key: str) -> None:
+        self._encoder, self._kind = encoder, kind
+        self._ceilings, self._key = ceilings, key
+        self.succeeded = False
+        self.failures = 0
+        self.retries = 0
+
+    def encode(self, items: Sequence[Any], costs: Sequence[int]) -> list[NDArray[Any] | Failure]:
+        """Prepared items → a vector or a failure each, in order.
+
+        A batch above the known ceiling is cut beforehand, one that runs out of memory lowers the
+        ceiling and is cut, one that fails otherwise is cut to find the item at fault.
+
+        Raises:
+            MmfuseError: from the encoder.
+            HopelessError: when the first hundred inputs have all failed.
+        """
+        longest = max(costs)
+        ceiling = self._ceilings.get(self._key, longest)
+        padded = len(items) * longest
+        if ceiling is not None and padded > ceiling and len(items) > 1:
+            return self._halves(items, costs)
+        found = self._attempt(items)
+        if not isinstance(found, Failure):
+            self.succeeded = True
+            return list(found)
+        if found.reason == "out-of-memory":
+            _release()
+            self.retries += 1
+            self._ceilings.lower(self._key, longest, max(1, padded // 2))
+        if len(items) > 1:
+            return self._halves(items, costs)
+        self._count(found)
+        return [found]
+
+    def _halves(self, items: Sequence[Any], costs: Sequence[int]) -> list[NDArray[Any] | Failure]:
+        middle = len(items) // 2
+        first = self.encode(items[:middle], costs[:middle])
+        return first + self.encode(items[middle:], costs[middle:])
+
+    def _attempt(self, items: Sequence[Any]) -> list[NDArray[Any]] | Failure:
+        """The vectors, or why not; the traceback and what it holds are gone when this returns."""
+        try:
+            found = self._encoder.encode(self._kind, items)
+        except MmfuseError:
+            raise
+        except Unreadable as fault:
+            return Failure(fault.reason, fault.detail, fault.transient)
+        except Exception as error:  # an encoder's fault with one sample never ends the run
+            if _out_of_memory(error):
+                return Failure("out-of-memory", str(error).split("\n")[0], transient=True)
+            return Failure("error", f"{type(error).__name__}: {error}")
+        if len(found) != len(items):
+            raise MmfuseError(
+                f"encoder {self._encoder.name} gave {len(found)} vectors for {len(items)} inputs "
+                f"of kind {self._kind}; it must give one each, in order"
+            )
+        return [np.asarray(vector) for vector in found]
+
+    def _count(self, failure: Failure) -> None:
+        self.failures += 1
+        if self.failures >= PATIENCE and not self.succeeded:
+            raise HopelessError(
+                f"encoder {self._encoder.name} failed on each of the first {self.failures} inputs "
+                f"of kind {self._kind}, the last with {failure.reason}: {failure.detail}"
+            )
+
+
+def _bucket(longest: int) -> int:
+    """The power of two that ends the bucket of a length."""
+    return 1 << (longest - 1).bit_length()
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Torch's own error by its name, since this file must not import torch; or by its words."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _WORDS)
+
+
+def _release() -> None:
+    """Give cached blocks back, so that a smaller batch finds memory in one piece."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from pipelines.extract.engine.backoff import PATIENCE, Encoding, HopelessError
-from pipelines.extract.engine.batches import Budget, batches
+from pipelines.extract.engine.batches import PATIENCE, Budget, Encoding, HopelessError, batches
 from pipelines.extract.engine.prepare import Cell, Failure, Prepared, Preparer, Recipe
 from pipelines.extract.engine.shard_queue import Supply, Window
 from pipelines.extract.engine.shard_writer import Shelver
