@@ -13,7 +13,7 @@ from small_encoders import Centred, Echo, texts, vector_of
 
 from cache.errors import MmfuseError
 from cache.feature_store import FAILED, FeatureStore
-from cache.format import shards
+from cache.format import grid
 from cache.layout import Home
 from cache.maintenance.verify import verify
 from cache.storage.objects import get_record
@@ -32,8 +32,8 @@ def home(tmp_path):
 @pytest.fixture
 def small_shards(monkeypatch):
     """Shards of 128 rows of eight float32, so that a few thousand rows fill many."""
-    monkeypatch.setattr(shards, "CHUNK_BYTES", 1024)
-    monkeypatch.setattr(shards, "CHUNKS_PER_SHARD", 4)
+    monkeypatch.setattr(grid, "CHUNK_BYTES", 1024)
+    monkeypatch.setattr(grid, "CHUNKS_PER_SHARD", 4)
     monkeypatch.setitem(batches.WINDOWS, "text", 50)
 
 

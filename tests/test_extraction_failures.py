@@ -8,7 +8,7 @@ from small_encoders import Echo, texts
 
 from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
-from cache.format import shards
+from cache.format import grid
 from cache.layout import Home
 from pipelines.extract.engine import batches
 from pipelines.extract.extract import ExtractOptions, extract, plan
@@ -24,8 +24,8 @@ def home(tmp_path):
 @pytest.fixture
 def small_shards(monkeypatch):
     """Shards of 128 rows, windows of 50."""
-    monkeypatch.setattr(shards, "CHUNK_BYTES", 1024)
-    monkeypatch.setattr(shards, "CHUNKS_PER_SHARD", 4)
+    monkeypatch.setattr(grid, "CHUNK_BYTES", 1024)
+    monkeypatch.setattr(grid, "CHUNKS_PER_SHARD", 4)
     monkeypatch.setitem(batches.WINDOWS, "text", 50)
 
 

@@ -253,12 +253,12 @@ def test_an_estimate_fits_what_must_be_fitted_without_keeping_it(tmp_path):
 
 def test_workers_are_started_only_for_work_that_is_worth_them(tmp_path, monkeypatch):
     """Left to itself, extraction spawns for minutes of preparing and not for seconds."""
-    from pipelines.extract import session
+    from pipelines.extract import options
 
     dataset = texts({"m": [f"text number {n}" for n in range(50)]})
     (quick,) = extract(dataset, [Echo()], home=Home(tmp_path / "one"))
     assert quick.workers == 0
-    monkeypatch.setattr(session, "WORTH_WORKERS", 0.0)
+    monkeypatch.setattr(options, "WORTH_WORKERS", 0.0)
     (long,) = extract(dataset, [Echo()], home=Home(tmp_path / "two"))
     assert long.workers >= 1
     assert long.ok == quick.ok == 50

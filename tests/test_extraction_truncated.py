@@ -7,7 +7,7 @@ import pytest
 from small_encoders import Echo, texts
 
 from cache.feature_store import FeatureStore
-from cache.format import shards
+from cache.format import grid
 from cache.layout import Home
 from pipelines.extract.engine import batches
 from pipelines.extract.extract import ExtractOptions, extract
@@ -34,8 +34,8 @@ class Cutting(Echo):
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
     """Shards of 128 rows, windows of 50."""
-    monkeypatch.setattr(shards, "CHUNK_BYTES", 1024)
-    monkeypatch.setattr(shards, "CHUNKS_PER_SHARD", 4)
+    monkeypatch.setattr(grid, "CHUNK_BYTES", 1024)
+    monkeypatch.setattr(grid, "CHUNKS_PER_SHARD", 4)
     monkeypatch.setitem(batches.WINDOWS, "text", 50)
 
 

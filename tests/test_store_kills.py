@@ -96,7 +96,7 @@ def test_four_processes_share_one_stream(tmp_path, mode):
 
 def test_two_processes_that_begin_at_once_open_one_generation(tmp_path, monkeypatch):
     """Whatever a rival does between a look at the store and what comes of it, rows are shared."""
-    from cache.writing.writer import opening
+    from cache.writing import opening
 
     for place in ("_preferred", "_grid", "create_generation"):
         home, original, rivals = tmp_path / place, getattr(opening, place), []

@@ -23,7 +23,7 @@ from small_encoders import Echo, texts
 from cache.layout import Home
 from cache.samples import Modality, Task
 from pipelines.data.dataset import Dataset
-from pipelines.extract import session
+from pipelines.extract import extract as extraction
 from pipelines.extract.engine.shard_writer import Shelver
 from pipelines.extract.extract import ExtractOptions, StreamReport, extract
 
@@ -246,7 +246,7 @@ def writing(home: Path) -> None:
     """What the write leg takes of a device that gives 20,000 rows of 768 float16 a second."""
     dataset = words(300_000)
     written = run(dataset, Paced(), home / "written", batch_rows=256).seconds
-    session.Shelver = Dropping
+    extraction.Shelver = Dropping
     dropped = run(dataset, Paced(), home / "dropped", batch_rows=256).seconds
     lost = written["total"] - dropped["total"]
     print(
