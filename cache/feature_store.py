@@ -11,13 +11,9 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 from cache.format.digest_index import Digests, without
-from cache.format.generations import Generation, Shard, current, open_store, read_generation
+from cache.format.generations import Generation, current, open_store, read_generation
 from cache.format.reader import Reader
 from cache.format.streams import (
-    ABSENT,
-    FAILED,
-    OK,
-    PENDING,
     StreamInfo,
     StreamKey,
     StreamSpec,
@@ -32,19 +28,6 @@ from cache.writing.journal import Retry
 from cache.writing.opening import check_same, open_generation
 from cache.writing.reuse import failures_of
 from cache.writing.writer import Rows, StreamWriter
-
-__all__ = [
-    "ABSENT",
-    "FAILED",
-    "OK",
-    "PENDING",
-    "FeatureStore",
-    "Shard",
-    "StreamInfo",
-    "StreamKey",
-    "StreamSpec",
-    "StreamValues",
-]
 
 
 class FeatureStore:

@@ -12,7 +12,7 @@ Hook = Callable[[type[BaseException], BaseException, Any], object]  # sys.except
 
 _DOORS = {  # name → module, or module:name where the verb is called otherwise there
     "Dataset": "pipelines.data.dataset",
-    "ExtractOptions": "pipelines.extract.extract",
+    "ExtractOptions": "pipelines.extract.options",
     "FeatureStore": "cache.feature_store",
     "Home": "cache.layout",
     "MissingPattern": "pipelines.features.missing",
@@ -33,7 +33,7 @@ _DOORS = {  # name → module, or module:name where the verb is called otherwise
     "load_run": "cache.runs",
     "new_id": "cache.runs",
     "open_dataset": "pipelines.data.sources",
-    "plan": "pipelines.extract.extract",
+    "plan": "pipelines.extract.plan",
     "predict": "pipelines.evaluation.predict",
     "report": "pipelines.reports.html:page",
     "sweep": "pipelines.training.sweep",

@@ -13,7 +13,8 @@ from cache.layout import Home
 from pipelines.data.sources import open_dataset
 from pipelines.encoding.encoder import build_encoder
 from pipelines.extract.engine import batches
-from pipelines.extract.extract import ExtractOptions, extract
+from pipelines.extract.extract import extract
+from pipelines.extract.options import ExtractOptions
 
 WEIGHT_FREE = {"digits": ["pixels", "mfcc", "hashing"], "avdigits": ["pixels", "mfcc"]}
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from cache.feature_store import FeatureStore, StreamKey, StreamSpec
+from cache.feature_store import FeatureStore
 from cache.fingerprints import fingerprint
+from cache.format.streams import StreamKey, StreamSpec
 from cache.layout import Home
 from cache.samples import Modality, Samples, Task
 from pipelines.features.statistics import target_scale

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from cache.feature_store import FeatureStore, StreamKey, StreamSpec
+from cache.feature_store import FeatureStore
+from cache.format.streams import StreamKey, StreamSpec
 from cache.samples import Modality, Samples, Task
 from cache.writing.writer import StreamWriter
 

@@ -10,7 +10,8 @@ import pytest
 from sklearn.metrics import pairwise_distances
 
 from cache.errors import MmfuseError
-from cache.feature_store import FeatureStore, StreamKey, StreamSpec
+from cache.feature_store import FeatureStore
+from cache.format.streams import StreamKey, StreamSpec
 from cache.layout import Home
 from cache.samples import Modality, Samples, Task
 from pipelines.audit import audit, feature_checks

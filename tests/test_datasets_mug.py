@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from cache.errors import MmfuseError
+from cache.samples import Modality
 from pipelines.data import sources
-from pipelines.data.dataset import Modality
 from pipelines.data.tables import TableOptions
 from pipelines.datasets import mug
 from pipelines.media import cells as reading

@@ -24,7 +24,8 @@ from cache.exchange.hdf5 import export_hdf5, import_hdf5
 from cache.exchange.import_arrays import Source, import_arrays
 from cache.exchange.pack import pack
 from cache.exchange.unpack import unpack
-from cache.feature_store import FAILED, FeatureStore
+from cache.feature_store import FeatureStore
+from cache.format.streams import FAILED
 from cache.layout import Home
 from cache.maintenance.verify import verify
 from cache.storage.objects import pack_record

@@ -8,7 +8,9 @@ import pytest
 from small_encoders import Echo, texts
 
 from cache.layout import Home
-from pipelines.extract.extract import ExtractOptions, extract, plan
+from pipelines.extract.extract import extract
+from pipelines.extract.options import ExtractOptions
+from pipelines.extract.plan import plan
 from pipelines.reports.extraction import explained
 
 STREAMS = 100

@@ -12,15 +12,18 @@ from PIL import Image
 from small_encoders import Centred, Echo, texts, vector_of
 
 from cache.errors import MmfuseError
-from cache.feature_store import FAILED, FeatureStore
+from cache.feature_store import FeatureStore
 from cache.format import grid
+from cache.format.streams import FAILED
 from cache.layout import Home
 from cache.maintenance.verify import verify
 from cache.storage.objects import get_record
 from pipelines.encoding.encoder import build_encoder
 from pipelines.extract import estimate
 from pipelines.extract.engine import batches
-from pipelines.extract.extract import ExtractOptions, extract, plan, unserved
+from pipelines.extract.extract import extract
+from pipelines.extract.options import ExtractOptions
+from pipelines.extract.plan import plan, unserved
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ from cache.feature_store import FeatureStore
 from cache.format import grid
 from cache.layout import Home
 from pipelines.extract.engine import batches
-from pipelines.extract.extract import ExtractOptions, extract, plan
+from pipelines.extract.extract import extract
+from pipelines.extract.options import ExtractOptions
+from pipelines.extract.plan import plan
 from pipelines.media.payloads import Unreadable
 
 

@@ -22,7 +22,10 @@ from pipelines.extract.engine.batches import (
 )
 from pipelines.extract.engine.prepare import Failure
 from pipelines.extract.engine.timings import Legs
-from pipelines.extract.extract import ExtractOptions, estimate, extract, plan
+from pipelines.extract.estimate import estimate
+from pipelines.extract.extract import extract
+from pipelines.extract.options import ExtractOptions
+from pipelines.extract.plan import plan
 
 COSTS = st.lists(st.integers(1, 2000), max_size=300)
 

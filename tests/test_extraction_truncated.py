@@ -10,7 +10,8 @@ from cache.feature_store import FeatureStore
 from cache.format import grid
 from cache.layout import Home
 from pipelines.extract.engine import batches
-from pipelines.extract.extract import ExtractOptions, extract
+from pipelines.extract.extract import extract
+from pipelines.extract.options import ExtractOptions
 from pipelines.reports import extraction
 
 LONG = 12  # characters

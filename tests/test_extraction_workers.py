@@ -19,7 +19,8 @@ from cache.layout import Home
 from pipelines.encoding.encoder import build_encoder
 from pipelines.extract.engine.prepare import Cell, Failure, Inline, Recipe
 from pipelines.extract.engine.worker_pool import Workers
-from pipelines.extract.extract import ExtractOptions, extract
+from pipelines.extract.extract import extract
+from pipelines.extract.options import ExtractOptions
 from pipelines.media.payloads import Unreadable
 
 

@@ -9,7 +9,9 @@ import pytest
 from small_encoders import Centred, Echo, texts
 
 from cache.layout import Home
-from pipelines.extract.extract import ExtractOptions, extract, plan
+from pipelines.extract.extract import extract
+from pipelines.extract.options import ExtractOptions
+from pipelines.extract.plan import plan
 from pipelines.reports.extraction import outlook, span
 
 

@@ -11,7 +11,8 @@ from pipelines.data.columns import part
 from pipelines.data.sources import open_dataset
 from pipelines.data.tables import TableOptions
 from pipelines.encoding.encoder import build_encoder
-from pipelines.extract.extract import ExtractOptions, extract
+from pipelines.extract.extract import extract
+from pipelines.extract.options import ExtractOptions
 
 sys.path.insert(0, str(Path(__file__).parent / "contracts"))
 from checkpoint_makers import MAKERS

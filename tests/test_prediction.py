@@ -11,15 +11,17 @@ from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
 from cache.layout import Home
 from cache.runs import RunRecord
+from cache.samples import Modality, Task
 from pipelines.data.columns import part
-from pipelines.data.dataset import Dataset, Modality, Task
+from pipelines.data.dataset import Dataset
 from pipelines.data.sources import open_dataset
 from pipelines.data.table_files import read_table
 from pipelines.data.tables import TableOptions
 from pipelines.encoding.encoder import build_encoder
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.evaluation.predict import predict
-from pipelines.extract.extract import ExtractOptions, extract
+from pipelines.extract.extract import extract
+from pipelines.extract.options import ExtractOptions
 from pipelines.features.missing import MissingPattern
 from pipelines.reports import predictions
 from pipelines.training.train import train

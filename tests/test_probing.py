@@ -9,7 +9,8 @@ from small_encoders import Echo, texts
 from cache.feature_store import FeatureStore
 from cache.layout import DatasetPaths, Home
 from cache.maintenance.verify import verify
-from pipelines.extract.extract import ExtractOptions, extract
+from pipelines.extract.extract import extract
+from pipelines.extract.options import ExtractOptions
 from pipelines.media.payloads import Unreadable
 from pipelines.reports import runs
 from pipelines.training.costs import with_encoders

@@ -20,9 +20,9 @@ from store_rows import (
 )
 
 from cache.errors import MmfuseError
-from cache.feature_store import ABSENT, FAILED, OK, FeatureStore
+from cache.feature_store import FeatureStore
 from cache.format.grid import Grid
-from cache.format.streams import names
+from cache.format.streams import ABSENT, FAILED, OK, names
 from cache.layout import Home
 from cache.maintenance.repair import take_back
 from cache.maintenance.verify import verify

@@ -12,9 +12,9 @@ import soundfile
 from PIL import Image
 
 from cache.errors import MmfuseError
+from cache.samples import Modality
 from pipelines.data import columns, sources, tables
 from pipelines.data.columns import part
-from pipelines.data.dataset import Modality
 from pipelines.data.tables import TableOptions
 from pipelines.media import cells as reading
 

@@ -12,7 +12,6 @@ from cache.feature_store import FeatureStore
 from cache.format.digest_index import Digests
 from cache.format.streams import ABSENT, FAILED, OK, StreamInfo, StreamKey, StreamSpec
 from cache.samples import Samples
-from cache.writing.reuse import NO_FAILURES
 from cache.writing.writer import ShardClaim
 
 
@@ -101,6 +100,3 @@ def _rising(offsets: NDArray[np.int64] | None) -> bool:
     return offsets is None or (
         len(offsets) > 0 and offsets[0] == 0 and bool((np.diff(offsets) >= 0).all())
     )
-
-
-__all__ = ["NO_FAILURES", "Content", "check", "deposit"]

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 from cache.exchange.array_files import Loaded, load
-from cache.exchange.deposit import NO_FAILURES, Content, deposit
+from cache.exchange.deposit import Content, deposit
 from cache.feature_store import FeatureStore
 from cache.fingerprints import digest, fingerprint
 from cache.format.streams import ABSENT, OK, StreamInfo, StreamKey, StreamSpec
 from cache.samples import Kind, Modality, Samples
 from cache.snapshots import adopt, widened
+from cache.writing.reuse import NO_FAILURES
 
 VERSION = 1
 

@@ -22,13 +22,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from cache.exchange.deposit import NO_FAILURES, Content, check, deposit
+from cache.exchange.deposit import Content, check, deposit
 from cache.exchange.pack import FORMAT, SCHEMA
 from cache.feature_store import FeatureStore
 from cache.format.streams import DTYPES, StreamInfo, StreamKey, StreamSpec, check_key
 from cache.layout import Home, check_name
 from cache.samples import KINDS, Modality, Samples, Task
 from cache.storage.objects import unpack_record
+from cache.writing.reuse import NO_FAILURES
 
 _NAME = re.compile(
     r"manifest\.json|d\d{1,6}/samples\.json|"

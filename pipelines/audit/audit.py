@@ -6,16 +6,14 @@ from typing import get_args
 import numpy as np
 
 from cache.errors import MmfuseError
-from cache.feature_store import FeatureStore, StreamValues
-from cache.format.streams import names
+from cache.feature_store import FeatureStore
+from cache.format.streams import StreamValues, names
 from cache.samples import Samples
 from pipelines.audit.feature_checks import near_duplicates, probe, same_vectors
 from pipelines.audit.finding import Finding, Seen, Verdict
 from pipelines.audit.label_checks import absence, groups_on_both_sides, label_words
 from pipelines.data.dataset import Dataset
 from pipelines.media.cells import TEXTS
-
-__all__ = ["Finding", "Seen", "audit", "findings"]
 
 Texts = Mapping[str, Sequence[str | None]]
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 from cache.fingerprints import fingerprint
+from cache.samples import Kind
 from pipelines import catalog
 from pipelines.contracts.result import BrokenError, Promise, told
 from pipelines.contracts.sample_payloads import specimens
-from pipelines.data.dataset import Kind
 from pipelines.encoding.encoder import Encoder, build_encoder, learns
 from pipelines.media.payloads import Unreadable
 from pipelines.progress import Track, untracked

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.data.dataset import Kind
+from cache.samples import Kind
 from pipelines.media.payloads import Record, Series, Waveform
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from cache.errors import MmfuseError, unknown
-from pipelines.data.dataset import KINDS, Kind
+from cache.samples import KINDS, Kind
 from pipelines.data.targets import TARGETS
 from pipelines.media.cells import TEXTS, locate
 from pipelines.media.payloads import Unreadable

@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 from cache.layout import check_name
-from cache.samples import KINDS, SPLITS, Kind, Modality, Samples, Task
-
-__all__ = ["KINDS", "SPLITS", "Dataset", "Kind", "Modality", "Task"]
+from cache.samples import SPLITS, Modality, Samples, Task
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from pathlib import Path
 import polars as pl
 
 from cache.errors import MmfuseError
+from cache.samples import Kind
 from pipelines.data import splits
 from pipelines.data.columns import SUFFIXES, Part
-from pipelines.data.dataset import Dataset, Kind
+from pipelines.data.dataset import Dataset
 from pipelines.data.tables import Note, TableOptions, assemble
 
 

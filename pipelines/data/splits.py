@@ -9,8 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from cache.samples import Samples
-from pipelines.data.dataset import SPLITS
+from cache.samples import SPLITS, Samples
 
 WORDS = {
     "train": "train", "training": "train",

@@ -10,9 +10,10 @@ from typing import Literal
 import polars as pl
 
 from cache.errors import MmfuseError, unknown
+from cache.samples import Modality, Task
 from pipelines.data import columns, splits
 from pipelines.data.columns import Part
-from pipelines.data.dataset import Dataset, Modality, Task
+from pipelines.data.dataset import Dataset
 from pipelines.data.table_files import read_table
 from pipelines.data.targets import EVENLY, TARGETS, encode_target, strata
 from pipelines.media.cells import FILES

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from cache.errors import MmfuseError, unknown
-from pipelines.data.dataset import Task
+from cache.samples import Task
 
 KINDS = ("classes", "labels", "value")
 TARGETS = ("target", "label", "labels", "class", "y")  # names of columns that are meant as one

@@ -10,8 +10,9 @@ from pathlib import Path
 import polars as pl
 
 from cache.errors import MmfuseError, unknown
+from cache.samples import Modality, Task
 from pipelines.data import splits
-from pipelines.data.dataset import Dataset, Modality, Task
+from pipelines.data.dataset import Dataset
 
 NEEDS_DATA = True
 SOURCE = (

@@ -15,7 +15,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipelines.data.dataset import Dataset, Modality, Task
+from cache.samples import Modality, Task
+from pipelines.data.dataset import Dataset
 
 NEEDS_DATA = False
 SOURCE = "built in"

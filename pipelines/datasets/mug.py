@@ -23,8 +23,9 @@ from pathlib import Path
 import polars as pl
 
 from cache.errors import MmfuseError, unknown
+from cache.samples import Kind, Modality, Task
 from pipelines.data import splits
-from pipelines.data.dataset import Dataset, Kind, Modality, Task
+from pipelines.data.dataset import Dataset
 
 NEEDS_DATA = True
 SOURCE = (

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
+from cache.samples import Kind
 from cache.storage.weight_digests import WeightsMemory
-from pipelines.data.dataset import Kind
 from pipelines.device import check_dtype, pick_device, pick_dtype
 from pipelines.encoding import open_clip, pretrained
 from pipelines.encoding.encoder import Storage

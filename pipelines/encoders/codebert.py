@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipelines.data.dataset import Kind
+from cache.samples import Kind
 from pipelines.device import check_dtype
 from pipelines.encoding.model_files import model_folder
 from pipelines.encoding.transformers_model import Settings, Transformer

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.data.dataset import Kind
+from cache.samples import Kind
 from pipelines.encoding.encoder import Storage
 from pipelines.media.payloads import Unreadable
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import MmfuseError
-from pipelines.data.dataset import Kind
+from cache.samples import Kind
 from pipelines.device import check_dtype
 from pipelines.encoding.model_files import VOCABULARY, WEIGHTS, Folder, model_folder
 from pipelines.encoding.sentence_modules import Dense, Normalised, dense

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from pipelines.data.dataset import Kind
+from cache.samples import Kind
 from pipelines.encoding.encoder import Storage
 from pipelines.media.payloads import Unreadable
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cache.errors import MmfuseError
-from pipelines.data.dataset import Kind
+from cache.samples import Kind
 from pipelines.device import check_dtype
 from pipelines.encoding.model_files import WEIGHTS, model_folder
 from pipelines.encoding.timm_model import TimmModel

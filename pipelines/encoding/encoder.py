@@ -10,8 +10,8 @@ from typing import Any, Literal, Protocol, TypeGuard, runtime_checkable
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError, unknown
+from cache.samples import Kind
 from pipelines import catalog
-from pipelines.data.dataset import Kind
 from pipelines.device import check_device, check_dtype
 
 STORAGE = "auto|float16|float32"  # words for what is kept of it

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache.errors import MmfuseError
-from pipelines.data.dataset import Kind
+from cache.samples import Kind
 
 if TYPE_CHECKING:
     import torch

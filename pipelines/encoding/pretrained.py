@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 from cache.fingerprints import fingerprint
+from cache.samples import Kind
 from cache.storage.weight_digests import WeightsMemory
-from pipelines.data.dataset import Kind
 from pipelines.encoding.encoder import Encoder
 from pipelines.media.images import Preprocess
 from pipelines.media.payloads import Waveform

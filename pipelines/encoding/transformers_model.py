@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError, unknown
-from pipelines.data.dataset import Kind
+from cache.samples import Kind
 from pipelines.device import pick_device, pick_dtype
 from pipelines.encoding import pretrained
 from pipelines.encoding.encoder import Storage

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from cache.errors import MmfuseError
-from cache.feature_store import StreamInfo
+from cache.format.streams import StreamInfo
 from cache.layout import DatasetPaths, Home
 from cache.samples import Kind
 from cache.storage.objects import get_record

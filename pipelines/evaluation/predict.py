@@ -15,8 +15,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from cache.feature_store import FeatureStore, StreamInfo
+from cache.feature_store import FeatureStore
 from cache.fingerprints import fingerprint
+from cache.format.streams import StreamInfo
 from cache.layout import DatasetPaths, Home
 from cache.runs import RunRecord, RunStream, load_run
 from cache.samples import Kind

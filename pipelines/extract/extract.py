@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from cache.feature_store import OK, FeatureStore
+from cache.feature_store import FeatureStore
+from cache.format.streams import OK
 from cache.layout import Home
 from cache.samples import Samples
 from cache.storage.objects import put_record
@@ -23,23 +24,12 @@ from pipelines.extract.engine.runner import Conveyor, Terms
 from pipelines.extract.engine.shard_queue import Supply
 from pipelines.extract.engine.shard_writer import Shelver
 from pipelines.extract.engine.worker_pool import Workers
-from pipelines.extract.estimate import Estimate, estimate, latency, probe
+from pipelines.extract.estimate import latency, probe
 from pipelines.extract.fitting import fit
 from pipelines.extract.options import ExtractOptions, bad_inputs, batch_budget, paying_workers
 from pipelines.extract.plan import StreamPlan, plan, unserved
 from pipelines.extract.report import StreamReport, Work, report
 from pipelines.progress import Track, untracked
-
-__all__ = [
-    "Estimate",
-    "ExtractOptions",
-    "StreamPlan",
-    "StreamReport",
-    "estimate",
-    "extract",
-    "plan",
-    "unserved",
-]
 
 
 def extract(

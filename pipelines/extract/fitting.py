@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 from cache.layout import DatasetPaths, Home
+from cache.samples import Modality
 from cache.storage.objects import create_record, get_record
-from pipelines.data.dataset import Dataset, Modality
+from pipelines.data.dataset import Dataset
 from pipelines.encoding.encoder import learns
 from pipelines.extract.input_digests import training_rows
 from pipelines.media.cells import read

@@ -15,8 +15,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cache.fingerprints import digest
+from cache.samples import Kind, Modality
 from cache.storage.file_digests import DIGEST_BYTES, DigestMemory, stamps
-from pipelines.data.dataset import Dataset, Kind, Modality
+from pipelines.data.dataset import Dataset
 from pipelines.media.cells import FILES, TEXTS, absent, raw
 from pipelines.media.payloads import Unreadable
 from pipelines.progress import Track, untracked

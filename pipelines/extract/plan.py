@@ -11,11 +11,12 @@ from cache.feature_store import FeatureStore
 from cache.fingerprints import fingerprint
 from cache.format.streams import StreamKey, StreamSpec
 from cache.layout import Home
+from cache.samples import Modality
 from cache.status import Forecast, forecast
 from cache.storage.file_digests import DigestMemory
 from cache.writing.journal import Retry
 from pipelines import catalog
-from pipelines.data.dataset import Dataset, Modality
+from pipelines.data.dataset import Dataset
 from pipelines.encoding.encoder import Encoder, learns
 from pipelines.extract.input_digests import Inputs, fitted_on, inputs
 from pipelines.progress import Track, untracked

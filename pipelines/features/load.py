@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from cache.feature_store import FeatureStore, StreamInfo
-from cache.format.streams import names
+from cache.feature_store import FeatureStore
+from cache.format.streams import StreamInfo, names
 from pipelines.features.statistics import target_scale
 from pipelines.features.table import FeatureTable, Scale, pad
 

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipelines.data.dataset import Kind
+from cache.samples import Kind
 from pipelines.media.decode import decode_audio, decode_image, decode_video
 from pipelines.media.payloads import Record, Series, Unreadable
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from cache.errors import MmfuseError, unknown
-from cache.feature_store import FeatureStore, StreamInfo
+from cache.feature_store import FeatureStore
+from cache.format.streams import StreamInfo
 from cache.layout import Home
 from cache.runs import check_writable
 from cache.snapshots import snapshot_task

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from cache.errors import MmfuseError
-from cache.feature_store import FeatureStore, StreamInfo
+from cache.feature_store import FeatureStore
+from cache.format.streams import StreamInfo
 from cache.layout import Home
 from cache.runs import RunRecord
 from pipelines import catalog

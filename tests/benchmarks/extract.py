@@ -25,7 +25,9 @@ from cache.samples import Modality, Task
 from pipelines.data.dataset import Dataset
 from pipelines.extract import extract as extraction
 from pipelines.extract.engine.shard_writer import Shelver
-from pipelines.extract.extract import ExtractOptions, StreamReport, extract
+from pipelines.extract.extract import extract
+from pipelines.extract.options import ExtractOptions
+from pipelines.extract.report import StreamReport
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from cache.errors import MmfuseError
 from cache.fingerprints import digest
-from pipelines.data.dataset import Kind
+from cache.samples import Kind
 from pipelines.encoding.encoder import Encoder
 from pipelines.media.cells import FILES, decode, raw
 from pipelines.media.payloads import Unreadable
