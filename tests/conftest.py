@@ -5,16 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from project import ROOT
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when numpy and torch are first imported
 os.environ["HF_HUB_OFFLINE"] = "1"
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the one option of this suite."""
     parser.addoption(
-        "--rewrite-walks", action="store_true", help="write the transcripts in tests/walks anew"
+        "--rewrite-walks", action="store_true", help="write the transcripts in tests/cli/walks anew"
     )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
 from small_encoders import Echo, texts
 
 from cache.layout import Home
@@ -373,7 +373,7 @@ PARTS = {part.__name__: part for part in _ALL}
 def _part(name: str, *more: str, at: Path | None = None) -> "subprocess.CompletedProcess[str]":
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     here = Path(__file__).parent
-    own = [here.parent.parent, here.parent, here, os.environ.get("PYTHONPATH", "")]
+    own = [here.parent.parent, here.parent / "support", here, os.environ.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(str(place) for place in own if str(place))
     # As a module, since worker processes do not run the script that started them.
     code = "import sys, extract; extract.part(*sys.argv[1:])"

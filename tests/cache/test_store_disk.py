@@ -5,10 +5,10 @@ import os
 import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import store_filler
+from project import with_project
 from store_rows import fill, key_of, open_writer, shrink
 
 from cache.errors import MmfuseError
@@ -62,11 +62,9 @@ def test_a_limit_on_file_size_is_a_clear_error(tmp_path):
         "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n"
         "store_filler.fill_slowly(writer, 0)\n"
     )
-    top = Path(store_filler.__file__).parent
-    environment = {**os.environ, "PYTHONPATH": f"{top}{os.pathsep}{top.parent}"}
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "home")],
-        env=environment, capture_output=True, text=True, check=False,
+        env=with_project(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert "files of this size are not allowed here" in done.stderr

@@ -2,21 +2,18 @@
 
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from checkpoint_makers import MAKERS
 
 from cache.errors import MmfuseError
 from cache.fingerprints import fingerprint
 from pipelines.encoding.encoder import build_encoder
 from pipelines.encoding.pooling import POOLS, States, pool
 from pipelines.media.payloads import Unreadable, Waveform
-
-sys.path.append(str(Path(__file__).parent / "contracts"))
-from checkpoint_makers import MAKERS
 
 
 @pytest.fixture(scope="module")

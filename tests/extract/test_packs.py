@@ -1,9 +1,7 @@
 """Every encoder of the shelf on the real data packs that have its kinds; weights are tiny ones."""
 
-import sys
-from pathlib import Path
-
 import pytest
+from checkpoint_makers import MAKERS
 
 from cache.layout import Home
 from pipelines import catalog
@@ -13,9 +11,6 @@ from pipelines.data.tables import TableOptions
 from pipelines.encoding.encoder import build_encoder
 from pipelines.extract.extract import extract
 from pipelines.extract.options import ExtractOptions
-
-sys.path.insert(0, str(Path(__file__).parent / "contracts"))
-from checkpoint_makers import MAKERS
 
 INPUTS = 16  # of each stream
 PLAIN = ("pixels", "pixels:hog", "hashing", "mfcc", "tabular")

@@ -7,21 +7,20 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from project import ROOT, with_project
 
 from cache.feature_store import FeatureStore
 from cache.layout import Home
 
-SCRIPT = Path(__file__).parent / "extracting.py"
-ROOT = SCRIPT.parent.parent
+SCRIPT = ROOT / "tests" / "support" / "extracting.py"
 
 
 def start(home, what, workers=0, *roots, **more):
     """A process that extracts, past its imports."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = with_project(OMP_NUM_THREADS="1")
     words = [sys.executable, "-W", "error", SCRIPT, home, what, str(workers), *roots]
     process = subprocess.Popen(
         [str(word) for word in words],

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import store_filler
+from project import with_project
 from store_rows import expected, key_of
 
 from cache.feature_store import FeatureStore
@@ -25,8 +26,7 @@ FILLER = Path(store_filler.__file__)
 def start(home: Path, mode: str, seed: int, *more: str) -> subprocess.Popen:
     """A process that fills the stream."""
     command = [sys.executable, str(FILLER), str(home), mode, str(seed), *more]
-    environment = {**os.environ, "PYTHONPATH": f"{FILLER.parent}{os.pathsep}{FILLER.parent.parent}"}
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+    return subprocess.Popen(command, env=with_project(), stderr=subprocess.PIPE)
 
 
 def arrays(home: Path) -> dict[str, str]:

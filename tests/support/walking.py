@@ -8,7 +8,6 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
 _MMFUSE = Path(sys.executable).with_name("mmfuse")
 _PROGRESS = re.compile(r".+: ([\d,]+ of [\d,]+|\w+ \d+/\d+(, validation \S+)?)")  # slow ones only
 _LOOSE = (  # what differs from machine to machine → what the transcript says instead

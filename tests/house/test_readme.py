@@ -1,6 +1,6 @@
 """The README is true: its commands parse and run, its tables and its map are what there is.
 
-`pytest tests/test_readme.py --rewrite-walks` writes the tables and the map anew.
+`pytest tests/house/test_readme.py --rewrite-walks` writes the tables and the map anew.
 """
 
 import ast
@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import tiny
 import typer.main
+from project import ROOT
 from walking import Walk
 
 from mmfuse_cli.main import app
 from pipelines import catalog
 
-ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 MAP = (  # the way of a sample, room by room
     "mmfuse_cli",

@@ -6,8 +6,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from project import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("mmfuse", "mmfuse_cli", "pipelines", "cache")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 LIBRARY = [path for path in SOURCES if "mmfuse_cli" not in path.parts]

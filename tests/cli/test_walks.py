@@ -1,13 +1,13 @@
 """Golden transcripts: the real command line in an empty folder, word for word, exit codes too.
 
-`pytest tests/walks --rewrite-walks` writes them anew; read what changed before it is kept.
+`pytest tests/cli --rewrite-walks` writes them anew; read what changed before it is kept.
 """
 
 from pathlib import Path
 
 import pytest
 import tiny
-from walking import HERE, Walk
+from walking import Walk
 
 
 def nothing_yet(folder: Path) -> None:
@@ -55,7 +55,7 @@ def mug(folder: Path) -> None:
 def test_a_walk_reads_as_its_transcript(name, prepare, tmp_path, request):
     """The same commands in the same folder say the same words and end with the same codes."""
     prepare(tmp_path)
-    transcript = HERE / f"{name}.txt"
+    transcript = Path(__file__).parent / "walks" / f"{name}.txt"
     said, now = Walk(tmp_path).replay(transcript)
     if request.config.getoption("--rewrite-walks"):
         transcript.write_text(now, encoding="utf-8")

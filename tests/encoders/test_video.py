@@ -1,18 +1,13 @@
 """Films: which pictures are taken of them, and how their vectors are joined or kept."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from checkpoint_makers import MAKERS
 from PIL import Image
 
 from pipelines.encoding.encoder import build_encoder
 from pipelines.media.decode import decode_video, pictures
 from pipelines.media.images import frame_numbers
-
-sys.path.append(str(Path(__file__).parent / "contracts"))
-from checkpoint_makers import MAKERS
 
 WORDS = {"clip": "clip", "resnet": "resnet", "hf": "dino"}
 

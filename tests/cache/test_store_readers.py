@@ -1,7 +1,6 @@
 """Readers beside writers, and readers in other processes: nothing half-written is ever seen."""
 
 import multiprocessing
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import store_reader
+from project import with_project
 from store_rows import expected, fill, key_of, open_writer, shrink
 
 from cache.feature_store import FeatureStore
@@ -30,10 +30,9 @@ def home(tmp_path, monkeypatch):
 def start(home: Home, how: str, stop: Path) -> subprocess.Popen:
     """A process that reads, past its first time."""
     script = Path(store_reader.__file__)
-    environment = {**os.environ, "PYTHONPATH": f"{script.parent}{os.pathsep}{script.parent.parent}"}
     command = [sys.executable, str(script), str(home.root), how, str(stop)]
     process = subprocess.Popen(
-        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command, env=with_project(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stdout.readline() == "reading\n"
     return process

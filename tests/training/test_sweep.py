@@ -1,6 +1,5 @@
 """Sweeping: chosen on validation rows, resumed after a kill, no trial lost or repeated."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made import fill_store, made_table
+from project import with_project
 from typer.testing import CliRunner
 
 from cache.errors import MmfuseError
@@ -24,7 +24,6 @@ from pipelines.training.sweep import sweep
 from pipelines.training.train import train
 
 GRID = {"learning_rate": "1e-3,1e-2", "width": "4,8", "epochs": "3", "seeds": "0,1"}
-ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -109,11 +108,10 @@ def test_a_setting_that_diverges_costs_itself(home: Home) -> None:
 
 def test_a_killed_sweep_goes_on_without_losing_or_repeating_a_trial(home: Home) -> None:
     """SIGKILL at several moments, then one sweep: six runs, each once, earlier ones untouched."""
-    path = os.pathsep.join([str(ROOT), *sys.path])
     command = [sys.executable, "-c", SCRIPT, str(home.root)]
     killed, before = 0, set()
     for enough in (1, 3, 5):
-        process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
+        process = subprocess.Popen(command, env=with_project())
         while process.poll() is None and len(list(home.runs.glob("*/run.json"))) < enough:
             time.sleep(0.01)
         if process.poll() is None:
@@ -125,7 +123,7 @@ def test_a_killed_sweep_goes_on_without_losing_or_repeating_a_trial(home: Home) 
         before = there
     assert killed > 0
     assert len(before) >= 1
-    subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=True, timeout=120)
+    subprocess.run(command, env=with_project(), check=True, timeout=120)
     runs = list_runs(home)
     assert set(Counter(map(identity_of, runs)).values()) == {1}
     assert sorted(run.options["width"] for run in runs) == [4, 6, 8, 10, 12, 14]

@@ -1,15 +1,14 @@
 """The contract that every encoder keeps, run on each that the catalogue lists."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from encoder_cases import CASES, Case, built, checkpoint, reference
+from project import with_project
 
 from cache.errors import MmfuseError
 from cache.fingerprints import fingerprint
@@ -187,7 +186,6 @@ def _at(case, place):
 _SUBPROCESS = """
 import json, sys
 from pathlib import Path
-sys.path.insert(0, {folder!r})
 from encoder_cases import CASES, built
 from cache.fingerprints import fingerprint
 found = []
@@ -208,13 +206,13 @@ def test_building_and_fields_import_nothing_heavy_and_agree_across_processes(top
         encoder = built(case, top)
         prints = {kind: fingerprint(encoder.fields(kind)) for kind in encoder.kinds}
         expected.append([case.label, encoder.weights, prints])
-    code = _SUBPROCESS.format(folder=str(Path(__file__).parent), top=str(top))
+    code = _SUBPROCESS.format(top=str(top))
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         check=True,
-        env={**os.environ, "PYTHONHASHSEED": "7"},
+        env=with_project(PYTHONHASHSEED="7"),
     )
     heavy, found = json.loads(done.stdout)
     assert heavy == []

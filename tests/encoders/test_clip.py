@@ -7,15 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoint_makers import make_clip
 from PIL import Image
 
 from cache.errors import MmfuseError
 from cache.fingerprints import fingerprint
 from pipelines.encoding.encoder import build_encoder
 from pipelines.media.payloads import Unreadable
-
-sys.path.append(str(Path(__file__).parent / "contracts"))
-from checkpoint_makers import make_clip
 
 
 @pytest.fixture(scope="module")
