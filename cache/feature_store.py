@@ -10,8 +10,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from cache.format.digest_index import Digests, without
-from cache.format.generations import Generation, current, open_store, read_generation
+from cache.format.digest_index import Digests, zero_absent
+from cache.format.generations import Generation, current_generation, open_store, read_generation
 from cache.format.reader import Reader
 from cache.format.streams import (
     StreamInfo,
@@ -22,11 +22,11 @@ from cache.format.streams import (
 )
 from cache.layout import DatasetPaths, Home
 from cache.samples import Samples
-from cache.snapshots import keep, read_snapshot
-from cache.storage.objects import Damaged, get_record, put_record, sweep
+from cache.snapshots import keep_snapshot, read_snapshot
+from cache.storage.objects import DamagedError, get_record, put_record, remove_orphans
 from cache.writing.journal import Retry
 from cache.writing.opening import check_same, open_generation
-from cache.writing.reuse import failures_of
+from cache.writing.reuse import read_failures
 from cache.writing.writer import Rows, StreamWriter
 
 
@@ -118,7 +118,7 @@ class FeatureStore:
         """
         info = self._find(key)
         generation = self._generation(key, info.generation)
-        table = failures_of(generation)
+        table = read_failures(generation)
         ids = self.samples(info).ids if info.snapshot else np.full(info.rows, "", object)
         names = pl.Series("id", ids[table["row"].to_numpy()].tolist(), dtype=pl.String)
         return table.with_columns(names).select("row", "id", "reason", "detail", "transient")
@@ -158,9 +158,9 @@ class FeatureStore:
                 f"and these vectors are of {spec.kind}"
             )
         open_store(self.paths, self.dataset, create=True)
-        sweep(self.paths.scratch)
-        snapshot = keep(samples, self.paths)
-        rows = Rows(without(inputs, absent), absent, snapshot)
+        remove_orphans(self.paths.scratch)
+        snapshot = keep_snapshot(samples, self.paths)
+        rows = Rows(zero_absent(inputs, absent), absent, snapshot)
         again = bool(retry_failed)
         generation = open_generation(self.paths, key, spec, rows, retry_failed=again)
         writer = StreamWriter(self.home, generation, rows, retry_failed)
@@ -177,7 +177,7 @@ class FeatureStore:
         """What one new sample takes, `p50` and `p95` seconds; None where nobody measured it."""
         try:
             found = get_record(self.paths.stream(key.label).latency)
-        except Damaged:  # `cache verify` names it; no feature depends on it
+        except DamagedError:  # `cache verify` names it; no feature depends on it
             return None
         return None if found is None else {name: found[name] for name in ("p50", "p95")}
 
@@ -189,7 +189,7 @@ class FeatureStore:
 
     def _info(self, label: str) -> StreamInfo | None:
         stream = self.paths.stream(label)
-        seen = current(stream)
+        seen = current_generation(stream)
         numbers = [seen[0]] if seen else list(reversed(stream.generations()))
         for number in numbers:
             generation = read_generation(stream.generation(number))
@@ -236,7 +236,7 @@ class FeatureStore:
     def _mendable(self, key: StreamKey) -> Iterator[None]:
         try:
             yield
-        except Damaged as error:
+        except DamagedError as error:
             self._readers.pop(key, None)
             raise MmfuseError(
                 f"{key.label} of {self.dataset}: {error}; run: mmfuse cache verify --repair, then "

@@ -5,7 +5,6 @@ runs/<id>/: `run.json`, the record, written last, so that a folder without it is
 `scores/<pattern>.<split>.json` and `baselines/<name>/` the same, added when something is scored.
 """
 
-import contextlib
 import datetime
 import io
 import json
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError, unknown
 from cache.layout import Home
 from cache.samples import Task
-from cache.storage.objects import ensure_folder, mendable
+from cache.storage.objects import put
 
 SCHEMA = 1
 
@@ -149,7 +148,7 @@ class RunRecord:
             order = len(list(folder.glob("*.json")))
             if place.exists():
                 order = json.loads(place.read_text(encoding="utf-8"))["order"]
-            write_whole(place, _json({"order": order, **asdict(scores)}))
+            put(place, _json({"order": order, **asdict(scores)}))
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Parameters and buffers by name, (R, …)."""
@@ -171,7 +170,7 @@ class RunRecord:
         Raises:
             MmfuseError: when the disk is full, read-only or not ours.
         """
-        write_whole(self.path / "predictions.parquet", _parquet(predictions))
+        put(self.path / "predictions.parquet", _parquet(predictions))
 
 
 def new_id(method: str, dataset: str) -> str:
@@ -188,7 +187,7 @@ def check_writable(home: Home) -> None:
         MmfuseError: when the disk is full, read-only or not ours.
     """
     probe = home.runs / f".probe.{os.getpid()}"
-    write_whole(probe, b"a run can be written here")
+    put(probe, b"a run can be written here")
     probe.unlink(missing_ok=True)
 
 
@@ -217,14 +216,14 @@ def write_run(
         raise MmfuseError(f"the run {record.id} exists")
     # safetensors writes memory as it lies: a window into a larger matrix would come out wrong.
     whole = {name: np.ascontiguousarray(value) for name, value in state.items()}
-    write_whole(record.path / "head.safetensors", save(whole))
+    put(record.path / "head.safetensors", save(whole))
     for name, table in (("history", history), ("predictions", predictions)):
-        write_whole(record.path / f"{name}.parquet", _parquet(table))
+        put(record.path / f"{name}.parquet", _parquet(table))
     if source is not None:
-        write_whole(record.path / "method.py", source.encode())
+        put(record.path / "method.py", source.encode())
     plain = {f.name: getattr(record, f.name) for f in fields(record) if f.name != "path"}
     plain |= {"task": asdict(record.task), "streams": [asdict(s) for s in record.streams]}
-    write_whole(record.path / "run.json", _json({"schema": SCHEMA, **plain}))
+    put(record.path / "run.json", _json({"schema": SCHEMA, **plain}))
 
 
 def _parquet(table: pl.DataFrame) -> bytes:
@@ -313,23 +312,3 @@ def _finite(value: object) -> object:
             return value if np.isfinite(value) else None
         case _:
             return value
-
-
-def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """Write a file whole, its folder made where there is none: temporary, fsync, rename.
-
-    Raises:
-        MmfuseError: when the disk is full, read-only or not ours; nothing has changed then.
-    """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with mendable(path):
-        ensure_folder(path.parent)
-        try:
-            with scratch.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            scratch.replace(path)
-        finally:
-            with contextlib.suppress(OSError):
-                scratch.unlink()

@@ -16,28 +16,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from cache.format.generations import SCHEMA, current
+from cache.format.generations import SCHEMA, current_generation
 from cache.layout import DatasetPaths, StreamPaths
 from cache.samples import Modality, Samples, Task
-from cache.storage.objects import Damaged, content_digest, get_record, put, put_record
+from cache.storage.objects import DamagedError, content_digest, get_record, put, put_record
 
 if TYPE_CHECKING:
     import polars as pl
 
 
-def keep(samples: Samples, paths: DatasetPaths) -> str:
+def keep_snapshot(samples: Samples, paths: DatasetPaths) -> str:
     """Keep the samples and return the snapshot's id: of the widest one with the same rows.
 
     Streams with the same rows that were made before a modality was known are pointed to it too.
     """
-    samples = widened(samples, paths)
+    samples = with_known_modalities(samples, paths)
     name = write_snapshot(samples, paths)
     if any(seen[1] != name for _, seen in _pointers(paths)):
-        adopt(samples, paths)
+        adopt_snapshot(samples, paths)
     return name
 
 
-def widened(samples: Samples, paths: DatasetPaths, *more: Modality) -> Samples:
+def with_known_modalities(samples: Samples, paths: DatasetPaths, *more: Modality) -> Samples:
     """The samples with every modality that this dataset's streams know of the same rows.
 
     Those that are known already keep their order, so that the same rows are the same snapshot in
@@ -45,7 +45,7 @@ def widened(samples: Samples, paths: DatasetPaths, *more: Modality) -> Samples:
     """
     core, known = core_id(samples), dict[str, Modality]()
     for snapshot in sorted({seen[1] for _, seen in _pointers(paths)}):
-        with contextlib.suppress(Damaged):  # `cache verify` names it
+        with contextlib.suppress(DamagedError):  # `cache verify` names it
             other, modalities = snapshot_modalities(snapshot, paths)
             if other == core and len(modalities) > len(known):
                 known = {m.name: m for m in modalities} | known
@@ -58,13 +58,13 @@ def widened(samples: Samples, paths: DatasetPaths, *more: Modality) -> Samples:
     return samples if modalities == samples.modalities else replace(samples, modalities=modalities)
 
 
-def adopt(samples: Samples, paths: DatasetPaths) -> None:
+def adopt_snapshot(samples: Samples, paths: DatasetPaths) -> None:
     """Point every stream with the same rows to these samples, which know all its modalities."""
     name, core = write_snapshot(samples, paths), core_id(samples)
     for stream, (generation, snapshot) in _pointers(paths):
         if snapshot == name:
             continue
-        with contextlib.suppress(Damaged):
+        with contextlib.suppress(DamagedError):
             other, modalities = snapshot_modalities(snapshot, paths)
             if other == core and set(modalities) <= set(samples.modalities):
                 record = {"schema": SCHEMA, "generation": generation, "snapshot": name}
@@ -74,8 +74,8 @@ def adopt(samples: Samples, paths: DatasetPaths) -> None:
 def _pointers(paths: DatasetPaths) -> Iterator[tuple[StreamPaths, tuple[int, str]]]:
     for folder in sorted(p for p in paths.streams.glob("*/*") if p.is_dir()):
         stream = paths.stream(f"{folder.parent.name}/{folder.name}")
-        with contextlib.suppress(Damaged):
-            seen = current(stream)
+        with contextlib.suppress(DamagedError):
+            seen = current_generation(stream)
             if seen is not None:
                 yield stream, seen
 

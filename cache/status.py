@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from cache.feature_store import FeatureStore
 from cache.format.digest_index import Digests, first_of_each, identity
-from cache.format.generations import Generation, Shard, current, read_generation
+from cache.format.generations import Generation, Shard, current_generation, read_generation
 from cache.format.grid import Grid
 from cache.format.streams import StreamInfo, StreamKey, StreamSpec
-from cache.storage.objects import Damaged
-from cache.writing.journal import Entry, Failure, Journal, Retry, is_retried
-from cache.writing.reuse import FailedBefore, Known, failures_of, relatives
+from cache.storage.objects import DamagedError
+from cache.writing.journal import Journal, JournalEntry, Retry, RowFailure, is_retried
+from cache.writing.reuse import FailedBefore, KnownRows, read_failures, related_generations
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def forecast(
     own = _generations(store, key)
     same = [generation for generation in own if generation.identity == name]
     spec = own[0].spec if own else spec
-    seen = current(store.paths.stream(key.label))
+    seen = current_generation(store.paths.stream(key.label))
     here = ~absent
     for generation in same:
         counts = _counts(generation)
@@ -77,7 +77,7 @@ def forecast(
         distinct = int((_leaders(inputs) & here).sum())
         return Forecast(complete=False, spec=None, known=0, failed=0, new=distinct)
     known = here & _known(store, key, spec, name, inputs)
-    failures: list[Failure] = []
+    failures: list[RowFailure] = []
     for generation in same:  # what a broken-off run left in the journal
         for entry in _journalled(generation):
             known[entry.rows] = True
@@ -110,7 +110,7 @@ def _generations(store: FeatureStore, key: StreamKey) -> list[Generation]:
     for number in reversed(stream.generations()):
         try:
             generation = read_generation(stream.generation(number))
-        except Damaged:
+        except DamagedError:
             continue
         if generation is not None and generation.key == key:
             found.append(generation)
@@ -131,19 +131,19 @@ def _known(
     rows = len(inputs)
     grid = Grid.plan(rows, spec.width, spec.dtype)
     imagined = Generation(paths, key, spec, rows, name, None, grid)
-    others = [other for other in relatives(store.home, imagined) if other.commits()]
-    return Known(others).has(inputs)
+    others = [other for other in related_generations(store.home, imagined) if other.commits()]
+    return KnownRows(others).has(inputs)
 
 
 def _retried(generation: Generation, retry: Retry) -> bool:
     """Whether any failure of a generation is to be tried again."""
     if not retry:
         return False
-    table = failures_of(generation)
-    return any(is_retried(Failure(*row), retry) for row in table.iter_rows())
+    table = read_failures(generation)
+    return any(is_retried(RowFailure(*row), retry) for row in table.iter_rows())
 
 
-def _journalled(generation: Generation) -> list[Entry]:
+def _journalled(generation: Generation) -> list[JournalEntry]:
     """What a broken-off run left of shards that are not committed."""
     done = generation.commits()
     left = [shard for shard in generation.shards if shard.number not in done]
@@ -151,7 +151,7 @@ def _journalled(generation: Generation) -> list[Entry]:
 
 
 @dataclass(frozen=True)
-class Standing:
+class RowCounts:
     """How far a generation is: rows by what became of them, journal included."""
 
     ok: int
@@ -161,7 +161,7 @@ class Standing:
     truncated: int  # of those that are ok, cut to the encoder's length
 
 
-def standing(generation: Generation, absent: NDArray[np.bool_]) -> Standing:
+def row_counts(generation: Generation, absent: NDArray[np.bool_]) -> RowCounts:
     """How far a generation is.
 
     Args:
@@ -171,14 +171,14 @@ def standing(generation: Generation, absent: NDArray[np.bool_]) -> Standing:
     done = generation.commits().values()
     ok = sum(commit.counts["ok"] for commit in done)
     cut = sum(int(commit.truncated or "0", 16).bit_count() for commit in done)
-    reasons = Counter(failures_of(generation)["reason"].to_list())
+    reasons = Counter(read_failures(generation)["reason"].to_list())
     for entry in _journalled(generation):
         ok += len(entry.rows)
         cut += int(entry.truncated.sum())
         reasons.update(failure.reason for failure in entry.failures)
     gone = int(absent.sum())
     pending = generation.rows - ok - gone - reasons.total()
-    return Standing(ok, gone, dict(reasons.most_common()), pending, cut)
+    return RowCounts(ok, gone, dict(reasons.most_common()), pending, cut)
 
 
 def _journal(generation: Generation, shard: Shard) -> Journal:
@@ -186,7 +186,7 @@ def _journal(generation: Generation, shard: Shard) -> Journal:
 
 
 @dataclass(frozen=True)
-class Difference:
+class FieldDifference:
     """One field; `None` where a side lacks it."""
 
     field: str
@@ -206,7 +206,7 @@ class Explanation:
 
     key: StreamKey
     nearest: StreamInfo | None
-    differences: tuple[Difference, ...]
+    differences: tuple[FieldDifference, ...]
 
     def __str__(self) -> str:
         if self.nearest is None:
@@ -239,17 +239,17 @@ def explain(store: FeatureStore, key: StreamKey, fields: Mapping[str, object]) -
     )
     found = differences(nearest.fields, fields)
     if nearest.key.modality != key.modality:
-        found = (Difference("modality", nearest.key.modality, key.modality), *found)
+        found = (FieldDifference("modality", nearest.key.modality, key.modality), *found)
     return Explanation(key, nearest, found)
 
 
 def differences(
     stored: Mapping[str, object], asked: Mapping[str, object]
-) -> tuple[Difference, ...]:
+) -> tuple[FieldDifference, ...]:
     """Fields that are not equal, by name; fields inside fields as `outer.inner`."""
     left, right = _flat(stored), _flat(asked)
     return tuple(
-        Difference(name, left.get(name), right.get(name))
+        FieldDifference(name, left.get(name), right.get(name))
         for name in sorted(left.keys() | right.keys())
         if left.get(name) != right.get(name) or (name in left) != (name in right)
     )

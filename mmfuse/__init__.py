@@ -1,5 +1,10 @@
-"""The library door: `import mmfuse` has the verbs of the command line, imported when first used."""
+"""The library: `import mmfuse` has the verbs of the command line, imported when first used.
 
+The names and where they come from stand once, in `__init__.pyi`: type checkers and editors read it
+as it is, and this file reads it to know what to import.
+"""
+
+import ast
 import importlib
 import importlib.util
 import sys
@@ -10,37 +15,20 @@ from typing import Any
 
 Hook = Callable[[type[BaseException], BaseException, Any], object]  # sys.excepthook
 
-_DOORS = {  # name → module, or module:name where the verb is called otherwise there
-    "Dataset": "pipelines.data.dataset",
-    "ExtractOptions": "pipelines.extract.options",
-    "FeatureStore": "cache.feature_store",
-    "Home": "cache.layout",
-    "MissingPattern": "pipelines.features.missing",
-    "MmfuseError": "cache.errors",
-    "Modality": "cache.samples",
-    "Plan": "pipelines.training.plan",
-    "TableOptions": "pipelines.data.tables",
-    "Task": "cache.samples",
-    "audit": "pipelines.audit.audit",
-    "build_encoder": "pipelines.encoding.encoder",
-    "check": "pipelines.contracts.head",
-    "check_encoder": "pipelines.contracts.encoder:check",
-    "compare": "pipelines.reports.compare",
-    "evaluate": "pipelines.evaluation.evaluate",
-    "extract": "pipelines.extract.extract",
-    "latest_group": "cache.runs",
-    "list_runs": "cache.runs",
-    "load_run": "cache.runs",
-    "new_id": "cache.runs",
-    "open_dataset": "pipelines.data.sources",
-    "plan": "pipelines.extract.plan",
-    "predict": "pipelines.evaluation.predict",
-    "report": "pipelines.reports.html:page",
-    "sweep": "pipelines.training.sweep",
-    "train": "pipelines.training.train",
-    "train_all": "pipelines.training.train",
-}
-__all__ = sorted(_DOORS)
+
+def _read_stub() -> dict[str, tuple[str, str]]:
+    """Each public name with the module that it is imported from and its name there."""
+    tree = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    return {
+        alias.asname or alias.name: (node.module or "", alias.name)
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+_NAMES = _read_stub()
+__all__ = sorted(_NAMES)
 
 
 class InTheWayError(ImportError):
@@ -74,11 +62,14 @@ def _say(otherwise: Hook, kind: type[BaseException], error: BaseException, trace
         otherwise(kind, error, trace)
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
-    if name not in _DOORS:
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - the stub has its type
+    if name not in _NAMES:
         raise AttributeError(f"mmfuse has no {name!r}; it has: {', '.join(__all__)}")
-    module, _, there = _DOORS[name].partition(":")
-    return getattr(importlib.import_module(module), there or name)
+    module, there = _NAMES[name]
+    found = importlib.import_module(module)
+    if not hasattr(found, there):
+        return importlib.import_module(f"{module}.{there}")
+    return getattr(found, there)
 
 
 def __dir__() -> list[str]:

@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from mmfuse_cli import words
-
-if TYPE_CHECKING:
-    from pipelines.contracts.result import Promise
+import mmfuse
+from mmfuse_cli import arguments
 
 
 def check(
@@ -25,36 +23,29 @@ def check(
 ) -> None:
     """Try every promise of the contract on a head or an encoder; exit code 1 if one is broken."""
     from mmfuse_cli import console
-    from pipelines import catalog
-    from pipelines.contracts import encoder
 
-    asked = words.settings(context)
-    if encoder.is_encoder(method):
+    asked = arguments.settings(context)
+    if mmfuse.is_encoder(method):
         local = str(weights) if weights else None
-        tried = encoder.check(method, weights=local, track=console.track)
+        tried = mmfuse.check_encoder(method, weights=local, track=console.track)
         _show(asked, method, tried, f"mmfuse extract --encoder {method}")
         return
-    catalog.check("methods", method)
-    from pipelines.contracts import head
-    from pipelines.training import plan
+    mmfuse.catalog.check("methods", method)
 
-    options = words.pairs("--set", settings)
-    module = catalog.find("methods", method)
-    (setting,) = plan.settings(module, method, options)[:1]
-    found = head.check(method, setting.options, training=not quick, track=console.track)
+    options = arguments.pairs("--set", settings)
+    found = mmfuse.check(method, options, training=not quick, track=console.track)
     _show(asked, method, found, f"mmfuse train --method {method}")
 
 
-def _show(asked: words.Settings, word: str, found: "Sequence[Promise]", then: str) -> None:
+def _show(asked: arguments.Settings, word: str, found: "Sequence[mmfuse.Check]", then: str) -> None:
     """A row a promise; exit code 1 where one is broken."""
     from mmfuse_cli import console
-    from pipelines.reports.table import Table, several
 
-    broken = [promise for promise in found if not promise.kept]
+    broken = [promise for promise in found if not promise.passed]
     seen = [p.detail for p in found]
     rows = tuple(
         (p.text, "kept", p.detail)
-        if p.kept
+        if p.passed
         else (
             p.text,
             "BROKEN",
@@ -62,8 +53,8 @@ def _show(asked: words.Settings, word: str, found: "Sequence[Promise]", then: st
         )
         for number, p in enumerate(found)
     )
-    table = Table(f"contract of {word}", ("promise", "", "seen"), rows)
-    ends = [f"{len(found) - len(broken)} of {several(len(found), 'promise')} kept"]
+    table = mmfuse.Table(f"contract of {word}", ("promise", "", "seen"), rows)
+    ends = [f"{len(found) - len(broken)} of {mmfuse.count_of(len(found), 'promise')} kept"]
     ends.append(f"next: {then}" if not broken else f"next: mend {word}")
     console.show([table], as_json=asked.json, ends=ends)
     if broken:

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from mmfuse_cli import words
+import mmfuse
+from mmfuse_cli import arguments
 
 Words = list[str] | None
 
@@ -19,16 +20,13 @@ def compare(
     ] = None,
 ) -> None:
     """Runs on the same test rows: paired differences, permutation tests, Holm's correction."""
-    import mmfuse
     from mmfuse_cli import console
-    from pipelines.reports.compare import compare as paired
-    from pipelines.reports.table import several
 
-    asked = words.settings(context)
-    found = words.runs(asked, run)
+    asked = arguments.settings(context)
+    found = arguments.runs(asked, run)
     reference = mmfuse.load_run(asked.layout, against) if against else None
     if reference is not None and reference.id not in {one.id for one in found}:
         found = [reference, *found]
-    table = paired(asked.layout, found, reference.id if reference else None)
-    ends = [f"{several(len(found), 'run')} in {asked.layout.runs}", "next: mmfuse report"]
+    table = mmfuse.compare(asked.layout, found, reference.id if reference else None)
+    ends = [f"{mmfuse.count_of(len(found), 'run')} in {asked.layout.runs}", "next: mmfuse report"]
     console.show([table], as_json=asked.json, ends=ends)

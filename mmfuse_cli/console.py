@@ -5,16 +5,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipelines.reports.table import Table
-
-if TYPE_CHECKING:
-    from pipelines.training.loop import Epoch
+import mmfuse
 
 Item = TypeVar("Item")
 _EVERY = 10.0  # seconds between progress lines where there is no terminal to redraw
@@ -25,7 +22,7 @@ def note(sentence: str) -> None:
     typer.echo(typer.style(sentence, dim=True) if sys.stderr.isatty() else sentence, err=True)
 
 
-def show(tables: Sequence[Table], *, as_json: bool, ends: Sequence[str] = ()) -> None:
+def show(tables: "Sequence[mmfuse.Table]", *, as_json: bool, ends: Sequence[str] = ()) -> None:
     """Results on stdout; then, on stderr, where things went and what to type next."""
     if as_json:
         document = {"tables": [table.records() for table in tables], "notes": list(ends)}
@@ -60,11 +57,11 @@ def track(items: Iterable[Item], label: str, total: int | None = None) -> Iterat
             note(f"{label}: {done:,} of {total:,}" if total else f"{label}: {done:,}")
 
 
-def epochs(label: str) -> Callable[["Epoch"], None]:
+def epochs(label: str) -> "Callable[[mmfuse.Epoch], None]":
     """A function that shows each epoch: one line redrawn on a terminal, else one every 10 s."""
     said = time.monotonic()
 
-    def show_epoch(epoch: "Epoch") -> None:
+    def show_epoch(epoch: "mmfuse.Epoch") -> None:
         nonlocal said
         done = epoch.number == epoch.of or not any(epoch.active)
         values = [value for value in epoch.scores if value == value]  # noqa: PLR0124 - not NaN
@@ -80,7 +77,7 @@ def epochs(label: str) -> Callable[["Epoch"], None]:
     return show_epoch
 
 
-def _draw(table: Table) -> None:
+def _draw(table: "mmfuse.Table") -> None:
     texts = table.texts()
     shown = [*([list(table.columns)] if table.columns else []), *texts]
     widths = [max(len(row[k]) for row in shown) for k in range(len(table.columns))]

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from mmfuse_cli import words
+import mmfuse
+from mmfuse_cli import arguments
 
 app = typer.Typer(help="What is in the data.", rich_markup_mode=None, no_args_is_help=True)
 
@@ -26,21 +27,18 @@ def audit(
     ] = False,
 ) -> None:
     """Look for leaks, duplicates and label traces; exit code 1 where there is a leak."""
-    import mmfuse
     from mmfuse_cli import console
-    from pipelines.audit.audit import audit as look
-    from pipelines.reports.table import Table
 
-    asked = words.settings(context)
+    asked = arguments.settings(context)
     tables, verdicts = [], []
-    for name in words.stored(asked, dataset):
+    for name in arguments.stored(asked, dataset):
         home = asked.layout
         raw = mmfuse.open_dataset(name, roots=asked.roots, home=home)[0] if texts else None
-        found = look(mmfuse.FeatureStore(home, name), features or None, raw)
+        found = mmfuse.audit(mmfuse.FeatureStore(home, name), features or None, raw)
         verdicts += [finding.verdict for finding in found]
         rows = tuple((f.verdict, f.check, f.about, f.sentence) for f in found)
         columns = ("verdict", "check", "of", "what was found")
-        tables.append(Table(f"audit of {name}", columns, rows))
+        tables.append(mmfuse.Table(f"audit of {name}", columns, rows))
     told = [f"{verdicts.count(word)} {word}" for word in ("leak", "suspect", "not checked")]
     ends = [f"{', '.join(told)}; a leak makes test scores too good, a suspect is to be looked at"]
     console.show(tables, as_json=asked.json, ends=ends)

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from mmfuse_cli import words
+import mmfuse
+from mmfuse_cli import arguments
 
 ENCODERS = ("pixels", "mfcc", "hashing")
 METHODS = ("clarga", "concat", "late", "mean")
@@ -17,22 +18,18 @@ def demo(
     epochs: Annotated[int, typer.Option(min=1, help="At most, of each method.")] = 15,
 ) -> None:
     """Extract, train and score the built-in digits: no download, under a minute on two cores."""
-    import mmfuse
     from mmfuse_cli import console
-    from pipelines.reports import extraction
-    from pipelines.reports import runs as results
-    from pipelines.reports.html import page
 
-    asked, began = words.settings(context), time.monotonic()
+    asked, began = arguments.settings(context), time.monotonic()
     home = asked.layout
     (digits,) = mmfuse.open_dataset("digits")
     console.note(f"1/3 extract: digits, {len(digits.table):,} rows, with {', '.join(ENCODERS)}")
     encoders = [mmfuse.build_encoder(name) for name in ENCODERS]
-    reports = extraction.Reports(home)
+    reports = mmfuse.extraction.ExtractionReports(home)
     reports.add(digits, mmfuse.extract(digits, encoders, home=home, track=console.track))
     if reports.interrupted:
         raise KeyboardInterrupt
-    words.remember(asked.home, "extract", {"dataset": "digits", "names": ["digits"]})
+    arguments.remember(asked.home, "extract", {"dataset": "digits", "names": ["digits"]})
     for report in reports.all:
         console.note(f"  {report.key.name}: {report.new:,} new, {report.reused:,} from the cache")
     streams = [report.key.name for report in reports.all]
@@ -57,10 +54,10 @@ def demo(
     patterns = [mmfuse.MissingPattern.named(name) for name in runs[0].modalities]
     done = [mmfuse.evaluate(home, run, patterns) for run in runs]
     written = asked.home / "demo.html"
-    written.write_text(page(home, runs), encoding="utf-8")
+    written.write_text(mmfuse.report(home, runs), encoding="utf-8")
     ends = [
         f"{time.monotonic() - began:.0f} s; features in {home.features('digits')}, "
         f"runs in {home.runs}, report in {written}",
         "next: mmfuse train --method clarga --drop-rate 0.3, then mmfuse eval",
     ]
-    console.show([results.robustness(done)], as_json=asked.json, ends=ends)
+    console.show([mmfuse.runs.robustness_table(done)], as_json=asked.json, ends=ends)

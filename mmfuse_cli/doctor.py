@@ -5,19 +5,19 @@ from pathlib import Path
 
 import typer
 
-from mmfuse_cli import words
+import mmfuse
+from mmfuse_cli import arguments
 
 
 def doctor(context: typer.Context) -> None:
     """Device, versions, disk, weights found."""
     from mmfuse_cli import console
-    from pipelines.reports import doctor as surroundings
 
-    asked = words.settings(context)
+    asked = arguments.settings(context)
     tables = [
-        surroundings.versions(),
-        surroundings.devices(),
-        surroundings.places(asked.home, asked.roots, [_hub()]),
+        mmfuse.doctor.versions(),
+        mmfuse.doctor.devices(),
+        mmfuse.doctor.places(asked.home, asked.roots, [_hub()]),
     ]
     console.show(tables, as_json=asked.json, ends=["next: mmfuse list, or mmfuse demo"])
 

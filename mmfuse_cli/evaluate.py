@@ -1,14 +1,11 @@
 """mmfuse eval: a run scored with modalities hidden."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from mmfuse_cli import words
-
-if TYPE_CHECKING:
-    from cache.runs import RunRecord
-    from pipelines.features.missing import MissingPattern
+import mmfuse
+from mmfuse_cli import arguments
 
 Words = list[str] | None
 
@@ -31,14 +28,12 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Score runs with modalities hidden: complete → without, and what simple baselines score."""
-    import mmfuse
     from mmfuse_cli import console
-    from pipelines.reports import runs
 
-    asked = words.settings(context)
-    found = words.runs(asked, run)
-    rates = words.numbers("--missing-rate", missing_rate)
-    frames = words.numbered_pairs("--missing-frames", missing_frames)
+    asked = arguments.settings(context)
+    found = arguments.runs(asked, run)
+    rates = arguments.numbers("--missing-rate", missing_rate)
+    frames = arguments.numbered_pairs("--missing-frames", missing_frames)
     if not (missing or rates or frames):
         console.note("no --missing: each modality hidden in turn")
     asks = [(one, _patterns(one, missing or [], rates, frames, seed)) for one in found]
@@ -50,30 +45,32 @@ def evaluate(
         for one, patterns in console.track(asks, "evaluate", len(asks))
     ]
     ends = [f"scores in {asked.layout.runs}/RUN/scores", "next: mmfuse runs"]
-    tables = [runs.evaluated(done), *runs.side_by_side(done)]
+    tables = [mmfuse.runs.evaluation_table(done), *mmfuse.runs.robustness_tables(done)]
     console.show(tables, as_json=asked.json, ends=ends)
 
 
 def _patterns(
-    run: "RunRecord",
+    run: "mmfuse.RunRecord",
     missing: list[str],
     rates: list[float],
     frames: dict[str, float],
     seed: int,
-) -> "list[MissingPattern]":
+) -> "list[mmfuse.MissingPattern]":
     """What to hide from one run; without any words each modality in turn."""
-    from mmfuse import MissingPattern, MmfuseError
-
     if not (missing or rates or frames):
         several = run.modalities if len(run.modalities) > 1 else ()
-        return [MissingPattern.named(name) for name in several]
-    found: list[MissingPattern] = []
+        return [mmfuse.MissingPattern.named(name) for name in several]
+    found: list[mmfuse.MissingPattern] = []
     for word in missing:
         if word != "all" and "all" in word.split(","):
-            raise MmfuseError(f"--missing {word}: all stands alone; it hides each set in turn")
+            raise mmfuse.MmfuseError(
+                f"--missing {word}: all stands alone; it hides each set in turn"
+            )
         if word == "all":
-            found += MissingPattern.every(run.modalities)
+            found += mmfuse.MissingPattern.every(run.modalities)
         else:
-            found.append(MissingPattern.named(*word.split(",")))
-    found += [MissingPattern.rate(rate, seed) for rate in rates]
-    return found + [MissingPattern.of_frames(name, rate, seed) for name, rate in frames.items()]
+            found.append(mmfuse.MissingPattern.named(*word.split(",")))
+    found += [mmfuse.MissingPattern.rate(rate, seed) for rate in rates]
+    return found + [
+        mmfuse.MissingPattern.of_frames(name, rate, seed) for name, rate in frames.items()
+    ]

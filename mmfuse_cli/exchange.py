@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from mmfuse_cli import words
+import mmfuse
+from mmfuse_cli import arguments
 
 Words = list[str] | None
 HDF5 = (".h5", ".hdf5")
@@ -18,14 +19,11 @@ def export(
     features: Annotated[Words, typer.Option(help="Streams; all, if left out.")] = None,
 ) -> None:
     """Write a dataset's streams into one HDF5 file, with ids, splits and targets."""
-    import mmfuse
-    from cache.exchange.hdf5 import export_hdf5
-
-    asked = words.settings(context)
-    words.check_output("export to", file, HDF5)
-    name = words.one(words.stored(asked, dataset))
-    found = export_hdf5(mmfuse.FeatureStore(asked.layout, name), file, features or None)
-    words.done(asked, [(name, i.key.label, i.rows) for i in found], file, "mmfuse cache import")
+    asked = arguments.settings(context)
+    arguments.check_output("export to", file, HDF5)
+    name = arguments.one(arguments.stored(asked, dataset))
+    found = mmfuse.export_hdf5(mmfuse.FeatureStore(asked.layout, name), file, features or None)
+    arguments.done(asked, [(name, i.key.label, i.rows) for i in found], file, "mmfuse cache import")
 
 
 def import_(
@@ -48,35 +46,30 @@ def import_(
     ] = "pretrained",
 ) -> None:
     """Take up vectors from a file as a stream, aligned by id."""
-    import mmfuse
-    from cache.exchange import import_arrays
-    from cache.exchange.hdf5 import import_hdf5
-    from cache.samples import KINDS
-
-    asked = words.settings(context)
+    asked = arguments.settings(context)
     if stream is None:
         if file.suffix not in HDF5:
             raise mmfuse.MmfuseError(f"say what {file} holds: --stream ENCODER/MODALITY")
-        own, infos = import_hdf5(asked.layout, file, dataset)
-        words.remember(asked.home, "extract", {"dataset": own, "names": [own]})
+        own, infos = mmfuse.import_hdf5(asked.layout, file, dataset)
+        arguments.remember(asked.home, "extract", {"dataset": own, "names": [own]})
         rows = [(own, i.key.label, i.rows) for i in infos]
-        words.done(asked, rows, asked.home, "mmfuse train --method concat")
+        arguments.done(asked, rows, asked.home, "mmfuse train --method concat")
         return
     options = mmfuse.TableOptions(target=target, id=id_, split=split, name=name)
-    own, samples = words.rows_of(asked, words.dataset(asked, dataset), options)
+    own, samples = arguments.rows_of(asked, arguments.dataset(asked, dataset), options)
     encoder, _, modality = stream.partition("/")
     if not (encoder and modality):
         raise mmfuse.MmfuseError(
             f"--stream {stream} must be ENCODER/MODALITY: who made the vectors, and of what"
         )
-    known = words.one_of("kind", kind, KINDS)
-    made = words.one_of("weights", weights, ("pretrained", "weight-free", "random"))
-    source = import_arrays.Source(file, encoder, modality, known, array, made)
+    known = arguments.one_of("kind", kind, mmfuse.KINDS)
+    made = arguments.one_of("weights", weights, ("pretrained", "weight-free", "random"))
+    source = mmfuse.ImportSource(file, encoder, modality, known, array, made)
     store = mmfuse.FeatureStore(asked.layout, own)
-    found = import_arrays.import_arrays(store, samples, source)
-    words.remember(asked.home, "extract", {"dataset": own, "names": [own]})
+    found = mmfuse.import_arrays(store, samples, source)
+    arguments.remember(asked.home, "extract", {"dataset": own, "names": [own]})
     rows = [(own, found.info.key.label, found.info.rows)]
-    words.done(asked, rows, asked.home, f"mmfuse train --method concat ({found.told})")
+    arguments.done(asked, rows, asked.home, f"mmfuse train --method concat ({found.told})")
     if found.failed:
         raise typer.Exit(1)
 
@@ -89,26 +82,22 @@ def pack(
     licence: Annotated[str, typer.Option(help="A note that goes with it.")] = "",
 ) -> None:
     """Put features, ids, splits and targets into one file for a colleague; no raw data."""
-    from cache.exchange.pack import pack as write
-
-    asked = words.settings(context)
-    words.check_output("pack to", file)
-    names = words.stored(asked, dataset)
+    asked = arguments.settings(context)
+    arguments.check_output("pack to", file)
+    names = arguments.stored(asked, dataset)
     notes = dict.fromkeys(names, licence)
-    done = write(asked.layout, file, names, licences=notes, words=features or None)
+    done = mmfuse.pack(asked.layout, file, names, licences=notes, words=features or None)
     rows = [(name, i.key.label, i.rows) for name, found in done.streams.items() for i in found]
-    words.done(asked, rows, file, f"mmfuse cache unpack {file.name}, where it is wanted")
+    arguments.done(asked, rows, file, f"mmfuse cache unpack {file.name}, where it is wanted")
 
 
 def unpack(
     context: typer.Context, file: Annotated[Path, typer.Argument(help="A file made by pack.")]
 ) -> None:
     """Take up every stream of a pack, checked before anything is written."""
-    from cache.exchange.unpack import unpack as read
-
-    asked = words.settings(context)
-    done = read(asked.layout, file)
+    asked = arguments.settings(context)
+    done = mmfuse.unpack(asked.layout, file)
     rows = [(name, i.key.label, i.rows) for name, found in done.streams.items() for i in found]
     names = list(done.streams)
-    words.remember(asked.home, "extract", {"dataset": names[0], "names": names[:1]})
-    words.done(asked, rows, asked.home, "mmfuse train --method clarga")
+    arguments.remember(asked.home, "extract", {"dataset": names[0], "names": names[:1]})
+    arguments.done(asked, rows, asked.home, "mmfuse train --method clarga")

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from mmfuse_cli import words
+import mmfuse
+from mmfuse_cli import arguments
 
 Words = list[str] | None
 
@@ -51,58 +52,72 @@ def extract(
     name: Annotated[str | None, typer.Option(help="Own data: what to call it.")] = None,
 ) -> None:
     """Run frozen encoders over a dataset, once, into the cache."""
-    import mmfuse
     from mmfuse_cli import console
-    from pipelines import catalog
-    from pipelines.data.columns import part
-    from pipelines.reports import extraction
-    from pipelines.reports.extraction import outlook
 
-    asked = words.settings(context)
+    asked = arguments.settings(context)
     if reason and not retry_failed:
         raise mmfuse.MmfuseError("--reason says what --retry-failed tries again; give both")
     own = mmfuse.TableOptions(
-        modalities=tuple(part(word) for word in modality or ()),
+        modalities=tuple(mmfuse.parse_modality(word) for word in modality or ()),
         target=target,
-        task=words.one_of("task", task, ("classes", "labels", "value")),
+        task=arguments.one_of("task", task, ("classes", "labels", "value")),
         id=id_,
         split=split,
         group=group,
         name=name,
     )
     for one in encoder or ():  # a slip of the finger needs no dataset to be seen
-        catalog.check("encoders", one if one.endswith(".py") else one.partition(":")[0])
-    word = words.dataset(asked, dataset)
+        mmfuse.catalog.check("encoders", one if one.endswith(".py") else one.partition(":")[0])
+    word = arguments.dataset(asked, dataset)
     opened = mmfuse.open_dataset(
         word, roots=asked.roots, table=own, note=console.note, home=asked.layout
     )
     if not encoder:
-        raise extraction.no_encoder(opened)
-    given = {"device": device, "dtype": dtype, "storage": storage, "sequence": sequence}
-    given |= {"weights": str(weights) if weights else None, "memory": asked.layout.weights}
-    built = [mmfuse.build_encoder(e, **given) for e in encoder]
-    again = {"retry_failed": tuple(reason) if reason else retry_failed, "rehash": rehash}
+        raise mmfuse.extraction.no_encoder(opened)
+    built = [
+        mmfuse.build_encoder(
+            typed,
+            weights=str(weights) if weights else None,
+            device=device,
+            dtype=dtype,
+            sequence=sequence,
+            storage=storage,
+            memory=asked.layout.weights,
+        )
+        for typed in encoder
+    ]
+    retry = tuple(reason) if reason else retry_failed
     options = mmfuse.ExtractOptions(
-        workers=workers, strict=strict, limit=limit, max_bad=max_bad, **again
+        workers=workers,
+        strict=strict,
+        limit=limit,
+        max_bad=max_bad,
+        retry_failed=retry,
+        rehash=rehash,
     )
     if plan or explain:
-        plans = {d.name: mmfuse.plan(d, built, home=asked.layout, **again) for d in opened}
+        plans = {
+            each.name: mmfuse.plan(
+                each, built, home=asked.layout, retry_failed=retry, rehash=rehash
+            )
+            for each in opened
+        }
         if explain:
-            table = extraction.explained(plans, asked.layout)
+            table = mmfuse.extraction.explanation_table(plans, asked.layout)
         else:
-            table = outlook(plans, home=asked.layout, options=options)
-        typed = " and ".join(["--plan"] * plan + ["--explain"] * explain)
-        console.show([table], as_json=asked.json, ends=[f"next: the same without {typed}"])
+            table = mmfuse.extraction.estimate_table(plans, home=asked.layout, options=options)
+        without = " and ".join(["--plan"] * plan + ["--explain"] * explain)
+        console.show([table], as_json=asked.json, ends=[f"next: the same without {without}"])
         return
-    reports = extraction.Reports(asked.layout)
-    for one in opened:
-        found = mmfuse.extract(one, built, home=asked.layout, options=options, track=console.track)
-        reports.add(one, found)
+    reports = mmfuse.extraction.ExtractionReports(asked.layout)
+    for each in opened:
+        found = mmfuse.extract(each, built, home=asked.layout, options=options, track=console.track)
+        reports.add(each, found)
         if reports.interrupted:
             break
-    names = [one.name for one in opened]
+    names = [each.name for each in opened]
     kept = names[0] if opened[0].origin and len(names) == 1 else word  # its options too
-    words.remember(asked.home, "extract", {"dataset": kept, "names": names})
+    arguments.remember(asked.home, "extract", {"dataset": kept, "names": names})
     if reason and not reports.tried:
         console.note(f"nothing was tried again: no row failed for {' or '.join(reason)}")
     console.show(reports.tables(), as_json=asked.json, ends=reports.ends())

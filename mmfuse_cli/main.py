@@ -8,7 +8,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+import mmfuse
 from mmfuse_cli import (
+    arguments,
     cache,
     check,
     compare,
@@ -17,13 +19,14 @@ from mmfuse_cli import (
     doctor,
     evaluate,
     extract,
-    names,
     predict,
     report,
     runs,
     sweep,
     train,
-    words,
+)
+from mmfuse_cli import (
+    list as list_,
 )
 
 
@@ -31,11 +34,9 @@ class _Door(TyperGroup):
     """The group of all commands; says errors in one line."""
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer's own signature differs by version
-        from cache.errors import MmfuseError
-
         try:
             return super().invoke(ctx)
-        except MmfuseError as error:
+        except mmfuse.MmfuseError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
@@ -66,10 +67,8 @@ def _options(
     json: Annotated[bool, typer.Option("--json", help="Results as JSON.")] = False,
 ) -> None:
     if home.is_file():
-        from cache.errors import MmfuseError
-
-        raise MmfuseError(f"--home {home}: a file is in the way; name a folder")
-    context.obj = words.Settings(home, words.data_roots(data), json)
+        raise mmfuse.MmfuseError(f"--home {home}: a file is in the way; name a folder")
+    context.obj = arguments.Settings(home, arguments.data_roots(data), json)
 
 
 app.command("demo")(demo.demo)
@@ -84,7 +83,7 @@ app.command("runs")(runs.runs)
 app.command("check")(check.check)
 app.add_typer(cache.app, name="cache")
 app.add_typer(data.app, name="data")
-app.command("list")(names.list_names)
+app.command("list")(list_.list_names)
 app.command("doctor")(doctor.doctor)
 
 
@@ -93,12 +92,7 @@ def main() -> None:
     # Threads that spin while they wait make small steps ten times slower on a busy machine; OpenMP
     # reads this once, when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        import mmfuse  # noqa: F401 - refuses a user's own cache.py or pipelines.py
-    except ImportError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    app(args=words.to_the_front(sys.argv[1:]), prog_name="mmfuse")
+    app(args=arguments.to_the_front(sys.argv[1:]), prog_name="mmfuse")
 
 
 if __name__ == "__main__":

@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from mmfuse_cli import words
-
-if TYPE_CHECKING:
-    from cache.runs import RunRecord
+import mmfuse
+from mmfuse_cli import arguments
 
 SHOWN = 20  # rows on the screen; all of them go to --output
 
@@ -35,23 +33,18 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
 ) -> None:
     """Labels and probabilities for new raw samples; any modality may be absent."""
-    import mmfuse
     from mmfuse_cli import console
-    from pipelines.data import sources, table_files
-    from pipelines.reports import predictions
-    from pipelines.reports.table import several
-    from pipelines.training import train
 
-    asked = words.settings(context)
+    asked = arguments.settings(context)
     if output is not None:
-        words.check_output("--output", output, predictions.SUFFIXES)
-    runs = words.runs(asked, [run] if run else None)
+        arguments.check_output("--output", output, mmfuse.predictions.SUFFIXES)
+    runs = arguments.runs(asked, [run] if run else None)
     if len(trained := dict.fromkeys(each.dataset for each in runs)) > 1:
         raise mmfuse.MmfuseError(
             f"the last train's runs are of {', '.join(trained)}; say which: "
             f"--run {' or '.join(_best(runs, name) for name in trained)}"
         )
-    record = train.best_of(runs)
+    record = mmfuse.best_of(runs)
     if input_ is None:
         raise mmfuse.MmfuseError(f"say which: --input FILE with {', '.join(record.modalities)}")
     local = str(weights) if weights else None
@@ -59,8 +52,8 @@ def predict(
     built = [
         mmfuse.build_encoder(e, weights=local, device=device, memory=memory) for e in encoder or ()
     ]
-    rows = table_files.read_table(input_)
-    rows = sources.new_rows(rows, record.dataset, roots=asked.roots, home=asked.layout)
+    rows = mmfuse.read_table(input_)
+    rows = mmfuse.new_rows(rows, record.dataset, roots=asked.roots, home=asked.layout)
     found = mmfuse.predict(
         asked.layout,
         record,
@@ -73,17 +66,15 @@ def predict(
     )
     ends = [f"run {record.id}"]
     if output is not None:
-        predictions.write(found, output)
-        ends.append(f"{several(len(found.ids), 'answer')} in {output}")
+        mmfuse.predictions.write_predictions(found, output)
+        ends.append(f"{mmfuse.count_of(len(found.ids), 'answer')} in {output}")
     else:
         ends.append("next: --output FILE.csv writes all of them with every probability")
-    console.show(predictions.tables(found, SHOWN), as_json=asked.json, ends=ends)
+    console.show(mmfuse.predictions.prediction_tables(found, SHOWN), as_json=asked.json, ends=ends)
     if found.failures:
         raise typer.Exit(1)
 
 
-def _best(runs: "Sequence[RunRecord]", dataset: str) -> str:
+def _best(runs: "Sequence[mmfuse.RunRecord]", dataset: str) -> str:
     """Id of the best run of a dataset."""
-    from pipelines.training import train
-
-    return train.best_of([run for run in runs if run.dataset == dataset]).id
+    return mmfuse.best_of([run for run in runs if run.dataset == dataset]).id

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from mmfuse_cli import words
+import mmfuse
+from mmfuse_cli import arguments
 
 
 def report(
@@ -18,16 +19,13 @@ def report(
     ] = None,
 ) -> None:
     """Tables and plots of runs in one HTML file that needs nothing else."""
-    from cache.storage.objects import mendable
     from mmfuse_cli import console
-    from pipelines.reports import runs as results
-    from pipelines.reports.html import page
 
-    asked = words.settings(context)
+    asked = arguments.settings(context)
     if output is not None:
-        words.check_output("--output", output, (".html", ".htm"))
-    runs = words.runs(asked, run)
+        arguments.check_output("--output", output, (".html", ".htm"))
+    runs = arguments.runs(asked, run)
     file = output or asked.home / "report.html"
-    with mendable(file):
-        file.write_text(page(asked.layout, runs), encoding="utf-8")
-    console.show([results.trained(runs)], as_json=asked.json, ends=[f"report in {file}"])
+    with mmfuse.user_errors(file):
+        file.write_text(mmfuse.report(asked.layout, runs), encoding="utf-8")
+    console.show([mmfuse.runs.train_table(runs)], as_json=asked.json, ends=[f"report in {file}"])

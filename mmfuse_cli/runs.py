@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from mmfuse_cli import words
+import mmfuse
+from mmfuse_cli import arguments
 
 
 def runs(
@@ -16,21 +17,17 @@ def runs(
     latest: Annotated[int, typer.Option(min=1, help="How many, counted from the newest.")] = 20,
 ) -> None:
     """Past runs: what they were, and what they scored."""
-    from cache.errors import unknown
-    from cache.runs import list_runs
     from mmfuse_cli import console
-    from pipelines.reports import runs as results
-    from pipelines.reports.table import several
 
-    asked = words.settings(context)
-    every = list_runs(asked.layout)
+    asked = arguments.settings(context)
+    every = mmfuse.list_runs(asked.layout)
     there = sorted({run.dataset for run in every})
     names = [name for name in there if dataset in (None, name) or name.startswith(f"{dataset}/")]
     if dataset is not None and not names:
-        raise unknown("dataset with runs", dataset, there)
+        raise mmfuse.unknown("dataset with runs", dataset, there)
     found = [run for run in every if run.dataset in names]
     shown = found[-latest:]
-    ends = [f"{len(shown)} of {several(len(found), 'run')} in {asked.layout.runs}"]
+    ends = [f"{len(shown)} of {mmfuse.count_of(len(found), 'run')} in {asked.layout.runs}"]
     ends.append("next: mmfuse eval --run RUN" if found else "next: mmfuse train --method concat")
-    table = results.costs(shown) if costs else results.past(shown)
+    table = mmfuse.runs.cost_table(shown) if costs else mmfuse.runs.runs_table(shown)
     console.show([table], as_json=asked.json, ends=ends)

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from mmfuse_cli import words
+import mmfuse
+from mmfuse_cli import arguments
 
 Words = list[str] | None
 
@@ -31,19 +32,15 @@ def sweep(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Settings compared on validation rows; stopped, it goes on; test rows for the best alone."""
-    import mmfuse
     from mmfuse_cli import console
-    from pipelines import catalog
-    from pipelines.reports import runs
-    from pipelines.reports.table import several
 
-    asked = words.settings(context)
+    asked = arguments.settings(context)
     if not method:
         raise mmfuse.MmfuseError("say which: --method NAME (mmfuse list methods shows them)")
-    catalog.check("methods", method)
+    mmfuse.catalog.check("methods", method)
     flags = {"seeds": None if seeds is None else tuple(range(seeds))}
-    options = words.overlaid(flags, settings, {"seeds": tuple(range(3))})
-    name = words.one(words.stored(asked, dataset))
+    options = arguments.overlaid(flags, settings, {"seeds": tuple(range(3))})
+    name = arguments.one(arguments.stored(asked, dataset))
     found = mmfuse.sweep(
         method,
         name,
@@ -58,9 +55,12 @@ def sweep(
     )
     best = found.trials[0].runs
     group = mmfuse.latest_group(asked.layout)[0].group
-    words.remember(asked.home, "sweep", {"group": group, "runs": [run.id for run in best]})
-    ends = [f"{several(found.trained, 'run')} trained now, in {asked.layout.runs}"]
+    arguments.remember(asked.home, "sweep", {"group": group, "runs": [run.id for run in best]})
+    ends = [f"{mmfuse.count_of(found.trained, 'run')} trained now, in {asked.layout.runs}"]
     ends += [f"left out: {one}" for one in found.diverged]
     ends.append(f"next: mmfuse eval {' '.join(f'--run {run.id}' for run in best)}")
-    shown = [runs.swept([trial.runs for trial in found.trials]), runs.trained(best)]
+    shown = [
+        mmfuse.runs.sweep_table([trial.runs for trial in found.trials]),
+        mmfuse.runs.train_table(best),
+    ]
     console.show(shown, as_json=asked.json, ends=ends)

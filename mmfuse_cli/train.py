@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from mmfuse_cli import words
+import mmfuse
+from mmfuse_cli import arguments
 
 Words = list[str] | None
 
@@ -40,12 +41,9 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Train fusion heads on cached features; validation and test scores over seeds."""
-    import mmfuse
     from mmfuse_cli import console
-    from pipelines import catalog
-    from pipelines.reports import runs as results
 
-    asked = words.settings(context)
+    asked = arguments.settings(context)
     flags = {
         "drop_rate": drop_rate,
         "missing_rate": missing_rate,
@@ -55,12 +53,12 @@ def train(
         "learning_rate": learning_rate,
         "seeds": None if seeds is None else tuple(range(seeds)),
     }
-    options = words.overlaid(flags, settings, {"seeds": tuple(range(5))})
+    options = arguments.overlaid(flags, settings, {"seeds": tuple(range(5))})
     if not method:
         raise mmfuse.MmfuseError("say which: --method NAME (mmfuse list methods shows them)")
     for one in method:
-        catalog.check("methods", one)
-    names = words.stored(asked, dataset)
+        mmfuse.catalog.check("methods", one)
+    names = arguments.stored(asked, dataset)
     group = mmfuse.new_id("+".join(Path(one).stem for one in method), names[0])
     runs = []
     for name in names:
@@ -75,7 +73,7 @@ def train(
                 on_epoch=console.epochs(f"{one} on {name}"),
                 device=device,
             )
-    table = results.trained(runs)
+    table = mmfuse.runs.train_table(runs)
     where = f"runs in {asked.layout.runs}: {', '.join(run.id for run in runs)}"
     ends = [
         where,

@@ -27,7 +27,7 @@ Tree = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedArrays:
     """Vectors of a file.
 
     Attributes:
@@ -39,7 +39,7 @@ class Loaded:
     ids: list[str] | None
 
 
-def load(path: Path, array: str | None = None) -> Loaded:
+def load_arrays(path: Path, array: str | None = None) -> LoadedArrays:
     """Read the vectors of a file.
 
     Args:
@@ -149,7 +149,7 @@ def unpickle(data: bytes) -> Any:  # noqa: ANN401
     return _NumpyOnly(io.BytesIO(data), encoding="latin1").load()
 
 
-def _find(tree: Tree, array: str | None, path: Path) -> Loaded:
+def _find(tree: Tree, array: str | None, path: Path) -> LoadedArrays:
     leaves = _leaves(tree)
     if array == NAMES_ARE_IDS or (
         array is None and not any(_is_vectors(leaf) for *_, leaf in leaves)
@@ -181,7 +181,7 @@ def _find(tree: Tree, array: str | None, path: Path) -> Loaded:
     parts = [_rows(group, leaf) for group, leaf in groups]
     ids = [_ids(group) for group, _ in groups]
     named = [one for one in ids if one is not None]
-    return Loaded(
+    return LoadedArrays(
         _joined(parts), [i for one in named for i in one] if len(named) == len(ids) else None
     )
 
@@ -213,7 +213,7 @@ def _told(name: str, leaf: Any) -> str:  # noqa: ANN401
     return f"{name or 'an array'} of {what} {found.shape}"
 
 
-def _by_id(tree: Tree) -> Loaded | None:
+def _by_id(tree: Tree) -> LoadedArrays | None:
     """A tree with one vector (D,) or sequence (T, D) an id."""
     items = [np.asarray(v) for v in tree.values() if isinstance(v, np.ndarray | list)]
     if len(items) != len(tree) or not items:
@@ -222,7 +222,7 @@ def _by_id(tree: Tree) -> Loaded | None:
         return None
     if len({(i.ndim, i.shape[-1]) for i in items}) != 1:
         return None
-    return Loaded(_joined([items]), [str(name) for name in tree])
+    return LoadedArrays(_joined([items]), [str(name) for name in tree])
 
 
 def _rows(group: Tree, leaf: Any) -> NDArray[Any] | list[NDArray[Any]]:  # noqa: ANN401
@@ -263,7 +263,7 @@ def _joined(
     return rows
 
 
-def _parquet(path: Path, array: str | None) -> Loaded:
+def _parquet(path: Path, array: str | None) -> LoadedArrays:
     import polars as pl
 
     frame = pl.read_parquet(path)
@@ -272,7 +272,7 @@ def _parquet(path: Path, array: str | None) -> Loaded:
     if array is None and len(lists) == 1:
         array = lists[0]
     if array in lists:
-        return Loaded(_joined([_of_lists(frame[str(array)])]), ids)
+        return LoadedArrays(_joined([_of_lists(frame[str(array)])]), ids)
     words = [] if array is None else array.split(",")
     numbers = [n for n, t in frame.schema.items() if t.is_numeric() and n not in ID_NAMES]
     picked = [n for n in numbers if any(fnmatchcase(n, word) for word in words)]
@@ -284,7 +284,7 @@ def _parquet(path: Path, array: str | None) -> Loaded:
             f"--array, such as {_example(lists, numbers)}; it has: "
             f"{', '.join([*lists, *numbers][:30]) or 'none of either'}"
         )
-    return Loaded(frame.select(picked).cast(pl.Float32).to_numpy(), ids)
+    return LoadedArrays(frame.select(picked).cast(pl.Float32).to_numpy(), ids)
 
 
 def _example(lists: Sequence[str], numbers: Sequence[str]) -> str:

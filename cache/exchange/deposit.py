@@ -16,7 +16,7 @@ from cache.writing.writer import ShardClaim
 
 
 @dataclass(frozen=True)
-class Content:
+class StreamContent:
     """A whole stream from elsewhere.
 
     Attributes:
@@ -35,7 +35,7 @@ class Content:
 
 
 def deposit(
-    store: FeatureStore, key: StreamKey, spec: StreamSpec, samples: Samples, content: Content
+    store: FeatureStore, key: StreamKey, spec: StreamSpec, samples: Samples, content: StreamContent
 ) -> StreamInfo:
     """Write a stream and publish it; one that is there already is left as it is.
 
@@ -43,7 +43,7 @@ def deposit(
         MmfuseError: if the content does not fit together, the disk refuses, or another process is
             writing the same stream.
     """
-    check(spec, len(samples), content)
+    check_content(spec, len(samples), content)
     absent = content.state == ABSENT
     writer = store.writer(key, spec=spec, samples=samples, inputs=content.inputs, absent=absent)
     failures = {row[0]: row[1:] for row in content.failures.iter_rows()}
@@ -58,7 +58,9 @@ def deposit(
     return next(info for info in store.streams() if info.key == key)
 
 
-def _fill(claim: ShardClaim, content: Content, failures: dict[int, tuple[str, str, bool]]) -> None:
+def _fill(
+    claim: ShardClaim, content: StreamContent, failures: dict[int, tuple[str, str, bool]]
+) -> None:
     """Every row as it is, known or not: what comes back must be what went in."""
     start, stop = claim.shard.start, claim.shard.stop
     state = content.state[start:stop]
@@ -73,7 +75,7 @@ def _fill(claim: ShardClaim, content: Content, failures: dict[int, tuple[str, st
         claim.fail(row, reason, detail, transient)
 
 
-def check(spec: StreamSpec, rows: int, content: Content) -> None:
+def check_content(spec: StreamSpec, rows: int, content: StreamContent) -> None:
     """Refuse content that does not fit together, before anything is written.
 
     Raises:

@@ -24,13 +24,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from cache.exchange.deposit import Content, deposit
+from cache.exchange.deposit import StreamContent, deposit
 from cache.feature_store import FeatureStore
 from cache.format.streams import OK, StreamInfo, StreamKey, StreamSpec
 from cache.layout import Home
 from cache.samples import Modality, Samples, Task
-from cache.storage.objects import mendable
-from cache.writing.reuse import NO_FAILURES, failures_of
+from cache.storage.objects import user_errors
+from cache.writing.reuse import NO_FAILURES, read_failures
 
 FORMAT, SCHEMA = "mmfuse-features", 1
 BLOCK = 1 << 16  # rows that are in memory at once
@@ -51,7 +51,7 @@ def export_hdf5(
     """
     found = store.resolve(words)
     unfinished = path.with_name(f".{path.name}.partial")
-    with mendable(path):
+    with user_errors(path):
         try:
             with h5py.File(unfinished, "w") as file:
                 file.attrs.update({"format": FORMAT, "schema": SCHEMA, "dataset": store.dataset})
@@ -158,7 +158,7 @@ def _write_stream(group: h5py.Group, store: FeatureStore, info: StreamInfo) -> N
     group.create_dataset("present", data=small.state == OK)
     group.create_dataset("state", data=small.state)
     group.create_dataset("inputs", data=small.inputs)
-    failures = [list(row) for row in failures_of(reader.generation).iter_rows()]
+    failures = [list(row) for row in read_failures(reader.generation).iter_rows()]
     group.create_dataset("failures", data=json.dumps(failures), dtype=h5py.string_dtype())
 
 
@@ -175,7 +175,7 @@ def _read_stream(group: h5py.Group, store: FeatureStore, samples: Samples) -> St
         json.loads(about["provenance"]),
     )
     rows = json.loads(group["failures"].asstr()[()])
-    content = Content(
+    content = StreamContent(
         group["inputs"][:],
         group["state"][:],
         group["values"][:],

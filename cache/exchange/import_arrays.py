@@ -10,20 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from cache.exchange.array_files import Loaded, load
-from cache.exchange.deposit import Content, deposit
+from cache.exchange.array_files import LoadedArrays, load_arrays
+from cache.exchange.deposit import StreamContent, deposit
 from cache.feature_store import FeatureStore
 from cache.fingerprints import digest, fingerprint
 from cache.format.streams import ABSENT, OK, StreamInfo, StreamKey, StreamSpec
 from cache.samples import Kind, Modality, Samples
-from cache.snapshots import adopt, widened
+from cache.snapshots import adopt_snapshot, with_known_modalities
 from cache.writing.reuse import NO_FAILURES
 
 VERSION = 1
 
 
 @dataclass(frozen=True)
-class Source:
+class ImportSource:
     """What to import, and what it is.
 
     Attributes:
@@ -48,7 +48,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportResult:
     """What became of a file.
 
     Attributes:
@@ -75,7 +75,7 @@ class Imported:
         return f"{told}; {len(self.failed)} failed, of NaN or infinity ({shown})"
 
 
-def import_arrays(store: FeatureStore, samples: Samples, source: Source) -> Imported:
+def import_arrays(store: FeatureStore, samples: Samples, source: ImportSource) -> ImportResult:
     """Make a stream of a file's vectors; the same file again changes nothing.
 
     Samples without a vector are absent. A vector with NaN or infinity fails its row.
@@ -89,12 +89,12 @@ def import_arrays(store: FeatureStore, samples: Samples, source: Source) -> Impo
         MmfuseError: if the file cannot be read, nothing fits the samples' ids, an id occurs twice,
             or there are no ids and the number of vectors is not that of the samples.
     """
-    loaded = load(source.path, source.array)
+    loaded = load_arrays(source.path, source.array)
     at, aligned = _align(loaded, samples, source.path)
     sequence, width = _shape(loaded, source.path)
     dtype = source.dtype or _dtype(loaded)
     modality = Modality(source.modality, _kind(source, samples))
-    samples = widened(samples, store.paths, modality)
+    samples = with_known_modalities(samples, store.paths, modality)
     fields = {
         "imported": hashlib.blake2b(source.path.read_bytes(), digest_size=16).hexdigest(),
         "array": source.array,
@@ -110,14 +110,14 @@ def import_arrays(store: FeatureStore, samples: Samples, source: Source) -> Impo
     spec = StreamSpec(modality.kind, width, dtype, sequence, fields, provenance)
     key = StreamKey(source.encoder, fingerprint(fields), source.modality)
     info = deposit(store, key, spec, samples, _content(loaded, at, spec))
-    adopt(samples, store.paths)
+    adopt_snapshot(samples, store.paths)
     info = next(i for i in store.streams() if i.key == key)
     used = int((at >= 0).sum())
     failed = tuple(store.failures(key)["id"].to_list())
-    return Imported(info, aligned, len(samples) - used, len(loaded.rows) - used, failed)
+    return ImportResult(info, aligned, len(samples) - used, len(loaded.rows) - used, failed)
 
 
-def _align(loaded: Loaded, samples: Samples, path: Path) -> tuple[NDArray[np.int64], str]:
+def _align(loaded: LoadedArrays, samples: Samples, path: Path) -> tuple[NDArray[np.int64], str]:
     """(N,) which vector each sample has, -1 for none; and how that was found."""
     if loaded.ids is None:
         if len(loaded.rows) != len(samples):
@@ -138,7 +138,7 @@ def _align(loaded: Loaded, samples: Samples, path: Path) -> tuple[NDArray[np.int
     return at, "id"
 
 
-def _shape(loaded: Loaded, path: Path) -> tuple[bool, int]:
+def _shape(loaded: LoadedArrays, path: Path) -> tuple[bool, int]:
     if isinstance(loaded.rows, np.ndarray):
         return False, loaded.rows.shape[1]
     shapes = {(row.ndim, row.shape[-1]) for row in loaded.rows}
@@ -153,13 +153,13 @@ def _shape(loaded: Loaded, path: Path) -> tuple[bool, int]:
     return True, next(iter(shapes))[1]
 
 
-def _dtype(loaded: Loaded) -> str:
+def _dtype(loaded: LoadedArrays) -> str:
     rows = loaded.rows
     first = rows.dtype if isinstance(rows, np.ndarray) else rows[0].dtype
     return "float16" if first == np.float16 else "float32"
 
 
-def _kind(source: Source, samples: Samples) -> Kind:
+def _kind(source: ImportSource, samples: Samples) -> Kind:
     known = {m.name: m.kind for m in samples.modalities}.get(source.modality)
     kind = source.kind or known
     if kind is None:
@@ -173,7 +173,7 @@ def _kind(source: Source, samples: Samples) -> Kind:
     return kind
 
 
-def _content(loaded: Loaded, at: NDArray[np.int64], spec: StreamSpec) -> Content:
+def _content(loaded: LoadedArrays, at: NDArray[np.int64], spec: StreamSpec) -> StreamContent:
     state = np.where(at >= 0, OK, ABSENT).astype(np.uint8)
     inputs = np.zeros((len(at), 16), np.uint8)
     there = np.flatnonzero(at >= 0)
@@ -183,11 +183,11 @@ def _content(loaded: Loaded, at: NDArray[np.int64], spec: StreamSpec) -> Content
     if not spec.sequence:
         values = np.full((len(at), spec.width), np.nan, spec.dtype)
         values[there] = np.stack(found)
-        return Content(inputs, state, values, None, NO_FAILURES)
+        return StreamContent(inputs, state, values, None, NO_FAILURES)
     lengths = np.zeros(len(at), np.int64)
     lengths[there] = [len(value) for value in found]
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    return Content(inputs, state, np.concatenate(found), offsets, NO_FAILURES)
+    return StreamContent(inputs, state, np.concatenate(found), offsets, NO_FAILURES)
 
 
 def _stored(value: NDArray[Any], spec: StreamSpec) -> NDArray[Any]:

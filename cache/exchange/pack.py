@@ -29,8 +29,8 @@ from cache.feature_store import FeatureStore
 from cache.format.streams import StreamInfo
 from cache.layout import Home
 from cache.samples import Samples
-from cache.storage.objects import mendable, pack_record
-from cache.writing.reuse import failures_of
+from cache.storage.objects import pack_record, user_errors
+from cache.writing.reuse import read_failures
 
 FORMAT, SCHEMA = "mmfuse-pack", 1
 BLOCK = 1 << 16  # rows that are in memory at once
@@ -38,7 +38,7 @@ _DATE = (1980, 1, 1, 0, 0, 0)  # the same cache gives the same bytes
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackResult:
     """What went into a pack.
 
     Attributes:
@@ -59,7 +59,7 @@ def pack(
     *,
     licences: Mapping[str, str] | None = None,
     words: Sequence[str] | None = None,
-) -> Packed:
+) -> PackResult:
     """Write complete streams of datasets, with their samples, into one file.
 
     Args:
@@ -77,7 +77,7 @@ def pack(
         raise MmfuseError(f"no features in {home.root}; run: mmfuse extract")
     unfinished = path.with_name(f".{path.name}.partial")
     streams: dict[str, tuple[StreamInfo, ...]] = {}
-    with mendable(path):
+    with user_errors(path):
         try:
             with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED, allowZip64=True) as file:
                 members = _Members(file)
@@ -91,7 +91,7 @@ def pack(
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
-    return Packed(path, path.stat().st_size, streams)
+    return PackResult(path, path.stat().st_size, streams)
 
 
 @dataclass
@@ -181,7 +181,7 @@ def _stream(members: _Members, folder: str, store: FeatureStore, info: StreamInf
     small = reader.small()
     members.array(f"{folder}/state.npy", small.state)
     members.array(f"{folder}/inputs.npy", small.inputs)
-    failures = [list(row) for row in failures_of(reader.generation).iter_rows()]
+    failures = [list(row) for row in read_failures(reader.generation).iter_rows()]
     members.json(f"{folder}/failures.json", failures)
 
 

@@ -22,7 +22,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from cache.exchange.deposit import Content, check, deposit
+from cache.exchange.deposit import StreamContent, check_content, deposit
 from cache.exchange.pack import FORMAT, SCHEMA
 from cache.feature_store import FeatureStore
 from cache.format.streams import DTYPES, StreamInfo, StreamKey, StreamSpec, check_key
@@ -51,14 +51,14 @@ _BROKEN = (  # what reading something that only looks like a pack may raise
 
 
 @dataclass(frozen=True)
-class Unpacked:
+class UnpackResult:
     """What came out of a pack: streams and licence note by dataset."""
 
     streams: Mapping[str, tuple[StreamInfo, ...]]
     licences: Mapping[str, str]
 
 
-def unpack(home: Home, path: Path) -> Unpacked:
+def unpack(home: Home, path: Path) -> UnpackResult:
     """Take up every stream of a pack; those that are there already stay as they are.
 
     Everything is checked before anything is written.
@@ -85,7 +85,7 @@ def unpack(home: Home, path: Path) -> Unpacked:
             deposit(store, key, spec, dataset.samples, content)
             for key, spec, content in dataset.streams
         )
-    return Unpacked(streams, {dataset.name: dataset.licence for dataset in datasets})
+    return UnpackResult(streams, {dataset.name: dataset.licence for dataset in datasets})
 
 
 class _Archive:
@@ -189,7 +189,7 @@ class _Dataset:
     name: str
     licence: str
     samples: Samples
-    streams: list[tuple[StreamKey, StreamSpec, Content]]
+    streams: list[tuple[StreamKey, StreamSpec, StreamContent]]
 
 
 def _dataset(archive: _Archive, entry: dict[str, Any]) -> _Dataset:
@@ -204,7 +204,7 @@ def _dataset(archive: _Archive, entry: dict[str, Any]) -> _Dataset:
 
 def _stream(
     archive: _Archive, folder: str, about: dict[str, Any], rows: int
-) -> tuple[StreamKey, StreamSpec, Content]:
+) -> tuple[StreamKey, StreamSpec, StreamContent]:
     key = StreamKey(str(about["encoder"]), str(about["fingerprint"]), str(about["modality"]))
     check_key(key)
     spec = StreamSpec(
@@ -221,14 +221,14 @@ def _stream(
     values = archive.array(f"{folder}/values.npy")
     if values.dtype != np.dtype(spec.dtype):
         raise MmfuseError(f"{key.name}: its values are {values.dtype}, not {spec.dtype}")
-    content = Content(
+    content = StreamContent(
         np.asarray(archive.array(f"{folder}/inputs.npy")),
         np.asarray(archive.array(f"{folder}/state.npy")),
         values,
         np.asarray(archive.array(f"{folder}/offsets.npy"), np.int64) if spec.sequence else None,
         pl.DataFrame(failures, schema=NO_FAILURES.schema, orient="row"),
     )
-    check(spec, rows, content)
+    check_content(spec, rows, content)
     return key, spec, content
 
 

@@ -15,13 +15,13 @@ Digests = NDArray[np.uint8]  # (N, 16)
 def identity(inputs: Digests, absent: NDArray[np.bool_]) -> str:
     """Hex digest of every row's input and absence, in order: what makes a generation."""
     state = hashlib.blake2b(digest_size=16)
-    state.update(np.ascontiguousarray(without(inputs, absent)).data)
+    state.update(np.ascontiguousarray(zero_absent(inputs, absent)).data)
     state.update(np.packbits(absent).data)
     state.update(str(len(inputs)).encode())
     return state.hexdigest()
 
 
-def without(inputs: Digests, absent: NDArray[np.bool_]) -> Digests:
+def zero_absent(inputs: Digests, absent: NDArray[np.bool_]) -> Digests:
     """The inputs with zeros where rows are absent: what is not there has no identity."""
     return np.where(absent[:, None], np.uint8(0), inputs) if absent.any() else inputs
 
@@ -38,7 +38,7 @@ def first_of_each(inputs: Digests) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
-class Lookup:
+class DigestIndex:
     """Digests in order, each once, and the position of each where it was first given."""
 
     high: NDArray[np.uint64]
@@ -46,7 +46,7 @@ class Lookup:
     position: NDArray[np.int64]
 
     @classmethod
-    def of(cls, inputs: Digests) -> "Lookup":
+    def of(cls, inputs: Digests) -> "DigestIndex":
         """An index of (K, 16) digests; of equal ones the first counts."""
         high, low = _halves(inputs)
         order = np.lexsort((low, high))  # stable: the first of equal ones leads them

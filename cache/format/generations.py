@@ -14,7 +14,7 @@ from cache.errors import MmfuseError
 from cache.format.grid import Grid
 from cache.format.streams import StreamKey, StreamSpec
 from cache.layout import DatasetPaths, GenerationPaths, StreamPaths
-from cache.storage.objects import Damaged, create_record, get_record
+from cache.storage.objects import DamagedError, create_record, get_record
 
 SCHEMA = 1
 
@@ -32,7 +32,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredObject:
     """An object as it was written: its length and blake2b-128."""
 
     bytes: int
@@ -45,7 +45,7 @@ class Commit:
 
     shard: Shard
     counts: dict[str, int]
-    objects: dict[str, Stored]  # values, present, state, inputs, failures; or part
+    objects: dict[str, StoredObject]  # values, present, state, inputs, failures; or part
     chunks: list[int]  # crc32c of each chunk of values
     lengths: list[int]  # of a sequence stream: frames of each row
     run: str
@@ -71,7 +71,7 @@ class Commit:
         return cls(
             Shard(record["shard"], *record["rows"]),
             record["counts"],
-            {name: Stored(*stored) for name, stored in record["objects"].items()},
+            {name: StoredObject(*stored) for name, stored in record["objects"].items()},
             record["chunks"],
             record["lengths"],
             record["run"],
@@ -109,7 +109,7 @@ class Generation:
         """A shard's commit, or None; a damaged one proves nothing."""
         try:
             record = get_record(self.paths.commit(shard.number))
-        except Damaged:
+        except DamagedError:
             return None
         return None if record is None else Commit.of(record)
 
@@ -145,7 +145,7 @@ class Generation:
         """Whether the Zarr metadata is all there, so that any reader of Zarr can open it."""
         try:
             record = get_record(self.paths.nodes)
-        except Damaged:
+        except DamagedError:
             return False
         zarr = self.paths.stream.dataset.zarr
         return record is not None and all((zarr / name).exists() for name in record["nodes"])
@@ -169,8 +169,8 @@ class Generation:
         """Of a sequence stream: what its assembled arrays are, or None before that."""
         try:
             return get_record(self.paths.seal)
-        except Damaged:
-            with contextlib.suppress(Damaged):
+        except DamagedError:
+            with contextlib.suppress(DamagedError):
                 return get_record(self.paths.seal_copy)
         return None
 
@@ -226,7 +226,7 @@ def create_generation(generation: Generation) -> bool:
     return create_record(generation.paths.record, generation.attributes, scratch)
 
 
-def current(paths: StreamPaths) -> tuple[int, str] | None:
+def current_generation(paths: StreamPaths) -> tuple[int, str] | None:
     """Generation and snapshot that readers see, or None before the first is published.
 
     Raises:

@@ -15,14 +15,14 @@ from cache.format.generations import Generation
 from cache.format.grid import Grid
 from cache.format.shards import MappedShard, read_flat, read_shard
 from cache.format.streams import StreamValues
-from cache.storage.objects import Damaged, content_digest
+from cache.storage.objects import DamagedError, content_digest
 
 LOADERS = 2  # threads that read a whole stream: one waits for the disk while another checks
 FLAT_ROWS = 1 << 20  # rows a chunk of the small arrays of a sequence stream
 
 
 @dataclass(frozen=True)
-class Small:
+class SmallArrays:
     """(N,) state and (N, 16) inputs of a stream."""
 
     state: NDArray[np.uint8]
@@ -61,7 +61,7 @@ class Reader:
                 found[commit.shard.start : commit.shard.stop] = cut
         return found
 
-    def small(self) -> "Small":
+    def small(self) -> "SmallArrays":
         """State and inputs of every row.
 
         Raises:
@@ -69,7 +69,7 @@ class Reader:
             MmfuseError: if rows are still pending.
         """
         self._require_complete()
-        return Small(
+        return SmallArrays(
             self._flat("state", (), "uint8", strict=True),
             self._flat("inputs", (16,), "uint8", strict=True),
         )
@@ -119,7 +119,7 @@ class Reader:
     def ragged(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[Any]]:
         """Lengths (K,) and frames (sum of lengths, D) of rows of a sequence stream."""
         lengths = np.diff(self.offsets)[rows]
-        return lengths, self.gather(ranges(self.offsets[rows], lengths))
+        return lengths, self.gather(concatenated_ranges(self.offsets[rows], lengths))
 
     def recall(
         self, rows: NDArray[np.int64]
@@ -135,7 +135,7 @@ class Reader:
             return sound, np.ones(int(sound.sum()), np.int64), self.gather(rows[sound])
         try:
             offsets = self.offsets
-        except Damaged:
+        except DamagedError:
             nothing = np.empty((0, self._spec.width), self._spec.dtype)
             return np.zeros(len(rows), bool), np.zeros(0, np.int64), nothing
         return self.recall_frames(offsets, rows)
@@ -145,7 +145,7 @@ class Reader:
     ) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[Any]]:
         """The same, where rows of an assembled sequence stream begin at these offsets."""
         lengths = np.diff(offsets)[rows]
-        frames = ranges(offsets[rows], lengths)
+        frames = concatenated_ranges(offsets[rows], lengths)
         starts = np.cumsum(lengths) - lengths
         good = self._sound(frames)
         sound = np.logical_and.reduceat(good, starts) if len(rows) else np.zeros(0, bool)
@@ -189,7 +189,7 @@ class Reader:
             try:
                 path, digest = generation.paths.block(name, number), self._digest(name, number)
                 part[:] = read_flat(path, part.shape, dtype, digest)
-            except Damaged:
+            except DamagedError:
                 if strict:
                     raise
         return out
@@ -224,7 +224,7 @@ class Reader:
             at = np.flatnonzero(shard == number)
             try:
                 good[at] = self._shard(int(number)).sound(row[at])
-            except Damaged:
+            except DamagedError:
                 continue
         return good
 
@@ -279,7 +279,7 @@ def read_part(generation: Generation, number: int) -> dict[str, NDArray[Any]] | 
         return {name: file[name] for name in ("values", "lengths", "state", "inputs")}
 
 
-def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+def concatenated_ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     """start, start + 1, … of each pair, one after the other; (sum of lengths,)."""
     before = np.cumsum(lengths) - lengths
     found: NDArray[np.int64] = np.repeat(starts - before, lengths)

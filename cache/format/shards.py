@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.format.grid import CRC_BYTES, Grid
-from cache.storage.objects import Damaged, content_digest
+from cache.storage.objects import DamagedError, content_digest
 
 _NOWHERE = (1 << 64) - 1  # the index's entry of a chunk that is not there
 
@@ -28,7 +28,7 @@ def crc32c(data: NDArray[np.uint8]) -> int:
     return int(google_crc32c.value(data))
 
 
-def make(block: NDArray[Any], grid: Grid) -> memoryview:
+def encode_shard(block: NDArray[Any], grid: Grid) -> memoryview:
     """The bytes of one shard, made whole in memory by zarr; block is (rows of the shard, D)."""
     shape = (len(block), grid.width)
     chunks = (grid.chunk_rows, grid.width)
@@ -38,7 +38,7 @@ def make(block: NDArray[Any], grid: Grid) -> memoryview:
     return data
 
 
-def make_flat(block: NDArray[Any], chunk_rows: int) -> memoryview:
+def encode_flat(block: NDArray[Any], chunk_rows: int) -> memoryview:
     """The bytes of one unsharded chunk with its crc32c; block is (rows,) or (rows, 16)."""
     return _encode(block, block.shape, (chunk_rows, *block.shape[1:]), None)
 
@@ -57,7 +57,7 @@ def _encode(
     return data.cast("B")
 
 
-def chunk_sums(data: bytes | memoryview, grid: Grid, shard: int) -> list[int]:
+def chunk_checksums(data: bytes | memoryview, grid: Grid, shard: int) -> list[int]:
     """The crc32c of each chunk, as a shard's bytes have them."""
     step = grid.chunk_bytes + CRC_BYTES
     ends = range(grid.chunk_bytes, step * grid.chunks(shard), step)
@@ -76,13 +76,13 @@ def read_flat(
     try:
         data = np.fromfile(path, np.uint8)
     except FileNotFoundError as error:
-        raise Damaged(f"{path} is missing") from error
+        raise DamagedError(f"{path} is missing") from error
     size = math.prod(shape) * np.dtype(dtype).itemsize
     body = data[:-CRC_BYTES]
     if len(body) < size or crc32c(body) != int.from_bytes(data[-CRC_BYTES:].tobytes(), "little"):
-        raise Damaged(f"{path} is damaged: its checksum does not fit")
+        raise DamagedError(f"{path} is damaged: its checksum does not fit")
     if digest is not None and content_digest(data.data) != digest:
-        raise Damaged(f"{path} is not the object that was committed")
+        raise DamagedError(f"{path} is not the object that was committed")
     found: NDArray[Any] = body[:size].view(dtype).reshape(shape)
     return found
 
@@ -101,7 +101,7 @@ def check_index(tail: bytes, grid: Grid, count: int, path: Path) -> None:
     stored = int.from_bytes(tail[-CRC_BYTES:], "little")
     fits = crc32c(np.frombuffer(tail[:-CRC_BYTES], np.uint8)) == stored
     if not fits or not np.array_equal(index, expected):
-        raise Damaged(f"{path} is damaged: its index does not fit")
+        raise DamagedError(f"{path} is damaged: its index does not fit")
 
 
 def read_shard(
@@ -145,7 +145,7 @@ def damaged_rows(path: Path, grid: Grid, shard: int, sums: list[int]) -> list[tu
     start, stop = grid.bounds(shard)
     try:
         memory, _ = _map(path, grid, shard)
-    except Damaged:
+    except DamagedError:
         return [(start, stop)]
     source, size = np.frombuffer(memory, np.uint8), grid.chunk_bytes
     step = size + CRC_BYTES
@@ -164,10 +164,10 @@ def _map(path: Path, grid: Grid, shard: int) -> tuple[mmap.mmap, os.stat_result]
         with path.open("rb") as file:
             stat = os.fstat(file.fileno())
             if stat.st_size != grid.file_bytes(shard):
-                raise Damaged(f"{path} is damaged: it has a wrong length")
+                raise DamagedError(f"{path} is damaged: it has a wrong length")
             memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError as error:
-        raise Damaged(f"{path} is missing") from error
+        raise DamagedError(f"{path} is missing") from error
     check_index(memory[-16 * grid.per_shard - CRC_BYTES :], grid, grid.chunks(shard), path)
     return memory, stat
 
@@ -243,7 +243,7 @@ class MappedShard:
         return committed and found == _stored(self._bytes, end)
 
 
-def _damaged_chunk(path: Path, grid: Grid, first: int, chunk: int) -> Damaged:
+def _damaged_chunk(path: Path, grid: Grid, first: int, chunk: int) -> DamagedError:
     start = first + chunk * grid.chunk_rows
     stop = min(grid.rows, start + grid.chunk_rows)
-    return Damaged(f"{path} is damaged: the checksum of rows {start}–{stop - 1} does not fit")
+    return DamagedError(f"{path} is damaged: the checksum of rows {start}–{stop - 1} does not fit")

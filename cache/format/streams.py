@@ -120,7 +120,7 @@ StateName = Literal["pending", "ok", "absent", "failed"]
 STATES: tuple[StateName, ...] = ("pending", "ok", "absent", "failed")
 
 
-def count(state: NDArray[np.uint8]) -> dict[str, int]:
+def count_states(state: NDArray[np.uint8]) -> dict[str, int]:
     """Rows by state, by name."""
     numbers = np.bincount(state, minlength=len(STATES))
     return {name: int(n) for name, n in zip(STATES, numbers, strict=True)}
@@ -152,7 +152,7 @@ def resolve(
     return found
 
 
-def names(infos: Sequence[StreamInfo]) -> list[str]:
+def display_names(infos: Sequence[StreamInfo]) -> list[str]:
     """What to call each of some streams: `clip/image`, or its label where several are called so."""
     plain = [info.key.name for info in infos]
     return [

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.errors import MmfuseError
-from cache.format.generations import Generation, current, open_store, read_generation
+from cache.format.generations import Generation, current_generation, open_store, read_generation
 from cache.format.streams import StreamKey
 from cache.layout import DatasetPaths, GenerationPaths, Home, StreamPaths
 from cache.runs import list_runs
-from cache.storage.leases import holds
-from cache.storage.objects import Damaged, delete, mendable, orphans
+from cache.storage.leases import is_alive
+from cache.storage.objects import DamagedError, delete, orphans, user_errors
 
-YOUNG = 3600.0  # seconds: what another process may have written just now and not yet named
+MIN_AGE_SECONDS = (
+    3600.0  # seconds: what another process may have written just now and not yet named
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Garbage:
     bytes: int
 
 
-def plan(home: Home, *, streams: bool = False) -> list[Garbage]:
+def plan_gc(home: Home, *, streams: bool = False) -> list[Garbage]:
     """What can go; deletes nothing.
 
     Old generations, and what killed processes left, always. With `streams`, whole streams too that
@@ -64,7 +66,7 @@ def plan(home: Home, *, streams: bool = False) -> list[Garbage]:
     return found
 
 
-def collect(garbage: Iterable[Garbage]) -> int:
+def collect_garbage(garbage: Iterable[Garbage]) -> int:
     """Delete what a plan lists; returns the bytes that were freed.
 
     Raises:
@@ -73,7 +75,7 @@ def collect(garbage: Iterable[Garbage]) -> int:
     freed = 0
     for item in garbage:
         for path in item.paths:
-            with mendable(path):
+            with user_errors(path):
                 _remove(path)
         freed += item.bytes
     return freed
@@ -85,7 +87,7 @@ def _streams(paths: DatasetPaths) -> dict[StreamPaths, list[Generation]]:
         stream = paths.stream(f"{folder.parent.name}/{folder.name}")
         found[stream] = []
         for number in stream.generations():
-            with contextlib.suppress(Damaged):
+            with contextlib.suppress(DamagedError):
                 generation = read_generation(stream.generation(number))
                 if generation is not None:
                     found[stream].append(generation)
@@ -96,7 +98,7 @@ def _old_generations(
     dataset: str, stream: StreamPaths, generations: list[Generation]
 ) -> Iterator[Garbage]:
     """Those that are not what readers see: older ones, and finished ones that were left behind."""
-    seen = current(stream)
+    seen = current_generation(stream)
     if seen is None:
         return
     for generation in generations:
@@ -135,7 +137,9 @@ def _orphans(
     unfinished = orphans(paths.scratch)
     if unfinished:
         yield _item(dataset, f"{len(unfinished)} unfinished files", "orphan", unfinished)
-    named = snapshots | {seen[1] for stream in kept if (seen := current(stream)) is not None}
+    named = snapshots | {
+        seen[1] for stream in kept if (seen := current_generation(stream)) is not None
+    }
     lone = [p for p in paths.snapshots.glob("*") if p.stem not in named and _settled(p)]
     if lone:
         yield _item(dataset, f"{len(lone)} files of old samples", "orphan", lone)
@@ -171,12 +175,12 @@ def _of_generation(paths: GenerationPaths) -> list[Path]:
 
 
 def _at_work(paths: GenerationPaths) -> bool:
-    return any(holds(path) for path in paths.claims.glob("*.json"))
+    return any(is_alive(path) for path in paths.claims.glob("*.json"))
 
 
 def _settled(path: Path) -> bool:
     try:
-        return time.time() - path.stat().st_mtime > YOUNG
+        return time.time() - path.stat().st_mtime > MIN_AGE_SECONDS
     except FileNotFoundError:
         return False
 

@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from cache.format.generations import Generation, generation_of, read_generation
 from cache.layout import DatasetPaths, GenerationPaths, Home
 from cache.maintenance.verify import Damage
-from cache.storage.objects import Damaged, delete, put_record
-from cache.writing.sequences import cut_again
+from cache.storage.objects import DamagedError, delete, put_record
+from cache.writing.sequences import split_into_parts
 
 
-def take_back(home: Home, damages: Iterable[Damage]) -> None:
+def repair(home: Home, damages: Iterable[Damage]) -> None:
     """Take back what was found damaged; run the extract commands afterwards.
 
     Raises:
@@ -35,7 +35,7 @@ def take_back(home: Home, damages: Iterable[Damage]) -> None:
         _take_back_generation(stream.generation(number), found)
 
 
-def commands(damages: Iterable[Damage]) -> list[str]:
+def extract_commands(damages: Iterable[Damage]) -> list[str]:
     """The extract commands that encode again what was taken back."""
     words = {(d.dataset, d.label.partition("/")[0].rpartition("-")[0]) for d in damages if d.label}
     return [f"mmfuse extract --dataset {name} --encoder {word}" for name, word in sorted(words)]
@@ -46,7 +46,7 @@ def _take_back_generation(paths: GenerationPaths, damages: list[Damage]) -> None
         _restore_record(paths)
     try:
         generation = read_generation(paths)
-    except Damaged:
+    except DamagedError:
         generation = None
     nodes = [damage.path for damage in damages if damage.what == "node"]
     for path in nodes:
@@ -68,7 +68,7 @@ def _unseal(generation: Generation, damages: list[Damage]) -> None:
     """Cut parts where rows are damaged; a damaged seal alone is written again from its copy."""
     seal = generation.seal()
     if seal is None or any(damage.what in {"rows", "commit"} for damage in damages):
-        cut_again(generation)
+        split_into_parts(generation)
         return
     for damage in damages:
         if damage.what == "seal":

@@ -14,14 +14,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.format.generations import Generation, Stored, current, open_store, read_generation
+from cache.format.generations import (
+    Generation,
+    StoredObject,
+    current_generation,
+    open_store,
+    read_generation,
+)
 from cache.format.grid import Grid
 from cache.format.reader import FLAT_ROWS
 from cache.format.shards import damaged_rows
 from cache.layout import DatasetPaths, Home, StreamPaths
-from cache.storage.objects import Damaged, content_digest, get_record
+from cache.storage.objects import DamagedError, content_digest, get_record
 
-Track = Callable[..., Iterable["Piece"]]
+Track = Callable[..., Iterable["Check"]]
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Damage:
 
 
 @dataclass(frozen=True)
-class Piece:
+class Check:
     """Something to check: an object or a record, and what it costs if it is damaged."""
 
     damage: Damage
@@ -100,7 +106,7 @@ def verify(
     return Verification(tuple(damages), streams, size)
 
 
-def _found(piece: Piece) -> list[Damage]:
+def _found(piece: Check) -> list[Damage]:
     result = piece.check()
     base = piece.damage
     if isinstance(result, bool):
@@ -116,28 +122,28 @@ def _labels(paths: DatasetPaths) -> list[str]:
     return [f"{p.parent.name}/{p.name}" for p in folders]
 
 
-def _dataset(dataset: str, paths: DatasetPaths) -> Iterator[Piece]:
+def _dataset(dataset: str, paths: DatasetPaths) -> Iterator[Check]:
     try:
         open_store(paths, dataset, create=False)
-    except Damaged:
+    except DamagedError:
         yield _record(Damage(dataset, "", None, None, None, paths.store, "store"))
     if paths.origin.exists():
         yield _record(Damage(dataset, "", None, None, None, paths.origin, "origin"))
     for path in sorted(paths.snapshots.glob("*.json")):
         base = Damage(dataset, "", None, None, None, path, "snapshot")
         yield _record(base)
-        yield Piece(base, partial(_snapshot_damaged, path), path.stat().st_size)
+        yield Check(base, partial(_snapshot_damaged, path), path.stat().st_size)
 
 
-def _stream(dataset: str, label: str, paths: StreamPaths) -> Iterator[Piece]:
+def _stream(dataset: str, label: str, paths: StreamPaths) -> Iterator[Check]:
     for path, what in ((paths.latency, "latency"), (paths.report, "report")):
         if path.exists():
             yield _record(Damage(dataset, label, None, None, None, path, what))
     pointer, seen = Damage(dataset, label, None, None, None, paths.current, "pointer"), None
     if paths.current.exists():
         yield _record(pointer)
-        with contextlib.suppress(Damaged):
-            seen = current(paths)
+        with contextlib.suppress(DamagedError):
+            seen = current_generation(paths)
         if seen is not None:
             snapshot = paths.dataset.snapshots / f"{seen[1]}.json"
             if not snapshot.exists():
@@ -150,14 +156,14 @@ def _stream(dataset: str, label: str, paths: StreamPaths) -> Iterator[Piece]:
         base = Damage(dataset, label, number, None, None, generation_paths.record, "record")
         try:
             generation = read_generation(generation_paths)
-        except Damaged:
+        except DamagedError:
             yield _always(base)
             continue
         if generation is not None:
             yield from _generation(dataset, generation, seen=seen is not None and seen[0] == number)
 
 
-def _generation(dataset: str, generation: Generation, *, seen: bool) -> Iterator[Piece]:
+def _generation(dataset: str, generation: Generation, *, seen: bool) -> Iterator[Check]:
     label, number, paths = generation.key.label, generation.number, generation.paths
     yield from _nodes(dataset, generation)
     sealed = generation.spec.sequence and paths.seal.exists()
@@ -180,7 +186,7 @@ def _generation(dataset: str, generation: Generation, *, seen: bool) -> Iterator
         yield from _sealed(dataset, generation)
 
 
-def _sealed(dataset: str, generation: Generation) -> Iterator[Piece]:
+def _sealed(dataset: str, generation: Generation) -> Iterator[Check]:
     paths = generation.paths
     base = Damage(dataset, generation.key.label, generation.number, None, None, paths.seal, "seal")
     yield _record(base)
@@ -197,11 +203,11 @@ def _sealed(dataset: str, generation: Generation) -> Iterator[Piece]:
         if name == "values":
             rows = _rows_of_frames(ends, *grid.bounds(int(number)))
             check = partial(_damaged_frames, path, grid, int(number), sums[0], ends)
-            yield Piece(_at(base, path, rows), check, size)
+            yield Check(_at(base, path, rows), check, size)
         else:
             first = int(number) * FLAT_ROWS
             rows = (first, min(generation.rows, first + FLAT_ROWS))
-            yield _object(_at(base, path, rows), Stored(size, digest))
+            yield _object(_at(base, path, rows), StoredObject(size, digest))
 
 
 def _damaged_frames(
@@ -220,41 +226,41 @@ def _at(base: Damage, path: Path, rows: tuple[int, int]) -> Damage:
     return Damage(base.dataset, base.label, base.generation, rows, None, path, "rows")
 
 
-def _nodes(dataset: str, generation: Generation) -> Iterator[Piece]:
+def _nodes(dataset: str, generation: Generation) -> Iterator[Check]:
     paths = generation.paths
     base = Damage(dataset, generation.key.label, generation.number, None, None, paths.nodes, "node")
     try:
         record = get_record(paths.nodes)
-    except Damaged:
+    except DamagedError:
         yield _always(base)
         return
     for name, digest in (record or {"nodes": {}})["nodes"].items():
         path = paths.stream.dataset.zarr / name
         damage = Damage(dataset, base.label, base.generation, None, None, path, "node")
-        yield _object(damage, Stored(0, digest))
+        yield _object(damage, StoredObject(0, digest))
 
 
-def _values(base: Damage, grid: Grid, shard: int, sums: list[int]) -> Piece:
+def _values(base: Damage, grid: Grid, shard: int, sums: list[int]) -> Check:
     check = partial(damaged_rows, base.path, grid, shard, sums)
-    return Piece(base, check, grid.file_bytes(shard))
+    return Check(base, check, grid.file_bytes(shard))
 
 
-def _object(base: Damage, stored: Stored) -> Piece:
-    return Piece(base, lambda: not _fits(base.path, stored.digest), stored.bytes)
+def _object(base: Damage, stored: StoredObject) -> Check:
+    return Check(base, lambda: not _fits(base.path, stored.digest), stored.bytes)
 
 
-def _record(base: Damage) -> Piece:
-    return Piece(base, lambda: _record_damaged(base.path), 0)
+def _record(base: Damage) -> Check:
+    return Check(base, lambda: _record_damaged(base.path), 0)
 
 
-def _always(base: Damage) -> Piece:
-    return Piece(base, lambda: True, 0)
+def _always(base: Damage) -> Check:
+    return Check(base, lambda: True, 0)
 
 
 def _record_damaged(path: Path) -> bool:
     try:
         return get_record(path) is None
-    except Damaged:
+    except DamagedError:
         return True
 
 

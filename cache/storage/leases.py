@@ -17,17 +17,17 @@ from typing import Any
 
 from cache.errors import MmfuseError
 from cache.storage.objects import (
-    Damaged,
+    DamagedError,
     create_record,
     delete,
     get_record,
-    machine,
+    machine_id,
     process_start,
     put_record,
 )
 
 EXPIRY = 120.0  # seconds without a beat
-BEAT = 15.0  # seconds between beats
+HEARTBEAT = 15.0  # seconds between beats
 _LIVE: set[str] = set()  # tokens that this process holds, whatever it could write about them
 
 
@@ -40,7 +40,7 @@ class Lease:
     epoch: int
     scratch: Path
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
-    beat: float = BEAT
+    beat: float = HEARTBEAT
     _stop: threading.Event = field(default_factory=threading.Event)
     _writing: threading.Lock = field(default_factory=threading.Lock)
 
@@ -48,7 +48,7 @@ class Lease:
         """Who holds it, and when that was last true."""
         pid = os.getpid()
         return {
-            "machine": machine(),
+            "machine": machine_id(),
             "pid": pid,
             "started": process_start(pid),
             "token": self.token,
@@ -100,21 +100,21 @@ def acquire(folder: Path, name: str, scratch: Path, *, expiry: float | None = No
     epoch = 0
     while (path := _path(folder, name, epoch)).exists():
         epoch += 1
-    if epoch and holds(_path(folder, name, epoch - 1), expiry):
+    if epoch and is_alive(_path(folder, name, epoch - 1), expiry):
         return None
-    lease = Lease(folder, name, epoch, scratch, beat=BEAT)
+    lease = Lease(folder, name, epoch, scratch, beat=HEARTBEAT)
     if not create_record(path, lease.record(), scratch):
         return None
     lease.start()
     return lease
 
 
-def holds(path: Path, expiry: float | None = None) -> bool:
+def is_alive(path: Path, expiry: float | None = None) -> bool:
     """Whether the claim in this file is alive; expiry is EXPIRY unless told."""
     expiry = EXPIRY if expiry is None else expiry
     try:
         record = get_record(path)
-    except Damaged:
+    except DamagedError:
         return path.exists() and time.time() - path.stat().st_mtime < expiry
     if record is None or record["released"]:
         return False
@@ -122,7 +122,7 @@ def holds(path: Path, expiry: float | None = None) -> bool:
 
 
 def _gone(record: dict[str, Any]) -> bool:
-    if record["machine"] != machine():
+    if record["machine"] != machine_id():
         return False
     if record["pid"] == os.getpid() and record["token"] not in _LIVE:
         return True

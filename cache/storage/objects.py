@@ -29,12 +29,12 @@ _ADVICE = {
 }
 
 
-class Damaged(MmfuseError):  # noqa: N818 - it names a state of the store
+class DamagedError(MmfuseError):
     """Bytes are not what was written."""
 
 
 @contextlib.contextmanager
-def mendable(path: Path) -> Iterator[None]:
+def user_errors(path: Path) -> Iterator[None]:
     """Turn what the system refuses into an error that says what to do.
 
     Raises:
@@ -49,15 +49,20 @@ def mendable(path: Path) -> Iterator[None]:
         raise MmfuseError(f"{path}: {advice}") from error
 
 
-def put(path: Path, data: bytes | memoryview, scratch: Path) -> None:
-    """Publish bytes under a name, replacing what was there without reading it.
+def put(path: Path, data: bytes | memoryview, scratch: Path | None = None) -> None:
+    """Write a whole file atomically: temporary file, fsync, rename; what was there is replaced.
 
     A reader sees the old bytes or the new ones; after a power cut it is still one of the two.
+
+    Args:
+        path: the file; its folder is made where there is none.
+        data: all of it.
+        scratch: folder of the temporary file, on the same file system; the file's own if None.
 
     Raises:
         MmfuseError: when the disk is full, read-only or not ours; nothing has changed then.
     """
-    with mendable(path), _temporary(data, scratch) as temporary:
+    with user_errors(path), _temporary(data, scratch or path.parent) as temporary:
         ensure_folder(path.parent)
         temporary.replace(path)
         sync_folder(path.parent)
@@ -69,7 +74,7 @@ def create(path: Path, data: bytes, scratch: Path) -> bool:
     Raises:
         MmfuseError: when the disk is full, read-only or not ours.
     """
-    with mendable(path), _temporary(data, scratch) as temporary:
+    with user_errors(path), _temporary(data, scratch) as temporary:
         ensure_folder(path.parent)
         try:
             os.link(temporary, path)
@@ -85,7 +90,7 @@ def create(path: Path, data: bytes, scratch: Path) -> bool:
 
 def delete(path: Path) -> None:
     """Remove an object; one that is gone already is fine."""
-    with mendable(path), contextlib.suppress(FileNotFoundError):
+    with user_errors(path), contextlib.suppress(FileNotFoundError):
         path.unlink()
         sync_folder(path.parent)
 
@@ -107,7 +112,7 @@ def get_record(path: Path) -> dict[str, Any] | None:
         Damaged: if it is not what was written.
     """
     try:
-        with mendable(path):
+        with user_errors(path):
             data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -131,7 +136,7 @@ def unpack_record(data: bytes, path: Path) -> dict[str, Any]:
     body += b"}"
     check = hashlib.blake2b(body, digest_size=8).hexdigest().encode()
     if not mark or tail != check + b'"}\n':
-        raise Damaged(
+        raise DamagedError(
             f"{path} is damaged: its digest does not fit; run: mmfuse cache verify --repair"
         )
     record: dict[str, Any] = json.loads(body)
@@ -170,7 +175,7 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def machine() -> str:
+def machine_id() -> str:
     """This machine, as far as process numbers mean anything: host and process namespace."""
     try:
         return f"{socket.gethostname()}:{Path('/proc/self/ns/pid').readlink()}"
@@ -206,7 +211,7 @@ def orphans(scratch: Path) -> list[Path]:
     return sorted(found)
 
 
-def sweep(scratch: Path) -> list[Path]:
+def remove_orphans(scratch: Path) -> list[Path]:
     """Remove the orphans; returns them."""
     gone = orphans(scratch)
     for path in gone:
@@ -225,7 +230,7 @@ def _answers(pid: int) -> bool:
 
 
 def _host() -> str:
-    return hashlib.blake2b(machine().encode(), digest_size=4).hexdigest()
+    return hashlib.blake2b(machine_id().encode(), digest_size=4).hexdigest()
 
 
 @contextlib.contextmanager

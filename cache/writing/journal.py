@@ -19,7 +19,7 @@ from cache.storage.objects import delete, put
 
 
 @dataclass(frozen=True)
-class Failure:
+class RowFailure:
     """A row that could not be encoded, and why."""
 
     row: int
@@ -31,7 +31,7 @@ class Failure:
 Retry = bool | Collection[str]  # of failures: all, none, or those for these reasons
 
 
-def is_retried(failure: Failure, retry: Retry) -> bool:
+def is_retried(failure: RowFailure, retry: Retry) -> bool:
     """Whether a failure is to be tried again: all are, or its reason is; `transient` is many."""
     if isinstance(retry, bool):
         return retry
@@ -39,7 +39,7 @@ def is_retried(failure: Failure, retry: Retry) -> bool:
 
 
 @dataclass(frozen=True)
-class Entry:
+class JournalEntry:
     """What one checkpoint holds.
 
     Attributes:
@@ -53,7 +53,7 @@ class Entry:
     rows: NDArray[np.int64]
     lengths: NDArray[np.int64]
     values: NDArray[Any]
-    failures: tuple[Failure, ...]
+    failures: tuple[RowFailure, ...]
     truncated: NDArray[np.bool_]
 
 
@@ -63,7 +63,7 @@ class Journal:
     def __init__(self, folder: Path, shard: int, scratch: Path) -> None:
         self._folder, self._prefix, self._scratch = folder, f"{shard:05d}-", scratch
 
-    def write(self, entry: Entry, epoch: int, number: int) -> None:
+    def write(self, entry: JournalEntry, epoch: int, number: int) -> None:
         """Publish a checkpoint, durable when this returns."""
         buffer = io.BytesIO()
         failures = json.dumps([[f.row, f.reason, f.detail, f.transient] for f in entry.failures])
@@ -77,7 +77,7 @@ class Journal:
         )
         put(self._folder / f"{self._prefix}{epoch}-{number}.npz", buffer.getbuffer(), self._scratch)
 
-    def read(self) -> list[Entry]:
+    def read(self) -> list[JournalEntry]:
         """Every checkpoint that is as it was written; others are as if they had never been."""
         found = (_read(path) for path in self._paths())
         return [entry for entry in found if entry is not None]
@@ -91,17 +91,17 @@ class Journal:
         return sorted(self._folder.glob(f"{self._prefix}*.npz"))
 
 
-def _read(path: Path) -> Entry | None:
+def _read(path: Path) -> JournalEntry | None:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             failures = json.loads(file["failures"].tobytes().decode())
             rows = file["rows"]
             cut = file["truncated"] if "truncated" in file.files else np.zeros(len(rows), bool)
-            return Entry(
+            return JournalEntry(
                 rows,
                 file["lengths"],
                 file["values"],
-                tuple(Failure(*failure) for failure in failures),
+                tuple(RowFailure(*failure) for failure in failures),
                 cut,
             )
     except (FileNotFoundError, zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError):

@@ -4,11 +4,16 @@ import contextlib
 
 from cache.errors import MmfuseError
 from cache.format.digest_index import identity
-from cache.format.generations import Generation, create_generation, current, read_generation
+from cache.format.generations import (
+    Generation,
+    create_generation,
+    current_generation,
+    read_generation,
+)
 from cache.format.grid import Grid
 from cache.format.streams import DTYPES, StreamKey, StreamSpec, check_key
 from cache.layout import DatasetPaths, StreamPaths
-from cache.storage.objects import Damaged, delete
+from cache.storage.objects import DamagedError, delete
 from cache.writing.writer import Rows
 
 
@@ -25,7 +30,7 @@ def open_generation(
     if spec.dtype not in DTYPES:
         raise MmfuseError(f"{key.name}: stored dtype is one of {DTYPES}, not {spec.dtype!r}")
     generation = _find(paths.stream(key.label), key, spec, rows, retry_failed=retry_failed)
-    _mend(generation)
+    _repair(generation)
     return generation
 
 
@@ -51,7 +56,7 @@ def _find(
         # number that is tried here, so that this one looks again and finds it.
         numbers = [n for n in stream.generations() if any(stream.generation(n).meta.iterdir())]
         same = [g for g in _generations(stream, key, numbers) if g.identity == name]
-        base, retries = _preferred(same, current(stream)), None
+        base, retries = _preferred(same, current_generation(stream)), None
         if base is not None:
             if not (retry_failed and any(c.counts["failed"] for c in base.commits().values())):
                 return base
@@ -76,7 +81,7 @@ def _grid(rows: int, spec: StreamSpec) -> Grid:
 def _generations(stream: StreamPaths, key: StreamKey, numbers: list[int]) -> list[Generation]:
     found = []
     for number in numbers:
-        with contextlib.suppress(Damaged):  # `cache verify` names it; its rows are not trusted
+        with contextlib.suppress(DamagedError):  # `cache verify` names it; its rows are not trusted
             generation = read_generation(stream.generation(number))
             if generation is not None:
                 check_same(generation.key, key)
@@ -92,7 +97,7 @@ def _preferred(same: list[Generation], seen: tuple[int, str] | None) -> Generati
     return max(same, key=lambda g: (g.number == number, g.complete(), g.number))
 
 
-def _mend(generation: Generation) -> None:
+def _repair(generation: Generation) -> None:
     """Take back commits whose objects are gone or cut, and write nodes that are not there."""
     from cache.format import zarr_metadata
     from cache.writing import sequences
@@ -100,7 +105,7 @@ def _mend(generation: Generation) -> None:
     sealed = generation.spec.sequence and generation.paths.seal.exists()
     lost = generation.commits().keys() - generation.intact().keys()
     if sealed and (lost or len(generation.commits()) < len(generation.shards)):
-        sequences.cut_again(generation)
+        sequences.split_into_parts(generation)
         return
     for number in lost:
         delete(generation.paths.commit(number))

@@ -9,13 +9,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cache.format.digest_index import Digests, Lookup
+from cache.format.digest_index import DigestIndex, Digests
 from cache.format.generations import Generation, read_generation
 from cache.format.reader import Reader
 from cache.format.streams import OK
 from cache.layout import DatasetPaths, Home
-from cache.storage.objects import Damaged
-from cache.writing.journal import Failure
+from cache.storage.objects import DamagedError
+from cache.writing.journal import RowFailure
 
 NO_FAILURES = pl.DataFrame(
     schema={"row": pl.Int64, "reason": pl.String, "detail": pl.String, "transient": pl.Boolean}
@@ -23,7 +23,7 @@ NO_FAILURES = pl.DataFrame(
 
 
 @dataclass(frozen=True)
-class Recalled:
+class ReusedRows:
     """Rows that need no encoder: where they go, how long they are, what they hold."""
 
     at: NDArray[np.int64]  # (K,) positions in what was asked for
@@ -31,19 +31,19 @@ class Recalled:
     values: NDArray[Any]  # (sum of lengths, D)
 
 
-class Known:
+class KnownRows:
     """Encoded rows of several generations by the digest of their input; the first one counts."""
 
     def __init__(self, generations: Sequence[Generation]) -> None:
         self._readers = [Reader(generation) for generation in generations]
 
     @cached_property
-    def _index(self) -> tuple[Lookup, NDArray[np.int32], NDArray[np.int64]]:
+    def _index(self) -> tuple[DigestIndex, NDArray[np.int32], NDArray[np.int64]]:
         rows = [np.flatnonzero(reader.state == OK) for reader in self._readers]
         digests = [r.inputs[i] for r, i in zip(self._readers, rows, strict=True)]
         sources = [np.full(len(i), n, np.int32) for n, i in enumerate(rows)]
         return (
-            Lookup.of(np.concatenate([np.zeros((0, 16), np.uint8), *digests])),
+            DigestIndex.of(np.concatenate([np.zeros((0, 16), np.uint8), *digests])),
             np.concatenate([np.zeros(0, np.int32), *sources]),
             np.concatenate([np.zeros(0, np.int64), *rows]),
         )
@@ -53,7 +53,7 @@ class Known:
         found: NDArray[np.bool_] = self._index[0].find(inputs) >= 0
         return found
 
-    def recall(self, inputs: Digests) -> Iterator[Recalled]:
+    def recall(self, inputs: Digests) -> Iterator[ReusedRows]:
         """The known ones of these (N, 16) inputs, source by source, checked."""
         lookup, sources, rows = self._index
         position = lookup.find(inputs)
@@ -62,7 +62,7 @@ class Known:
         for number in np.unique(source):
             at = known[source == number]
             sound, lengths, values = self._readers[number].recall(rows[position[at]])
-            yield Recalled(at[sound], lengths, values)
+            yield ReusedRows(at[sound], lengths, values)
 
 
 class FailedBefore:
@@ -72,28 +72,28 @@ class FailedBefore:
         self._generations = generations
 
     @cached_property
-    def _index(self) -> tuple[Lookup, pl.DataFrame]:
+    def _index(self) -> tuple[DigestIndex, pl.DataFrame]:
         tables, digests = [NO_FAILURES], [np.zeros((0, 16), np.uint8)]
         for generation in self._generations:
-            table = failures_of(generation)
+            table = read_failures(generation)
             if len(table):
                 tables.append(table)
                 digests.append(Reader(generation).inputs[table["row"].to_numpy()])
-        return Lookup.of(np.concatenate(digests)), pl.concat(tables)
+        return DigestIndex.of(np.concatenate(digests)), pl.concat(tables)
 
-    def recall(self, inputs: Digests) -> list[Failure]:
+    def recall(self, inputs: Digests) -> list[RowFailure]:
         """The failures of those of these (N, 16) inputs that failed; `row` is the position."""
         lookup, table = self._index
         position = lookup.find(inputs)
         at = np.flatnonzero(position >= 0)
         found = table[position[at]].select("reason", "detail", "transient")
         return [
-            Failure(row, *failure)
+            RowFailure(row, *failure)
             for row, failure in zip(at.tolist(), found.iter_rows(), strict=True)
         ]
 
 
-def failures_of(generation: Generation) -> pl.DataFrame:
+def read_failures(generation: Generation) -> pl.DataFrame:
     """row, reason, detail, transient of a generation's committed shards, by row."""
     tables = [NO_FAILURES]
     for number, commit in generation.commits().items():
@@ -102,7 +102,7 @@ def failures_of(generation: Generation) -> pl.DataFrame:
     return pl.concat(tables).sort("row")
 
 
-def relatives(home: Home, generation: Generation) -> list[Generation]:
+def related_generations(home: Home, generation: Generation) -> list[Generation]:
     """Generations in this home that hold the same encoder's rows of the same kind.
 
     The stream's own come first, newest first; then other modalities and other datasets.
@@ -117,7 +117,7 @@ def relatives(home: Home, generation: Generation) -> list[Generation]:
             for number in reversed(stream.generations()):
                 try:
                     other = read_generation(stream.generation(number))
-                except Damaged:
+                except DamagedError:
                     continue
                 if (
                     other is not None

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError
 from cache.format import zarr_metadata
 from cache.format.digest_index import Digests
-from cache.format.generations import SCHEMA, Commit, Generation, Stored
+from cache.format.generations import SCHEMA, Commit, Generation, StoredObject
 from cache.format.grid import Grid
 from cache.format.reader import FLAT_ROWS, Reader, read_part
-from cache.format.shards import chunk_sums, make, make_flat
+from cache.format.shards import chunk_checksums, encode_flat, encode_shard
 from cache.format.streams import ABSENT, FAILED, OK
-from cache.storage.objects import Damaged, content_digest, delete, put, put_record
+from cache.storage.objects import DamagedError, content_digest, delete, put, put_record
 
 PART_FRAMES = 256  # frames a row that a part's size is planned for; they are not known before
 PART_BYTES = 48 << 20
@@ -42,14 +42,14 @@ def assemble(generation: Generation, inputs: Digests) -> None:
     objects: dict[str, list[object]] = {}
     frames = _Frames(generation, offsets)
     for shard in range(grid.shards):
-        data = make(frames.read(*grid.bounds(shard)), grid)
+        data = encode_shard(frames.read(*grid.bounds(shard)), grid)
         objects[f"values/{shard}"] = _put(generation, "values", shard, data)
-        objects[f"values/{shard}"].append(chunk_sums(data, grid, shard))
+        objects[f"values/{shard}"].append(chunk_checksums(data, grid, shard))
     flat = {"offsets": offsets, "present": state == OK, "state": state, "inputs": inputs}
     for name, array in flat.items():
         step = min(len(array), FLAT_ROWS)
         for number in range(-(-len(array) // FLAT_ROWS)):
-            data = make_flat(array[number * FLAT_ROWS : (number + 1) * FLAT_ROWS], step)
+            data = encode_flat(array[number * FLAT_ROWS : (number + 1) * FLAT_ROWS], step)
             objects[f"{name}/{number}"] = _put(generation, name, number, data)
     seal = {
         "schema": SCHEMA,
@@ -121,14 +121,14 @@ class _Frames:
         return self._held[1]
 
 
-def cut_again(generation: Generation) -> None:
+def split_into_parts(generation: Generation) -> None:
     """Cut the sound rows of an assembled sequence stream into parts again, and unseal it.
 
     Shards of rows that hold a row which is not sound lose their commit. What a kill interrupts
     costs no more than that the rest is encoded again.
     """
     paths, scratch = generation.paths, generation.paths.stream.dataset.scratch
-    parts = _Parts(generation)
+    parts = _PartCutter(generation)
     commits: dict[int, Commit | None] = {}
     for number, commit in generation.commits().items():
         part = parts.cut(commit)
@@ -136,7 +136,7 @@ def cut_again(generation: Generation) -> None:
             commits[number] = None
             continue
         put(paths.part(number), part, scratch)
-        objects = {**commit.objects, "part": Stored(len(part), content_digest(part))}
+        objects = {**commit.objects, "part": StoredObject(len(part), content_digest(part))}
         commits[number] = replace(commit, objects=objects)
     delete(paths.seal)
     delete(paths.seal_copy)
@@ -148,7 +148,7 @@ def cut_again(generation: Generation) -> None:
             put_record(paths.commit(number), renewed.record(), scratch)
 
 
-class _Parts:
+class _PartCutter:
     """Parts cut from the assembled arrays, as far as these are sound."""
 
     def __init__(self, generation: Generation) -> None:
@@ -192,7 +192,7 @@ def _offsets(generation: Generation, reader: Reader) -> NDArray[np.int64] | None
         return None
     try:
         return reader.offsets
-    except Damaged:
+    except DamagedError:
         if len(generation.commits()) < len(generation.shards):
             return None
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(generation.lengths())])

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from cache.format.reader import ranges
+from cache.format.reader import concatenated_ranges
 from cache.format.streams import OK, PENDING, StreamSpec
 
 
-class Block:
+class ShardBuffer:
     """State and values of a shard's rows; rows are numbered within the shard here."""
 
     def __init__(self, rows: int, spec: StreamSpec) -> None:
@@ -70,7 +70,7 @@ class Block:
         return self.take(np.arange(len(self._frames)))
 
 
-class Admitted:
+class CheckedVectors:
     """Vectors that came from an encoder, with the reason why some of them cannot be kept."""
 
     def __init__(self, values: Sequence[NDArray[Any]] | NDArray[Any], spec: StreamSpec) -> None:
@@ -91,7 +91,7 @@ class Admitted:
         if len(at) == len(self._lengths):
             return at, self._lengths, self._stored
         lengths = self._lengths[at]
-        return at, lengths, self._stored[ranges(self._starts[at], lengths)]
+        return at, lengths, self._stored[concatenated_ranges(self._starts[at], lengths)]
 
 
 def _finite(stored: NDArray[Any]) -> NDArray[np.bool_]:

@@ -19,17 +19,24 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from cache.format.digest_index import Digests, Lookup, first_of_each
-from cache.format.generations import SCHEMA, Commit, Generation, Shard, Stored, current
+from cache.format.digest_index import DigestIndex, Digests, first_of_each
+from cache.format.generations import (
+    SCHEMA,
+    Commit,
+    Generation,
+    Shard,
+    StoredObject,
+    current_generation,
+)
 from cache.format.reader import Reader
-from cache.format.shards import chunk_sums, make, make_flat
-from cache.format.streams import ABSENT, FAILED, OK, PENDING, count
+from cache.format.shards import chunk_checksums, encode_flat, encode_shard
+from cache.format.streams import ABSENT, FAILED, OK, PENDING, count_states
 from cache.layout import Home
 from cache.storage.leases import Lease, acquire
 from cache.storage.objects import content_digest, create_record, delete, put, put_record
-from cache.writing.journal import Entry, Failure, Journal, Retry, is_retried
-from cache.writing.reuse import FailedBefore, Known, failures_of, relatives
-from cache.writing.shard_buffer import Admitted, Block
+from cache.writing.journal import Journal, JournalEntry, Retry, RowFailure, is_retried
+from cache.writing.reuse import FailedBefore, KnownRows, read_failures, related_generations
+from cache.writing.shard_buffer import CheckedVectors, ShardBuffer
 
 WAIT = 0.2  # seconds between looks at another process that assembles the stream
 
@@ -70,7 +77,10 @@ class StreamWriter:
     @property
     def complete(self) -> bool:
         """Whether every row is settled and readers see this generation."""
-        seen = current(self.generation.paths.stream) == (self.generation.number, self._snapshot)
+        seen = current_generation(self.generation.paths.stream) == (
+            self.generation.number,
+            self._snapshot,
+        )
         return seen and self.generation.complete()
 
     @cached_property
@@ -116,9 +126,9 @@ class StreamWriter:
         return True
 
     @cached_property
-    def known(self) -> Known:
+    def known(self) -> KnownRows:
         """Encoded rows elsewhere in this home."""
-        return Known(self._relatives)
+        return KnownRows(self._relatives)
 
     @cached_property
     def failed_before(self) -> FailedBefore:
@@ -127,11 +137,11 @@ class StreamWriter:
         return FailedBefore([g for g in self._relatives if g.paths.stream == own])
 
     @cached_property
-    def truncated(self) -> Lookup:
+    def truncated(self) -> DigestIndex:
         """Inputs whose vectors are elsewhere in this home and that were cut to length."""
         readers = [Reader(generation) for generation in self._relatives]
         cut = [reader.inputs[reader.truncated] for reader in readers if reader.truncated.any()]
-        return Lookup.of(np.concatenate([np.zeros((0, 16), np.uint8), *cut]))
+        return DigestIndex.of(np.concatenate([np.zeros((0, 16), np.uint8), *cut]))
 
     @cached_property
     def first(self) -> NDArray[np.int64]:
@@ -140,7 +150,7 @@ class StreamWriter:
 
     @cached_property
     def _relatives(self) -> list[Generation]:
-        return [g for g in relatives(self._home, self.generation) if g.commits()]
+        return [g for g in related_generations(self._home, self.generation) if g.commits()]
 
     def _committed(self) -> NDArray[np.bool_]:
         done = np.zeros(len(self.inputs), bool)
@@ -173,7 +183,7 @@ class StreamWriter:
 
     def _write_failures(self) -> None:
         paths = self.generation.paths
-        table = failures_of(self.generation)
+        table = read_failures(self.generation)
         if len(table):
             buffer = io.BytesIO()
             table.write_parquet(buffer)
@@ -184,7 +194,7 @@ class StreamWriter:
     def _point(self) -> None:
         stream = self.generation.paths.stream
         seen = (self.generation.number, self._snapshot)
-        if current(stream) != seen:
+        if current_generation(stream) != seen:
             record = {"schema": SCHEMA, "generation": seen[0], "snapshot": seen[1]}
             put_record(stream.current, record, stream.dataset.scratch)
 
@@ -202,13 +212,13 @@ class ShardClaim:
     def __init__(self, writer: StreamWriter, shard: Shard, lease: Lease) -> None:
         self._writer, self._generation = writer, writer.generation
         self.shard, self._lease = shard, lease
-        self._block = Block(len(shard), writer.generation.spec)
+        self._block = ShardBuffer(len(shard), writer.generation.spec)
         self._inputs = writer.inputs[shard.start : shard.stop]
         self._first = first_of_each(self._inputs)
-        self._failures: dict[int, Failure] = {}
+        self._failures: dict[int, RowFailure] = {}
         self._truncated = np.zeros(len(shard), bool)
         self._fresh: list[NDArray[np.int64]] = []  # rows put since the last checkpoint
-        self._fresh_failures: list[Failure] = []
+        self._fresh_failures: list[RowFailure] = []
         self._checkpoints = 0
         paths = self._generation.paths
         self._scratch = paths.stream.dataset.scratch
@@ -252,7 +262,7 @@ class ShardClaim:
         local = self._local(rows)
         if len(local) != len(values):
             raise ValueError(f"{len(local)} rows but {len(values)} vectors")
-        admitted = Admitted(values, self._generation.spec)
+        admitted = CheckedVectors(values, self._generation.spec)
         at, lengths, stored = admitted.good()
         self._block.fill(local[at], lengths, stored)
         self._fresh.append(local[at])
@@ -265,7 +275,7 @@ class ShardClaim:
 
     def fail(self, row: int, reason: str, detail: str, transient: bool) -> None:  # noqa: FBT001 - the last of four words that belong together
         """Settle a row as failed, with the reason that tables and retries go by."""
-        failure = Failure(int(row), reason, detail, bool(transient))
+        failure = RowFailure(int(row), reason, detail, bool(transient))
         self._block.state[self._local([row])] = FAILED
         self._failures[failure.row] = failure
         self._fresh_failures.append(failure)
@@ -277,7 +287,7 @@ class ShardClaim:
             return
         lengths, values = self._block.take(rows)
         failures, cut = tuple(self._fresh_failures), self._truncated[rows]
-        entry = Entry(rows + self.shard.start, lengths, values, failures, cut)
+        entry = JournalEntry(rows + self.shard.start, lengths, values, failures, cut)
         self._journal.write(entry, self._lease.epoch, self._checkpoints)
         self._checkpoints += 1
         self._fresh, self._fresh_failures = [], []
@@ -292,7 +302,9 @@ class ShardClaim:
         for row in self._block.follow(self._first).tolist():
             leader = self._failures[int(self._first[row]) + self.shard.start]
             number = row + self.shard.start
-            self._failures[number] = Failure(number, leader.reason, leader.detail, leader.transient)
+            self._failures[number] = RowFailure(
+                number, leader.reason, leader.detail, leader.transient
+            )
             self._block.state[row] = FAILED
         pending = int((self._block.state == PENDING).sum())
         if pending:
@@ -306,8 +318,8 @@ class ShardClaim:
         stored = {}
         for name, (path, data) in objects.items():
             put(path, data, self._scratch)
-            stored[name] = Stored(len(data), content_digest(data))
-        counts = count(self._block.state)
+            stored[name] = StoredObject(len(data), content_digest(data))
+        counts = count_states(self._block.state)
         lengths, cut = self._block.lengths, ""
         if self._truncated.any():
             cut = np.packbits(self._truncated[self._first]).tobytes().hex()
@@ -339,15 +351,15 @@ class ShardClaim:
             )
             objects["part"] = paths.part(number), buffer.getvalue()
         else:
-            data = make(values, grid)
-            chunks = chunk_sums(data, grid, number)
+            data = encode_shard(values, grid)
+            chunks = chunk_checksums(data, grid, number)
             flat_rows = min(generation.rows, grid.shard_rows)
             state = self._block.state
             objects = {
                 "values": (paths.block("values", number), data),
-                "present": (paths.block("present", number), make_flat(state == OK, flat_rows)),
-                "state": (paths.block("state", number), make_flat(state, flat_rows)),
-                "inputs": (paths.block("inputs", number), make_flat(self._inputs, flat_rows)),
+                "present": (paths.block("present", number), encode_flat(state == OK, flat_rows)),
+                "state": (paths.block("state", number), encode_flat(state, flat_rows)),
+                "inputs": (paths.block("inputs", number), encode_flat(self._inputs, flat_rows)),
             }
         if self._failures:
             objects["failures"] = paths.failures(number), _table(self._failures)
@@ -395,15 +407,15 @@ class ShardClaim:
         self._truncated[pending[ok][sound]] = reader.truncated[first[ok][sound]]
         bad = reader.state[first] == FAILED
         if bad.any():
-            from cache.writing.reuse import failures_of
+            from cache.writing.reuse import read_failures
 
-            table = {f[0]: f for f in failures_of(self._generation).iter_rows()}
+            table = {f[0]: f for f in read_failures(self._generation).iter_rows()}
             for row, leader in zip(pending[bad].tolist(), first[bad].tolist(), strict=True):
-                self._take_failure(row, Failure(*table[leader]))
+                self._take_failure(row, RowFailure(*table[leader]))
 
-    def _take_failure(self, local: int, failure: Failure) -> None:
+    def _take_failure(self, local: int, failure: RowFailure) -> None:
         row = local + self.shard.start
-        self._failures[row] = Failure(row, failure.reason, failure.detail, failure.transient)
+        self._failures[row] = RowFailure(row, failure.reason, failure.detail, failure.transient)
         self._block.state[local] = FAILED
 
     def _local(self, rows: NDArray[np.int64] | Sequence[int]) -> NDArray[np.int64]:
@@ -413,7 +425,7 @@ class ShardClaim:
         return local
 
 
-def _table(failures: dict[int, Failure]) -> bytes:
+def _table(failures: dict[int, RowFailure]) -> bytes:
     rows = [failures[row] for row in sorted(failures)]
     buffer = io.BytesIO()
     pl.DataFrame(

@@ -7,11 +7,11 @@ import numpy as np
 
 from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
-from cache.format.streams import StreamValues, names
+from cache.format.streams import StreamValues, display_names
 from cache.samples import Samples
-from pipelines.audit.feature_checks import near_duplicates, probe, same_vectors
-from pipelines.audit.finding import Finding, Seen, Verdict
-from pipelines.audit.label_checks import absence, groups_on_both_sides, label_words
+from pipelines.audit.feature_checks import identical_streams, label_aware_features, near_duplicates
+from pipelines.audit.finding import Finding, StreamArrays, Verdict
+from pipelines.audit.label_checks import groups_on_both_sides, informative_absence, label_words
 from pipelines.data.dataset import Dataset
 from pipelines.media.cells import TEXTS
 
@@ -37,7 +37,7 @@ def audit(
         raise MmfuseError(
             "the streams are of different rows; extract them anew, or name those to audit"
         )
-    called = dict(zip(names(infos), infos, strict=True))
+    called = dict(zip(display_names(infos), infos, strict=True))
     streams = {name: _seen(store.whole(info.key)) for name, info in called.items()}
     modalities = {name: info.key.modality for name, info in called.items()}
     texts: dict[str, Sequence[str | None]] = {}
@@ -55,7 +55,7 @@ def audit(
 
 def findings(
     samples: Samples,
-    streams: Mapping[str, Seen],
+    streams: Mapping[str, StreamArrays],
     *,
     modalities: Mapping[str, str] | None = None,
     texts: Texts | None = None,
@@ -77,25 +77,25 @@ def findings(
     }
     holes = {name: seen for name, seen in by_modality.items() if not seen.present.all()}
     for name, seen in holes.items():
-        found.append(absence(name, seen.present, samples, tests=len(holes)))
+        found.append(informative_absence(name, seen.present, samples, tests=len(holes)))
     for name, cells in (texts or {}).items():
         found.append(label_words(name, cells, samples))
     if len(streams) > 1:
-        found.append(same_vectors(streams))
+        found.append(identical_streams(streams))
     for name, seen in streams.items():
         found.append(near_duplicates(name, seen, samples))
-        found.append(probe(name, seen, samples, table=name in tables))
+        found.append(label_aware_features(name, seen, samples, table=name in tables))
     return sorted(found, key=lambda finding: get_args(Verdict).index(finding.verdict))
 
 
-def _seen(whole: StreamValues) -> Seen:
+def _seen(whole: StreamValues) -> StreamArrays:
     """A stream with its sequences averaged over their frames."""
     if whole.offsets is None:
-        return Seen(np.asarray(whole.values, np.float32), whole.present)
+        return StreamArrays(np.asarray(whole.values, np.float32), whole.present)
     starts, lengths = whole.offsets[:-1], np.diff(whole.offsets)
     pooled = np.full((len(starts), whole.values.shape[1]), np.nan, np.float32)
     some = whole.present & (lengths > 0)
     for row in np.flatnonzero(some):
         frames = whole.values[starts[row] : starts[row] + lengths[row]]
         pooled[row] = frames.mean(axis=0, dtype=np.float32)
-    return Seen(pooled, some)
+    return StreamArrays(pooled, some)

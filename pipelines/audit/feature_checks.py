@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.samples import Samples
-from pipelines.audit.finding import Finding, Seen, Verdict, judge
+from pipelines.audit.finding import Finding, StreamArrays, Verdict, judge
 
 NEAR = 0.98  # cosine of standardised features from which two rows count as near-duplicates
 FEW_DIMENSIONS = 16.0  # effective ones; below, strangers are near by chance and must be equal
@@ -21,7 +21,7 @@ PERFECT = 0.98  # held-out accuracy from which a table's columns are too good to
 OTHERS = 10  # held-out rows outside the most frequent class that this takes
 
 
-def near_duplicates(name: str, seen: Seen, samples: Samples) -> Finding:
+def near_duplicates(name: str, seen: StreamArrays, samples: Samples) -> Finding:
     """Held-out rows that have a near-twin in train, by cosine of standardised features.
 
     Each column is standardised over the present rows, so that a large common part (a bias that all
@@ -58,8 +58,8 @@ def near_duplicates(name: str, seen: Seen, samples: Samples) -> Finding:
     return Finding("near-duplicates", name, verdict, sentence, numbers, pairs)
 
 
-def probe(
-    name: str, seen: Seen, samples: Samples, seed: int = 0, *, table: bool = False
+def label_aware_features(
+    name: str, seen: StreamArrays, samples: Samples, seed: int = 0, *, table: bool = False
 ) -> Finding:
     """A linear probe among train rows (cross-validated) against the same probe on held-out rows.
 
@@ -99,11 +99,15 @@ def probe(
             "is the target in other words"
         )
     return Finding(
-        "probe", name, verdict, sentence, {"train": among, "held out": score, "gap": gap}
+        "probe",
+        name,
+        verdict,
+        sentence,
+        {"train": among, "held out": score, "gap": gap},
     )
 
 
-def same_vectors(streams: Mapping[str, Seen]) -> Finding:
+def identical_streams(streams: Mapping[str, StreamArrays]) -> Finding:
     """Streams that hold the very vectors of another one: written into the wrong slot, or twice."""
     seen: dict[str, list[str]] = {}
     for name, stream in streams.items():

@@ -12,7 +12,7 @@ by; clear: looked for and not found. In the order in which they are told."""
 
 
 @dataclass(frozen=True)
-class Seen:
+class StreamArrays:
     """One stream as an audit sees it: values (N, D), sequences pooled; present (N,)."""
 
     values: NDArray[np.floating]

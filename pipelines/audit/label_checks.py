@@ -64,7 +64,9 @@ def label_words(name: str, texts: Sequence[str | None], samples: Samples) -> Fin
     return Finding("label-words", name, verdict, sentence, {"share": share, "trust": trust}, rows)
 
 
-def absence(name: str, present: NDArray[np.bool_], samples: Samples, tests: int = 1) -> Finding:
+def informative_absence(
+    name: str, present: NDArray[np.bool_], samples: Samples, tests: int = 1
+) -> Finding:
     """Whether a modality's absence goes with the target: χ², or ranks where it is a value.
 
     Args:

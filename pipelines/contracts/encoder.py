@@ -16,9 +16,9 @@ from cache.errors import MmfuseError
 from cache.fingerprints import fingerprint
 from cache.samples import Kind
 from pipelines import catalog
-from pipelines.contracts.result import BrokenError, Promise, told
-from pipelines.contracts.sample_payloads import specimens
-from pipelines.encoding.encoder import Encoder, build_encoder, learns
+from pipelines.contracts.result import Check, CheckFailedError, describe_error
+from pipelines.contracts.sample_payloads import sample_payloads
+from pipelines.encoding.encoder import Encoder, build_encoder, is_fitted_encoder
 from pipelines.media.payloads import Unreadable
 from pipelines.progress import Track, untracked
 
@@ -26,7 +26,7 @@ COSINE = 0.99999  # that a row keeps, in float32, whatever its batch is
 
 
 @dataclass(frozen=True)
-class Trial:
+class EncoderUnderTest:
     """An encoder to try promises on: its word, how to build it anew, and where its weights are."""
 
     word: str
@@ -36,9 +36,9 @@ class Trial:
     def encoder(self) -> Encoder:
         """Built, and fitted on the specimens where it learns."""
         made = self.build()
-        if learns(made):
+        if is_fitted_encoder(made):
             kind = next(iter(made.kinds))
-            made.fit(kind, specimens(kind))
+            made.fit(kind, sample_payloads(kind))
         return made
 
 
@@ -51,7 +51,9 @@ def is_encoder(word: str) -> bool:
     return word.partition(":")[0] in catalog.entries("encoders")
 
 
-def check(word: str, *, weights: str | None = None, track: Track = untracked) -> list[Promise]:
+def check_encoder(
+    word: str, *, weights: str | None = None, track: Track = untracked
+) -> list[Check]:
     """Try every promise on an encoder.
 
     Args:
@@ -62,45 +64,49 @@ def check(word: str, *, weights: str | None = None, track: Track = untracked) ->
     Raises:
         MmfuseError: where there is no such encoder, or its weights are not here.
     """
-    trial = Trial(word, lambda: build_encoder(word, weights=weights, device="cpu"), weights)
+    trial = EncoderUnderTest(
+        word, lambda: build_encoder(word, weights=weights, device="cpu"), weights
+    )
     trial.build()
-    return [_attempt(promise, trial) for promise in track(PROMISES, "promises", len(PROMISES))]
+    return [_attempt(promise, trial) for promise in track(CHECKS, "promises", len(CHECKS))]
 
 
-def kinds_are_declared(trial: Trial) -> str:
+def kinds_are_declared(trial: EncoderUnderTest) -> str:
     """Its kinds are in KINDS, a literal that is read without importing the file."""
     word = trial.word if trial.word.endswith(".py") else trial.word.partition(":")[0]
     declared = catalog.described(word).constants.get("KINDS")
     if not isinstance(declared, dict):
-        raise BrokenError("there is no literal KINDS, such as KINDS = {'text': 64}")
+        raise CheckFailedError("there is no literal KINDS, such as KINDS = {'text': 64}")
     missing = set(trial.encoder().kinds) - set(declared)
     if missing:
-        raise BrokenError(f"it serves {', '.join(sorted(missing))}, which KINDS does not name")
+        raise CheckFailedError(f"it serves {', '.join(sorted(missing))}, which KINDS does not name")
     return ", ".join(sorted(declared))
 
 
-def vectors_fit(trial: Trial) -> str:
+def vectors_fit(trial: EncoderUnderTest) -> str:
     """Each input gives a finite vector of the declared width, in the stored dtype too."""
     encoder, seen = trial.encoder(), 0
     if encoder.storage not in ("float16", "float32"):
-        raise BrokenError(f"storage is {encoder.storage!r}, not float16 or float32")
+        raise CheckFailedError(f"storage is {encoder.storage!r}, not float16 or float32")
     for kind, payloads in _inputs(encoder):
         for number, vector in enumerate(_encode(encoder, kind, payloads)):
             wanted = ("T, " if encoder.sequence else "") + str(encoder.kinds[kind])
             fits = vector.ndim == 1 + encoder.sequence
             if not fits or vector.shape[-1] != encoder.kinds[kind]:
-                raise BrokenError(f"{kind} {number}: shape {vector.shape}, not ({wanted})")
+                raise CheckFailedError(f"{kind} {number}: shape {vector.shape}, not ({wanted})")
             if not np.issubdtype(vector.dtype, np.floating):
-                raise BrokenError(f"{kind} {number}: {vector.dtype} is no floating point")
+                raise CheckFailedError(f"{kind} {number}: {vector.dtype} is no floating point")
             with np.errstate(over="ignore"):
                 stored = vector.astype(encoder.storage)
             if not np.isfinite(stored).all():
-                raise BrokenError(f"{kind} {number}: NaN, infinity, or above {encoder.storage}")
+                raise CheckFailedError(
+                    f"{kind} {number}: NaN, infinity, or above {encoder.storage}"
+                )
             seen += 1
     return f"{seen} inputs of {', '.join(encoder.kinds)}"
 
 
-def inputs_matter(trial: Trial) -> str:
+def inputs_matter(trial: EncoderUnderTest) -> str:
     """Different inputs have different vectors."""
     encoder = trial.encoder()
     for kind, payloads in _inputs(encoder):
@@ -108,11 +114,11 @@ def inputs_matter(trial: Trial) -> str:
         for number, one in enumerate(found):
             for place, other in enumerate(found[number + 1 :], number + 1):
                 if one.shape == other.shape and np.allclose(one, other, atol=1e-4):
-                    raise BrokenError(f"{kind} {number} and {place} have the same vector")
+                    raise CheckFailedError(f"{kind} {number} and {place} have the same vector")
     return "no two alike"
 
 
-def again_is_the_same(trial: Trial) -> str:
+def again_is_the_same(trial: EncoderUnderTest) -> str:
     """The same inputs give the same bits again, also from an encoder that is built anew."""
     encoder, anew = trial.encoder(), trial.encoder()
     for kind, payloads in _inputs(encoder):
@@ -120,11 +126,11 @@ def again_is_the_same(trial: Trial) -> str:
         for what, other in (("a second time", encoder), ("built anew", anew)):
             for number, two in enumerate(_encode(other, kind, payloads)):
                 if not np.array_equal(first[number], two):
-                    raise BrokenError(f"{kind} {number} differs {what}")
+                    raise CheckFailedError(f"{kind} {number} differs {what}")
     return "bit for bit"
 
 
-def batches_do_not_matter(trial: Trial) -> str:
+def batches_do_not_matter(trial: EncoderUnderTest) -> str:
     """A row is the same alone, in a mixed batch, in its halves and in reversed order."""
     encoder, worst = trial.encoder(), 1.0
     for kind, payloads in _inputs(encoder):
@@ -140,12 +146,12 @@ def batches_do_not_matter(trial: Trial) -> str:
             for number, (one, two) in enumerate(zip(mixed, rows, strict=True)):
                 near = cosine(one, two)
                 if one.shape != two.shape or not near >= COSINE:
-                    raise BrokenError(f"{kind} {number} {what}: cosine {near:.6f}")
+                    raise CheckFailedError(f"{kind} {number} {what}: cosine {near:.6f}")
                 worst = min(worst, near)
     return f"cosine at least {worst:.6f}"
 
 
-def inputs_travel(trial: Trial) -> str:
+def inputs_travel(trial: EncoderUnderTest) -> str:
     """Encoder and prepared inputs survive pickling, used ones too; costs count from 1."""
     encoder = trial.encoder()
     for kind, payloads in _inputs(encoder):
@@ -154,14 +160,14 @@ def inputs_travel(trial: Trial) -> str:
         for number, payload in enumerate(payloads):
             item, cost = worker.prepare(kind, payload)
             if not cost >= 1:
-                raise BrokenError(f"{kind} {number}: its cost is {cost!r}")
+                raise CheckFailedError(f"{kind} {number}: its cost is {cost!r}")
             (sent,) = encoder.encode(kind, [pickle.loads(pickle.dumps(item))])
             if not np.array_equal(sent, _encode(encoder, kind, [payload])[0]):
-                raise BrokenError(f"{kind} {number}: prepared in a worker, its vector differs")
+                raise CheckFailedError(f"{kind} {number}: prepared in a worker, its vector differs")
     return "so worker processes can prepare"
 
 
-def identity_is_plain(trial: Trial) -> str:
+def identity_is_plain(trial: EncoderUnderTest) -> str:
     """What identifies its vectors is JSON, the same when built anew and after use."""
     encoder, anew = trial.encoder(), trial.encoder()
     json.dumps(encoder.provenance())
@@ -170,11 +176,11 @@ def identity_is_plain(trial: Trial) -> str:
         _encode(encoder, kind, payloads[:1])
         for what, other in (("after use", encoder), ("built anew", anew)):
             if fingerprint(other.fields(kind)) != before:
-                raise BrokenError(f"fields({kind!r}) differ {what}")
+                raise CheckFailedError(f"fields({kind!r}) differ {what}")
     return f"{len(encoder.fields(next(iter(encoder.kinds))))} fields"
 
 
-def building_is_light(trial: Trial) -> str:
+def building_is_light(trial: EncoderUnderTest) -> str:
     """Building it and asking for its fields imports no torch: a second extract starts at once."""
     code = (
         "import sys; from pipelines.encoding.encoder import build_encoder\n"
@@ -185,13 +191,13 @@ def building_is_light(trial: Trial) -> str:
     command = [sys.executable, "-c", code, trial.word, trial.weights or ""]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise BrokenError(done.stderr.strip().split("\n")[-1])
+        raise CheckFailedError(done.stderr.strip().split("\n")[-1])
     if done.stdout.split()[-1] != "False":
-        raise BrokenError("torch is imported before anything is encoded")
+        raise CheckFailedError("torch is imported before anything is encoded")
     return "seen in a fresh process"
 
 
-PROMISES: tuple[Callable[[Trial], str], ...] = (
+CHECKS: tuple[Callable[[EncoderUnderTest], str], ...] = (
     kinds_are_declared,
     vectors_fit,
     inputs_matter,
@@ -215,9 +221,9 @@ def cosine(one: NDArray[Any], two: NDArray[Any]) -> float:
 
 def _inputs(encoder: Encoder) -> Iterator[tuple[Kind, list[Any]]]:
     """Specimens of each kind that it serves and that there are specimens of."""
-    found = [(kind, specimens(kind)) for kind in encoder.kinds]
+    found = [(kind, sample_payloads(kind)) for kind in encoder.kinds]
     if not any(payloads for _, payloads in found):
-        raise BrokenError(f"there are no specimens of {', '.join(encoder.kinds)} to try it on")
+        raise CheckFailedError(f"there are no specimens of {', '.join(encoder.kinds)} to try it on")
     yield from ((kind, payloads) for kind, payloads in found if payloads)
 
 
@@ -225,18 +231,18 @@ def _encode(encoder: Encoder, kind: Kind, payloads: Sequence[Any]) -> list[NDArr
     items = [encoder.prepare(kind, payload)[0] for payload in payloads]
     found = encoder.encode(kind, items)
     if len(found) != len(items):
-        raise BrokenError(f"{len(found)} vectors for {len(items)} inputs of kind {kind}")
+        raise CheckFailedError(f"{len(found)} vectors for {len(items)} inputs of kind {kind}")
     return [np.asarray(vector) for vector in found]
 
 
-def _attempt(promise: Callable[[Trial], str], trial: Trial) -> Promise:
+def _attempt(promise: Callable[[EncoderUnderTest], str], trial: EncoderUnderTest) -> Check:
     """Whether a promise kept; an error inside the encoder is an answer too."""
     text = (promise.__doc__ or promise.__name__).split("\n", 1)[0].rstrip(".")
     try:
-        return Promise(text, kept=True, detail=promise(trial))
-    except (BrokenError, Unreadable) as seen:
-        return Promise(text, kept=False, detail=str(seen))
+        return Check(text, passed=True, detail=promise(trial))
+    except (CheckFailedError, Unreadable) as seen:
+        return Check(text, passed=False, detail=str(seen))
     except MmfuseError:
         raise
     except Exception as error:  # a user's encoder may fail in any way, and the other promises go on
-        return Promise(text, kept=False, detail=told(error))
+        return Check(text, passed=False, detail=describe_error(error))

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 
 from pipelines import catalog
 from pipelines.contracts import head_checks, head_learning, synthetic
-from pipelines.contracts.head_probe import Subject
-from pipelines.contracts.result import BrokenError, Promise, told
+from pipelines.contracts.head_probe import HeadUnderTest
+from pipelines.contracts.result import Check, CheckFailedError, describe_error
 from pipelines.fusion.head import FusionHead
 from pipelines.progress import Track, untracked
-from pipelines.training.plan import base_plan
+from pipelines.training.plan import base_plan, settings
 
 
 def check(
@@ -17,47 +17,48 @@ def check(
     *,
     training: bool = True,
     track: Track = untracked,
-) -> list[Promise]:
+) -> list[Check]:
     """Try every promise on a method; where no head can be built, that one alone.
 
     Args:
         method: a name, or the path of a file with `build`.
-        options: for `build`; its own defaults otherwise.
+        options: for `build`, values as they are or as words; its own defaults otherwise.
         training: also the promises that train heads, which take seconds rather than moments.
         track: progress.
 
     Raises:
         MmfuseError: where there is no such method.
     """
-    subject = find_subject(method, options)
-    built = attempt(a_head_is_built, subject)
-    if not built.kept:
+    subject = head_under_test(method, options)
+    built = run_check(a_head_is_built, subject)
+    if not built.passed:
         return [built]  # nothing else can be tried
-    chosen = [*head_checks.PROMISES, *(head_learning.PROMISES if training else ())]
-    return [attempt(promise, subject) for promise in track(chosen, "promises", len(chosen))]
+    chosen = [*head_checks.CHECKS, *(head_learning.CHECKS if training else ())]
+    return [run_check(promise, subject) for promise in track(chosen, "promises", len(chosen))]
 
 
-def find_subject(method: str, options: Mapping[str, object] | None = None) -> Subject:
+def head_under_test(method: str, options: Mapping[str, object] | None = None) -> HeadUnderTest:
     """The method as something to try promises on."""
     module = catalog.find("methods", method)
-    return Subject(module.build, options or {}, base_plan(module, method))
+    (setting, *_) = settings(module, method, options or {})
+    return HeadUnderTest(module.build, setting.options, base_plan(module, method))
 
 
-def attempt(promise: Callable[[Subject], str], subject: Subject) -> Promise:
+def run_check(promise: Callable[[HeadUnderTest], str], subject: HeadUnderTest) -> Check:
     """Whether a promise kept; an error inside the head is an answer too."""
     text = (promise.__doc__ or promise.__name__).split("\n", 1)[0].rstrip(".")
     try:
-        return Promise(text, kept=True, detail=promise(subject))
-    except BrokenError as seen:
-        return Promise(text, kept=False, detail=str(seen))
+        return Check(text, passed=True, detail=promise(subject))
+    except CheckFailedError as seen:
+        return Check(text, passed=False, detail=str(seen))
     except Exception as error:  # a user's head may fail in any way, and the other promises go on
-        return Promise(text, kept=False, detail=told(error))
+        return Check(text, passed=False, detail=describe_error(error))
 
 
-def a_head_is_built(subject: Subject) -> str:
+def a_head_is_built(subject: HeadUnderTest) -> str:
     """Its `build` gives a FusionHead."""
     for task in subject.tasks():
         made: object = subject.head(synthetic.inputs((5, 4, 3), task))
         if not isinstance(made, FusionHead):
-            raise BrokenError(f"{task.kind}: it gave {type(made).__name__}, not a FusionHead")
+            raise CheckFailedError(f"{task.kind}: it gave {type(made).__name__}, not a FusionHead")
     return "for every task that it takes"

@@ -13,20 +13,20 @@ from torch import Tensor, nn
 from pipelines.contracts import synthetic
 from pipelines.contracts.head_probe import (
     ROWS,
-    Seen,
-    Subject,
-    Turn,
-    drift,
+    HeadUnderTest,
+    ProbeOutputs,
+    TrainStep,
+    eval_mode,
     gradients,
     outputs,
-    see,
-    settings,
-    settled,
-    turns,
+    probe_head,
+    replica_drift,
+    test_cases,
+    train_steps,
 )
-from pipelines.contracts.result import BrokenError, told
+from pipelines.contracts.result import CheckFailedError, describe_error
 from pipelines.features.table import Batch
-from pipelines.fusion.head import FusionHead, Inputs, arranged
+from pipelines.fusion.head import FusionHead, Inputs, with_stream_order
 
 SMALLEST = 1e-6
 """A parameter whose largest gradient is below this share of the head's largest is dead."""
@@ -35,49 +35,51 @@ DRAWING = {"Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "Fe
 """Modules that draw from global random state."""
 
 
-def gradients_reach(subject: Subject) -> str:
+def gradients_reach(subject: HeadUnderTest) -> str:
     """Every parameter receives a gradient, or is listed as frozen with a reason.
 
     Ledger: S1, V11.
     """
     seen = 0
-    for scene, inputs in settings(subject):
+    for scene, inputs in test_cases(subject):
         head = subject.head(inputs).train()
         largest = _largest_gradients(head, inputs)
         top = max(largest.values())
         frozen = {name for name in largest if _reason(head, name) is not None}
         dead = [n for n, size in largest.items() if n not in frozen and size <= SMALLEST * top]
         if dead:
-            raise BrokenError(f"{scene}: no gradient reaches {', '.join(dead)}")
+            raise CheckFailedError(f"{scene}: no gradient reaches {', '.join(dead)}")
         moved = [n for n in frozen if largest[n] > SMALLEST * top]
         if moved:
-            raise BrokenError(f"{scene}: listed as frozen but moves: {moved}")
+            raise CheckFailedError(f"{scene}: listed as frozen but moves: {moved}")
         seen += len(largest)
     return f"{seen} parameters over tasks and numbers of streams"
 
 
-def nothing_absent_is_seen(subject: Subject) -> str:
+def nothing_absent_is_seen(subject: HeadUnderTest) -> str:
     """What lies behind absent changes outputs, losses and gradients by exactly 0.
 
     Ledger: S5.
     """
     compared = 0
-    for scene, inputs in settings(subject):
+    for scene, inputs in test_cases(subject):
         batch = synthetic.batch(inputs, ROWS)
         for training in (True, False):
-            zeros = see(subject.head(inputs).train(training), synthetic.behind_absent(batch, 0.0))
+            zeros = probe_head(
+                subject.head(inputs).train(training), synthetic.behind_absent(batch, 0.0)
+            )
             for value in (float("nan"), float("inf"), 1e4):
-                other = see(
+                other = probe_head(
                     subject.head(inputs).train(training), synthetic.behind_absent(batch, value)
                 )
                 leaks = zeros.unlike(other, 0.0)
                 if leaks:
-                    raise BrokenError(f"{scene}: {value} behind absent changes {leaks[:3]}")
+                    raise CheckFailedError(f"{scene}: {value} behind absent changes {leaks[:3]}")
             compared += len(zeros.values)
     return f"{compared} tensors compared with zeros, NaN, infinity and 1e4 behind absent"
 
 
-def finite_under_every_pattern(subject: Subject) -> str:
+def finite_under_every_pattern(subject: HeadUnderTest) -> str:
     """Outputs, losses and gradients are finite under every pattern of presence, none included.
 
     Ledger: S4.
@@ -98,7 +100,7 @@ def finite_under_every_pattern(subject: Subject) -> str:
     return f"{patterns} patterns"
 
 
-def finite_on_strange_data(subject: Subject) -> str:
+def finite_on_strange_data(subject: HeadUnderTest) -> str:
     """Finite on constant features, equal targets, huge values and identical modalities.
 
     Ledger: S4, V7.
@@ -122,7 +124,7 @@ def finite_on_strange_data(subject: Subject) -> str:
     return "zeros, constants, 1e3, identical modalities, equal targets, logits of 1e3"
 
 
-def one_row_is_a_batch(subject: Subject) -> str:
+def one_row_is_a_batch(subject: HeadUnderTest) -> str:
     """A batch of one is finite, in training too.
 
     Ledger: S4, V21.
@@ -135,13 +137,13 @@ def one_row_is_a_batch(subject: Subject) -> str:
     return "complete and incomplete, training and evaluation"
 
 
-def neighbours_do_not_matter(subject: Subject) -> str:
+def neighbours_do_not_matter(subject: HeadUnderTest) -> str:
     """In evaluation a sample's output does not depend on the rest of its batch.
 
     Ledger: S3, V3.
     """
-    for scene, inputs in settings(subject):
-        head = settled(subject, inputs)
+    for scene, inputs in test_cases(subject):
+        head = eval_mode(subject, inputs)
         batch = synthetic.batch(inputs, ROWS, seed=3)
         together = dict(outputs(head(batch)))
         for row in range(0, ROWS, 5):
@@ -150,100 +152,102 @@ def neighbours_do_not_matter(subject: Subject) -> str:
                 gap = float((x[row] - alone[name][0]).abs().max())
                 if not gap <= 1e-5 * max(1.0, float(x[row].abs().max())):
                     message = f"{scene}: {name} of a row alone differs by {gap:.1e}"
-                    raise BrokenError(message)
+                    raise CheckFailedError(message)
     return "rows alone equal rows in a batch within 1e-5"
 
 
-def order_of_streams_does_not_matter(subject: Subject) -> str:
+def order_of_streams_does_not_matter(subject: HeadUnderTest) -> str:
     """Streams are found by name: a batch that holds them in another order changes nothing."""
-    for scene, inputs in settings(subject):
-        head = settled(subject, inputs)
+    for scene, inputs in test_cases(subject):
+        head = eval_mode(subject, inputs)
         batch = synthetic.batch(inputs, ROWS)
-        turned = arranged(batch, list(inputs.names)[::-1])
+        turned = with_stream_order(batch, list(inputs.names)[::-1])
         if not torch.equal(head(batch).logits, head(turned).logits):
-            raise BrokenError(f"{scene}: logits change with the order of streams")
+            raise CheckFailedError(f"{scene}: logits change with the order of streams")
     return "reversed streams give equal logits"
 
 
-def state_makes_the_round_trip(subject: Subject) -> str:
+def state_makes_the_round_trip(subject: HeadUnderTest) -> str:
     """A head rebuilt from its state says the same."""
-    for scene, inputs in settings(subject):
-        head = settled(subject, inputs)
+    for scene, inputs in test_cases(subject):
+        head = eval_mode(subject, inputs)
         batch = synthetic.batch(inputs, ROWS)
         state = {name: x.clone() for name, x in head.state_dict().items()}
         other = subject.head(inputs, seed=99).eval()
         other.load_state_dict(state)
-        if Seen(dict(outputs(head(batch)))).unlike(Seen(dict(outputs(other(batch)))), 0.0):
-            raise BrokenError(f"{scene}: outputs differ after the round trip")
+        if ProbeOutputs(dict(outputs(head(batch)))).unlike(
+            ProbeOutputs(dict(outputs(other(batch)))), 0.0
+        ):
+            raise CheckFailedError(f"{scene}: outputs differ after the round trip")
     return "outputs equal bit for bit"
 
 
-def chance_is_passed_in(subject: Subject) -> str:
+def chance_is_passed_in(subject: HeadUnderTest) -> str:
     """Training depends on the batch's numbers alone, never on global random state."""
-    for scene, inputs in settings(subject):
+    for scene, inputs in test_cases(subject):
         batch = synthetic.batch(inputs, ROWS)
         head = subject.head(inputs)
         drawn = [type(m).__name__ for m in head.modules() if type(m).__name__ in DRAWING]
         if drawn:
-            raise BrokenError(
+            raise CheckFailedError(
                 f"{drawn[0]} draws from global state; use pipelines.counter_rng.dropout"
             )
         state = torch.random.get_rng_state()
-        first = see(subject.head(inputs).train(), batch)
-        second = see(subject.head(inputs).train(), batch)
+        first = probe_head(subject.head(inputs).train(), batch)
+        second = probe_head(subject.head(inputs).train(), batch)
         same_state = torch.equal(state, torch.random.get_rng_state())
         if first.unlike(second, 0.0) or not same_state:
-            raise BrokenError(f"{scene}: two passes over one batch differ")
+            raise CheckFailedError(f"{scene}: two passes over one batch differ")
     return "two passes over one batch are equal bit for bit"
 
 
-def replicas_are_heads(subject: Subject) -> str:
+def replicas_are_heads(subject: HeadUnderTest) -> str:
     """Replicas stacked under vmap do what separate heads do, state included.
 
     Ledger: S20.
     """
     widest = 0.0
-    for scene, inputs in settings(subject):
+    for scene, inputs in test_cases(subject):
         heads = [subject.head(inputs, seed).double().train() for seed in range(3)]
         batches = [synthetic.double(synthetic.batch(inputs, ROWS, seed)) for seed in range(3)]
-        for stage, step in turns(heads[0]):
-            gap = drift(heads, batches, stage, step)
+        for stage, step in train_steps(heads[0]):
+            gap = replica_drift(heads, batches, stage, step)
             widest = max(widest, gap)
             if not gap <= 1e-8:
-                raise BrokenError(f"{scene}, {step}: they drift apart by {gap:.1e}")
+                raise CheckFailedError(f"{scene}, {step}: they drift apart by {gap:.1e}")
     return f"largest difference {widest:.1e} in double precision"
 
 
-def runs_where_the_batch_lies(subject: Subject) -> str:
+def runs_where_the_batch_lies(subject: HeadUnderTest) -> str:
     """Tensors are made on the batch's device, and no value is looked at on the way.
 
     Seen on torch's meta device, which has shapes and no values, so that no GPU is needed.
     Ledger: S23.
     """
-    for scene, inputs in settings(subject):
+    for scene, inputs in test_cases(subject):
         head = subject.head(inputs).to("meta").train()
         batch = synthetic.to_device(synthetic.batch(inputs, ROWS), "meta")
-        for stage, step in turns(head):
+        for stage, step in train_steps(head):
             try:
-                turn = Turn(head, stage, step)
+                turn = TrainStep(head, stage, step)
                 turn(dict(head.named_parameters()), dict(head.named_buffers()), vars(batch))
-                see(head.eval(), batch)
+                probe_head(head.eval(), batch)
             except (RuntimeError, NotImplementedError) as error:
-                message = f"{scene}, {step}: {told(error)}"
-                raise BrokenError(message.splitlines()[0]) from error
+                message = f"{scene}, {step}: {describe_error(error)}"
+                raise CheckFailedError(message.splitlines()[0]) from error
             head.train()
     return "forward, losses, gradients and state on another device"
 
 
-def foreign_tasks_are_refused(subject: Subject) -> str:
+def foreign_tasks_are_refused(subject: HeadUnderTest) -> str:
     """Every kind of task is taken, or refused with a MmfuseError when the head is built."""
     said = [f"{task.kind}: {subject.refusal(task) or 'taken'}" for task in synthetic.TASKS]
     if not subject.tasks():
-        raise BrokenError("; ".join(said))
+        raise CheckFailedError("; ".join(said))
     return "; ".join(said)
 
 
-PROMISES: tuple[Callable[[Subject], str], ...] = (
+CHECKS: tuple[Callable[[HeadUnderTest], str], ...] = (
     foreign_tasks_are_refused,
     gradients_reach,
     nothing_absent_is_seen,
@@ -264,7 +268,7 @@ def _largest_gradients(head: FusionHead, inputs: Inputs) -> dict[str, float]:
     largest = dict.fromkeys(dict(head.named_parameters()), 0.0)
     batch = synthetic.batch(inputs, 4 * ROWS, absent=0.4)
     fused = head(batch)
-    for stage, step in turns(head):
+    for stage, step in train_steps(head):
         for name, gradient in gradients(head, head.loss(batch, fused, step)).items():
             if head.trains(name, step, stage):
                 largest[name] = max(largest[name], float(gradient.abs().max()))
@@ -279,10 +283,10 @@ def _reason(head: FusionHead, name: str) -> str | None:
 
 
 def _finite(head: FusionHead, batch: Batch, what: str) -> None:
-    strange = see(head, batch).strange()
+    strange = probe_head(head, batch).strange()
     if strange:
         kind = head.inputs.task.kind
-        raise BrokenError(f"{what}, {kind}: not finite: {', '.join(strange[:3])}")
+        raise CheckFailedError(f"{what}, {kind}: not finite: {', '.join(strange[:3])}")
 
 
 def _with_features(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from cache.samples import Modality, Samples
 from pipelines.contracts import synthetic
-from pipelines.contracts.head_probe import Subject
-from pipelines.contracts.result import BrokenError
-from pipelines.contracts.synthetic import Puzzle
+from pipelines.contracts.head_probe import HeadUnderTest
+from pipelines.contracts.result import CheckFailedError
+from pipelines.contracts.synthetic import SyntheticTask
 from pipelines.features.table import FeatureTable
-from pipelines.training.loop import Job, fit
+from pipelines.training.loop import FitJob, fit
 from pipelines.training.replicas import Replicas
 from pipelines.training.run import prepare
 
@@ -29,25 +29,27 @@ SLACK = 0.02
 """Nats that an additive head's loss may be below log 2 by the luck of a finite sample."""
 
 
-def synergy_is_found_or_not(subject: Subject) -> str:
+def synergy_is_found_or_not(subject: HeadUnderTest) -> str:
     """A joint head solves XOR of two streams within a point; an additive one stays at chance.
 
     Ledger: S31, as the other two.
     """
-    task = synthetic.puzzle("synergy", TRAIN + 2 * HELD)
+    task = synthetic.synthetic_task("synergy", TRAIN + 2 * HELD)
     head = subject.head(task.inputs)
     accuracies, loss = _scored(_trained(subject, task), task)
     if head.additive:
         if loss < math.log(2) - SLACK:
-            raise BrokenError(f"says it is additive, but its loss on XOR is {loss:.3f} < log 2")
+            raise CheckFailedError(
+                f"says it is additive, but its loss on XOR is {loss:.3f} < log 2"
+            )
         return f"additive: loss {loss:.3f}, chance is {math.log(2):.3f}"
     _reaches(accuracies, task)
     return _told(accuracies)
 
 
-def redundancy_is_used(subject: Subject) -> str:
+def redundancy_is_used(subject: HeadUnderTest) -> str:
     """What both streams say is learned within a point, also from either one alone."""
-    task = synthetic.puzzle("redundant", TRAIN + 2 * HELD)
+    task = synthetic.synthetic_task("redundant", TRAIN + 2 * HELD)
     accuracies, _ = _scored(_trained(subject, task), task)
     for name in _looked_at(subject, task):
         accuracies.pop(f"without {name}", None)  # the other is not looked at, by design
@@ -55,9 +57,9 @@ def redundancy_is_used(subject: Subject) -> str:
     return _told(accuracies)
 
 
-def unique_information_is_joined(subject: Subject) -> str:
+def unique_information_is_joined(subject: HeadUnderTest) -> str:
     """What each stream alone knows is put together within a point of the optimum."""
-    task = synthetic.puzzle("unique", TRAIN + 2 * HELD)
+    task = synthetic.synthetic_task("unique", TRAIN + 2 * HELD)
     if _looked_at(subject, task):
         return "looks at one stream alone, by design"
     accuracies, _ = _scored(_trained(subject, task), task)
@@ -65,20 +67,20 @@ def unique_information_is_joined(subject: Subject) -> str:
     return _told(accuracies)
 
 
-def _looked_at(subject: Subject, task: Puzzle) -> list[str]:
+def _looked_at(subject: HeadUnderTest, task: SyntheticTask) -> list[str]:
     """The streams a head looks at if it ignores others by design; else none."""
     ignored = subject.head(task.inputs).ignores
     return [name for name in task.inputs.names if name not in ignored] if ignored else []
 
 
-PROMISES: tuple[Callable[[Subject], str], ...] = (
+CHECKS: tuple[Callable[[HeadUnderTest], str], ...] = (
     synergy_is_found_or_not,
     redundancy_is_used,
     unique_information_is_joined,
 )
 
 
-def table_of(task: Puzzle) -> FeatureTable:
+def training_table(task: SyntheticTask) -> FeatureTable:
     """A puzzle as the training loop takes it: train, validation and test rows in order."""
     count = len(task.targets)
     splits = ["train"] * TRAIN + ["val"] * HELD + ["test"] * (count - TRAIN - HELD)
@@ -96,9 +98,9 @@ def table_of(task: Puzzle) -> FeatureTable:
     return FeatureTable(task.features, {}, present, modalities, samples, torch.arange(count))
 
 
-def _trained(subject: Subject, task: Puzzle) -> Replicas:
+def _trained(subject: HeadUnderTest, task: SyntheticTask) -> Replicas:
     """One head, trained with modality dropout so that each stream alone is known too."""
-    table = table_of(task)
+    table = training_table(task)
     plan = replace(
         subject.plan,
         epochs=EPOCHS,
@@ -112,7 +114,7 @@ def _trained(subject: Subject, task: Puzzle) -> Replicas:
     prepare([head], table, plan)
     replicas = Replicas([head])
     seen = _held_with_gaps(table.take(np.arange(TRAIN + HELD)))
-    fit(replicas, Job(seen, [plan], plan.seeds))
+    fit(replicas, FitJob(seen, [plan], plan.seeds))
     return replicas
 
 
@@ -125,9 +127,9 @@ def _held_with_gaps(table: FeatureTable) -> FeatureTable:
     return replace(table, present=present)
 
 
-def _scored(replicas: Replicas, task: Puzzle) -> tuple[dict[str, float], float]:
+def _scored(replicas: Replicas, task: SyntheticTask) -> tuple[dict[str, float], float]:
     """Accuracy on test rows complete and without each stream, and the loss when complete."""
-    whole = table_of(task)
+    whole = training_table(task)
     test = whole.take(np.arange(TRAIN + HELD, len(whole)))
     logits = _logits(replicas, test)
     found = {"complete": _accuracy(logits, test.targets)}
@@ -140,14 +142,14 @@ def _scored(replicas: Replicas, task: Puzzle) -> tuple[dict[str, float], float]:
 
 
 def _logits(replicas: Replicas, table: FeatureTable) -> Tensor:
-    return replicas.opinions(table).logits[0]
+    return replicas.predict(table).logits[0]
 
 
 def _accuracy(logits: Tensor, targets: Tensor) -> float:
     return float((logits.argmax(1) == targets).double().mean())
 
 
-def _reaches(accuracies: dict[str, float], task: Puzzle) -> None:
+def _reaches(accuracies: dict[str, float], task: SyntheticTask) -> None:
     """Within a point of the best possible, complete and with a stream missing.
 
     Where a missing stream leaves several answers equally likely, which one a head prefers is luck:
@@ -157,7 +159,7 @@ def _reaches(accuracies: dict[str, float], task: Puzzle) -> None:
         best = task.best_without.get(pattern.removeprefix("without "), task.best)
         luck = 0.0 if best == 1 else 4 * math.sqrt(best * (1 - best) / HELD)
         if accuracy < best - POINT - luck:
-            raise BrokenError(
+            raise CheckFailedError(
                 f"{task.name}, {pattern}: accuracy {accuracy:.3f}, best is {best:.2f}"
             )
 

@@ -22,7 +22,7 @@ ROWS = 24
 
 
 @dataclass(frozen=True)
-class Subject:
+class HeadUnderTest:
     """A method with its options and its way of training, built anew for every promise."""
 
     build: Callable[..., FusionHead]
@@ -49,7 +49,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ProbeOutputs:
     """Outputs, losses and gradients of a head on a batch, by name."""
 
     values: dict[str, Tensor]
@@ -58,7 +58,7 @@ class Seen:
         """Names of what is not finite."""
         return [name for name, x in self.values.items() if not x.isfinite().all()]
 
-    def unlike(self, other: "Seen", tolerance: float) -> list[str]:
+    def unlike(self, other: "ProbeOutputs", tolerance: float) -> list[str]:
         """Names of what differs by more than the tolerance, relative to the larger of 1 and it."""
         return [
             name
@@ -67,23 +67,23 @@ class Seen:
         ]
 
 
-def turns(head: FusionHead) -> Iterator[tuple[str, str]]:
+def train_steps(head: FusionHead) -> Iterator[tuple[str, str]]:
     """Every (stage, step) of training, in order."""
     for stage in head.stages:
         for step in stage.steps or head.steps:
             yield stage.name, step
 
 
-def see(head: FusionHead, batch: Batch) -> Seen:
+def probe_head(head: FusionHead, batch: Batch) -> ProbeOutputs:
     """Forward, every loss, and every gradient, in the mode that the head is in."""
     fused = head(batch)
     values = dict(outputs(fused))
-    for step in dict.fromkeys(step for _, step in turns(head)):
+    for step in dict.fromkeys(step for _, step in train_steps(head)):
         loss = head.loss(batch, fused, step)
         values[f"loss {step}"] = loss.detach()
         for name, gradient in gradients(head, loss).items():
             values[f"gradient {step} {name}"] = gradient
-    return Seen(values)
+    return ProbeOutputs(values)
 
 
 def outputs(fused: Fused) -> Iterator[tuple[str, Tensor]]:
@@ -105,7 +105,7 @@ def gradients(head: FusionHead, loss: Tensor) -> dict[str, Tensor]:
     return dict(zip(named, found, strict=True))
 
 
-def scenes(task: Task) -> Iterator[tuple[str, Inputs]]:
+def input_cases(task: Task) -> Iterator[tuple[str, Inputs]]:
     """Kinds of input that a head may meet: pooled streams of other and of equal width, frames."""
     yield "two streams", synthetic.inputs((4, 4), task)
     yield "three streams", synthetic.inputs((5, 4, 3), task)
@@ -113,14 +113,14 @@ def scenes(task: Task) -> Iterator[tuple[str, Inputs]]:
     yield "frames", synthetic.inputs((5, 4, 3), task, sequences=(1,))
 
 
-def settings(subject: Subject) -> Iterator[tuple[str, Inputs]]:
+def test_cases(subject: HeadUnderTest) -> Iterator[tuple[str, Inputs]]:
     """Every scene of every kind of task that a method takes, with its name."""
     for task in subject.tasks():
-        for scene, inputs in scenes(task):
+        for scene, inputs in input_cases(task):
             yield f"{scene}, {task.kind}", inputs
 
 
-def settled(subject: Subject, inputs: Inputs) -> FusionHead:
+def eval_mode(subject: HeadUnderTest, inputs: Inputs) -> FusionHead:
     """In evaluation mode, with running statistics that two training batches have moved."""
     head = subject.head(inputs).train()
     if any(isinstance(module, BatchNorm) for module in head.modules()):
@@ -130,7 +130,7 @@ def settled(subject: Subject, inputs: Inputs) -> FusionHead:
 
 
 @dataclass(frozen=True)
-class Turn:
+class TrainStep:
     """One step of one stage as a pure function of state and batch, as the engine runs it."""
 
     head: FusionHead
@@ -158,7 +158,7 @@ class Turn:
 class _Losing(nn.Module):
     """Forward and loss of one step as one call, so that both see the same state."""
 
-    def __init__(self, turn: Turn) -> None:
+    def __init__(self, turn: TrainStep) -> None:
         super().__init__()
         self.head, self.step = turn.head, turn.step
 
@@ -167,16 +167,16 @@ class _Losing(nn.Module):
         return self.head.loss(batch, fused, self.step), fused
 
 
-def drift(heads: list[FusionHead], batches: list[Batch], stage: str, step: str) -> float:
+def replica_drift(heads: list[FusionHead], batches: list[Batch], stage: str, step: str) -> float:
     """Largest difference in loss, gradients and buffers between stacked and separate heads."""
-    turn = Turn(heads[0], stage, step)
+    turn = TrainStep(heads[0], stage, step)
     parameters, buffers = torch.func.stack_module_state(list[nn.Module](heads))
     stacked = {key: _stack([vars(batch)[key] for batch in batches]) for key in vars(batches[0])}
     together = torch.vmap(turn)(parameters, buffers, stacked)
     gaps = []
     for number, (head, batch) in enumerate(zip(heads, batches, strict=True)):
         own: State = dict(head.named_parameters())
-        alone = Turn(head, stage, step)(own, dict(head.named_buffers()), vars(batch))
+        alone = TrainStep(head, stage, step)(own, dict(head.named_buffers()), vars(batch))
         gaps += [(together[name][number] - x).abs().max() for name, x in alone.items()]
     return float(torch.stack(gaps).max().detach())
 

@@ -7,26 +7,26 @@ from pathlib import Path
 from pipelines import catalog
 
 
-class BrokenError(Exception):
+class CheckFailedError(Exception):
     """A promise is not kept; the message is what was seen instead."""
 
 
 @dataclass(frozen=True)
-class Promise:
+class Check:
     """One promise, tried.
 
     Attributes:
         text: the promise as a sentence.
-        kept: whether it was seen to hold.
+        passed: whether it was seen to hold.
         detail: what was seen.
     """
 
     text: str
-    kept: bool
+    passed: bool
     detail: str
 
 
-def told(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """`RuntimeError: boom (my_head.py, line 21)`; without a place where no such file is in it."""
     own = set(catalog.files().values())
     frames = traceback.extract_tb(error.__traceback__)

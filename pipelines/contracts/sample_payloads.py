@@ -9,7 +9,7 @@ from cache.samples import Kind
 from pipelines.media.payloads import Record, Series, Waveform
 
 
-def specimens(kind: Kind) -> list[Any]:
+def sample_payloads(kind: Kind) -> list[Any]:
     """Payloads of a kind that differ in size, length and content; none of `video` and `layout`."""
     makers: dict[Kind, Callable[[], list[Any]]] = {
         "image": _images, "text": _texts, "code": _texts, "audio": _sounds, "tabular": _records,

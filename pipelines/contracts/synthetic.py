@@ -108,7 +108,7 @@ def _targets(task: Task, rows: int, numbers: torch.Generator) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Puzzle:
+class SyntheticTask:
     """Two streams, and the best accuracy that any head can reach on them.
 
     Attributes:
@@ -130,7 +130,9 @@ class Puzzle:
     best_additive: float
 
 
-def puzzle(name: Literal["synergy", "redundant", "unique"], rows: int, seed: int = 0) -> Puzzle:
+def synthetic_task(
+    name: Literal["synergy", "redundant", "unique"], rows: int, seed: int = 0
+) -> SyntheticTask:
     """Data of a kind, with a sign ±1 in two dimensions of each stream and noise in a third.
 
     `synergy`: the class is whether the two signs differ (XOR), so one alone says nothing;
@@ -153,7 +155,7 @@ def puzzle(name: Literal["synergy", "redundant", "unique"], rows: int, seed: int
         targets = bits[:, 0] ^ bits[:, 1] if name == "synergy" else bits[:, 0]
     alone = {"synergy": 0.5, "redundant": 1.0, "unique": 0.5}[name]
     made = inputs((3, 3), task)
-    return Puzzle(
+    return SyntheticTask(
         name, made, features, targets, 1.0, dict.fromkeys(made.names, alone),
         0.5 if name == "synergy" else 1.0,
     )  # fmt: skip

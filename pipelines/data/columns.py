@@ -23,7 +23,7 @@ _LOOK = 200  # cells that a guess looks at, where looking at all would be slow
 
 
 @dataclass(frozen=True)
-class Part:
+class ModalitySpec:
     """A modality as the user asks for it: its name, its kind, and the columns it is made of."""
 
     name: str
@@ -32,14 +32,14 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Guess:
+class ColumnGuess:
     """What a table's columns look like, and one sentence a column for the user to judge."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[ModalitySpec, ...]
     notes: tuple[str, ...]
 
 
-def part(words: str) -> Part:
+def parse_modality(words: str) -> ModalitySpec:
     """`poster=image`, `plot=text:summary` or `stats=tabular:height,weight` as a Part.
 
     Raises:
@@ -52,7 +52,7 @@ def part(words: str) -> Part:
             f"--modality {words!r} must be NAME=KIND or NAME=KIND:COLUMN[,COLUMN…], "
             f"such as poster=image or stats=tabular:height,weight"
         )
-    if (plain := word(name)) != name:
+    if (plain := as_name(name)) != name:
         raise MmfuseError(
             f"--modality {words!r}: letters, digits, '.', '_' and '-' make a name; "
             f"the column may have any: --modality '{plain}={kind}:{columns or name}'"
@@ -60,16 +60,16 @@ def part(words: str) -> Part:
     known = {kind: kind for kind in KINDS}
     if kind not in known:
         raise unknown("kind", kind, KINDS)
-    return Part(name, known[kind], tuple(columns.split(",")) if colon else (name,))
+    return ModalitySpec(name, known[kind], tuple(columns.split(",")) if colon else (name,))
 
 
-def guess(frame: pl.DataFrame, taken: Sequence[str]) -> Guess:
+def guess_modalities(frame: pl.DataFrame, taken: Sequence[str]) -> ColumnGuess:
     """Kinds of all columns but the taken ones; what is tabular becomes one modality, `table`.
 
     File names go by their endings, lists of numbers are series, numbers, dates and words from a
     small stock are tabular, other words are text, or code where lines and brackets abound.
     """
-    parts: list[Part] = []
+    parts: list[ModalitySpec] = []
     notes, record = [], []
     for column in frame:
         if column.name in taken:
@@ -79,13 +79,13 @@ def guess(frame: pl.DataFrame, taken: Sequence[str]) -> Guess:
         if kind == "tabular":
             record.append(column.name)
         elif kind:
-            parts.append(Part(_fresh(word(column.name), parts), kind, (column.name,)))
+            parts.append(ModalitySpec(_fresh(as_name(column.name), parts), kind, (column.name,)))
     if record:
-        parts.append(Part(_fresh("table", parts), "tabular", tuple(record)))
-    return Guess(tuple(parts), tuple(notes))
+        parts.append(ModalitySpec(_fresh("table", parts), "tabular", tuple(record)))
+    return ColumnGuess(tuple(parts), tuple(notes))
 
 
-def cells(frame: pl.DataFrame, part: Part) -> pl.Series:
+def cells(frame: pl.DataFrame, part: ModalitySpec) -> pl.Series:
     """One column of cells for a modality, as `Dataset.table` wants them.
 
     Raises:
@@ -222,7 +222,7 @@ def _sniffed(values: pl.Series) -> tuple[Kind | None, str]:
     return None, "bytes of no known format"
 
 
-def _records(frame: pl.DataFrame, part: Part) -> pl.Series:
+def _records(frame: pl.DataFrame, part: ModalitySpec) -> pl.Series:
     fields = []
     for name in part.columns:
         column = frame[name]
@@ -249,7 +249,7 @@ def _dates(column: pl.Series) -> pl.Series | None:
     return None
 
 
-def _series(column: pl.Series, part: Part) -> pl.Series:
+def _series(column: pl.Series, part: ModalitySpec) -> pl.Series:
     if isinstance(column.dtype, pl.Array):
         column = column.arr.to_list()
     if isinstance(column.dtype, pl.List):
@@ -275,7 +275,7 @@ def _row_of_numbers(cell: str, least: int = 8) -> list[float | None] | None:
     return row if len(row) >= least else None
 
 
-def _numeric(column: pl.Series, part: Part) -> pl.Series:
+def _numeric(column: pl.Series, part: ModalitySpec) -> pl.Series:
     values = numbers(column)
     if values is None:
         raise MmfuseError(f"column {column.name!r} of series {part.name!r} holds no numbers")
@@ -290,13 +290,13 @@ def _fault(cell: str, root: Path) -> str:
     return ""
 
 
-def _fresh(word: str, parts: Sequence[Part]) -> str:
+def _fresh(word: str, parts: Sequence[ModalitySpec]) -> str:
     """The word itself, or with a number behind it where a part is already called so."""
     taken = {part.name for part in parts} | {"id", "split", "target", "group"}
     numbered = (f"{word}_{number}" for number in range(2, len(taken) + 3))
     return word if word not in taken else next(name for name in numbered if name not in taken)
 
 
-def word(name: str) -> str:
+def as_name(name: str) -> str:
     """A column's name as a word of the command line."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip("._-") or "column"

@@ -10,7 +10,7 @@ import polars as pl
 from cache.errors import MmfuseError
 from cache.samples import Kind
 from pipelines.data import splits
-from pipelines.data.columns import SUFFIXES, Part
+from pipelines.data.columns import SUFFIXES, ModalitySpec
 from pipelines.data.dataset import Dataset
 from pipelines.data.tables import Note, TableOptions, assemble
 
@@ -59,7 +59,7 @@ def load_folder(path: Path, options: TableOptions, note: Note | None = None) -> 
         schema=dict.fromkeys(["id", *names], pl.String),
     )
     if not options.modalities:
-        alone = tuple(Part(kind, kind, (kind,)) for kind in kinds)
+        alone = tuple(ModalitySpec(kind, kind, (kind,)) for kind in kinds)
         options = replace(options, modalities=alone)
     return assemble(frame, root, root, options, note)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from cache.errors import MmfuseError
 from cache.layout import DatasetPaths, Home
-from cache.storage.objects import Damaged, get_record, put_record
-from pipelines.data.columns import Part
+from cache.storage.objects import DamagedError, get_record, put_record
+from pipelines.data.columns import ModalitySpec
 from pipelines.data.dataset import Dataset
 from pipelines.data.tables import TableOptions
 
@@ -50,13 +50,14 @@ def recall(home: Home, name: str, typed: TableOptions) -> tuple[str, TableOption
 def _read(paths: DatasetPaths) -> dict[str, Any] | None:
     try:
         found = get_record(paths.origin)
-    except Damaged:  # `cache verify` names it; the next extract of the file writes it again
+    except DamagedError:  # `cache verify` names it; the next extract of the file writes it again
         return None
     return None if found is None else {name: found[name] for name in ("word", "options")}
 
 
 def _options(words: Mapping[str, Any]) -> TableOptions:
     parts = [
-        Part(part["name"], part["kind"], tuple(part["columns"])) for part in words["modalities"]
+        ModalitySpec(part["name"], part["kind"], tuple(part["columns"]))
+        for part in words["modalities"]
     ]
     return TableOptions(**{**words, "modalities": tuple(parts)})

@@ -163,7 +163,7 @@ def _built(
 
 
 @dataclass(frozen=True)
-class Offer:
+class DatasetEntry:
     """One line of `mmfuse list datasets`."""
 
     name: str
@@ -172,7 +172,7 @@ class Offer:
     where: str
 
 
-def offers(roots: Sequence[Path] = ()) -> list[Offer]:
+def list_datasets(roots: Sequence[Path] = ()) -> list[DatasetEntry]:
     """Every known dataset: whether it is ready, and where it lies or how to get it.
 
     Reads the plug-ins' sources and lists folders; imports none of them and opens no data.
@@ -181,7 +181,7 @@ def offers(roots: Sequence[Path] = ()) -> list[Offer]:
     for name, entry in catalog.entries("datasets").items():
         constants = entry.constants
         if not constants.get("NEEDS_DATA", False):
-            found.append(Offer(name, entry.summary, ready=True, where="built in"))
+            found.append(DatasetEntry(name, entry.summary, ready=True, where="built in"))
             continue
         patterns = constants.get("LOOKS_FOR", ("*",))
         assert isinstance(patterns, tuple)
@@ -189,7 +189,7 @@ def offers(roots: Sequence[Path] = ()) -> list[Offer]:
         there = next((folder for folder in folders if _ready(folder, patterns)), None)
         source = str(constants.get("SOURCE", "see its module"))
         where = str(there) if there else f"put it into <data>/{name}; source: {source}"
-        found.append(Offer(name, entry.summary, ready=there is not None, where=where))
+        found.append(DatasetEntry(name, entry.summary, ready=there is not None, where=where))
     return found
 
 

@@ -18,7 +18,7 @@ WORDS = {
 }  # fmt: skip
 
 
-def named(column: pl.Series, where: str) -> pl.Series:
+def parse_split_words(column: pl.Series, where: str) -> pl.Series:
     """A column of split words in our three; missing cells mean "in no split".
 
     Args:
@@ -38,7 +38,7 @@ def named(column: pl.Series, where: str) -> pl.Series:
     return words.replace(WORDS).alias("split")
 
 
-def shares(text: str) -> tuple[float, float, float]:
+def parse_shares(text: str) -> tuple[float, float, float]:
     """`0.8/0.1/0.1` → the three shares of train, val and test.
 
     Raises:
@@ -56,7 +56,7 @@ def shares(text: str) -> tuple[float, float, float]:
     return numbers[0], numbers[1], numbers[2]
 
 
-def deal(
+def assign_splits(
     parts: tuple[float, float, float],
     *,
     seed: int,
@@ -124,7 +124,7 @@ def _members(labels: Sequence[Hashable]) -> dict[Hashable, list[int]]:
     return found
 
 
-def fold_of(samples: Samples, folds: int, seed: int = 0) -> NDArray[np.int64]:
+def assign_folds(samples: Samples, folds: int, seed: int = 0) -> NDArray[np.int64]:
     """(N,) which fold each row is in; rows in no split are in fold -1.
 
     Groups are dealt out whole, the largest first, each to the fold where it leaves the classes
@@ -162,7 +162,7 @@ def fold_of(samples: Samples, folds: int, seed: int = 0) -> NDArray[np.int64]:
     return found
 
 
-def folded(samples: Samples, folds: int, fold: int, seed: int = 0) -> Samples:
+def with_fold(samples: Samples, folds: int, fold: int, seed: int = 0) -> Samples:
     """The same rows with fold `fold` as test, the next one as val, and the others as train.
 
     Raises:
@@ -170,7 +170,7 @@ def folded(samples: Samples, folds: int, fold: int, seed: int = 0) -> Samples:
     """
     if not 0 <= fold < folds:
         raise MmfuseError(f"there are folds 0 to {folds - 1}, not {fold}")
-    where = fold_of(samples, folds, seed)
+    where = assign_folds(samples, folds, seed)
     splits = np.full(len(samples), "train", object)
     splits[where == fold] = "test"
     splits[where == (fold + 1) % folds] = "val"

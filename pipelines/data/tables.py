@@ -12,7 +12,7 @@ import polars as pl
 from cache.errors import MmfuseError, unknown
 from cache.samples import Modality, Task
 from pipelines.data import columns, splits
-from pipelines.data.columns import Part
+from pipelines.data.columns import ModalitySpec
 from pipelines.data.dataset import Dataset
 from pipelines.data.table_files import read_table
 from pipelines.data.targets import EVENLY, TARGETS, encode_target, strata
@@ -39,7 +39,7 @@ class TableOptions:
         seed: of the split by shares.
     """
 
-    modalities: tuple[Part, ...] = ()
+    modalities: tuple[ModalitySpec, ...] = ()
     target: str | None = None
     task: Literal["classes", "labels", "value"] | None = None
     id: str | None = None
@@ -115,8 +115,10 @@ def assemble(
     )
 
 
-def _guessed(frame: pl.DataFrame, taken: Sequence[str], where: str, tell: Note) -> tuple[Part, ...]:
-    found = columns.guess(frame, taken)
+def _guessed(
+    frame: pl.DataFrame, taken: Sequence[str], where: str, tell: Note
+) -> tuple[ModalitySpec, ...]:
+    found = columns.guess_modalities(frame, taken)
     for line in found.notes:
         tell(f"guessed {line}")
     if not found.parts:
@@ -125,7 +127,7 @@ def _guessed(frame: pl.DataFrame, taken: Sequence[str], where: str, tell: Note) 
 
 
 def _check_part(
-    part: Part, frame: pl.DataFrame, taken: Sequence[str], target: str, where: str
+    part: ModalitySpec, frame: pl.DataFrame, taken: Sequence[str], target: str, where: str
 ) -> None:
     for name in part.columns:
         _check(frame, name, where)
@@ -187,7 +189,7 @@ def _split(
     """The split words and the column they come from ("" where rows were dealt)."""
     name = options.split or next((c for c in frame.columns if c.lower() == "split"), None)
     if name in frame.columns:
-        words = splits.named(frame[name], where)
+        words = splits.parse_split_words(frame[name], where)
         for split in ("train", "val", "test"):
             if not (words == split).any():
                 raise MmfuseError(
@@ -195,9 +197,9 @@ def _split(
                     f"to deal the rows anew: --split {SHARES}"
                 )
         return words, str(name)
-    parts = splits.shares(name or SHARES)
+    parts = splits.parse_shares(name or SHARES)
     groups = frame[options.group].to_list() if options.group else None
-    dealt = splits.deal(parts, seed=options.seed, strata=classes, groups=groups)
+    dealt = splits.assign_splits(parts, seed=options.seed, strata=classes, groups=groups)
     words = pl.Series("split", list(dealt), pl.String)
     sizes = {split: int((words == split).sum()) for split in ("train", "val", "test")}
     if not all(sizes.values()):

@@ -49,7 +49,7 @@ def build(root: Path, *, split: str = "split") -> Dataset:
     table = pl.DataFrame(
         {
             "id": cells["id"],
-            "split": splits.named(cells[split], str(path)),
+            "split": splits.parse_split_words(cells[split], str(path)),
             "target": cells["label"].cast(pl.Int64),
             "group": cells["speaker"],
             "image": cells["image"],

@@ -97,7 +97,9 @@ def read(folder: Path, name: str, *, split: str | None = None) -> Dataset:
         raise MmfuseError(f"{folder}: no column for the label {label!r} in train.csv")
     ids, _, image, kinds = _layout(info, cells)
     value = str(info.get("task", "")).startswith("regress")
-    table = pl.DataFrame({"id": ids, "split": splits.named(cells["split of"], str(folder))})
+    table = pl.DataFrame(
+        {"id": ids, "split": splits.parse_split_words(cells["split of"], str(folder))}
+    )
     target, task = _target(cells[label], info, folder, value=value)
     modalities = _modalities(cells, image, kinds)
     table = table.with_columns(target, *modalities)
@@ -296,7 +298,7 @@ def _regrouped(table: pl.DataFrame, folder: Path, split: str | None) -> pl.DataF
     joined = table.join(other, on="id", how="left", maintain_order="left", suffix=" of splits")
     if split:
         column = "split of splits" if split == "split" else split
-        table = table.with_columns(splits.named(joined[column], str(path)))
+        table = table.with_columns(splits.parse_split_words(joined[column], str(path)))
     return table.with_columns(joined["group"])
 
 

@@ -16,7 +16,14 @@ from cache.storage.weight_digests import WeightsMemory
 from pipelines.device import check_dtype, pick_device, pick_dtype
 from pipelines.encoding import open_clip, pretrained
 from pipelines.encoding.encoder import Storage
-from pipelines.encoding.hub import Download, File, existing, find, read, tag
+from pipelines.encoding.hub import (
+    Download,
+    File,
+    find_files,
+    local_weights,
+    read_local,
+    weights_tag,
+)
 from pipelines.encoding.open_clip import Checkpoint
 from pipelines.media.decode import pictures
 from pipelines.media.images import frame_numbers, pixels
@@ -64,8 +71,8 @@ class Clip:
         if path is None:
             return "pretrained"
         if path.suffix == ".safetensors":
-            return tag(path)
-        return pretrained.spoken_for(self._model)
+            return weights_tag(path)
+        return pretrained.trained_or_random(self._model)
 
     def fields(self, kind: Kind) -> dict[str, object]:
         """Weights by sha256, architecture, what is done to the input, and the compute dtype."""
@@ -148,12 +155,16 @@ class Clip:
 
         with torch.inference_mode():
             if kind == "text":
-                return pretrained.singles(self._texts(model, batch), sequence=self.sequence)
+                return pretrained.as_single_frames(
+                    self._texts(model, batch), sequence=self.sequence
+                )
             if kind == "image":
-                return pretrained.singles(self._images(model, batch), sequence=self.sequence)
+                return pretrained.as_single_frames(
+                    self._images(model, batch), sequence=self.sequence
+                )
             rows = self._images(model, [picture for film in batch for picture in film])
             counts = [len(film) for film in batch]
-            return pretrained.joined(rows, counts, sequence=self.sequence)
+            return pretrained.pool_frames(rows, counts, sequence=self.sequence)
 
     def _images(self, model: Any, batch: list[NDArray[np.uint8]]) -> NDArray[np.float32]:  # noqa: ANN401
         values = pretrained.normalised(batch, self.checkpoint.preprocess, self._device)
@@ -192,12 +203,12 @@ class Clip:
     def _found(self) -> tuple[dict[str, File], Download | None]:
         if self.checkpoint.published is None:
             return {}, None
-        return find(self.checkpoint.published, self.memory)
+        return find_files(self.checkpoint.published, self.memory)
 
     @cached_property
     def _file(self) -> File:
         if self.checkpoint.local is not None:
-            return read(self.checkpoint.local, self.memory)
+            return read_local(self.checkpoint.local, self.memory)
         return next(iter(self._found[0].values()))
 
     @cached_property
@@ -205,16 +216,16 @@ class Clip:
         """Files of a vocabulary that is not CLIP's own."""
         wanted, folder = self.checkpoint.tokenizer, self.checkpoint.folder
         if wanted is not None:
-            return find(wanted, self.memory)[0]
+            return find_files(wanted, self.memory)[0]
         if folder is None or not self.checkpoint.text.get("hf_tokenizer_name"):
             return {}
         names = {*open_clip.VOCABULARIES[0], *open_clip.TOKENIZER_FILES} - {"config.json"}
         there = sorted(name for name in names if (folder / name).is_file())
-        return {name: read(folder / name, self.memory) for name in there}
+        return {name: read_local(folder / name, self.memory) for name in there}
 
     @cached_property
     def _vocabulary(self) -> dict[str, object]:
-        own = {"bpe": read(open_clip.vocabulary(), self.memory)}
+        own = {"bpe": read_local(open_clip.vocabulary(), self.memory)}
         files = self._words or own
         return {"context": self._context, **{name: file.sha256 for name, file in files.items()}}
 
@@ -240,7 +251,7 @@ class Clip:
                 del self.__dict__["_found"], self.__dict__["_file"]
             path = self._file.path
         wanted = checkpoint.tower
-        tower = None if wanted is None else _folder(find(wanted, self.memory)[0])
+        tower = None if wanted is None else _folder(find_files(wanted, self.memory)[0])
         return open_clip.load(checkpoint, path, tower, self._dtype, self._device)
 
     @cached_property
@@ -277,7 +288,7 @@ def build(
     elif published == "random":
         raise MmfuseError(f"clip:{model} asks for random weights; leave --weights {weights} out")
     else:
-        checkpoint = open_clip.local(existing(weights, "clip").resolve(), name, published)
+        checkpoint = open_clip.local(local_weights(weights, "clip").resolve(), name, published)
     return Clip(checkpoint, device, check_dtype(dtype), frames, sequence, WeightsMemory(memory))
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from cache.samples import Kind
 from pipelines.device import check_dtype
-from pipelines.encoding.model_files import model_folder
-from pipelines.encoding.transformers_model import Settings, Transformer
+from pipelines.encoding.model_files import find_model_files
+from pipelines.encoding.transformers_model import ModelSettings, TransformersModel
 
 KINDS: dict[Kind, int | None] = {"code": 768, "text": 768}
 NEEDS_WEIGHTS = True
@@ -20,7 +20,7 @@ def build(
     sequence: bool = False,
     length: int = 512,
     memory: Path | None = None,
-) -> Transformer:
+) -> TransformersModel:
     """CodeBERT (Feng et al. 2020) as an encoder; nothing is loaded yet.
 
     Args:
@@ -31,7 +31,7 @@ def build(
         length: most tokens; what is longer is cut and counted.
         memory: file where digests and golden probes are kept.
     """
-    folder = model_folder("codebert", REPOSITORY, weights, memory)
-    settings = Settings(pooling="cls", length=length, sequence=sequence)
+    folder = find_model_files("codebert", REPOSITORY, weights, memory)
+    settings = ModelSettings(pooling="cls", length=length, sequence=sequence)
     only: tuple[Kind, ...] = ("code", "text")
-    return Transformer("codebert", folder, settings, device, check_dtype(dtype), only)
+    return TransformersModel("codebert", folder, settings, device, check_dtype(dtype), only)

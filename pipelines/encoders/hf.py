@@ -5,8 +5,8 @@ from pathlib import Path
 from cache.errors import MmfuseError
 from cache.samples import Kind
 from pipelines.device import check_dtype
-from pipelines.encoding.model_files import model_folder
-from pipelines.encoding.transformers_model import Settings, Transformer
+from pipelines.encoding.model_files import find_model_files
+from pipelines.encoding.transformers_model import ModelSettings, TransformersModel
 
 KINDS: dict[Kind, int | None] = {
     "text": None, "code": None, "audio": None, "image": None, "video": None,
@@ -26,7 +26,7 @@ def build(
     length: int = 512,
     frames: int = 15,
     memory: Path | None = None,
-) -> Transformer:
+) -> TransformersModel:
     """A model of the transformers library as an encoder; nothing is loaded yet.
 
     DINO, SigLIP, WavLM, Whisper's encoder, ModernBERT and kin; a model's kinds are those that its
@@ -46,6 +46,6 @@ def build(
     """
     if model is None and weights is None:
         raise MmfuseError("hf needs a model: --encoder hf:org/name, or --weights FOLDER")
-    folder = model_folder("hf", model or "", weights, memory)
-    settings = Settings(pooling, layer, length, frames, sequence)
-    return Transformer("hf", folder, settings, device, check_dtype(dtype))
+    folder = find_model_files("hf", model or "", weights, memory)
+    settings = ModelSettings(pooling, layer, length, frames, sequence)
+    return TransformersModel("hf", folder, settings, device, check_dtype(dtype))

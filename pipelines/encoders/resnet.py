@@ -5,7 +5,7 @@ from pathlib import Path
 from cache.errors import unknown
 from cache.samples import Kind
 from pipelines.device import check_dtype
-from pipelines.encoding.model_files import WEIGHTS, model_folder
+from pipelines.encoding.model_files import WEIGHTS, find_model_files
 from pipelines.encoding.timm_model import TimmModel
 
 KINDS: dict[Kind, int | None] = {"image": 512, "video": 512}
@@ -38,5 +38,5 @@ def build(
     if depth not in MODELS:
         raise unknown("depth of resnet", depth, MODELS)
     groups = (WEIGHTS, ("config.json",))
-    folder = model_folder("resnet", MODELS[depth], weights, memory, groups=groups, extra=())
+    folder = find_model_files("resnet", MODELS[depth], weights, memory, groups=groups, extra=())
     return TimmModel("resnet", folder, frames, sequence, device, check_dtype(dtype))

@@ -9,9 +9,9 @@ from typing import Any
 from cache.errors import MmfuseError
 from cache.samples import Kind
 from pipelines.device import check_dtype
-from pipelines.encoding.model_files import VOCABULARY, WEIGHTS, Folder, model_folder
-from pipelines.encoding.sentence_modules import Dense, Normalised, dense
-from pipelines.encoding.transformers_model import Settings, Transformer
+from pipelines.encoding.model_files import VOCABULARY, WEIGHTS, ModelFiles, find_model_files
+from pipelines.encoding.sentence_modules import Dense, Normalize, dense
+from pipelines.encoding.transformers_model import ModelSettings, TransformersModel
 
 KINDS: dict[Kind, int | None] = {"text": None, "code": None}
 NEEDS_WEIGHTS = True
@@ -34,7 +34,7 @@ def build(
     device: str = "auto",
     dtype: str = "auto",
     memory: Path | None = None,
-) -> Transformer:
+) -> TransformersModel:
     """A sentence-transformers model as an encoder; read by our own code, nothing loaded yet.
 
     Its vectors equal those of `SentenceTransformer.encode`: tokenizer, longest text, lower case,
@@ -57,7 +57,7 @@ def build(
         )
     name = model or ""
     repository = name if "/" in name else f"sentence-transformers/{name}"
-    first = model_folder(
+    first = find_model_files(
         "sentence", repository, weights, memory, groups=((MODULES,),), extra=(PROMPTS,)
     )
     modules = {part["type"].rpartition(".")[2]: part["path"] for part in _json(first, MODULES)}
@@ -68,19 +68,19 @@ def build(
             "Transformer with Pooling, and Dense and Normalize after it, can be read"
         )
     folder = _whole(first, modules)
-    steps: list[Dense | Normalised] = []
+    steps: list[Dense | Normalize] = []
     if "Dense" in modules:
         steps.append(_dense(folder, modules["Dense"]))
     if "Normalize" in modules:
-        steps.append(Normalised())
+        steps.append(Normalize())
     settings = _settings(folder, modules)
     kinds: tuple[Kind, ...] = ("text", "code")
-    return Transformer(
+    return TransformersModel(
         "sentence", folder, settings, device, check_dtype(dtype), kinds, tuple(steps)
     )
 
 
-def _whole(first: Folder, modules: Mapping[str, str]) -> Folder:
+def _whole(first: ModelFiles, modules: Mapping[str, str]) -> ModelFiles:
     """The folder with the files of every module."""
     inner = f"{modules['Transformer']}/" if modules["Transformer"] else ""
     groups = [tuple(f"{inner}{name}" for name in WEIGHTS), (f"{inner}config.json",)]
@@ -91,7 +91,7 @@ def _whole(first: Folder, modules: Mapping[str, str]) -> Folder:
     return replace(first, groups=tuple(groups), extra=extra, inner=inner)
 
 
-def _settings(folder: Folder, modules: Mapping[str, str]) -> Settings:
+def _settings(folder: ModelFiles, modules: Mapping[str, str]) -> ModelSettings:
     pooling = _json(folder, f"{modules['Pooling']}/config.json")
     stated = pooling.get("pooling_mode")
     if stated:
@@ -100,7 +100,7 @@ def _settings(folder: Folder, modules: Mapping[str, str]) -> Settings:
         words = [w for key, w in _POOLS.items() if pooling.get(f"pooling_mode_{key}")]
     limits, prompts = folder.described(LIMITS), _json(folder, PROMPTS)
     prompt = (prompts.get("prompts") or {}).get(prompts.get("default_prompt_name")) or ""
-    return Settings(
+    return ModelSettings(
         pooling="+".join(words),
         length=int(limits.get("max_seq_length") or ENDLESS),
         stripped=True,
@@ -109,7 +109,7 @@ def _settings(folder: Folder, modules: Mapping[str, str]) -> Settings:
     )
 
 
-def _dense(folder: Folder, place: str) -> Dense:
+def _dense(folder: ModelFiles, place: str) -> Dense:
     config = folder.files[f"{place}/config.json"]
     weights = next(f for n, f in folder.files.items() if n in {f"{place}/{w}" for w in WEIGHTS})
     if config.path is None:
@@ -117,7 +117,7 @@ def _dense(folder: Folder, place: str) -> Dense:
     return dense(place, config.path, weights.name.rpartition("/")[2], weights.sha256)
 
 
-def _json(folder: Folder, name: str) -> Any:  # noqa: ANN401 - a list or a dict
+def _json(folder: ModelFiles, name: str) -> Any:  # noqa: ANN401 - a list or a dict
     file = folder.files.get(name)
     if file is None or file.path is None:
         return {}

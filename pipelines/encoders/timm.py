@@ -5,7 +5,7 @@ from pathlib import Path
 from cache.errors import MmfuseError
 from cache.samples import Kind
 from pipelines.device import check_dtype
-from pipelines.encoding.model_files import WEIGHTS, model_folder
+from pipelines.encoding.model_files import WEIGHTS, find_model_files
 from pipelines.encoding.timm_model import TimmModel
 
 KINDS: dict[Kind, int | None] = {"image": None, "video": None}
@@ -43,5 +43,5 @@ def build(
         )
     repository = name if "/" in name else f"timm/{name}"
     groups = (WEIGHTS, ("config.json",))
-    folder = model_folder("timm", repository, weights, memory, groups=groups, extra=())
+    folder = find_model_files("timm", repository, weights, memory, groups=groups, extra=())
     return TimmModel("timm", folder, frames, sequence, device, check_dtype(dtype))

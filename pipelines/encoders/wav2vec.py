@@ -4,8 +4,8 @@ from pathlib import Path
 
 from cache.samples import Kind
 from pipelines.device import check_dtype
-from pipelines.encoding.model_files import model_folder
-from pipelines.encoding.transformers_model import Settings, Transformer
+from pipelines.encoding.model_files import find_model_files
+from pipelines.encoding.transformers_model import ModelSettings, TransformersModel
 
 KINDS: dict[Kind, int | None] = {"audio": 1024}
 NEEDS_WEIGHTS = True
@@ -20,7 +20,7 @@ def build(
     dtype: str = "auto",
     sequence: bool = False,
     memory: Path | None = None,
-) -> Transformer:
+) -> TransformersModel:
     """A wav2vec 2.0 model (Baevski et al. 2020) as an encoder; nothing is loaded yet.
 
     Sound is brought to 16 kHz. Models with a group norm over time see clips of one length at a
@@ -34,6 +34,6 @@ def build(
         sequence: a vector every 20 ms.
         memory: file where digests and golden probes are kept.
     """
-    folder = model_folder("wav2vec", model or REPOSITORY, weights, memory)
-    settings = Settings(pooling="mean", sequence=sequence)
-    return Transformer("wav2vec", folder, settings, device, check_dtype(dtype), ("audio",))
+    folder = find_model_files("wav2vec", model or REPOSITORY, weights, memory)
+    settings = ModelSettings(pooling="mean", sequence=sequence)
+    return TransformersModel("wav2vec", folder, settings, device, check_dtype(dtype), ("audio",))

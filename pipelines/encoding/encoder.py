@@ -141,10 +141,10 @@ def build_encoder(
             f"{word}: build() gave {type(encoder).__name__}, which is no encoder: "
             f"it has no {', '.join(missing)}"
         )
-    return stored_as(encoder, storage)
+    return with_storage(encoder, storage)
 
 
-def stored_as(encoder: Encoder, storage: str) -> Encoder:
+def with_storage(encoder: Encoder, storage: str) -> Encoder:
     """The encoder with another dtype of the stored values; `auto` leaves it its own.
 
     Raises:
@@ -165,6 +165,6 @@ def stored_as(encoder: Encoder, storage: str) -> Encoder:
     return other
 
 
-def learns(encoder: Encoder) -> TypeGuard[FittedEncoder]:
+def is_fitted_encoder(encoder: Encoder) -> TypeGuard[FittedEncoder]:
     """Whether an encoder has statistics of training rows."""
     return hasattr(encoder, "fit") and hasattr(encoder, "restore")

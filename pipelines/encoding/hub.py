@@ -25,7 +25,7 @@ _BFLOAT16_ONE = 0x3F80
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RepositoryFiles:
     """The files a model needs of a repository: one of each group, and of `extra` what there is."""
 
     repository: str
@@ -76,7 +76,7 @@ class Download:
                 ) from error
 
 
-def small(repository: str, name: str, commit: str) -> Path:
+def fetch_small(repository: str, name: str, commit: str) -> Path:
     """Fetch a configuration or vocabulary at once; it lies in the hub's cache then."""
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -105,7 +105,7 @@ def _large(repository: str, file: File, commit: str, track: Track) -> None:
                 pass
             _checked(part, file)
             part.replace(blob)
-    small(repository, file.name, commit)  # the hub's client finds the blob and links it
+    fetch_small(repository, file.name, commit)  # the hub's client finds the blob and links it
 
 
 def _received(address: str, part: Path, size: int) -> Iterator[int]:
@@ -138,7 +138,9 @@ def _checked(part: Path, file: File) -> None:
         )
 
 
-def find(wanted: Wanted, memory: WeightsMemory) -> tuple[dict[str, File], Download | None]:
+def find_files(
+    wanted: RepositoryFiles, memory: WeightsMemory
+) -> tuple[dict[str, File], Download | None]:
     """The files by name, and what is to be downloaded, if anything.
 
     Looks in the hub's cache first and asks the hub only for what is not there: the hub knows the
@@ -150,16 +152,16 @@ def find(wanted: Wanted, memory: WeightsMemory) -> tuple[dict[str, File], Downlo
     for snapshot in _snapshots(wanted.repository):
         names = _choose(wanted, _names(snapshot).__contains__)
         if names is not None:
-            return {name: read(snapshot / name, memory, name) for name in names}, None
+            return {name: read_local(snapshot / name, memory, name) for name in names}, None
     return _ask(wanted, memory)
 
 
-def read(path: Path, memory: WeightsMemory, name: str = "") -> File:
+def read_local(path: Path, memory: WeightsMemory, name: str = "") -> File:
     """A local file with its digest."""
     return File(name or path.name, memory.sha256(path), path.stat().st_size, path)
 
 
-def existing(word: str | Path, encoder: str) -> Path:
+def local_weights(word: str | Path, encoder: str) -> Path:
     """The file or folder behind `--weights`.
 
     Raises:
@@ -171,7 +173,7 @@ def existing(word: str | Path, encoder: str) -> Path:
     return path
 
 
-def missing(wanted: Wanted, why: str) -> MmfuseError:
+def missing_weights(wanted: RepositoryFiles, why: str) -> MmfuseError:
     """What to do without weights: where we looked, `--weights`, and who needs no download."""
     from huggingface_hub import constants
 
@@ -187,7 +189,7 @@ def missing(wanted: Wanted, why: str) -> MmfuseError:
     )
 
 
-def tag(path: Path) -> Literal["pretrained", "random"]:
+def weights_tag(path: Path) -> Literal["pretrained", "random"]:
     """`random` if no normalisation layer of a safetensors file was ever trained.
 
     Every one-dimensional `…weight` is then exactly all 1 (or all 0, as some are initialised), with
@@ -217,7 +219,7 @@ def _values(file: Any, start: int, entry: dict[str, Any]) -> np.ndarray[Any, Any
     return np.frombuffer(file.read(end - begin), _ONE.get(entry["dtype"], "u1"))
 
 
-def _choose(wanted: Wanted, has: Callable[[str], bool]) -> list[str] | None:
+def _choose(wanted: RepositoryFiles, has: Callable[[str], bool]) -> list[str] | None:
     """The first name of each group that is there, and all extras; None if a group lacks one."""
     chosen = [next((name for name in group if has(name)), None) for group in wanted.groups]
     if None in chosen:
@@ -243,7 +245,7 @@ def _snapshots(repository: str) -> Sequence[Path]:
     return sorted(found, key=lambda p: (p.name == main, p.stat().st_mtime_ns), reverse=True)
 
 
-def _ask(wanted: Wanted, memory: WeightsMemory) -> tuple[dict[str, File], Download | None]:
+def _ask(wanted: RepositoryFiles, memory: WeightsMemory) -> tuple[dict[str, File], Download | None]:
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -253,30 +255,30 @@ def _ask(wanted: Wanted, memory: WeightsMemory) -> tuple[dict[str, File], Downlo
     )
 
     if constants.HF_HUB_OFFLINE:
-        raise missing(wanted, "HF_HUB_OFFLINE is set")
+        raise missing_weights(wanted, "HF_HUB_OFFLINE is set")
     constants.HF_HUB_DISABLE_TELEMETRY = True
     try:
         info = HfApi().model_info(wanted.repository, files_metadata=True, timeout=TIMEOUT)
     except GatedRepoError as error:
-        raise missing(wanted, "the hub asks for a licence to be accepted first") from error
+        raise missing_weights(wanted, "the hub asks for a licence to be accepted first") from error
     except (RepositoryNotFoundError, HFValidationError) as error:
-        raise missing(wanted, "the hub has no public repository of that name") from error
+        raise missing_weights(wanted, "the hub has no public repository of that name") from error
     except HfHubHTTPError as error:
-        raise missing(wanted, f"the hub answered {error}") from error
+        raise missing_weights(wanted, f"the hub answered {error}") from error
     except Exception as error:
         if not _is_network(error):
             raise
-        raise missing(wanted, f"the hub cannot be reached ({error})") from error
+        raise missing_weights(wanted, f"the hub cannot be reached ({error})") from error
     there = {file.rfilename: file for file in info.siblings or []}
     names = _choose(wanted, there.__contains__)
     if names is None:
         wants = ", ".join(" or ".join(group) for group in wanted.groups)
-        raise missing(wanted, f"its repository on the hub does not hold {wants}")
+        raise missing_weights(wanted, f"its repository on the hub does not hold {wants}")
     commit, files = str(info.sha), {}
     for name in names:
         large = there[name].lfs
         if large is None:  # configurations and vocabularies of a few kilobytes
-            files[name] = read(small(wanted.repository, name, commit), memory, name)
+            files[name] = read_local(fetch_small(wanted.repository, name, commit), memory, name)
         else:
             files[name] = File(name, large.sha256, large.size, None)
     to_come = tuple(file for file in files.values() if file.path is None)

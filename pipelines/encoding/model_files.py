@@ -9,7 +9,15 @@ from typing import Any, Literal
 
 from cache.errors import MmfuseError
 from cache.storage.weight_digests import WeightsMemory
-from pipelines.encoding.hub import Download, File, Wanted, existing, find, read, tag
+from pipelines.encoding.hub import (
+    Download,
+    File,
+    RepositoryFiles,
+    find_files,
+    local_weights,
+    read_local,
+    weights_tag,
+)
 
 WEIGHTS = (
     "model.safetensors",
@@ -27,7 +35,7 @@ _TOLD_ELSEWHERE = {"transformers_version", "torch_dtype", "dtype"}
 
 
 @dataclass(frozen=True)
-class Folder:
+class ModelFiles:
     """The files of one model in one place.
 
     Attributes:
@@ -91,7 +99,7 @@ class Folder:
             return "pretrained"
         if not all(path and path.suffix == ".safetensors" for path in paths):
             return None
-        return "pretrained" if "pretrained" in [tag(p) for p in paths if p] else "random"
+        return "pretrained" if "pretrained" in [weights_tag(p) for p in paths if p] else "random"
 
     def described(self, name: str) -> dict[str, Any]:
         """A JSON file of the folder, without what says where and by whom it was written."""
@@ -124,15 +132,15 @@ class Folder:
 
     def _look(self, groups: tuple[tuple[str, ...], ...]) -> tuple[dict[str, File], Download | None]:
         if self.local is None:
-            return find(Wanted(self.repository, groups, self.extra), self.memory)
+            return find_files(RepositoryFiles(self.repository, groups, self.extra), self.memory)
         files = {}
         for group in groups:
             name = next((n for n in group if (self.local / n).is_file()), None)
             if name is None:
                 raise MmfuseError(f"{self.local} holds no {' or '.join(group)}")
-            files[name] = read(self.local / name, self.memory, name)
+            files[name] = read_local(self.local / name, self.memory, name)
         there = [name for name in self.extra if (self.local / name).is_file()]
-        return files | {n: read(self.local / n, self.memory, n) for n in there}, None
+        return files | {n: read_local(self.local / n, self.memory, n) for n in there}, None
 
     @staticmethod
     def _shards(index: File) -> Iterable[str]:
@@ -142,7 +150,7 @@ class Folder:
         return parts.values()
 
 
-def model_folder(
+def find_model_files(
     encoder: str,
     repository: str,
     weights: str | None,
@@ -151,7 +159,7 @@ def model_folder(
     groups: tuple[tuple[str, ...], ...] = (WEIGHTS, ("config.json",)),
     extra: tuple[str, ...] = (*VOCABULARY, PREPROCESSOR),
     inner: str = "",
-) -> Folder:
+) -> ModelFiles:
     """The folder of a model: `--weights`, else a local path as its name, else the hub's.
 
     Raises:
@@ -159,7 +167,7 @@ def model_folder(
     """
     local = None
     if weights is not None or repository.startswith((".", "/", "~")):
-        local = existing(weights or repository, encoder).resolve()
+        local = local_weights(weights or repository, encoder).resolve()
         if not local.is_dir():
             raise MmfuseError(
                 f"{encoder}: --weights takes the folder that holds config.json beside the "
@@ -168,4 +176,4 @@ def model_folder(
     names = tuple(tuple(f"{inner}{name}" for name in group) for group in groups)
     more = tuple(f"{inner}{name}" for name in extra)
     where = "" if local else repository
-    return Folder(where, local, names, more, WeightsMemory(memory), inner)
+    return ModelFiles(where, local, names, more, WeightsMemory(memory), inner)

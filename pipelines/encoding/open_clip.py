@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError, unknown
-from pipelines.encoding.hub import Wanted
+from pipelines.encoding.hub import RepositoryFiles
 from pipelines.media.images import Preprocess
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Checkpoint:
     name: str
     config: dict[str, Any]
     preprocess: Preprocess
-    published: Wanted | None = None
+    published: RepositoryFiles | None = None
     local: Path | None = None
     folder: Path | None = None
 
@@ -70,18 +70,18 @@ class Checkpoint:
         return found
 
     @property
-    def tokenizer(self) -> Wanted | None:
+    def tokenizer(self) -> RepositoryFiles | None:
         """The vocabulary that is published elsewhere; None for CLIP's own, or a folder's."""
         name = self.text.get("hf_tokenizer_name")
         if not name or self.folder is not None:
             return None
-        return Wanted(str(name), VOCABULARIES, TOKENIZER_FILES)
+        return RepositoryFiles(str(name), VOCABULARIES, TOKENIZER_FILES)
 
     @property
-    def tower(self) -> Wanted | None:
+    def tower(self) -> RepositoryFiles | None:
         """The text tower's configuration where transformers builds it; None for CLIP's own."""
         name = self.text.get("hf_model_name")
-        return Wanted(str(name), (("config.json",),)) if name else None
+        return RepositoryFiles(str(name), (("config.json",),)) if name else None
 
 
 def published(model: str, tag: str) -> Checkpoint:
@@ -106,7 +106,7 @@ def published(model: str, tag: str) -> Checkpoint:
             f"clip: {model}/{tag} is published at {entry['url']} only; fetch it, --weights PATH"
         )
     safe = [f"{name.rpartition('.')[0]}.safetensors", name] if name else list(WEIGHTS)
-    wanted = Wanted(repository, (tuple(safe),))
+    wanted = RepositoryFiles(repository, (tuple(safe),))
     return Checkpoint(model, config, preprocess(config, entry), published=wanted)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class States:
+class HiddenStates:
     """What a model made of a batch.
 
     Attributes:
@@ -56,7 +56,7 @@ def load(encoder: str, place: Path) -> Any:  # noqa: ANN401 - any architecture
     return model.eval().requires_grad_(requires_grad=False)
 
 
-def tower(model: Any, kind: Kind) -> Any:  # noqa: ANN401
+def submodel(model: Any, kind: Kind) -> Any:  # noqa: ANN401
     """The part of a model that serves a kind: one of two towers, or an encoder without decoder."""
     part = {"text": "text_model", "code": "text_model"}.get(kind, "vision_model")
     if kind != "audio" and hasattr(model, part):
@@ -64,7 +64,7 @@ def tower(model: Any, kind: Kind) -> Any:  # noqa: ANN401
     return model.get_encoder() if model.config.is_encoder_decoder else model
 
 
-def states(part: Any, arrays: Mapping[str, "torch.Tensor"], layer: int) -> States:  # noqa: ANN401
+def hidden_states(part: Any, arrays: Mapping[str, "torch.Tensor"], layer: int) -> HiddenStates:  # noqa: ANN401
     """Run a tower; `layer` is an index into its hidden states, -1 its output, after all norms."""
     import torch
 
@@ -73,10 +73,10 @@ def states(part: Any, arrays: Mapping[str, "torch.Tensor"], layer: int) -> State
     is_map = values.ndim == 4
     if is_map:  # (B, D, H, W)
         values = values.flatten(2).mT  # (B, H W, D)
-    return States(values.to(torch.float32), getattr(out, "pooler_output", None), is_map)
+    return HiddenStates(values.to(torch.float32), getattr(out, "pooler_output", None), is_map)
 
 
-def sound_frames(
+def audio_frames(
     part: Any,  # noqa: ANN401
     real: "torch.Tensor",
     given: "torch.Tensor",
@@ -111,7 +111,7 @@ def receptive_field(config: Mapping[str, Any]) -> int:
     return field
 
 
-def pool(words: str, found: States, present: "torch.Tensor") -> "torch.Tensor":
+def pool(words: str, found: HiddenStates, present: "torch.Tensor") -> "torch.Tensor":
     """(B, T, D) → (B, D), or (B, n D) for n ways joined by `+`.
 
     Args:

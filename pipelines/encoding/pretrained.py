@@ -54,7 +54,7 @@ def to_rows(values: "torch.Tensor") -> NDArray[np.float32]:
     return values.detach().to(torch.float32).cpu().numpy()
 
 
-def spoken_for(model: "torch.nn.Module") -> Literal["pretrained", "random"]:
+def trained_or_random(model: "torch.nn.Module") -> Literal["pretrained", "random"]:
     """`random` if no normalisation layer was ever trained: `weights.tag` for loaded models."""
     names = dict(model.named_parameters())
     norms = {n: p for n, p in names.items() if n.endswith(".weight") and p.ndim == 1}
@@ -120,7 +120,7 @@ def versions(*libraries: str) -> dict[str, str]:
     return {library: version(library) for library in libraries}
 
 
-def joined(
+def pool_frames(
     rows: NDArray[np.float32], counts: Sequence[int], *, sequence: bool
 ) -> list[NDArray[np.float32]]:
     """Vectors of films' pictures (pictures, D) → (D,) a film by the maximum, or (T, D)."""
@@ -128,7 +128,7 @@ def joined(
     return films if sequence else [film.max(axis=0) for film in films]
 
 
-def singles(rows: NDArray[np.float32], *, sequence: bool) -> list[NDArray[np.float32]]:
+def as_single_frames(rows: NDArray[np.float32], *, sequence: bool) -> list[NDArray[np.float32]]:
     """(B, D) → (D,) a sample, or (1, D) where the encoder's streams are sequences."""
     return [row[None] if sequence else row for row in rows]
 

@@ -15,7 +15,7 @@ from pipelines.media.payloads import Frames, Unreadable, Waveform
 
 
 @dataclass(frozen=True)
-class Item:
+class PreparedInput:
     """A prepared input.
 
     Attributes:
@@ -30,28 +30,28 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Given:
+class ModelBatch:
     """A batch for the model: arrays by the name of its argument, and the real length of each."""
 
     arrays: dict[str, NDArray[Any]]
     real: NDArray[np.int64]
 
 
-class Sense(Protocol):
+class Processor(Protocol):
     """How one kind of payload becomes what the model is given."""
 
-    def prepare(self, payload: Any) -> tuple[Item, int]:  # noqa: ANN401
+    def prepare(self, payload: Any) -> tuple[PreparedInput, int]:  # noqa: ANN401
         """Payload → item and cost."""
 
-    def groups(self, items: Sequence[Item]) -> list[list[int]]:
+    def groups(self, items: Sequence[PreparedInput]) -> list[list[int]]:
         """Places of items that may share a batch without seeing each other."""
 
-    def given(self, items: Sequence[Item]) -> Given:
+    def given(self, items: Sequence[PreparedInput]) -> ModelBatch:
         """Items of one group → the model's arguments."""
 
 
 @dataclass(frozen=True)
-class Words:
+class TextProcessor:
     """Text and code, by the model's own tokenizer, cut at `length` tokens."""
 
     folder: Path
@@ -60,7 +60,7 @@ class Words:
     stripped: bool = False
     lower: bool = False
 
-    def prepare(self, payload: str) -> tuple[Item, int]:
+    def prepare(self, payload: str) -> tuple[PreparedInput, int]:
         """Text → tokens; the cost is their number.
 
         Raises:
@@ -75,20 +75,20 @@ class Words:
         cut = len(tokens) > self.length
         if cut:
             tokens = self._tokenizer(text, truncation=True, max_length=self.length)["input_ids"]
-        return Item(np.array(tokens, np.int64), len(tokens), cut), len(tokens)
+        return PreparedInput(np.array(tokens, np.int64), len(tokens), cut), len(tokens)
 
-    def groups(self, items: Sequence[Item]) -> list[list[int]]:
+    def groups(self, items: Sequence[PreparedInput]) -> list[list[int]]:
         """All together: padding is hidden by the attention mask."""
         return [list(range(len(items)))]
 
-    def given(self, items: Sequence[Item]) -> Given:
+    def given(self, items: Sequence[PreparedInput]) -> ModelBatch:
         """(B, L) tokens and their mask."""
         real = np.array([item.real for item in items])
         tokens = np.full((len(items), real.max()), self._tokenizer.pad_token_id or 0, np.int64)
         for row, item in zip(tokens, items, strict=True):
             row[: item.real] = item.values
         present = (np.arange(real.max()) < real[:, None]).astype(np.int64)
-        return Given({"input_ids": tokens, "attention_mask": present}, real)
+        return ModelBatch({"input_ids": tokens, "attention_mask": present}, real)
 
     def __getstate__(self) -> dict[str, object]:
         """Without the tokenizer, which each process loads itself."""
@@ -104,7 +104,7 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Sounds:
+class AudioProcessor:
     """Sound, by the model's own feature extractor at its own rate.
 
     Attributes:
@@ -118,7 +118,7 @@ class Sounds:
     shortest: int
     masked: bool
 
-    def prepare(self, payload: Waveform) -> tuple[Item, int]:
+    def prepare(self, payload: Waveform) -> tuple[PreparedInput, int]:
         """Waveform → what the extractor makes of it; the cost is its number of samples.
 
         Raises:
@@ -138,11 +138,11 @@ class Sounds:
         made = self._extractor(samples, sampling_rate=rate, return_tensors="np")
         values = np.asarray(made[self._argument][0], np.float32)
         if values.ndim == 1:
-            return Item(values, len(values)), len(values)
+            return PreparedInput(values, len(values)), len(values)
         most = getattr(self._extractor, "n_samples", None) or len(samples)
-        return Item(values, min(len(samples), most), len(samples) > most), values.size
+        return PreparedInput(values, min(len(samples), most), len(samples) > most), values.size
 
-    def groups(self, items: Sequence[Item]) -> list[list[int]]:
+    def groups(self, items: Sequence[PreparedInput]) -> list[list[int]]:
         """All together if padding can be hidden, else by shape."""
         if self.masked and all(item.values.ndim == 1 for item in items):
             return [list(range(len(items)))]
@@ -151,11 +151,11 @@ class Sounds:
             found.setdefault(item.values.shape, []).append(place)
         return list(found.values())
 
-    def given(self, items: Sequence[Item]) -> Given:
+    def given(self, items: Sequence[PreparedInput]) -> ModelBatch:
         """(B, L) samples, with their mask where lengths differ; or (B, …) spectrograms."""
         real = np.array([item.real for item in items])
         if items[0].values.ndim > 1:
-            return Given({self._argument: np.stack([item.values for item in items])}, real)
+            return ModelBatch({self._argument: np.stack([item.values for item in items])}, real)
         values = np.zeros((len(items), real.max()), np.float32)
         for row, item in zip(values, items, strict=True):
             row[: item.real] = item.values
@@ -163,7 +163,7 @@ class Sounds:
         if self.masked:
             present = np.arange(real.max()) < real[:, None]
             arrays["attention_mask"] = present.astype(np.int64)
-        return Given(arrays, real)
+        return ModelBatch(arrays, real)
 
     def __getstate__(self) -> dict[str, object]:
         """Without the extractor, which each process loads itself."""
@@ -188,7 +188,7 @@ class Sounds:
 
 
 @dataclass(frozen=True)
-class Sights:
+class ImageProcessor:
     """Pictures, resized and cropped by the model's own processor, as uint8 where it leaves them so.
 
     A film is `frames` of its pictures.
@@ -197,22 +197,24 @@ class Sights:
     folder: Path
     frames: int
 
-    def prepare(self, payload: Any) -> tuple[Item, int]:  # noqa: ANN401
+    def prepare(self, payload: Any) -> tuple[PreparedInput, int]:  # noqa: ANN401
         """Picture → (3, H, W), film → (T, 3, H, W); the cost is the number of pictures."""
         if isinstance(payload, Frames):
             shown = pictures(payload, frame_numbers(payload.count, self.frames))
             values = np.stack([self._seen(picture) for picture in shown])
-            return Item(values, len(values)), len(values)
-        return Item(self._seen(payload), 1), 1
+            return PreparedInput(values, len(values)), len(values)
+        return PreparedInput(self._seen(payload), 1), 1
 
-    def groups(self, items: Sequence[Item]) -> list[list[int]]:
+    def groups(self, items: Sequence[PreparedInput]) -> list[list[int]]:
         """All together."""
         return [list(range(len(items)))]
 
-    def given(self, items: Sequence[Item]) -> Given:
+    def given(self, items: Sequence[PreparedInput]) -> ModelBatch:
         """(pictures, 3, H, W), those of films one after another."""
         shown = [item.values if item.values.ndim == 4 else item.values[None] for item in items]
-        return Given({"pixel_values": np.concatenate(shown)}, np.array([len(v) for v in shown]))
+        return ModelBatch(
+            {"pixel_values": np.concatenate(shown)}, np.array([len(v) for v in shown])
+        )
 
     def scale(self, values: Any) -> Any:  # noqa: ANN401 - a tensor on the device
         """Pixels → what the model's processor would have made of them, on their device."""

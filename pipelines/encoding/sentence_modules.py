@@ -15,7 +15,7 @@ ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "Sigmoid", "SiLU")
 
 
 @dataclass(frozen=True)
-class Normalised:
+class Normalize:
     """Every vector at length 1."""
 
     @property

@@ -16,7 +16,7 @@ from pipelines.device import pick_device, pick_dtype
 from pipelines.encoding import pretrained
 from pipelines.encoding.encoder import Storage
 from pipelines.encoding.hub import Download
-from pipelines.encoding.model_files import Folder
+from pipelines.encoding.model_files import ModelFiles
 from pipelines.media.decode import pictures
 from pipelines.media.images import Preprocess, frame_numbers, pixels
 
@@ -36,7 +36,7 @@ class TimmModel:
     """Pooled features before the classifier; films by the maximum over `frames` pictures."""
 
     name: str
-    folder: Folder
+    folder: ModelFiles
     frames: int
     sequence: bool
     device: str
@@ -58,7 +58,7 @@ class TimmModel:
     @property
     def weights(self) -> Literal["pretrained", "random"]:
         """Whether the model was ever trained, read off its normalisation layers."""
-        return self.folder.tag or pretrained.spoken_for(self._model)
+        return self.folder.tag or pretrained.trained_or_random(self._model)
 
     def fields(self, kind: Kind) -> dict[str, object]:
         """Weights by sha256, architecture, what is done to pictures, and the compute dtype."""
@@ -130,8 +130,10 @@ class TimmModel:
                 vectors = model.forward_features(values).mean(dim=(2, 3))
             rows = pretrained.to_rows(vectors)
         if kind == "video":
-            return pretrained.joined(rows, [len(film) for film in batch], sequence=self.sequence)
-        return pretrained.singles(rows, sequence=self.sequence)
+            return pretrained.pool_frames(
+                rows, [len(film) for film in batch], sequence=self.sequence
+            )
+        return pretrained.as_single_frames(rows, sequence=self.sequence)
 
     @property
     def _config(self) -> dict[str, Any]:

@@ -16,18 +16,25 @@ from pipelines.device import pick_device, pick_dtype
 from pipelines.encoding import pretrained
 from pipelines.encoding.encoder import Storage
 from pipelines.encoding.hub import Download
-from pipelines.encoding.model_files import PREPROCESSOR, VOCABULARY, Folder
+from pipelines.encoding.model_files import PREPROCESSOR, VOCABULARY, ModelFiles
 from pipelines.encoding.pooling import (
     POOLS,
-    States,
+    HiddenStates,
+    audio_frames,
+    hidden_states,
     load,
     pool,
     receptive_field,
-    sound_frames,
-    states,
-    tower,
+    submodel,
 )
-from pipelines.encoding.processors import Given, Item, Sense, Sights, Sounds, Words
+from pipelines.encoding.processors import (
+    AudioProcessor,
+    ImageProcessor,
+    ModelBatch,
+    PreparedInput,
+    Processor,
+    TextProcessor,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +47,7 @@ _POOLED = ("siglip",)  # families whose attention pool is trained and meant
 
 
 @dataclass(frozen=True)
-class Settings:
+class ModelSettings:
     """What is asked of a model.
 
     Attributes:
@@ -73,7 +80,7 @@ class Settings:
                 raise unknown("pooling", word, known)
 
 
-class Finish(Protocol):
+class PostProcessing(Protocol):
     """What is done to pooled vectors, after the model."""
 
     @property
@@ -88,16 +95,16 @@ class Finish(Protocol):
 
 
 @dataclass(frozen=True)
-class Transformer:
+class TransformersModel:
     """One transformers model of text, sound or pictures; both of CLIP's and SigLIP's towers."""
 
     name: str
-    folder: Folder
-    settings: Settings
+    folder: ModelFiles
+    settings: ModelSettings
     device: str
     dtype: str
     only: tuple[Kind, ...] = ()
-    finish: tuple[Finish, ...] = ()
+    finish: tuple[PostProcessing, ...] = ()
     storage: Storage = "float16"
 
     @property
@@ -132,7 +139,7 @@ class Transformer:
     @property
     def weights(self) -> Literal["pretrained", "random"]:
         """Whether the model was ever trained, read off its normalisation layers."""
-        return self.folder.tag or pretrained.spoken_for(self._model)
+        return self.folder.tag or pretrained.trained_or_random(self._model)
 
     def fields(self, kind: Kind) -> dict[str, object]:
         """Weights by sha256, architecture, what is done to the input, layer and pooling."""
@@ -173,7 +180,7 @@ class Transformer:
         """What is to be fetched before the first batch; None where all of it is here."""
         return self.folder.download
 
-    def prepare(self, kind: Kind, payload: Any) -> tuple[Item, int]:  # noqa: ANN401
+    def prepare(self, kind: Kind, payload: Any) -> tuple[PreparedInput, int]:  # noqa: ANN401
         """Payload → item and its cost in tokens, samples or pictures.
 
         Raises:
@@ -181,14 +188,14 @@ class Transformer:
         """
         return self._senses[kind].prepare(payload)
 
-    def encode(self, kind: Kind, batch: Sequence[Item]) -> list[NDArray[Any]]:
+    def encode(self, kind: Kind, batch: Sequence[PreparedInput]) -> list[NDArray[Any]]:
         """Items → (D,) float32 each, or (T, D) with `sequence`."""
         if kind not in self._probed:
             self._probed.add(kind)
             self._check(kind)
         return self._encode(kind, batch)
 
-    def truncated(self, item: Item) -> bool:
+    def truncated(self, item: PreparedInput) -> bool:
         """Whether some of an input was left out for its length."""
         return item.cut
 
@@ -199,7 +206,7 @@ class Transformer:
             kept["_senses"] = self._senses
         return kept
 
-    def _encode(self, kind: Kind, batch: Sequence[Item]) -> list[NDArray[Any]]:
+    def _encode(self, kind: Kind, batch: Sequence[PreparedInput]) -> list[NDArray[Any]]:
         sense = self._senses[kind]
         found: list[NDArray[Any]] = [np.empty(0)] * len(batch)
         for places in sense.groups(batch):
@@ -211,11 +218,13 @@ class Transformer:
             found, lambda bad: [self._alone(kind, batch[place]) for place in bad]
         )
 
-    def _alone(self, kind: Kind, item: Item) -> NDArray[Any]:
+    def _alone(self, kind: Kind, item: PreparedInput) -> NDArray[Any]:
         sense = self._senses[kind]
         return self._rows(self._exact, kind, sense, sense.given([item]))[0]
 
-    def _rows(self, model: "Model", kind: Kind, sense: Sense, given: Given) -> list[NDArray[Any]]:
+    def _rows(
+        self, model: "Model", kind: Kind, sense: Processor, given: ModelBatch
+    ) -> list[NDArray[Any]]:
         """One vector or sequence an item."""
         import torch
 
@@ -228,32 +237,32 @@ class Transformer:
             pooled = pool(self._pooling(kind, found), found, present)
             vectors = pretrained.to_rows(self._finished(pooled))
         if kind == "video":
-            return pretrained.joined(vectors, given.real.tolist(), sequence=self.sequence)
+            return pretrained.pool_frames(vectors, given.real.tolist(), sequence=self.sequence)
         return list(vectors)
 
     def _states(
-        self, model: "Model", kind: Kind, sense: Sense, given: Given
-    ) -> tuple[States, "torch.Tensor"]:
+        self, model: "Model", kind: Kind, sense: Processor, given: ModelBatch
+    ) -> tuple[HiddenStates, "torch.Tensor"]:
         """Hidden states (B, T, D) and which of them are not of padding (B, T)."""
         import torch
 
         arrays = {n: pretrained.to_device(v, self._device) for n, v in given.arrays.items()}
-        if isinstance(sense, Sights):
+        if isinstance(sense, ImageProcessor):
             arrays["pixel_values"] = sense.scale(arrays["pixel_values"])
         arrays = {n: v.to(model.dtype) if v.is_floating_point() else v for n, v in arrays.items()}
-        part = tower(model, kind)
-        found = states(part, arrays, self.settings.layer)
+        part = submodel(model, kind)
+        found = hidden_states(part, arrays, self.settings.layer)
         rows, count = found.values.shape[:2]
         real = torch.from_numpy(given.real)
-        if isinstance(sense, Sounds):
+        if isinstance(sense, AudioProcessor):
             first = next(iter(arrays.values()))
-            real = sound_frames(part, real, first, sense.hop, count)
-        elif isinstance(sense, Sights):
+            real = audio_frames(part, real, first, sense.hop, count)
+        elif isinstance(sense, ImageProcessor):
             real = torch.full((rows,), count)
         places = torch.arange(count, device=self._device)
         return found, places < real.to(self._device)[:, None]
 
-    def _pooling(self, kind: Kind, found: States) -> str:
+    def _pooling(self, kind: Kind, found: HiddenStates) -> str:
         if self.settings.pooling != "auto":
             return self.settings.pooling
         if kind not in ("image", "video") or found.is_map:
@@ -312,15 +321,15 @@ class Transformer:
         return set()
 
     @cached_property
-    def _senses(self) -> dict[Kind, Sense]:
+    def _senses(self) -> dict[Kind, Processor]:
         place, kinds = self.folder.model, self.kinds
-        sights = Sights(place, self.settings.frames)
+        sights = ImageProcessor(place, self.settings.frames)
         asked = self.settings
-        words = Words(place, self._length, asked.prompt, asked.stripped, asked.lower)
+        words = TextProcessor(place, self._length, asked.prompt, asked.stripped, asked.lower)
         preprocessor = self.folder.described(PREPROCESSOR)
         masked = bool(preprocessor.get("return_attention_mask"))
-        sounds = Sounds(place, receptive_field(self._config), masked)
-        every: dict[Kind, Sense] = {
+        sounds = AudioProcessor(place, receptive_field(self._config), masked)
+        every: dict[Kind, Processor] = {
             "image": sights, "video": sights, "text": words, "code": words, "audio": sounds,
         }  # fmt: skip
         return {kind: every[kind] for kind in kinds}

@@ -16,7 +16,7 @@ from pipelines.training.loop import decoded
 from pipelines.training.restore import rebuild
 
 
-def answer(
+def infer(
     record: RunRecord, vectors: Mapping[str, Sequence[NDArray[Any] | None]], device: str
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Outputs of every replica for new rows.
@@ -31,7 +31,7 @@ def answer(
     """
     where = pick_device(device)
     table = _new_table(record, vectors, where)
-    logits = rebuild(record, where).opinions(table).logits
+    logits = rebuild(record, where).predict(table).logits
     outputs = np.stack([decoded(table, one)[0] for one in logits])
     if record.task.kind == "classes":
         outputs = softmax(outputs)

@@ -15,7 +15,7 @@ from pipelines.data.tables import TableOptions
 
 
 @dataclass(frozen=True)
-class Matched:
+class MatchedColumns:
     """Cells by modality, and what did not match.
 
     Attributes:
@@ -29,9 +29,9 @@ class Matched:
     unused: tuple[str, ...]
 
 
-def match(
+def match_columns(
     samples: pl.DataFrame, kinds: Mapping[str, Kind], made_of: Mapping[str, tuple[str, ...]]
-) -> Matched:
+) -> MatchedColumns:
     """Find the columns of a run's modalities.
 
     A column of the modality's name is its own, and so are the columns that it was made of in
@@ -64,10 +64,10 @@ def match(
         gone = [column for column in made_of.get(name, ()) if column not in own and not nested]
         lacking += [f"{column} of {name}" for column in gone] if own else [name]
     cells = {name: _cells(samples, name, kinds[name], own) for name, own in found.items() if own}
-    return Matched(cells, tuple(lacking), rest)
+    return MatchedColumns(cells, tuple(lacking), rest)
 
 
-def made_of(
+def source_columns(
     home: Home, dataset: str, infos: Mapping[str, StreamInfo]
 ) -> dict[str, tuple[str, ...]]:
     """By modality, the columns that it was made of: those an encoder was fitted on, or was told.
@@ -112,10 +112,10 @@ def _own(
         return own
     if kind == "tabular":
         return (name,) if known is None and name in there else ()
-    return tuple(column for column in there if columns.word(column) == name)[:1]
+    return tuple(column for column in there if columns.as_name(column) == name)[:1]
 
 
 def _cells(samples: pl.DataFrame, name: str, kind: Kind, own: tuple[str, ...]) -> pl.Series:
     if kind == "tabular" and own == (name,) and isinstance(samples[name].dtype, pl.Struct):
         return samples[name]
-    return columns.cells(samples, columns.Part(name, kind, own))
+    return columns.cells(samples, columns.ModalitySpec(name, kind, own))

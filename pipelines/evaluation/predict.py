@@ -22,7 +22,7 @@ from cache.layout import DatasetPaths, Home
 from cache.runs import RunRecord, RunStream, load_run
 from cache.samples import Kind
 from cache.storage.objects import get_record
-from pipelines.encoding.encoder import Encoder, build_encoder, learns, stored_as
+from pipelines.encoding.encoder import Encoder, build_encoder, is_fitted_encoder, with_storage
 from pipelines.evaluation import input_columns
 from pipelines.media.cells import absent, read
 from pipelines.media.payloads import Unreadable
@@ -116,8 +116,8 @@ def predict(
     record = load_run(home, run) if isinstance(run, str) else run
     infos = _infos(home, record)
     kinds: dict[str, Kind] = {i.key.modality: i.kind for i in infos.values()}  # type: ignore[misc]
-    matched = input_columns.match(
-        samples, kinds, input_columns.made_of(home, record.dataset, infos)
+    matched = input_columns.match_columns(
+        samples, kinds, input_columns.source_columns(home, record.dataset, infos)
     )
     cells = matched.cells
     names = samples["id"].cast(pl.String).to_list() if "id" in samples.columns else None
@@ -133,9 +133,9 @@ def predict(
             encoder, info, cells.get(stream.modality), (ids, root), failures
         )
     middle = time.perf_counter()
-    from pipelines.evaluation.infer import answer  # torch, which user errors above do not need
+    from pipelines.evaluation.infer import infer  # torch, which user errors above do not need
 
-    outputs, present = answer(record, encoded, device)
+    outputs, present = infer(record, encoded, device)
     seconds = {"encode": middle - began, "head": time.perf_counter() - middle}
     spread = outputs.std(0, ddof=1) if len(outputs) > 1 else np.zeros_like(outputs[0])
     distinct = tuple(dict.fromkeys(failures))
@@ -203,7 +203,7 @@ class _Encoders:
         for encoder in self.given:
             with contextlib.suppress(MmfuseError):  # one without a choice of dtypes is not the one
                 if encoder.name == stream.encoder:
-                    yield stored_as(encoder, info.dtype)
+                    yield with_storage(encoder, info.dtype)
         told = [*info.fields.values(), *info.provenance.values()]
         models = dict.fromkeys(value for value in told if isinstance(value, str) and value)
         dtype = str(info.fields.get("compute", "auto"))
@@ -239,7 +239,7 @@ class _Encoders:
         return False
 
     def _restore(self, encoder: Encoder, info: StreamInfo) -> None:
-        if not learns(encoder):
+        if not is_fitted_encoder(encoder):
             return
         paths = DatasetPaths.of(self.home, self.record.dataset)
         kept = get_record(paths.stream(info.key.label).fitted)

@@ -7,7 +7,7 @@ from pipelines.metrics.significance import Difference
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PatternScores:
     """One pattern.
 
     Attributes:
@@ -39,5 +39,5 @@ class Evaluation:
 
     run: RunRecord
     metric: str
-    rows: tuple[Comparison, ...]
+    rows: tuple[PatternScores, ...]
     notes: tuple[str, ...]

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from cache.layout import Home
 from cache.runs import RunRecord, Scores
 from pipelines.device import pick_device
-from pipelines.evaluation.result import Comparison, Evaluation
-from pipelines.features.hiding import Hidden, hide
+from pipelines.evaluation.result import Evaluation, PatternScores
+from pipelines.features.hiding import HiddenTable, hide
 from pipelines.features.missing import MissingPattern
 from pipelines.features.table import FeatureTable
 from pipelines.metrics import baselines
-from pipelines.metrics.metrics import PRIMARY, better, pieces, scores
+from pipelines.metrics.metrics import PRIMARY, better, metric_terms, scores
 from pipelines.metrics.significance import bootstrap
 from pipelines.training.loop import decoded
 from pipelines.training.replicas import Replicas
@@ -44,7 +44,7 @@ def score(
             linear, hidden.table, "test", pattern.label, hidden.realised("test")
         )
         common = baselines.majority(table, "test", pattern.label, hidden.realised("test"))
-        rows.append(Comparison(found, difference, single, common, line))
+        rows.append(PatternScores(found, difference, single, common, line))
         record.add_scores([found])
         record.add_scores([line], linear_name(record))
         record.add_scores([common], "majority")
@@ -74,7 +74,7 @@ def _probes(table: FeatureTable, record: RunRecord) -> dict[str, baselines.Linea
 
 
 def _best_single(
-    probes: dict[str, baselines.Linear], hidden: Hidden, pattern: MissingPattern
+    probes: dict[str, baselines.Linear], hidden: HiddenTable, pattern: MissingPattern
 ) -> tuple[str, Scores]:
     """The probe that is best on validation rows with what the pattern leaves."""
     metric = PRIMARY[hidden.table.samples.task.kind]
@@ -92,15 +92,15 @@ def _best_single(
 
 
 def _score(
-    replicas: Replicas, hidden: Hidden, label: str
+    replicas: Replicas, hidden: HiddenTable, label: str
 ) -> tuple[Scores, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Metrics on test rows and, for resampling, what each row adds to the first: (R, N) twice."""
     part = hidden.table.take(hidden.table.split("test"))
     task = part.samples.task
-    outputs, targets = decoded(part, replicas.opinions(part).logits)
+    outputs, targets = decoded(part, replicas.predict(part).logits)
     each = [scores(task, one, targets) for one in outputs]
     metrics: dict[str, Any] = {name: [found[name] for found in each] for name in each[0]}
-    both = [pieces(task, one, targets) for one in outputs]
+    both = [metric_terms(task, one, targets) for one in outputs]
     stacked = np.stack([above for above, _ in both]), np.stack([below for _, below in both])
     return Scores(label, "test", len(part), hidden.realised("test"), metrics), stacked
 

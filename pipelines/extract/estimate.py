@@ -9,10 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.layout import Home
-from pipelines.extract.engine.batches import Budget, Ceilings, Encoding, batches
+from pipelines.extract.engine.batches import (
+    BatchBudget,
+    BatchEncoder,
+    MemoryLimits,
+    bucketed_batches,
+)
 from pipelines.extract.engine.prepare import Cell, Prepared, Recipe, prepare
 from pipelines.extract.fitting import fit
-from pipelines.extract.options import ExtractOptions, batch_budget, paying_workers
+from pipelines.extract.options import ExtractOptions, batch_budget, worthwhile_workers
 from pipelines.extract.plan import StreamPlan
 
 _BATCHES = 3
@@ -67,13 +72,15 @@ def estimate(
     fit(one, home, keep=False)
     rows = batch_budget(one, options).rows
     size = min(rows, _SLOW_BATCH) if one.encoder.weights != "weight-free" else rows
-    found = probe(one, _BATCHES * size + 1)
+    found = probe_samples(one, _BATCHES * size + 1)
     readable = [sample for sample in found if sample.failure is None]
     if not readable:
         return None
-    encoding = Encoding(one.encoder, one.modality.kind, Ceilings(None), one.key.label)
+    encoding = BatchEncoder(one.encoder, one.modality.kind, MemoryLimits(None), one.key.label)
     load = _timed(encoding, readable[:1])
-    groups = batches([sample.cost for sample in readable], Budget(size))  # by length, as they will
+    groups = bucketed_batches(
+        [sample.cost for sample in readable], BatchBudget(size)
+    )  # by length, as they will
     seconds = [_timed(encoding, [readable[place] for place in group]) for group in groups]
     if not encoding.succeeded:
         return None
@@ -82,24 +89,24 @@ def estimate(
     new = one.found.new if options.limit is None else min(options.limit, one.found.new)
     workers = options.workers
     if workers is None:
-        workers = paying_workers(prepare * one.found.new)
+        workers = worthwhile_workers(prepare * one.found.new)
     each = max(prepare / workers, encode) if workers else prepare + encode
     return Estimate(load + each * new, load, prepare, encode, workers)
 
 
-def _timed(encoding: Encoding, samples: list[Prepared]) -> float:
+def _timed(encoding: BatchEncoder, samples: list[Prepared]) -> float:
     """Seconds for one batch; what fails in it costs itself, as it would in earnest."""
     start = time.perf_counter()
     encoding.encode([one.item for one in samples], [one.cost for one in samples])
     return time.perf_counter() - start
 
 
-def probe(one: StreamPlan, count: int = PROBED) -> list[Prepared]:
+def probe_samples(one: StreamPlan, count: int = PROBED) -> list[Prepared]:
     """Some of a stream's samples, evenly spaced, prepared in this process."""
     return list(_probes(one, np.flatnonzero(~one.inputs.absent), count))
 
 
-def latency(one: StreamPlan, rows: NDArray[np.int64]) -> dict[str, float] | None:
+def measure_latency(one: StreamPlan, rows: NDArray[np.int64]) -> dict[str, float] | None:
     """Seconds that one new sample takes: read, prepared and encoded alone, p50 and p95.
 
     Args:

@@ -18,15 +18,20 @@ from cache.writing.writer import StreamWriter
 from pipelines.data import origins
 from pipelines.data.dataset import Dataset
 from pipelines.encoding.encoder import Encoder
-from pipelines.extract.engine.batches import WINDOWS, Ceilings, Encoding, HopelessError
-from pipelines.extract.engine.prepare import Inline, Preparer
-from pipelines.extract.engine.runner import Conveyor, Terms
-from pipelines.extract.engine.shard_queue import Supply
-from pipelines.extract.engine.shard_writer import Shelver
-from pipelines.extract.engine.worker_pool import Workers
-from pipelines.extract.estimate import latency, probe
+from pipelines.extract.engine.batches import (
+    WINDOWS,
+    AllInputsFailedError,
+    BatchEncoder,
+    MemoryLimits,
+)
+from pipelines.extract.engine.prepare import InlinePreparer, Preparer
+from pipelines.extract.engine.runner import Runner, RunnerOptions
+from pipelines.extract.engine.shard_queue import ShardQueue
+from pipelines.extract.engine.shard_writer import ShardWriter
+from pipelines.extract.engine.worker_pool import WorkerPool
+from pipelines.extract.estimate import measure_latency, probe_samples
 from pipelines.extract.fitting import fit
-from pipelines.extract.options import ExtractOptions, bad_inputs, batch_budget, paying_workers
+from pipelines.extract.options import ExtractOptions, batch_budget, max_failures, worthwhile_workers
 from pipelines.extract.plan import StreamPlan, plan, unserved
 from pipelines.extract.report import StreamReport, Work, report
 from pipelines.progress import Track, untracked
@@ -71,7 +76,7 @@ def extract(
     )
     skipped, samples = unserved(dataset, encoders), dataset.samples()
     reports: list[StreamReport] = []
-    with Session(home, options, track, samples) as session:
+    with Extraction(home, options, track, samples) as session:
         for one in plans:
             reports.append(session.extract(one, skipped))
             if reports[-1].interrupted:
@@ -79,7 +84,7 @@ def extract(
     return reports
 
 
-class Interrupt:
+class GracefulInterrupt:
     """While entered, the first Ctrl-C only sets `asked`; the second one interrupts as ever.
 
     In a thread other than the main one, where Python delivers no signals, `asked` stays False.
@@ -89,7 +94,7 @@ class Interrupt:
         self.asked = False
         self._before: Any = None
 
-    def __enter__(self) -> "Interrupt":
+    def __enter__(self) -> "GracefulInterrupt":
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGINT, self._note)
         return self
@@ -109,16 +114,16 @@ class Interrupt:
         self.asked = True
 
 
-class Session:
+class Extraction:
     """Moves streams one after another; has the worker processes and knows what memory bears."""
 
     def __init__(self, home: Home, options: ExtractOptions, track: Track, samples: Samples) -> None:
         self._home, self._options, self._track, self._samples = home, options, track, samples
-        self._ceilings = Ceilings(home.ceilings)
-        self._workers: Workers | None = None
+        self._ceilings = MemoryLimits(home.ceilings)
+        self._workers: WorkerPool | None = None
         self._count = 0
 
-    def __enter__(self) -> "Session":
+    def __enter__(self) -> "Extraction":
         return self
 
     def __exit__(
@@ -137,7 +142,7 @@ class Session:
             MmfuseError: what the person at the keyboard can mend.
         """
         work, store = Work(), FeatureStore(self._home, one.dataset.name)
-        with work.legs.timed("total"):
+        with work.timings.timed("total"):
             if not one.found.complete:
                 self._make_ready(one, work)
             writer = store.writer(
@@ -153,7 +158,7 @@ class Session:
                 writer.finish()
         if self._options.latency and one.found.new and writer.complete:
             encoded = np.flatnonzero(store.reader(one.key).state == OK)
-            store.keep_latency(one.key, latency(one, encoded))
+            store.keep_latency(one.key, measure_latency(one, encoded))
         told = report(one, writer, work, skipped)
         if told.new or told.new_failed:
             stream = writer.generation.paths.stream
@@ -173,50 +178,50 @@ class Session:
         if wanted is not None and not loads:
             work.workers = wanted
             return
-        probes = probe(one)
+        probes = probe_samples(one)
         readable = [found.item for found in probes if found.failure is None]
         if loads and readable:  # loaded now, the record says on what device and in what dtype
-            with work.legs.timed("load"):
+            with work.timings.timed("load"):
                 one.encoder.encode(one.modality.kind, readable[:1])
         seconds = statistics.median(p.read + p.prepare for p in probes) * one.found.new
-        work.workers = paying_workers(seconds) if wanted is None else wanted
+        work.workers = worthwhile_workers(seconds) if wanted is None else wanted
 
     def _move(self, one: StreamPlan, writer: StreamWriter, work: Work) -> None:
         """Everything that is left to encode, and what is known, onto the shelf."""
         options = self._options
-        encoding = Encoding(one.encoder, one.modality.kind, self._ceilings, _place(one))
-        shelver = Shelver(options.checkpoint)
+        encoding = BatchEncoder(one.encoder, one.modality.kind, self._ceilings, _place(one))
+        shard_writer = ShardWriter(options.checkpoint)
         keep = True
-        with Interrupt() as interrupt:
+        with GracefulInterrupt() as interrupt:
             ahead = 2 if work.workers else 1
-            most = bad_inputs(one, options)
+            most = max_failures(one, options)
             stop = lambda: interrupt.asked  # noqa: E731
-            terms = Terms(batch_budget(one, options), ahead, options.strict, most, stop)
-            conveyor = Conveyor(one, encoding, terms, work.legs)
-            supply = Supply(writer, shelver, WINDOWS[one.modality.kind], options.limit)
-            moving = conveyor.run(supply, self._preparer(work.workers), shelver)
+            terms = RunnerOptions(batch_budget(one, options), ahead, options.strict, most, stop)
+            runner = Runner(one, encoding, terms, work.timings)
+            supply = ShardQueue(writer, shard_writer, WINDOWS[one.modality.kind], options.limit)
+            moving = runner.run(supply, self._preparer(work.workers), shard_writer)
             try:
                 for _ in self._track(moving, f"{one.dataset.name} {one.key.name}", one.found.new):
                     pass
-            except HopelessError:
+            except AllInputsFailedError:
                 keep = False
                 raise
             except KeyboardInterrupt:  # the second Ctrl-C, or one that no handler took
                 interrupt.asked = True
             finally:
                 moving.close()
-                shelver.close(keep=keep)
-        work.take(conveyor, shelver)
+                shard_writer.close(keep=keep)
+        work.take(runner, shard_writer)
         work.interrupted = interrupt.asked
 
     def _preparer(self, workers: int) -> Preparer:
         if not workers:
-            return Inline()
+            return InlinePreparer()
         if self._workers is not None and self._count != workers:
             self._workers.close()
             self._workers = None
         if self._workers is None:
-            self._workers, self._count = Workers(workers, self._options.timeout), workers
+            self._workers, self._count = WorkerPool(workers, self._options.timeout), workers
         return self._workers
 
 

@@ -11,7 +11,7 @@ from cache.layout import DatasetPaths, Home
 from cache.samples import Modality
 from cache.storage.objects import create_record, get_record
 from pipelines.data.dataset import Dataset
-from pipelines.encoding.encoder import learns
+from pipelines.encoding.encoder import is_fitted_encoder
 from pipelines.extract.input_digests import training_rows
 from pipelines.media.cells import read
 from pipelines.media.payloads import Unreadable
@@ -32,7 +32,7 @@ def fit(plan: "StreamPlan", home: Home, *, keep: bool = True) -> None:
         MmfuseError: where no training row can be read.
     """
     encoder = plan.encoder
-    if not learns(encoder):
+    if not is_fitted_encoder(encoder):
         return
     paths = DatasetPaths.of(home, plan.dataset.name)
     state = get_record(paths.stream(plan.key.label).fitted)

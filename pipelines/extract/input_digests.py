@@ -28,7 +28,7 @@ _THREADS = 8  # hashing lets go of the interpreter, and discs answer several que
 
 
 @dataclass(frozen=True)
-class Inputs:
+class InputDigests:
     """What a modality's rows are, by content.
 
     Attributes:
@@ -41,9 +41,9 @@ class Inputs:
     absent: NDArray[np.bool_]
 
 
-def inputs(
+def input_digests(
     dataset: Dataset, modality: Modality, memory: DigestMemory, track: Track = untracked
-) -> Inputs:
+) -> InputDigests:
     """Digests of every cell of a modality; files that the memory knows are not opened.
 
     Args:
@@ -59,7 +59,7 @@ def inputs(
     else:
         found = _in_table(column, modality.kind)
     found[gone] = 0
-    return Inputs(found, gone)
+    return InputDigests(found, gone)
 
 
 def _in_table(column: pl.Series, kind: Kind) -> NDArray[np.uint8]:
@@ -219,13 +219,13 @@ def _rows(joined: bytes) -> NDArray[np.uint8]:
     return np.frombuffer(joined, np.uint8).reshape(-1, DIGEST_BYTES).copy()
 
 
-def training_rows(dataset: Dataset, found: Inputs) -> NDArray[np.int64]:
+def training_rows(dataset: Dataset, found: InputDigests) -> NDArray[np.int64]:
     """Rows of the train split that have the modality."""
     train = (dataset.table["split"] == "train").to_numpy()
     return np.flatnonzero(train & ~found.absent)
 
 
-def fitted_on(dataset: Dataset, found: Inputs) -> str:
+def fitted_on(dataset: Dataset, found: InputDigests) -> str:
     """Hex digest of the digests of the training rows, whatever their order."""
     rows = found.digests[training_rows(dataset, found)]
     ordered = rows[np.lexsort(rows.T[::-1])]

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 from cache.writing.journal import Retry
-from pipelines.extract.engine.batches import Budget, budget
+from pipelines.extract.engine.batches import BatchBudget, default_budget
 from pipelines.extract.engine.shard_writer import CHECKPOINT_SECONDS
 from pipelines.extract.engine.worker_pool import TIMEOUT, cores
 from pipelines.extract.plan import StreamPlan
 
-WORTH_WORKERS = 10.0  # seconds of preparing below which spawning processes gains nothing
+MIN_SECONDS_FOR_WORKERS = 10.0  # seconds of preparing below which spawning processes gains nothing
 _MOST_WORKERS = 16
 
 
@@ -43,12 +43,12 @@ class ExtractOptions:
     latency: bool = True
 
 
-def paying_workers(seconds: float) -> int:
+def worthwhile_workers(seconds: float) -> int:
     """Processes that are worth starting for so many seconds of reading and preparing."""
-    return max(1, min(_MOST_WORKERS, cores() - 1)) if seconds > WORTH_WORKERS else 0
+    return max(1, min(_MOST_WORKERS, cores() - 1)) if seconds > MIN_SECONDS_FOR_WORKERS else 0
 
 
-def bad_inputs(one: StreamPlan, options: ExtractOptions) -> int | None:
+def max_failures(one: StreamPlan, options: ExtractOptions) -> int | None:
     """How many of the inputs that a run encodes may fail; None for all of them."""
     if options.max_bad is None:
         return None
@@ -56,10 +56,10 @@ def bad_inputs(one: StreamPlan, options: ExtractOptions) -> int | None:
     return int(options.max_bad * new + 1e-9)  # 0.29 of 100 is 28.999999999999996
 
 
-def batch_budget(one: StreamPlan, options: ExtractOptions) -> Budget:
+def batch_budget(one: StreamPlan, options: ExtractOptions) -> BatchBudget:
     """What one batch of a stream may be: as asked, or as kind and device suggest."""
     if options.batch_rows is not None:
-        return Budget(options.batch_rows)
+        return BatchBudget(options.batch_rows)
     device = str(one.encoder.provenance().get("device", "cpu"))
     weights = one.encoder.weights != "weight-free"
-    return budget(one.modality.kind, device, weights=weights)
+    return default_budget(one.modality.kind, device, weights=weights)

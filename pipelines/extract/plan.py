@@ -17,8 +17,8 @@ from cache.storage.file_digests import DigestMemory
 from cache.writing.journal import Retry
 from pipelines import catalog
 from pipelines.data.dataset import Dataset
-from pipelines.encoding.encoder import Encoder, learns
-from pipelines.extract.input_digests import Inputs, fitted_on, inputs
+from pipelines.encoding.encoder import Encoder, is_fitted_encoder
+from pipelines.extract.input_digests import InputDigests, fitted_on, input_digests
 from pipelines.progress import Track, untracked
 
 _ROW_BYTES = 18  # digest, presence and state of a row
@@ -45,7 +45,7 @@ class StreamPlan:
     encoder: Encoder
     dataset: Dataset
     modality: Modality
-    inputs: Inputs
+    inputs: InputDigests
     fields: Mapping[str, object]
     found: Forecast
     width: int | None
@@ -118,12 +118,12 @@ def plan(
         raise _nobody(dataset, encoders)
     memory = DigestMemory(home.digests(dataset.name), forget=rehash)
     wanted = [m for m in dataset.modalities if any(m is modality for _, modality in served)]
-    known = {m.name: inputs(dataset, m, memory, track) for m in wanted}
+    known = {m.name: input_digests(dataset, m, memory, track) for m in wanted}
     store = FeatureStore(home, dataset.name)
     plans: dict[StreamKey, StreamPlan] = {}
     for encoder, modality in served:
         found = known[modality.name]
-        fields = identity(encoder, dataset, modality, found)
+        fields = identity_fields(encoder, dataset, modality, found)
         key = StreamKey(encoder.name, fingerprint(fields), modality.name)
         if key not in plans:
             spec = _spec(encoder, modality, fields)
@@ -144,8 +144,8 @@ def unserved(dataset: Dataset, encoders: Sequence[Encoder]) -> dict[str, tuple[s
     return {modality.name: _serving(modality) for modality in left}
 
 
-def identity(
-    encoder: Encoder, dataset: Dataset, modality: Modality, found: Inputs
+def identity_fields(
+    encoder: Encoder, dataset: Dataset, modality: Modality, found: InputDigests
 ) -> dict[str, object]:
     """What a stream's fingerprint is made of: the encoder's fields, and what it was fitted on."""
     fields: dict[str, object] = {
@@ -155,14 +155,14 @@ def identity(
         "sequence": encoder.sequence,
         **encoder.fields(modality.kind),
     }
-    if learns(encoder):
+    if is_fitted_encoder(encoder):
         fields["fitted_on"] = fitted_on(dataset, found)
     return fields
 
 
 def _spec(encoder: Encoder, modality: Modality, fields: Mapping[str, object]) -> StreamSpec | None:
     """What an encoder makes, without its provenance; None while only fitting tells the width."""
-    width = None if learns(encoder) else encoder.kinds[modality.kind]
+    width = None if is_fitted_encoder(encoder) else encoder.kinds[modality.kind]
     if width is None:
         return None
     return StreamSpec(modality.kind, width, encoder.storage, encoder.sequence, fields, {})

@@ -10,7 +10,7 @@ from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
 from cache.format.streams import StreamKey
 from cache.layout import Home
-from pipelines.encoding.encoder import Encoder, stored_as
+from pipelines.encoding.encoder import Encoder, with_storage
 from pipelines.extract.engine.prepare import Cell, Recipe, prepare
 from pipelines.extract.fitting import fit
 from pipelines.extract.plan import StreamPlan, plan
@@ -55,7 +55,7 @@ def recompute(
     return [_one(store, source, home, count, np.random.default_rng(seed)) for source in sources]
 
 
-def complete(dataset: object, encoders: Sequence[Encoder], *, home: Home) -> list[StreamPlan]:
+def complete_plans(dataset: object, encoders: Sequence[Encoder], *, home: Home) -> list[StreamPlan]:
     """Plans of the streams that these encoders made of a dataset.
 
     Raises:
@@ -80,7 +80,7 @@ def complete(dataset: object, encoders: Sequence[Encoder], *, home: Home) -> lis
 def _kept_otherwise(encoder: Encoder) -> Encoder:
     """The encoder with the other stored dtype, or itself where it has no choice."""
     try:
-        return stored_as(encoder, "float32" if encoder.storage == "float16" else "float16")
+        return with_storage(encoder, "float32" if encoder.storage == "float16" else "float16")
     except MmfuseError:
         return encoder
 

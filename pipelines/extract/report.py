@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cache.format.streams import StreamKey
-from cache.status import standing
+from cache.status import row_counts
 from cache.writing.writer import StreamWriter
-from pipelines.extract.engine.runner import Conveyor
-from pipelines.extract.engine.shard_writer import Shelver
-from pipelines.extract.engine.timings import Legs
+from pipelines.extract.engine.runner import Runner
+from pipelines.extract.engine.shard_writer import ShardWriter
+from pipelines.extract.engine.timings import Timings
 from pipelines.extract.engine.worker_pool import cores
 from pipelines.extract.plan import StreamPlan
 
@@ -79,24 +79,24 @@ class StreamReport:
 class Work:
     """What was done for one stream, while it is being done."""
 
-    legs: Legs = field(default_factory=Legs)
+    timings: Timings = field(default_factory=Timings)
     workers: int = 0
     new: int = 0
     new_failed: int = 0
     interrupted: bool = False
 
-    def take(self, conveyor: Conveyor, shelver: Shelver) -> None:
-        """Add up what the conveyor moved and what the shelf refused."""
-        self.legs.write = shelver.seconds
-        self.new = conveyor.encoded - shelver.refused
-        self.new_failed = conveyor.failed.total() + shelver.refused
+    def take(self, runner: Runner, shard_writer: ShardWriter) -> None:
+        """Add up what the runner moved and what the shelf refused."""
+        self.timings.write = shard_writer.seconds
+        self.new = runner.encoded - shard_writer.refused
+        self.new_failed = runner.failed.total() + shard_writer.refused
 
 
 def report(
     one: StreamPlan, writer: StreamWriter, work: Work, skipped: dict[str, tuple[str, ...]]
 ) -> StreamReport:
     """What became of a stream: from the store what it holds, from the work what it took."""
-    now = standing(writer.generation, one.inputs.absent)
+    now = row_counts(writer.generation, one.inputs.absent)
     settled = work.new + work.new_failed
     return StreamReport(
         key=one.key,
@@ -112,9 +112,9 @@ def report(
         complete=writer.complete,
         interrupted=work.interrupted,
         workers=work.workers,
-        seconds=work.legs.seconds(),
-        rows_per_second=settled / work.legs.total if settled else 0.0,
-        bottleneck=work.legs.bottleneck(work.workers, cores())
+        seconds=work.timings.seconds(),
+        rows_per_second=settled / work.timings.total if settled else 0.0,
+        bottleneck=work.timings.bottleneck(work.workers, cores())
         if settled
         else "nothing was left to encode",
         truncated=now.truncated,

@@ -15,7 +15,7 @@ from pipelines.features.table import FeatureTable
 
 
 @dataclass(frozen=True)
-class Hidden:
+class HiddenTable:
     """A table after hiding.
 
     Attributes:
@@ -57,7 +57,7 @@ class Hidden:
         )
 
 
-def hide(table: FeatureTable, pattern: MissingPattern) -> Hidden:
+def hide(table: FeatureTable, pattern: MissingPattern) -> HiddenTable:
     """The table with less present.
 
     Raises:
@@ -78,12 +78,12 @@ def hide(table: FeatureTable, pattern: MissingPattern) -> Hidden:
     for name, share in pattern.frames:
         less = _fewer_frames(less, name, share, pattern.seed)
     if pattern.hidden or pattern.share:
-        return Hidden(less, before, pattern)
+        return HiddenTable(less, before, pattern)
     named = {name for name, share in pattern.frames if share}
     pairs = zip(table.features, table.modalities, strict=True)
     thinned = [name for name, owner in pairs if owner in named and name in table.frame_present]
     frames = tuple((table.frame_present[name], less.frame_present[name]) for name in thinned)
-    return Hidden(less, before, pattern, frames)
+    return HiddenTable(less, before, pattern, frames)
 
 
 def chances(ids: Sequence[object], places: Sequence[str], seed: int) -> Tensor:
@@ -101,7 +101,7 @@ def by_modality(present: Tensor, owners: Sequence[int]) -> Tensor:
     return torch.stack([present[..., group].any(-1) for group in groups], -1)
 
 
-def guarded(u: Tensor, present: Tensor, share: Tensor | float) -> Tensor:
+def keep_one_present(u: Tensor, present: Tensor, share: Tensor | float) -> Tensor:
     """What stays when cells with u < share are hidden, but never a row's last present one.
 
     The last one is the present cell of the largest u, the same at every share, so what stays at
@@ -117,7 +117,7 @@ def guarded(u: Tensor, present: Tensor, share: Tensor | float) -> Tensor:
     return (u >= share) | last
 
 
-def drop(present: Tensor, owners: Sequence[int], share: Tensor, key: Tensor) -> Tensor:
+def drop_modalities(present: Tensor, owners: Sequence[int], share: Tensor, key: Tensor) -> Tensor:
     """Fresh augmentation of one step: (B, M) present → (B, M), never a sample's last modality.
 
     Args:
@@ -128,15 +128,15 @@ def drop(present: Tensor, owners: Sequence[int], share: Tensor, key: Tensor) -> 
     """
     there = by_modality(present, owners)
     u = counter_rng.uniform(key, "drop rate", there.shape)
-    return present & guarded(u, there, share)[:, list(owners)]
+    return present & keep_one_present(u, there, share)[:, list(owners)]
 
 
 def _chosen(u: Tensor, present: Tensor, share: float, protocol: Protocol) -> Tensor:
     if protocol == "bernoulli":
         return u >= share
     if protocol == "bernoulli_guard":
-        return guarded(u, present, share)
-    others = present & ~guarded(u, present, 1.0)  # all but one a row
+        return keep_one_present(u, present, share)
+    others = present & ~keep_one_present(u, present, 1.0)  # all but one a row
     wanted = min(round(int(present.sum()) * share), int(others.sum()))
     order = torch.where(others, u, 2.0).flatten().argsort(stable=True)
     gone = torch.zeros(u.numel(), dtype=torch.bool, device=u.device)
@@ -151,5 +151,5 @@ def _fewer_frames(table: FeatureTable, modality: str, share: float, seed: int) -
             there = frames[name]
             places = [f"{modality} frame {t}" for t in range(there.shape[1])]
             u = chances(list(table.samples.ids), places, seed).to(table.device)
-            frames[name] = there & guarded(u, there, share)
+            frames[name] = there & keep_one_present(u, there, share)
     return replace(table, frame_present=frames)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from cache.feature_store import FeatureStore
-from cache.format.streams import StreamInfo, names
+from cache.format.streams import StreamInfo, display_names
 from pipelines.features.statistics import target_scale
 from pipelines.features.table import FeatureTable, Scale, pad
 
@@ -24,7 +24,7 @@ def load_table(
     """
     infos = sorted(infos, key=lambda info: (info.key.name, info.key.label))
     features, frames, present = {}, {}, []
-    for info, name in zip(infos, names(infos), strict=True):
+    for info, name in zip(infos, display_names(infos), strict=True):
         found = store.whole(info.key)
         if found.offsets is None:
             features[name] = torch.from_numpy(found.values.astype(np.float32)).to(device)

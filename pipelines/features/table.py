@@ -167,7 +167,7 @@ def pad(
     return padded, there
 
 
-def composed(order: Tensor, complete: Tensor, size: int, least: int) -> list[Tensor]:
+def shuffled_batches(order: Tensor, complete: Tensor, size: int, least: int) -> list[Tensor]:
     """The batches of an epoch, (R, B) positions each, every row at least once.
 
     With `least`, complete rows are spread evenly over the batches, and a batch whose share of them
@@ -180,7 +180,7 @@ def composed(order: Tensor, complete: Tensor, size: int, least: int) -> list[Ten
         size: rows of a batch, without what it is filled up with.
         least: complete rows that a batch has, or all there are; 0 = leave the order as it is.
     """
-    parts = cut(order.shape[1], size)
+    parts = batch_bounds(order.shape[1], size)
     if not least:
         return [order[:, start:stop] for start, stop in parts]
     count, whole = order.shape[1], int(complete[order[0]].sum())
@@ -219,7 +219,7 @@ def gather(table: FeatureTable, index: Tensor, numbers: Tensor) -> Batch:
     )
 
 
-def cut(count: int, size: int) -> list[tuple[int, int]]:
+def batch_bounds(count: int, size: int) -> list[tuple[int, int]]:
     """Start and end of each batch of an epoch; a trailing batch of one joins its predecessor."""
     starts = list(range(0, count, size))
     if len(starts) > 1 and count - starts[-1] == 1:

@@ -114,7 +114,7 @@ class FusionHead(nn.Module):
 
     def __call__(self, batch: Batch) -> Fused:
         """`forward`, with the streams in the order of `inputs` whatever the batch's order is."""
-        fused: Fused = super().__call__(arranged(batch, self.inputs.names))
+        fused: Fused = super().__call__(with_stream_order(batch, self.inputs.names))
         return fused
 
     def forward(self, batch: Batch) -> Fused:
@@ -167,7 +167,7 @@ class FusionHead(nn.Module):
         return ()
 
 
-def arranged(batch: Batch, names: Sequence[str]) -> Batch:
+def with_stream_order(batch: Batch, names: Sequence[str]) -> Batch:
     """The same batch with its streams in this order."""
     order = list(batch.features)
     if order == list(names):

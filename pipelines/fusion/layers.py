@@ -11,12 +11,12 @@ from pipelines.features.table import Batch
 from pipelines.fusion.head import Inputs, Norm, Stream
 
 
-def slot(name: str) -> str:
+def module_key(name: str) -> str:
     """A stream's name as a key of `nn.ModuleDict`, which takes no dots."""
     return name.replace(".", "~")
 
 
-def shown(batch: Batch, name: str) -> Tensor:
+def value_presence(batch: Batch, name: str) -> Tensor:
     """Which values of a stream are defined: (B, 1), or (B, T, 1) for a sequence stream."""
     present = batch.present[:, list(batch.features).index(name)]
     if name in batch.frame_present:
@@ -36,18 +36,18 @@ class Clean(nn.Module):
         self.norm, self.names = norm, inputs.names
         if norm == "zscore":
             for name, stream in inputs.streams.items():
-                self.register_buffer(f"mean_{slot(name)}", torch.zeros(stream.width))
-                self.register_buffer(f"deviation_{slot(name)}", torch.ones(stream.width))
+                self.register_buffer(f"mean_{module_key(name)}", torch.zeros(stream.width))
+                self.register_buffer(f"deviation_{module_key(name)}", torch.ones(stream.width))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """By stream (B, D) or (B, T, D); neither NaN nor gradient comes from what is absent."""
         return {name: self._one(batch, name) for name in batch.features}
 
     def _one(self, batch: Batch, name: str) -> Tensor:
-        there, x = shown(batch, name), batch.features[name]
+        there, x = value_presence(batch, name), batch.features[name]
         if self.norm == "zscore":
-            mean = self.get_buffer(f"mean_{slot(name)}")
-            deviation = self.get_buffer(f"deviation_{slot(name)}")
+            mean = self.get_buffer(f"mean_{module_key(name)}")
+            deviation = self.get_buffer(f"deviation_{module_key(name)}")
             return torch.where(there, (x - mean) * (1 / deviation), 0)
         x = torch.where(there, x, 0)
         if self.norm == "l2":
@@ -60,10 +60,10 @@ class Clean(nn.Module):
             return
         for name in self.names:
             seen = moments[name]
-            mean = self.get_buffer(f"mean_{slot(name)}")
+            mean = self.get_buffer(f"mean_{module_key(name)}")
             deviation = torch.where(seen.deviation > 1e-6, seen.deviation, 1)
             mean.copy_(seen.mean)
-            self.get_buffer(f"deviation_{slot(name)}").copy_(deviation)
+            self.get_buffer(f"deviation_{module_key(name)}").copy_(deviation)
 
 
 def pooled(x: Tensor, frame_present: Tensor | None) -> Tensor:
@@ -113,14 +113,16 @@ class Tokens(nn.Module):
     ) -> None:
         super().__init__()
         self.clean = Clean(inputs, norm)
-        self.stems = nn.ModuleDict({slot(n): stem(s, width) for n, s in inputs.streams.items()})
+        self.stems = nn.ModuleDict(
+            {module_key(n): stem(s, width) for n, s in inputs.streams.items()}
+        )
         count = 1 if placeholder == "shared" else len(inputs.streams)
         self.placeholder = nn.Parameter(torch.randn(count, width) * 0.02)
 
     def forward(self, batch: Batch) -> Tensor:
         """(B, M, H), in the order of `batch.features`."""
         clean = self.clean(batch)
-        each = [self.stems[slot(n)](x, batch.frame_present.get(n)) for n, x in clean.items()]
+        each = [self.stems[module_key(n)](x, batch.frame_present.get(n)) for n, x in clean.items()]
         return torch.where(batch.present[..., None], torch.stack(each, 1), self.placeholder)
 
 

@@ -114,7 +114,7 @@ def nt_xent(
     Returns:
         () mean over the kept rows that have a negative; 0 where there is none.
     """
-    scores = wide(cosine) / temperature
+    scores = at_least_float32(cosine) / temperature
     allowed = keep.unsqueeze(-1) & keep & off_diagonal(scores)
     if negatives is not None:
         allowed = allowed & negatives
@@ -175,7 +175,9 @@ def batch_entropy_weights(stream_logits: Tensor, present: Tensor, size: int = 64
     """
     count, streams, outputs = stream_logits.shape
     short = -count % size
-    logits = F.pad(wide(stream_logits), (0, 0, 0, 0, 0, short)).view(-1, size, streams, outputs)
+    logits = F.pad(at_least_float32(stream_logits), (0, 0, 0, 0, 0, short)).view(
+        -1, size, streams, outputs
+    )
     keep = F.pad(present, (0, 0, 0, short)).view(-1, size, streams, 1)
     floor = torch.finfo(logits.dtype).min / 2
     logs = logits.masked_fill(~keep, floor).log_softmax(1)
@@ -186,7 +188,7 @@ def batch_entropy_weights(stream_logits: Tensor, present: Tensor, size: int = 64
 
 def entropy(kind: TaskKind, logits: Tensor) -> Tensor:
     """Entropy in nats over the last axis: of the softmax, or the sum over independent labels."""
-    logits = wide(logits)
+    logits = at_least_float32(logits)
     if kind == "classes":
         logs = logits.log_softmax(-1)
         return -(logs.exp() * logs).sum(-1)
@@ -218,7 +220,7 @@ def cosines(rows: Tensor, columns: Tensor) -> Tensor:
 
 def unit(vectors: Tensor) -> Tensor:
     """Vectors over the last axis at length 1; those shorter than 1e-8 become 0, gradient too."""
-    vectors = wide(vectors)
+    vectors = at_least_float32(vectors)
     square = vectors.square().sum(-1, keepdim=True)
     directed = square > SHORTEST**2
     return torch.where(directed, vectors, 0) * torch.where(directed, square, 1).rsqrt()
@@ -226,7 +228,7 @@ def unit(vectors: Tensor) -> Tensor:
 
 def masked_softmax(scores: Tensor, keep: Tensor, dim: int = -1) -> Tensor:
     """Softmax over the kept entries; exact zeros elsewhere, and everywhere if none is kept."""
-    scores = wide(scores)
+    scores = at_least_float32(scores)
     floor = torch.finfo(scores.dtype).min / 2
     return torch.where(keep, scores.masked_fill(~keep, floor).softmax(dim), 0)
 
@@ -245,6 +247,6 @@ def off_diagonal(scores: Tensor) -> Tensor:
     return ~torch.eye(scores.shape[-1], dtype=torch.bool, device=scores.device)
 
 
-def wide(values: Tensor) -> Tensor:
+def at_least_float32(values: Tensor) -> Tensor:
     """At least single precision: half-precision exponentials overflow at a cosine of 1."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

@@ -156,7 +156,7 @@ class Cnn2d(nn.Module):
         return torch.as_tensor(self.out(rows.mean(1) if there is None else pooled(rows, there)))
 
 
-class Borrowed(nn.Module):
+class SharedStem(nn.Module):
     """Another stream's stem; its parameters belong to that stream and are listed once."""
 
     def __init__(self, owner: nn.Module) -> None:
@@ -200,7 +200,7 @@ def stems_of(inputs: Inputs, words: str, *, share: bool = False) -> Stem:
         word = "linear" if word in NEED_FRAMES and not stream.sequence else word
         key = word, replace(stream, modality=""), width
         if share and key in made:
-            return Borrowed(made[key])
+            return SharedStem(made[key])
         made[key] = STEMS[word](stream, width)
         return made[key]
 

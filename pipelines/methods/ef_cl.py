@@ -43,7 +43,7 @@ from pipelines.counter_rng import dropout
 from pipelines.features.statistics import Moments
 from pipelines.features.table import Batch
 from pipelines.fusion.head import Fused, FusionHead, Inputs, Norm, Stage
-from pipelines.fusion.layers import BatchNorm, Clean, pooled, slot
+from pipelines.fusion.layers import BatchNorm, Clean, module_key, pooled
 from pipelines.fusion.losses import cosines, masked_mean, nt_xent
 
 PLAN = {
@@ -72,31 +72,31 @@ class Filler(nn.Module):
         super().__init__()
         self.fill = fill
         for name, stream in inputs.streams.items() if fill == "mean" else ():
-            self.register_buffer(f"mean_{slot(name)}", torch.zeros(stream.width))
+            self.register_buffer(f"mean_{module_key(name)}", torch.zeros(stream.width))
         if fill == "learned":
-            made = {slot(n): nn.Parameter(torch.randn(w) * 0.02) for n, w in joined.items()}
+            made = {module_key(n): nn.Parameter(torch.randn(w) * 0.02) for n, w in joined.items()}
             self.learned = nn.ParameterDict(made)
 
     def before(self, name: str, x: Tensor, present: Tensor) -> Tensor:
         """(B, D) pooled features as the projector gets them."""
         if self.fill != "mean":
             return x
-        return torch.where(present[:, None], x, self.get_buffer(f"mean_{slot(name)}"))
+        return torch.where(present[:, None], x, self.get_buffer(f"mean_{module_key(name)}"))
 
     def behind(self, name: str, x: Tensor, present: Tensor) -> Tensor:
         """(B, D) as the classifier gets them."""
         if self.fill == "mean":
             return x
-        stand_in = self.learned[slot(name)] if self.fill == "learned" else 0
+        stand_in = self.learned[module_key(name)] if self.fill == "learned" else 0
         return torch.where(present[:, None], x, stand_in)
 
     def observe(self, moments: Mapping[str, Moments]) -> None:
         """Take the train rows' means."""
         for name, seen in moments.items() if self.fill == "mean" else ():
-            self.get_buffer(f"mean_{slot(name)}").copy_(seen.mean)
+            self.get_buffer(f"mean_{module_key(name)}").copy_(seen.mean)
 
 
-def spoilt(key: Tensor, place: str, count: int, share: float) -> tuple[Tensor, Tensor]:
+def corrupt_rows(key: Tensor, place: str, count: int, share: float) -> tuple[Tensor, Tensor]:
     """Rows of a training batch that are lost and others that get noise, each a share of them.
 
     Args:
@@ -153,7 +153,9 @@ class Projector(nn.Module):
         return torch.as_tensor(out if self.norm is None else self.norm(out))
 
 
-def pull(contrast: Contrast, made: Tensor, target: Tensor, keep: Tensor, targets: Tensor) -> Tensor:
+def contrast_loss(
+    contrast: Contrast, made: Tensor, target: Tensor, keep: Tensor, targets: Tensor
+) -> Tensor:
     """Contrast between what a projector made and its anchor, (); 0 without two rows.
 
     Args:
@@ -234,7 +236,7 @@ class EfCl(FusionHead):
         for name in self.weaker if contrast else ():
             places = {str(to): f"ef_cl.{name}.{to}" for to in onto}
             made = {to: Projector(widths[name], int(to), forms[0], at) for to, at in places.items()}
-            self.projectors[slot(name)] = nn.ModuleDict(made)
+            self.projectors[module_key(name)] = nn.ModuleDict(made)
             widths[name] = sum(onto)
         self.filler = Filler(inputs, fill, widths)
         total = sum(widths.values()) + (len(widths) if fill == "learned" else 0)
@@ -247,7 +249,7 @@ class EfCl(FusionHead):
         parts = []
         for name in (*self.weaker, *self.anchors):
             value, number = values[name], self.inputs.names.index(name)
-            if slot(name) in self.projectors:
+            if module_key(name) in self.projectors:
                 made = self._project(name, value, batch, training=False).values()
                 value = torch.cat(list(made), 1).detach()
             if noisy is not None:
@@ -271,7 +273,7 @@ class EfCl(FusionHead):
                 keep = batch.present[:, [self.inputs.names.index(n) for n in (name, anchor)]].all(1)
                 target = values[anchor]
                 onto = made[str(target.shape[1])]
-                losses.append(pull(self.contrast, onto, target, keep, batch.targets))
+                losses.append(contrast_loss(self.contrast, onto, target, keep, batch.targets))
                 counted.append(keep.sum() > 1)
         return masked_mean(torch.stack(losses), torch.stack(counted))
 
@@ -284,7 +286,9 @@ class EfCl(FusionHead):
         if not self.training or self.noise == 0:
             return batch.present, None
         rows = len(batch.present)
-        drawn = [spoilt(batch.numbers, f"ef_cl.{n}", rows, self.noise) for n in self.inputs.names]
+        drawn = [
+            corrupt_rows(batch.numbers, f"ef_cl.{n}", rows, self.noise) for n in self.inputs.names
+        ]
         lost, noisy = (torch.stack(each, 1) for each in zip(*drawn, strict=True))
         return batch.present & ~lost, noisy
 
@@ -297,7 +301,7 @@ class EfCl(FusionHead):
         return values
 
     def _project(self, name: str, x: Tensor, batch: Batch, *, training: bool) -> dict[str, Tensor]:
-        parts = self.projectors[slot(name)].items()  # type: ignore[operator]
+        parts = self.projectors[module_key(name)].items()  # type: ignore[operator]
         return {onto: part(x, batch.numbers, training=training) for onto, part in parts}
 
 

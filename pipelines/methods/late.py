@@ -16,7 +16,7 @@ from cache.errors import MmfuseError
 from pipelines.counter_rng import dropout
 from pipelines.features.table import Batch
 from pipelines.fusion.head import Fused, FusionHead, Inputs, Norm
-from pipelines.fusion.layers import Clean, pooled, slot
+from pipelines.fusion.layers import Clean, module_key, pooled
 from pipelines.fusion.losses import entropy_weights
 
 Fusion = Literal["probabilities", "logits", "df"]
@@ -34,9 +34,11 @@ class Late(FusionHead):
         self.drop, self.fusion = drop, fusion
         self.clean = Clean(inputs, norm)
         self.hidden = nn.ModuleDict(
-            {slot(n): nn.Linear(s.width, width) for n, s in inputs.streams.items()}
+            {module_key(n): nn.Linear(s.width, width) for n, s in inputs.streams.items()}
         )
-        self.out = nn.ModuleDict({slot(n): nn.Linear(width, inputs.outputs) for n in inputs.names})
+        self.out = nn.ModuleDict(
+            {module_key(n): nn.Linear(width, inputs.outputs) for n in inputs.names}
+        )
 
     def forward(self, batch: Batch) -> Fused:
         """Fused logits, and each stream's own (zeros where absent)."""
@@ -55,9 +57,9 @@ class Late(FusionHead):
         return torch.stack(each).mean()
 
     def _one(self, batch: Batch, name: str, x: Tensor) -> Tensor:
-        hidden = torch.relu(self.hidden[slot(name)](pooled(x, batch.frame_present.get(name))))
+        hidden = torch.relu(self.hidden[module_key(name)](pooled(x, batch.frame_present.get(name))))
         hidden = dropout(hidden, self.drop, batch.numbers, f"late {name}", training=self.training)
-        return torch.as_tensor(self.out[slot(name)](hidden))
+        return torch.as_tensor(self.out[module_key(name)](hidden))
 
     def _weights(self, logits: Tensor, present: Tensor) -> Tensor:
         if self.fusion == "df" and self.inputs.task.kind != "value":

@@ -42,7 +42,7 @@ from cache.errors import MmfuseError
 from pipelines.counter_rng import uniform
 from pipelines.features.table import Batch
 from pipelines.fusion.head import Fused, FusionHead, Inputs, Norm, Stream
-from pipelines.fusion.layers import Clean, LinearStem, pooled, present_mean, slot
+from pipelines.fusion.layers import Clean, LinearStem, module_key, pooled, present_mean
 from pipelines.fusion.losses import batch_entropy_weights, entropy_weights
 
 TASKS = ("classes", "labels")
@@ -278,7 +278,9 @@ class Mla(FusionHead):
         self.steps = inputs.names
         self.clean = Clean(inputs, body.norm)
         make = ENCODERS[body.encoder]
-        each = {slot(name): make(stream, body.width) for name, stream in inputs.streams.items()}
+        each = {
+            module_key(name): make(stream, body.width) for name, stream in inputs.streams.items()
+        }
         self.encoders = nn.ModuleDict(each)
         owners = ["shared"] if body.shared else list(each)
         heads = {owner: nn.Linear(body.width, inputs.outputs) for owner in owners}
@@ -288,7 +290,9 @@ class Mla(FusionHead):
     def forward(self, batch: Batch) -> Fused:
         """Every stream's own logits and, weighed over what is present, the fused ones."""
         clean = self.clean(batch)
-        each = [self.encoders[slot(n)](x, batch.frame_present.get(n)) for n, x in clean.items()]
+        each = [
+            self.encoders[module_key(n)](x, batch.frame_present.get(n)) for n, x in clean.items()
+        ]
         tokens = torch.stack(each, 1)  # (B, M, s)
         own = [self._head(n)(x) for n, x in zip(clean, each, strict=True)]
         logits = torch.stack(own, 1)  # (B, M, C)
@@ -314,7 +318,7 @@ class Mla(FusionHead):
         if self.rules.coasts:
             return True
         owner = name.split(".")[1] if name.startswith(("encoders.", "heads.")) else "shared"
-        return owner in ("shared", slot(step))
+        return owner in ("shared", module_key(step))
 
     def modify_gradients(
         self,
@@ -362,7 +366,7 @@ class Mla(FusionHead):
         return self.inputs.task.kind == "labels"
 
     def _head(self, name: str) -> nn.Module:
-        return self.heads["shared" if "shared" in self.heads else slot(name)]
+        return self.heads["shared" if "shared" in self.heads else module_key(name)]
 
 
 def build(

@@ -14,7 +14,7 @@ from torch import nn
 from pipelines.counter_rng import dropout as drop
 from pipelines.features.table import Batch
 from pipelines.fusion.head import Fused, FusionHead, Inputs, Norm
-from pipelines.fusion.layers import Clean, slot
+from pipelines.fusion.layers import Clean, module_key
 from pipelines.fusion.stems import Stem, stems_of
 
 
@@ -27,13 +27,15 @@ class SumFeatures(FusionHead):
         super().__init__(inputs)
         self.dropout = dropout
         self.clean = Clean(inputs, norm)
-        self.stems = nn.ModuleDict({slot(n): stem(s, width) for n, s in inputs.streams.items()})
+        self.stems = nn.ModuleDict(
+            {module_key(n): stem(s, width) for n, s in inputs.streams.items()}
+        )
         self.out = nn.Linear(width, inputs.outputs)
 
     def forward(self, batch: Batch) -> Fused:
         """Logits, and the tokens they were made from (zeros where absent)."""
         clean = self.clean(batch)
-        each = [self.stems[slot(n)](x, batch.frame_present.get(n)) for n, x in clean.items()]
+        each = [self.stems[module_key(n)](x, batch.frame_present.get(n)) for n, x in clean.items()]
         tokens = torch.where(batch.present[..., None], torch.stack(each, 1), 0)  # (B, M, H)
         hidden = torch.relu(tokens.sum(1))  # (B, H)
         place = "sum_features"

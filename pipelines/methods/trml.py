@@ -44,7 +44,7 @@ from pipelines.counter_rng import dropout, uniform
 from pipelines.features.statistics import Moments
 from pipelines.features.table import Batch
 from pipelines.fusion.head import Fused, FusionHead, Inputs, Norm
-from pipelines.fusion.layers import Clean, pooled, slot
+from pipelines.fusion.layers import Clean, module_key, pooled
 from pipelines.fusion.losses import masked_mean, semantic_matching
 from pipelines.fusion.stems import Gru
 from pipelines.metrics.metrics import mean_cosine, recall_at
@@ -63,8 +63,8 @@ class Translators(nn.Module):
         self.kind, names = kind, inputs.names
         widths = {name: stream.width for name, stream in inputs.streams.items()}
         if kind == "hub":
-            self.up = nn.ModuleDict({slot(a): nn.Linear(widths[a], hidden) for a in names})
-            self.down = nn.ModuleDict({slot(m): nn.Linear(hidden, widths[m]) for m in names})
+            self.up = nn.ModuleDict({module_key(a): nn.Linear(widths[a], hidden) for a in names})
+            self.down = nn.ModuleDict({module_key(m): nn.Linear(hidden, widths[m]) for m in names})
             return
         pairs = [(a, m) for a in names for m in names if a != m]
         self.up = nn.ModuleDict({key(a, m): nn.Linear(widths[a], hidden) for a, m in pairs})
@@ -76,7 +76,9 @@ class Translators(nn.Module):
         for a, x in means.items():
             for m in means:
                 if a != m:
-                    up, down = (slot(a), slot(m)) if self.kind == "hub" else (key(a, m),) * 2
+                    up, down = (
+                        (module_key(a), module_key(m)) if self.kind == "hub" else (key(a, m),) * 2
+                    )
                     hidden = nn.functional.gelu(self.up[up](x))
                     place = f"trml.{up}"
                     hidden = dropout(hidden, 0.1, batch.numbers, place, training=training)
@@ -86,21 +88,21 @@ class Translators(nn.Module):
 
 def key(source: str, target: str) -> str:
     """Name of the translator from one stream to another."""
-    return f"{slot(source)}>{slot(target)}"
+    return f"{module_key(source)}>{module_key(target)}"
 
 
-class Stand(nn.Module):
+class Placeholder(nn.Module):
     """What stands in for a stream where nothing is translated: zeros or its train mean."""
 
     def __init__(self, inputs: Inputs) -> None:
         super().__init__()
         for name, stream in inputs.streams.items():
-            self.register_buffer(slot(name), torch.zeros(stream.width))
+            self.register_buffer(module_key(name), torch.zeros(stream.width))
 
     def observe(self, moments: Mapping[str, Moments]) -> None:
         """Take the train rows' means."""
         for name, seen in moments.items():
-            self.get_buffer(slot(name)).copy_(seen.mean)
+            self.get_buffer(module_key(name)).copy_(seen.mean)
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Trml(FusionHead):
         matching: Matching,
         translators: Translators | None,
         *,
-        stand: Stand | None,
+        stand: Placeholder | None,
         norm: Norm,
         hidden: int,
         gru: bool,
@@ -139,7 +141,7 @@ class Trml(FusionHead):
         self.matching, self.rho, self.detach, self.drop = matching, rho, detach, drop
         self.clean, self.translators, self.stand = Clean(inputs, norm), translators, stand
         framed = {n: s for n, s in inputs.streams.items() if s.sequence and gru}
-        self.temporal = nn.ModuleDict({slot(n): Gru(s, s.width) for n, s in framed.items()})
+        self.temporal = nn.ModuleDict({module_key(n): Gru(s, s.width) for n, s in framed.items()})
         total = sum(stream.width for stream in inputs.streams.values())
         self.mix = nn.Linear(total, hidden)
         self.out = nn.Linear(hidden, inputs.outputs)
@@ -257,7 +259,7 @@ class Trml(FusionHead):
         if self.translators is None:
             mean = torch.zeros_like(like[:1])
             if self.stand is not None:
-                mean = self.stand.get_buffer(slot(name)).to(like)
+                mean = self.stand.get_buffer(module_key(name)).to(like)
             return torch.where(known[:, None], mean, 0).expand_as(like), known
         told = [made[self.inputs.names[i], name] for i in others]
         if not told:
@@ -276,9 +278,9 @@ class Trml(FusionHead):
         x = torch.where(gaps[..., None], virtual[:, None], x)
         there = there | gaps
         x = torch.where(there[..., None], x, 0)
-        if slot(name) not in self.temporal:
+        if module_key(name) not in self.temporal:
             return pooled(x, there)
-        return torch.as_tensor(self.temporal[slot(name)](x, there))
+        return torch.as_tensor(self.temporal[module_key(name)](x, there))
 
 
 def has_frames(batch: Batch) -> Tensor:
@@ -341,7 +343,7 @@ def build(
         inputs,
         Matching(alpha, temperature, target, matching, both_ways),
         Translators(inputs, translator_hidden, translator) if translated else None,
-        stand=Stand(inputs) if virtual == "mean" else None,
+        stand=Placeholder(inputs) if virtual == "mean" else None,
         norm=input_norm,
         hidden=hidden,
         gru=temporal == "gru",

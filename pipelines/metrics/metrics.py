@@ -97,7 +97,7 @@ def value_scores(outputs: Array, targets: Array) -> dict[str, float]:
     return result
 
 
-def pieces(task: Task, outputs: Array, targets: NDArray[np.generic]) -> tuple[Array, Array]:
+def metric_terms(task: Task, outputs: Array, targets: NDArray[np.generic]) -> tuple[Array, Array]:
     """The first metric as a ratio of sums over rows, for resampling: numerators, denominators.
 
     Returns:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pipelines.metrics.metrics import ratio
 
-Pieces = tuple[NDArray[np.float64], NDArray[np.float64]]  # numerators and denominators, by row
+MetricTerms = tuple[NDArray[np.float64], NDArray[np.float64]]  # numerators and denominators, by row
 
 RESAMPLES = 2000
 DRAWS = 10_000
@@ -28,8 +28,8 @@ class Difference:
 
 
 def bootstrap(
-    complete: Pieces,
-    hidden: Pieces,
+    complete: MetricTerms,
+    hidden: MetricTerms,
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -74,7 +74,9 @@ class Paired:
     p: float
 
 
-def paired(run: Pieces, reference: Pieces, *, draws: int = DRAWS, seed: int = 0) -> Paired:
+def paired(
+    run: MetricTerms, reference: MetricTerms, *, draws: int = DRAWS, seed: int = 0
+) -> Paired:
     """Compare two runs by what they did on each row.
 
     Args:
@@ -117,7 +119,7 @@ def holm(chances: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _resampled(pieces: Pieces, counts: NDArray[np.float64]) -> NDArray[np.float64]:
+def _resampled(pieces: MetricTerms, counts: NDArray[np.float64]) -> NDArray[np.float64]:
     """(…, draws): the metric of each draw, in which row n stands `counts[draw, n]` times."""
     above, below = pieces
     return ratio(above @ counts.T, below @ counts.T)

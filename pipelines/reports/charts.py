@@ -13,7 +13,7 @@ WIDTH, LEFT, RIGHT, ROW = 720, 170, 20, 15
 Points = Sequence[tuple[float, float]]  # (x, y)
 
 
-def dots(groups: Mapping[str, Mapping[str, Spread]], axis: str) -> str:
+def dot_chart(groups: Mapping[str, Mapping[str, Spread]], axis: str) -> str:
     """One band a group, in it one dot a series: mean, with a bar of one standard deviation.
 
     Args:
@@ -48,7 +48,7 @@ def dots(groups: Mapping[str, Mapping[str, Spread]], axis: str) -> str:
     return _svg(parts, y + 42)
 
 
-def lines(curves: Mapping[str, Points], x_axis: str, y_axis: str) -> str:
+def line_chart(curves: Mapping[str, Points], x_axis: str, y_axis: str) -> str:
     """One line a series over a common x.
 
     Args:

@@ -11,10 +11,10 @@ from cache.errors import MmfuseError
 from cache.layout import DatasetPaths, Home
 from cache.runs import RunRecord
 from cache.snapshots import read_snapshot
-from pipelines.metrics.metrics import pieces
-from pipelines.metrics.significance import DRAWS, Paired, Pieces, holm, paired
-from pipelines.reports.runs import labels, score, tags
-from pipelines.reports.table import Cell, Table, decimal, interval, several
+from pipelines.metrics.metrics import metric_terms
+from pipelines.metrics.significance import DRAWS, MetricTerms, Paired, holm, paired
+from pipelines.reports.runs import evidence_tags, metric_spread, run_labels
+from pipelines.reports.table import Cell, Table, count_of, decimal, interval
 from pipelines.training.train import best_of
 
 
@@ -36,15 +36,15 @@ def compare(home: Home, runs: Sequence[RunRecord], against: str | None = None) -
             continue
         reference = _reference(group, against)
         base = _pieces(home, reference)
-        for run, name in zip(group, labels(group), strict=True):
-            scores = (score(run.scores, "val"), score(run.scores, "test"))
+        for run, name in zip(group, run_labels(group), strict=True):
+            scores = (metric_spread(run.scores, "val"), metric_spread(run.scores, "test"))
             if run.id == reference.id:
-                rows.append(_Row(dataset, name, scores, None, tags(run)))
+                rows.append(_Row(dataset, name, scores, None, evidence_tags(run)))
                 continue
             ids, own = _pieces(home, run)
             if not np.array_equal(ids, base[0]):
                 raise MmfuseError(f"{run.id} and {reference.id} scored different test rows")
-            rows.append(_Row(dataset, name, scores, paired(own, base[1]), tags(run)))
+            rows.append(_Row(dataset, name, scores, paired(own, base[1]), evidence_tags(run)))
     if not any(row.found for row in rows):
         raise MmfuseError("two runs of one dataset are needed: mmfuse train --method A --method B")
     return _table(rows)
@@ -79,7 +79,7 @@ def _table(rows: Sequence[_Row]) -> Table:
     notes = (
         "difference: test score minus the reference's on the same rows, replicas averaged",
         f"p: swapping answers row by row, {DRAWS:,} draws; Holm: over "
-        f"{several(len(adjusted), 'test')}",
+        f"{count_of(len(adjusted), 'test')}",
         "the test is over rows, not over trainings: seeds are in the ± of the scores",
     )
     return Table("runs compared", columns, tuple(whole), notes)
@@ -93,7 +93,7 @@ def _reference(runs: Sequence[RunRecord], against: str | None) -> RunRecord:
     return best_of(runs)
 
 
-def _pieces(home: Home, run: RunRecord) -> tuple[NDArray[np.int64], Pieces]:
+def _pieces(home: Home, run: RunRecord) -> tuple[NDArray[np.int64], MetricTerms]:
     """Row numbers of the test rows and, of each, the metric's pieces, mean over replicas."""
     samples = read_snapshot(run.snapshot, DatasetPaths.of(home, run.dataset))
     if not any(scores.split == "test" for scores in run.scores):
@@ -102,13 +102,13 @@ def _pieces(home: Home, run: RunRecord) -> tuple[NDArray[np.int64], Pieces]:
             f"to compare it, train it by itself"
         )
     table = run.predictions().filter(pl.col("split") == "test")
-    found: list[Pieces] = []
+    found: list[MetricTerms] = []
     rows = np.zeros(0, np.int64)
     for seed in run.seeds:
         own = table.filter(pl.col("seed") == seed).sort("row")
         rows = own["row"].to_numpy().astype(np.int64)
         outputs = np.array(own["outputs"].to_list(), np.float64).reshape(len(own), -1)
-        found.append(pieces(run.task, outputs, samples.targets[rows]))
+        found.append(metric_terms(run.task, outputs, samples.targets[rows]))
     above = np.mean([piece[0] for piece in found], axis=0)
     below = np.mean([piece[1] for piece in found], axis=0)
     return rows, (above, below)

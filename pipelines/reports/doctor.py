@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pipelines.reports.table import Table, amount
+from pipelines.reports.table import Table, bytes_text
 
 _LIBRARIES = (
     "torch", "torchvision", "numpy", "zarr", "polars", "h5py", "scikit-learn", "open_clip_torch",
@@ -29,7 +29,7 @@ def devices() -> Table:
     rows = [("cpu", f"{_cores()} cores, torch uses {torch.get_num_threads()} threads")]
     for number in range(torch.cuda.device_count()):
         seen = torch.cuda.get_device_properties(number)
-        rows.append((f"cuda:{number}", f"{seen.name}, {amount(seen.total_memory)}"))
+        rows.append((f"cuda:{number}", f"{seen.name}, {bytes_text(seen.total_memory)}"))
     if torch.backends.mps.is_available():
         rows.append(("mps", "Apple GPU"))
     lacking = () if len(rows) > 1 else ("no GPU that torch can use: encoders run on the CPU",)
@@ -66,7 +66,7 @@ def _space(folder: Path) -> str:
     there = folder.resolve()
     while not there.exists():
         there = there.parent
-    free = amount(shutil.disk_usage(there).free)
+    free = bytes_text(shutil.disk_usage(there).free)
     return f"{free} free{'' if folder.exists() else ', not made yet'}"
 
 

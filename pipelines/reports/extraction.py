@@ -13,7 +13,7 @@ from pipelines.extract.estimate import Estimate, estimate
 from pipelines.extract.options import ExtractOptions
 from pipelines.extract.plan import StreamPlan
 from pipelines.extract.report import StreamReport
-from pipelines.reports.table import Cell, Table, amount, counted
+from pipelines.reports.table import Cell, Table, bytes_text, counts_text
 
 _MUCH = 0.05  # share of truncated inputs above which a warning is due
 _SHOWN = 5  # failures that are named on the screen; the rest is in failures.parquet
@@ -21,7 +21,7 @@ LONG = 1800.0  # seconds above which a smaller first step is offered
 _STEP = 600.0  # seconds that the offered step takes
 
 
-class Reports:
+class ExtractionReports:
     """Reports of one command, over the datasets of a group."""
 
     def __init__(self, home: Home) -> None:
@@ -59,8 +59,8 @@ class Reports:
 
     def tables(self) -> list[Table]:
         """What was done, and the failures by sample."""
-        lists = (failures(name, found, self._home) for name, found in self._found.items())
-        return [done(self._found), *(table for table in lists if table is not None)]
+        lists = (failure_table(name, found, self._home) for name, found in self._found.items())
+        return [report_table(self._found), *(table for table in lists if table is not None)]
 
     def ends(self) -> list[str]:
         """Where it went, and what to type next."""
@@ -90,7 +90,7 @@ def no_encoder(opened: Sequence[Dataset]) -> MmfuseError:
     return MmfuseError(f"say which: --encoder NAME (for {'; '.join(told)})")
 
 
-def done(reports: Mapping[str, Sequence[StreamReport]]) -> Table:
+def report_table(reports: Mapping[str, Sequence[StreamReport]]) -> Table:
     """What became of every stream, by dataset."""
     rows: list[tuple[Cell, ...]] = []
     notes: list[str] = []
@@ -100,7 +100,7 @@ def done(reports: Mapping[str, Sequence[StreamReport]]) -> Table:
             name = report.key.label
             rows.append((
                 dataset, name, report.rows, report.new, report.reused, report.absent,
-                counted(report.failed), speed,
+                counts_text(report.failed), speed,
             ))  # fmt: skip
             if report.pending:
                 notes.append(f"{name} of {dataset}: {report.pending:,} rows are still to be done")
@@ -108,7 +108,7 @@ def done(reports: Mapping[str, Sequence[StreamReport]]) -> Table:
                 notes.append(f"{name} of {dataset}: {_cut(report)}")
             if report.new:
                 notes.append(f"{name} of {dataset}: {report.bottleneck}")
-        notes += skipped(dataset, found[0].skipped if found else {})
+        notes += skipped_modalities(dataset, found[0].skipped if found else {})
     columns = ("dataset", "stream", "rows", "new", "reused", "absent", "failed", "rows/s")
     return Table("extracted", columns, tuple(rows), tuple(notes))
 
@@ -122,26 +122,26 @@ def _cut(report: StreamReport) -> str:
     return f"warning: {told}: what comes after it is not in their vectors"
 
 
-def planned(plans: Mapping[str, Sequence[StreamPlan]]) -> Table:
+def plan_table(plans: Mapping[str, Sequence[StreamPlan]]) -> Table:
     """What extraction would do, by dataset; nothing of it has been done."""
     rows: list[tuple[Cell, ...]] = []
     notes: list[str] = []
     for dataset, found in plans.items():
         for plan in found:
-            disk = "?" if plan.disk is None else amount(plan.disk)
+            disk = "?" if plan.disk is None else bytes_text(plan.disk)
             rows.append((
                 dataset, plan.key.label, plan.rows, plan.found.new, plan.found.known, plan.absent,
                 plan.found.failed, disk,
             ))  # fmt: skip
             if plan.download is not None:
-                size, licence = amount(plan.download.size), plan.download.licence
+                size, licence = bytes_text(plan.download.size), plan.download.licence
                 source = plan.download.repository
                 notes.append(f"download first: {source}, {size}, licence {licence}")
     columns = ("dataset", "stream", "rows", "to encode", "known", "absent", "failed", "disk")
     return Table("plan", columns, tuple(rows), tuple(dict.fromkeys(notes)))
 
 
-def explained(plans: Mapping[str, Sequence[StreamPlan]], home: Home) -> Table:
+def explanation_table(plans: Mapping[str, Sequence[StreamPlan]], home: Home) -> Table:
     """Why each stream has to be encoded, or need not be: the fields in which it is another one."""
     rows: list[tuple[Cell, ...]] = []
     for dataset, found in plans.items():
@@ -158,7 +158,7 @@ def explained(plans: Mapping[str, Sequence[StreamPlan]], home: Home) -> Table:
     return Table("why", ("dataset", "stream", "reason"), tuple(rows))
 
 
-def failures(dataset: str, reports: Iterable[StreamReport], home: Home) -> Table | None:
+def failure_table(dataset: str, reports: Iterable[StreamReport], home: Home) -> Table | None:
     """The first failures of a dataset's streams by sample; None where nothing failed."""
     rows: list[tuple[Cell, ...]] = []
     total = 0
@@ -177,7 +177,7 @@ def failures(dataset: str, reports: Iterable[StreamReport], home: Home) -> Table
     return Table(f"failed samples of {dataset}", columns, tuple(rows), notes)
 
 
-def skipped(dataset: str, left: Mapping[str, Sequence[str]]) -> list[str]:
+def skipped_modalities(dataset: str, left: Mapping[str, Sequence[str]]) -> list[str]:
     """One sentence a modality that no named encoder serves, with the encoders that would."""
     return [
         f"{dataset}: skipped {modality}; {' or '.join(names) or 'no encoder'} would serve it"
@@ -185,7 +185,7 @@ def skipped(dataset: str, left: Mapping[str, Sequence[str]]) -> list[str]:
     ]
 
 
-def outlook(
+def estimate_table(
     plans: Mapping[str, Sequence[StreamPlan]],
     *,
     home: Home,
@@ -210,15 +210,15 @@ def outlook(
             if one.width is None and estimates[-1] is not None:  # the encoder is fitted by now
                 one = replace(one, width=one.encoder.kinds[one.modality.kind])
             sized[name].append(one)
-    table = planned(sized)
-    times = [None if found is None else f"~{span(found.seconds)}" for found in estimates]
+    table = plan_table(sized)
+    times = [None if found is None else f"~{duration_text(found.seconds)}" for found in estimates]
     rows = tuple((*row, time) for row, time in zip(table.rows, times, strict=True))
     flat = [one for found in sized.values() for one in found]
     notes = (*table.notes, *_notes(flat, estimates, options))
     return Table(table.title, (*table.columns, "time"), rows, notes)
 
 
-def span(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """A time as people say it: `40 s`, `12 min`, `3.5 h`."""
     if seconds < 1:
         return "1 s" if seconds > 0 else "0 s"
@@ -248,7 +248,8 @@ def _notes(
     if options.limit is None:
         each = sum((f.seconds - f.load) / one.found.new for one, f in known if one.found.new)
         step = _round(_STEP / each)
-        told += f"; --limit {step} would take about {span(step * each)}, and a later run goes on"
+        spent = duration_text(step * each)
+        told += f"; --limit {step} would take about {spent}, and a later run goes on"
     return [*notes, told]
 
 

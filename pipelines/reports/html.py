@@ -27,7 +27,7 @@ code { font-size: .9em; } details { margin: .4rem 0; }
 """
 
 
-def page(home: Home, runs: Sequence[RunRecord]) -> str:
+def report(home: Home, runs: Sequence[RunRecord]) -> str:
     """The whole page; nothing in it is fetched from anywhere.
 
     Args:
@@ -35,14 +35,14 @@ def page(home: Home, runs: Sequence[RunRecord]) -> str:
         runs: at least one.
     """
     datasets = list(dict.fromkeys(run.dataset for run in runs))
-    parts = [f"<h1>mmfuse: {escape(', '.join(datasets))}</h1>", _table(results.trained(runs))]
+    parts = [f"<h1>mmfuse: {escape(', '.join(datasets))}</h1>", _table(results.train_table(runs))]
     if len(runs) > len(datasets):
         parts.append(_table(compare(home, runs)))
     for dataset in datasets:
         group = [run for run in runs if run.dataset == dataset]
         parts += _missing(dataset, group)
         parts += _curves(dataset, group)
-    parts.append(_table(results.costs(runs)))
+    parts.append(_table(results.cost_table(runs)))
     parts.append("<h2>What it takes to repeat this</h2>")
     parts += [_details(run) for run in runs]
     title = escape(", ".join(datasets))
@@ -56,15 +56,15 @@ def page(home: Home, runs: Sequence[RunRecord]) -> str:
 def _missing(dataset: str, runs: Sequence[RunRecord]) -> list[str]:
     """Test scores under every pattern that was scored, plotted and as a table."""
     groups: dict[str, dict[str, Spread]] = {}
-    for run, name in zip(runs, results.labels(runs), strict=True):
+    for run, name in zip(runs, results.run_labels(runs), strict=True):
         for scores in run.scores:
             if scores.split == "test":
-                groups.setdefault(scores.pattern, {})[name] = results.first(scores)
+                groups.setdefault(scores.pattern, {})[name] = results.metric_values(scores)
     for name in results.PLAIN:
         for scores in runs[0].baselines.get(name, []):
             if scores.split == "test" and scores.pattern in groups:
-                groups[scores.pattern][name] = results.first(scores)
-    drawn = charts.dots(groups, f"test {results.metric(runs[0].scores)}")
+                groups[scores.pattern][name] = results.metric_values(scores)
+    drawn = charts.dot_chart(groups, f"test {results.first_metric(runs[0].scores)}")
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     rows = tuple((name, *(group.get(name) for group in groups.values())) for name in names)
     table = Table(f"{dataset}: what is missing", ("method", *groups), rows)
@@ -75,7 +75,7 @@ def _missing(dataset: str, runs: Sequence[RunRecord]) -> list[str]:
 def _curves(dataset: str, runs: Sequence[RunRecord]) -> list[str]:
     """Validation score over epochs, mean over the replicas that still train."""
     curves: dict[str, list[tuple[float, float]]] = {}
-    for run, name in zip(runs, results.labels(runs), strict=True):
+    for run, name in zip(runs, results.run_labels(runs), strict=True):
         mean = (
             run.history()
             .with_columns(pl.col("score").fill_nan(None))
@@ -84,7 +84,7 @@ def _curves(dataset: str, runs: Sequence[RunRecord]) -> list[str]:
         )
         scores = [value for value in mean["score"].to_list() if value is not None]
         curves[name] = [(float(epoch), value) for epoch, value in enumerate(scores, 1)]
-    drawn = charts.lines(curves, "epoch", results.metric(runs[0].scores))
+    drawn = charts.line_chart(curves, "epoch", results.first_metric(runs[0].scores))
     return [f"<h2>{escape(dataset)}: validation while training</h2>", drawn] if drawn else []
 
 
@@ -93,7 +93,7 @@ def _details(run: RunRecord) -> str:
         "method": run.method,
         "dataset": run.dataset,
         "streams": ", ".join(f"{s.encoder}-{s.fingerprint[:8]}/{s.modality}" for s in run.streams),
-        "data × weights": results.tags(run),
+        "data × weights": results.evidence_tags(run),
         "options": ", ".join(f"{key}={value}" for key, value in run.options.items()),
         "plan": ", ".join(f"{key}={value}" for key, value in run.plan.items()),
         "seeds": ", ".join(map(str, run.seeds)),

@@ -14,7 +14,7 @@ def datasets(roots: Sequence[Path]) -> Table:
     """Datasets, and where their raw data was found below the roots."""
     rows = tuple(
         (offer.name, offer.summary, "yes" if offer.ready else "no", offer.where)
-        for offer in sources.offers(roots)
+        for offer in sources.list_datasets(roots)
     )
     looked = f"raw data is looked for in {', '.join(f'{root}/NAME' for root in roots)}"
     own = "your own: --dataset FILE.csv --modality poster=image --target COLUMN"

@@ -3,7 +3,7 @@
 import io
 from pathlib import Path
 
-from cache.storage.objects import mendable
+from cache.storage.objects import user_errors
 from pipelines.evaluation.predict import Predictions
 from pipelines.reports.table import Cell, Table
 
@@ -11,7 +11,7 @@ SUFFIXES = (".csv", ".parquet", ".jsonl")
 NAMED = 12  # unused columns that a note names
 
 
-def tables(found: Predictions, shown: int) -> list[Table]:
+def prediction_tables(found: Predictions, shown: int) -> list[Table]:
     """The first answers with their probability, and the cells that could not be read."""
     rows: list[tuple[Cell, ...]] = []
     task = found.run.task
@@ -47,7 +47,7 @@ def _left(found: Predictions) -> list[str]:
     return [f"in the input, {'; '.join(parts)}"] if parts else []
 
 
-def write(found: Predictions, path: Path) -> None:
+def write_predictions(found: Predictions, path: Path) -> None:
     """All answers with every probability; label lists joined by a comma in CSV.
 
     Args:
@@ -69,5 +69,5 @@ def write(found: Predictions, path: Path) -> None:
             table.write_parquet(encoded)
         case _:
             table.write_ndjson(encoded)
-    with mendable(path):
+    with user_errors(path):
         path.write_bytes(encoded.getbuffer())

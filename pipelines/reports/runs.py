@@ -10,7 +10,7 @@ PLAIN = ("logistic", "ridge", "majority")  # baselines that stand beside every m
 OFFICIAL = ("preset", "official")  # a setting that is named even if no other run differs in it
 
 
-def trained(records: Sequence[RunRecord]) -> Table:
+def train_table(records: Sequence[RunRecord]) -> Table:
     """Runs by dataset: validation and test score, with the plain baselines of their streams below.
 
     The folds of a cross-validation are one row, over folds and seeds.
@@ -22,7 +22,7 @@ def trained(records: Sequence[RunRecord]) -> Table:
     for dataset in dict.fromkeys(record.dataset for record in records):
         runs = [record for record in records if record.dataset == dataset]
         named: dict[str, list[RunRecord]] = {}
-        for run, name in zip(runs, labels(runs), strict=True):
+        for run, name in zip(runs, run_labels(runs), strict=True):
             named.setdefault(name, []).append(run)
         for name, folds in named.items():
             rows.append(_row(name, folds, [run.scores for run in folds], folds[0].parameters))
@@ -39,7 +39,7 @@ def trained(records: Sequence[RunRecord]) -> Table:
     return Table(title, columns, tuple(rows), _notes(records))
 
 
-def swept(trials: Sequence[Sequence[RunRecord]]) -> Table:
+def sweep_table(trials: Sequence[Sequence[RunRecord]]) -> Table:
     """Settings by their validation score alone.
 
     Args:
@@ -49,33 +49,34 @@ def swept(trials: Sequence[Sequence[RunRecord]]) -> Table:
     rows = tuple(
         (
             name,
-            metric(folds[0].scores),
-            _joined(score(run.scores, "val") for run in folds),
+            first_metric(folds[0].scores),
+            _joined(metric_spread(run.scores, "val") for run in folds),
             folds[0].parameters,
             folds[0].id,
         )
-        for name, folds in zip(labels(runs), trials, strict=True)
+        for name, folds in zip(run_labels(runs), trials, strict=True)
     )
     title = f"settings, best first: validation mean ± standard deviation over {_replicas(runs)}"
     return Table(title, ("setting", "metric", "val", "parameters", "run"), rows)
 
 
-def evaluated(evaluations: Sequence[Evaluation]) -> Table:
+def evaluation_table(evaluations: Sequence[Evaluation]) -> Table:
     """Runs under missing patterns: score, change from complete, and baselines under the same."""
     runs = [evaluation.run for evaluation in evaluations]
     rows: list[tuple[Cell, ...]] = []
     notes: list[str] = []
-    for evaluation, name in zip(evaluations, labels(runs), strict=True):
+    for evaluation, name in zip(evaluations, run_labels(runs), strict=True):
         for row in evaluation.rows:
             change = row.difference
             kind, single = row.single
             rows.append((
                 evaluation.run.dataset, name, row.scores.pattern, evaluation.metric,
-                first(row.scores), f"{row.scores.realised_rate:.3f}",
+                metric_values(row.scores), f"{row.scores.realised_rate:.3f}",
                 None if change is None else decimal(change.mean, "+"),
                 None if change is None else interval(change.low, change.high),
-                first(row.linear), f"{kind} {first(single)}", first(row.majority),
-                tags(evaluation.run),
+                metric_values(row.linear), f"{kind} {metric_values(single)}",
+                metric_values(row.majority),
+                evidence_tags(evaluation.run),
             ))  # fmt: skip
         notes += evaluation.notes
     columns = (
@@ -89,7 +90,7 @@ def evaluated(evaluations: Sequence[Evaluation]) -> Table:
     return Table("test scores", columns, tuple(rows), (*told, *dict.fromkeys(notes)))
 
 
-def side_by_side(evaluations: Sequence[Evaluation]) -> list[Table]:
+def robustness_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
     """`robustness` of each dataset of which several runs on the same streams were scored.
 
     Runs of one fold are left out: they have no test rows in common.
@@ -102,10 +103,10 @@ def side_by_side(evaluations: Sequence[Evaluation]) -> list[Table]:
         streams = tuple(stream.name for stream in run.streams)
         patterns = tuple(row.scores.pattern for row in evaluation.rows)
         alike.setdefault((run.dataset, streams, patterns), []).append(evaluation)
-    return [robustness(several) for several in alike.values() if len(several) > 1]
+    return [robustness_table(several) for several in alike.values() if len(several) > 1]
 
 
-def robustness(evaluations: Sequence[Evaluation]) -> Table:
+def robustness_table(evaluations: Sequence[Evaluation]) -> Table:
     """Methods × what is missing, on test rows, of runs on the same streams of one dataset.
 
     Args:
@@ -114,18 +115,28 @@ def robustness(evaluations: Sequence[Evaluation]) -> Table:
     start = evaluations[0]
     patterns = [row.scores.pattern for row in start.rows]
     rows: list[tuple[Cell, ...]] = [
-        (name, *(first(row.scores) for row in evaluation.rows), tags(evaluation.run))
-        for evaluation, name in zip(evaluations, labels([e.run for e in evaluations]), strict=True)
+        (
+            name,
+            *(metric_values(row.scores) for row in evaluation.rows),
+            evidence_tags(evaluation.run),
+        )
+        for evaluation, name in zip(
+            evaluations, run_labels([e.run for e in evaluations]), strict=True
+        )
     ]
     plain = "ridge" if start.run.task.kind == "value" else "logistic"
-    rows.append((plain, *(first(row.linear) for row in start.rows), tags(start.run)))
-    rows.append(("majority", *(first(row.majority) for row in start.rows), tags(start.run)))
+    rows.append(
+        (plain, *(metric_values(row.linear) for row in start.rows), evidence_tags(start.run))
+    )
+    rows.append(
+        ("majority", *(metric_values(row.majority) for row in start.rows), evidence_tags(start.run))
+    )
     title = f"{start.run.dataset}: test {start.metric}, mean ± standard deviation over "
     title += f"{_replicas([start.run])}, {start.rows[0].scores.rows} rows"
     return Table(title, ("method", *patterns, "data × weights"), tuple(rows))
 
 
-def past(records: Sequence[RunRecord]) -> Table:
+def runs_table(records: Sequence[RunRecord]) -> Table:
     """Past runs, newest last: what they were, and their test score as trained.
 
     Methods have the settings in which these runs differ; streams have a column of their own.
@@ -137,16 +148,16 @@ def past(records: Sequence[RunRecord]) -> Table:
             run.dataset,
             name,
             " ".join(stream.name for stream in run.streams),
-            f"{metric(run.scores)} {score(run.scores, 'test') or '-'}",
-            tags(run),
+            f"{first_metric(run.scores)} {metric_spread(run.scores, 'test') or '-'}",
+            evidence_tags(run),
         )
-        for run, name in zip(records, labels(records, ("seeds", "features")), strict=True)
+        for run, name in zip(records, run_labels(records, ("seeds", "features")), strict=True)
     )
     columns = ("run", "when (UTC)", "dataset", "method", "streams", "test", "data × weights")
     return Table("runs", columns, rows)
 
 
-def costs(records: Sequence[RunRecord]) -> Table:
+def cost_table(records: Sequence[RunRecord]) -> Table:
     """What one new sample takes each run: parameters, multiplications, and milliseconds."""
     names = ("latency_p50", "latency_p95", "with_encoders_p50", "with_encoders_p95")
     rows = tuple(
@@ -157,9 +168,9 @@ def costs(records: Sequence[RunRecord]) -> Table:
             round(record.costs["macs"]),
             *(_milliseconds(record.costs.get(each)) for each in names),
             record.device,
-            tags(record),
+            evidence_tags(record),
         )
-        for record, name in zip(records, labels(records), strict=True)
+        for record, name in zip(records, run_labels(records), strict=True)
     )
     columns = (
         "dataset", "method", "parameters", "MACs", "head p50", "p95", "with encoders p50",
@@ -173,7 +184,9 @@ def _milliseconds(seconds: float | None) -> str | None:
     return None if seconds is None else f"{seconds * 1e3:.2f}"
 
 
-def labels(records: Sequence[RunRecord], untold: Sequence[str] = ("seeds", "fold")) -> list[str]:
+def run_labels(
+    records: Sequence[RunRecord], untold: Sequence[str] = ("seeds", "fold")
+) -> list[str]:
     """A name a run: its method, with the settings in which runs of that method differ.
 
     Folds of one cross-validation have the same name. A run of what a public code does, faults
@@ -195,17 +208,17 @@ def labels(records: Sequence[RunRecord], untold: Sequence[str] = ("seeds", "fold
     return found
 
 
-def tags(run: RunRecord) -> str:
+def evidence_tags(run: RunRecord) -> str:
     """`real × pretrained`: what the data are, and where the encoders' numbers come from."""
     return f"{run.tags['data']} × {run.tags['weights']}"
 
 
-def metric(found: Sequence[Scores]) -> str:
+def first_metric(found: Sequence[Scores]) -> str:
     """Name of the task's first metric."""
     return next(iter(found[0].metrics)) if found else "-"
 
 
-def score(found: Sequence[Scores], split: str, pattern: str | None = None) -> Spread | None:
+def metric_spread(found: Sequence[Scores], split: str, pattern: str | None = None) -> Spread | None:
     """The task's first metric on a split; None where it was not scored.
 
     Args:
@@ -215,11 +228,11 @@ def score(found: Sequence[Scores], split: str, pattern: str | None = None) -> Sp
     """
     for scores in found:
         if scores.split == split and pattern in (None, scores.pattern):
-            return first(scores)
+            return metric_values(scores)
     return None
 
 
-def first(scores: Scores) -> Spread:
+def metric_values(scores: Scores) -> Spread:
     """The task's first metric, one value a replica."""
     return Spread(tuple(next(iter(scores.metrics.values()))))
 
@@ -238,8 +251,16 @@ def _row(
     found: Sequence[Sequence[Scores]],
     parameters: int | None,
 ) -> tuple[Cell, ...]:
-    val, test = (_joined(score(one, split) for one in found) for split in ("val", "test"))
-    return (runs[0].dataset, name, metric(found[0]), val, test, parameters, tags(runs[0]))
+    val, test = (_joined(metric_spread(one, split) for one in found) for split in ("val", "test"))
+    return (
+        runs[0].dataset,
+        name,
+        first_metric(found[0]),
+        val,
+        test,
+        parameters,
+        evidence_tags(runs[0]),
+    )
 
 
 def _joined(parts: Iterable[Spread | None]) -> Spread:

@@ -106,7 +106,7 @@ def interval(low: float, high: float) -> str:
     return f"{decimal(low, '+')} … {decimal(high, '+')}"
 
 
-def counted(reasons: dict[str, int]) -> str:
+def counts_text(reasons: dict[str, int]) -> str:
     """`3 (2 truncated, 1 empty)`, most frequent first; `0` when there is nothing."""
     total = sum(reasons.values())
     if not total:
@@ -115,12 +115,12 @@ def counted(reasons: dict[str, int]) -> str:
     return f"{total:,} ({', '.join(f'{count:,} {reason}' for reason, count in parts)})"
 
 
-def several(count: int, noun: str) -> str:
+def count_of(count: int, noun: str) -> str:
     """`1 run`, `2 runs`, `1,797 rows`: a count and what is counted."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def amount(size: float) -> str:
+def bytes_text(size: float) -> str:
     """Bytes as people read them, in powers of ten: `1.4 MB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:

@@ -12,12 +12,12 @@ from torch.func import vmap
 
 from cache.errors import MmfuseError
 from pipelines import counter_rng
-from pipelines.features.hiding import drop
-from pipelines.features.table import Batch, FeatureTable, composed, gather
+from pipelines.features.hiding import drop_modalities
+from pipelines.features.table import Batch, FeatureTable, gather, shuffled_batches
 from pipelines.fusion.head import Stage
 from pipelines.fusion.losses import task_loss
-from pipelines.metrics.metrics import LOWER_IS_BETTER, PRIMARY, pieces
-from pipelines.training.optimizer import Pace, Rates
+from pipelines.metrics.metrics import LOWER_IS_BETTER, PRIMARY, metric_terms
+from pipelines.training.optimizer import Rates, ReplicaSchedule
 from pipelines.training.plan import Plan
 from pipelines.training.replicas import Replicas, State
 
@@ -65,7 +65,7 @@ class Progress:
 
     stage: int = 0
     epoch: int = 0
-    pace: Pace | None = None
+    pace: ReplicaSchedule | None = None
     best: State = field(default_factory=dict)
     history: list[Epoch] = field(default_factory=list)
 
@@ -75,7 +75,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Job:
+class FitJob:
     """What is fitted: rows, and a plan and a seed for every replica.
 
     Attributes:
@@ -103,7 +103,7 @@ class Job:
         return self.table.take(self.table.split("val"))
 
 
-def fit(replicas: Replicas, job: Job, progress: Progress | None = None) -> list[Epoch]:
+def fit(replicas: Replicas, job: FitJob, progress: Progress | None = None) -> list[Epoch]:
     """Train every stage of R heads; they end with the weights that did best on validation rows.
 
     Args:
@@ -160,7 +160,7 @@ def fit(replicas: Replicas, job: Job, progress: Progress | None = None) -> list[
 
 def _one_epoch(
     replicas: Replicas,
-    job: Job,
+    job: FitJob,
     plans: Sequence[Plan],
     rates: Sequence[Rates | None],
     progress: Progress,
@@ -171,7 +171,7 @@ def _one_epoch(
     epoch_key = counter_rng.key(seeds, progress.stage, progress.epoch)  # (R,)
     order = vmap(lambda key: counter_rng.permutation(key, "order", len(job.train)))(epoch_key)
     size, least = plans[0].batch_size, replicas.head.complete_rows
-    parts = composed(job.train[order], table.complete, size, least)
+    parts = shuffled_batches(job.train[order], table.complete, size, least)
     limits = [plan.clip for plan in plans]
     steps = replicas.steps(stage)
     total = torch.zeros(replicas.count, device=table.device)
@@ -193,7 +193,9 @@ def _drop(batch: Batch, table: FeatureTable, plans: Sequence[Plan]) -> Batch:
         return batch
     shares = torch.tensor(chances, device=table.device)
     owners = table.owners
-    present = vmap(lambda p, s, k: drop(p, owners, s, k))(batch.present, shares, batch.numbers)
+    present = vmap(lambda p, s, k: drop_modalities(p, owners, s, k))(
+        batch.present, shares, batch.numbers
+    )
     return replace(batch, present=present)
 
 
@@ -202,7 +204,7 @@ def _validate(
 ) -> tuple[list[float], list[float]]:
     """What selection goes by and the first metric, on validation rows, one a replica."""
     task, monitor = held.samples.task, stage.monitor or plan.monitor
-    logits = replicas.opinions(held).logits  # (R, N, C)
+    logits = replicas.predict(held).logits  # (R, N, C)
     name = PRIMARY[task.kind]
     firsts = [_first(held, each) for each in logits]
     if monitor == "score":
@@ -220,7 +222,7 @@ def _validate(
 
 def _first(table: FeatureTable, logits: Tensor) -> float:
     """The task's first metric alone."""
-    above, below = pieces(table.samples.task, *decoded(table, logits))
+    above, below = metric_terms(table.samples.task, *decoded(table, logits))
     return float(above.sum() / below.sum()) if below.sum() else 0.0
 
 
@@ -243,9 +245,9 @@ def _remember(replicas: Replicas, progress: Progress, improved: Sequence[bool]) 
             progress.best[name][rows] = value[rows]
 
 
-def _pace(plans: Sequence[Plan]) -> Pace:
+def _pace(plans: Sequence[Plan]) -> ReplicaSchedule:
     first = plans[0]
-    return Pace(
+    return ReplicaSchedule(
         [plan.learning_rate for plan in plans],
         first.schedule,
         first.epochs,
@@ -257,7 +259,7 @@ def _pace(plans: Sequence[Plan]) -> Pace:
     )
 
 
-def _rates(plans: Sequence[Plan], pace: Pace, epoch: int) -> list[Rates | None]:
+def _rates(plans: Sequence[Plan], pace: ReplicaSchedule, epoch: int) -> list[Rates | None]:
     each = zip(plans, pace.at(epoch), pace.active, strict=True)
     return [Rates(rate, p.weight_decay, p.momentum) if on else None for p, rate, on in each]
 
@@ -266,7 +268,7 @@ def _where(went: Sequence[bool], values: Sequence[float]) -> tuple[float, ...]:
     return tuple(v if on else float("nan") for v, on in zip(values, went, strict=True))
 
 
-def _check_best(pace: Pace, seeds: Sequence[int], stage: Stage) -> None:
+def _check_best(pace: ReplicaSchedule, seeds: Sequence[int], stage: Stage) -> None:
     lost = [seed for seed, best in zip(seeds, pace.best, strict=True) if not np.isfinite(best)]
     if lost:
         raise DivergedError(

@@ -17,7 +17,7 @@ BETAS = (0.9, 0.999)
 EPS = 1e-8
 
 
-class Block:
+class ParameterBlock:
     """Parameters of R replicas that always move together, and their optimiser's state.
 
     Args:
@@ -62,7 +62,9 @@ class Rates:
     momentum: float = 0.9
 
 
-def update(block: Block, gradient: Tensor, rule: Rule, rates: Sequence[Rates | None]) -> None:
+def optimizer_step(
+    block: ParameterBlock, gradient: Tensor, rule: Rule, rates: Sequence[Rates | None]
+) -> None:
     """One step as `torch.optim.AdamW` or `SGD` (momentum, coupled decay) would do it, in place.
 
     Args:
@@ -94,7 +96,7 @@ def update(block: Block, gradient: Tensor, rule: Rule, rates: Sequence[Rates | N
                 _sgd(chosen, rate, decay)
 
 
-def clip(gradients: Sequence[Tensor], largest: Sequence[float | None]) -> None:
+def clip_gradients(gradients: Sequence[Tensor], largest: Sequence[float | None]) -> None:
     """Scale each replica's gradient to a norm of at most `largest`, in place.
 
     Args:
@@ -112,7 +114,7 @@ def clip(gradients: Sequence[Tensor], largest: Sequence[float | None]) -> None:
 
 
 @dataclass
-class Pace:
+class ReplicaSchedule:
     """Learning rates of R replicas over the epochs, and which replicas still train.
 
     Attributes:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from cache.feature_store import FeatureStore
 from cache.fingerprints import fingerprint
-from cache.format.streams import names
+from cache.format.streams import display_names
 from cache.runs import RunRecord, RunStream, Scores, new_id
-from pipelines.features.hiding import Hidden, by_modality
+from pipelines.features.hiding import HiddenTable, by_modality
 from pipelines.features.table import FeatureTable
 from pipelines.fusion.head import FusionHead
 from pipelines.metrics.metrics import scores
@@ -28,7 +28,7 @@ from pipelines.training.request import Request
 
 
 @dataclass(frozen=True)
-class Lab:
+class TrainingJob:
     """What the settings of one request share.
 
     Attributes:
@@ -46,7 +46,9 @@ class Lab:
     group: str
 
 
-def describe(lab: Lab, setting: Setting, hidden: Hidden, head: FusionHead) -> RunRecord:
+def make_record(
+    lab: TrainingJob, setting: Setting, hidden: HiddenTable, head: FusionHead
+) -> RunRecord:
     """The record of a run that has not been timed yet.
 
     Args:
@@ -90,7 +92,7 @@ def describe(lab: Lab, setting: Setting, hidden: Hidden, head: FusionHead) -> Ru
     )
 
 
-def identity(lab: Lab, setting: Setting) -> str:
+def identity(lab: TrainingJob, setting: Setting) -> str:
     """What a setting would train, as a digest: the same as that of the run it becomes."""
     request = lab.request
     return fingerprint(
@@ -136,7 +138,7 @@ def streams(request: Request) -> tuple[RunStream, ...]:
             info.sequence,
             str(info.provenance.get("weights", "unknown")),
         )
-        for info, name in zip(request.infos, names(request.infos), strict=True)
+        for info, name in zip(request.infos, display_names(request.infos), strict=True)
     )
 
 
@@ -151,7 +153,7 @@ def score_rows(
 ) -> tuple[dict[str, list[float]], NDArray[np.float64]]:
     """Metrics, one value a replica, and outputs (R, N, C) on the rows of a split."""
     part = table.take(table.split(split))
-    outputs, targets = decoded(part, replicas.opinions(part).logits[list(mine)])
+    outputs, targets = decoded(part, replicas.predict(part).logits[list(mine)])
     each = [scores(part.samples.task, one, targets) for one in outputs]
     found = {name: [one[name] for one in each] for name in each[0]}
     return found | replicas.measures(part, mine), outputs
@@ -159,7 +161,7 @@ def score_rows(
 
 def score_all(
     replicas: Replicas,
-    hidden: Hidden,
+    hidden: HiddenTable,
     mine: Sequence[int],
     seeds: Sequence[int],
     *,

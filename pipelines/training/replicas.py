@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from pipelines.features.table import Batch, FeatureTable
 from pipelines.fusion.head import Fused, FusionHead
-from pipelines.training.optimizer import Block, Rates, clip, update
+from pipelines.training.optimizer import ParameterBlock, Rates, clip_gradients, optimizer_step
 from pipelines.training.plan import Rule
 
 State = dict[str, Tensor]
@@ -93,15 +93,15 @@ class Replicas:
         gradients, losses, buffers = run(trained, fixed, self.buffers, _fields(batch))
         with torch.no_grad():
             flats = [block.gather(gradients) for block in moving]
-            clip(flats, limits)
+            clip_gradients(flats, limits)
             for block, gradient in zip(moving, flats, strict=True):
-                update(block, gradient, rule, rates)
+                optimizer_step(block, gradient, rule, rates)
             self._carry(buffers, rates)
         return torch.as_tensor(losses)
 
-    def opinions(self, table: FeatureTable) -> Fused:
+    def predict(self, table: FeatureTable) -> Fused:
         """All replicas' opinions on every row in eval mode: logits (R, N, C) and so on."""
-        parts = [self._opinion(part) for part in _chunks(table, EVAL_ROWS)]
+        parts = [self._predict_part(part) for part in _chunks(table, EVAL_ROWS)]
         return _unpack({name: torch.cat([p[name] for p in parts], 1) for name in parts[0]})
 
     def measures(self, table: FeatureTable, mine: Sequence[int]) -> dict[str, list[float]]:
@@ -131,7 +131,7 @@ class Replicas:
             total += losses.to(total) * len(part)
         return total / len(table)
 
-    def _opinion(self, table: FeatureTable) -> State:
+    def _predict_part(self, table: FeatureTable) -> State:
         self.head.eval()
 
         def one(state: State, fields: Fields) -> State:
@@ -182,7 +182,7 @@ class Replicas:
             chosen = torch.tensor(going, device=after.device).view(shape)
             self.buffers[name] = torch.where(chosen, after, before)
 
-    def _make_blocks(self, parameters: State) -> list[Block]:
+    def _make_blocks(self, parameters: State) -> list[ParameterBlock]:
         stages = [(s.name, self.steps(s.name)) for s in self.head.stages]
         places = [(step, name) for name, steps in stages for step in steps]
         groups: dict[tuple[bool, ...], list[str]] = {}
@@ -192,10 +192,12 @@ class Replicas:
         blocks = []
         for names in groups.values():
             members = {n: parameters[n] for n in names}
-            blocks.append(Block(members, {n for n in names if self.head.decays(n, members[n][0])}))
+            blocks.append(
+                ParameterBlock(members, {n for n in names if self.head.decays(n, members[n][0])})
+            )
         return blocks
 
-    def _moves(self, block: Block, step: str, stage: str) -> bool:
+    def _moves(self, block: ParameterBlock, step: str, stage: str) -> bool:
         return self.head.trains(block.names[0], step, stage)
 
     def _views(self) -> None:

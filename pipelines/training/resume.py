@@ -16,26 +16,26 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from cache.errors import MmfuseError
-from cache.runs import write_whole
+from cache.storage.objects import put
 from pipelines.training.loop import Epoch, Progress
-from pipelines.training.optimizer import Pace
+from pipelines.training.optimizer import ReplicaSchedule
 from pipelines.training.replicas import Replicas
 
 
-def keeper(path: Path, seconds: float) -> Callable[[Replicas, Progress], None]:
+def checkpoint_writer(path: Path, seconds: float) -> Callable[[Replicas, Progress], None]:
     """A function for `Job.keep` that writes the file at most once in so many seconds."""
     last = time.monotonic()
 
     def keep(replicas: Replicas, progress: Progress) -> None:
         nonlocal last
         if time.monotonic() - last >= seconds:
-            write(path, replicas, progress)
+            write_checkpoint(path, replicas, progress)
             last = time.monotonic()
 
     return keep
 
 
-def write(path: Path, replicas: Replicas, progress: Progress) -> None:
+def write_checkpoint(path: Path, replicas: Replicas, progress: Progress) -> None:
     """Replace the file by where training stands now."""
     tensors = {f"buffer {n}": b for n, b in replicas.buffers.items()}
     tensors |= {f"best {n}": b for n, b in progress.best.items()}
@@ -49,10 +49,10 @@ def write(path: Path, replicas: Replicas, progress: Progress) -> None:
         "history": [asdict(epoch) for epoch in progress.history],
     }
     data = save({n: t.contiguous() for n, t in tensors.items()}, {"progress": json.dumps(plain)})
-    write_whole(path, data)
+    put(path, data)
 
 
-def restore(path: Path, replicas: Replicas) -> Progress | None:
+def read_checkpoint(path: Path, replicas: Replicas) -> Progress | None:
     """Take up where training stood; None where there is no file.
 
     Raises:
@@ -77,7 +77,7 @@ def restore(path: Path, replicas: Replicas) -> Progress | None:
     return Progress(
         plain["stage"],
         plain["epoch"],
-        None if plain["pace"] is None else Pace(**plain["pace"]),
+        None if plain["pace"] is None else ReplicaSchedule(**plain["pace"]),
         {n: t.to(device) for n, t in best.items()},
         [_epoch(epoch) for epoch in plain["history"]],
     )

@@ -16,20 +16,20 @@ from cache.feature_store import FeatureStore
 from cache.fingerprints import fingerprint
 from cache.runs import RunRecord, Scores, new_id, write_run
 from pipelines import catalog
-from pipelines.data.splits import folded
+from pipelines.data.splits import with_fold
 from pipelines.device import pick_device
-from pipelines.features.hiding import Hidden, hide
+from pipelines.features.hiding import HiddenTable, hide
 from pipelines.features.load import load_table
 from pipelines.features.missing import MissingPattern
 from pipelines.features.statistics import class_weights, moments, target_scale
-from pipelines.features.table import FeatureTable, cut
+from pipelines.features.table import FeatureTable, batch_bounds
 from pipelines.fusion.head import FusionHead, Inputs, Stream
 from pipelines.metrics import baselines as sanity
 from pipelines.training import record as recording
 from pipelines.training import resume
-from pipelines.training.loop import Epoch, Job, fit
+from pipelines.training.loop import Epoch, FitJob, fit
 from pipelines.training.plan import VECTOR_FIELDS, Plan, Setting, settings
-from pipelines.training.record import Lab
+from pipelines.training.record import TrainingJob
 from pipelines.training.replicas import Replicas
 from pipelines.training.request import Request
 
@@ -37,9 +37,9 @@ from pipelines.training.request import Request
 def run(request: Request) -> list[RunRecord]:
     """Train every setting of a request; one record each, in the order of the grid."""
     grid = grid_of(request)
-    lab = open_lab(request)
+    lab = open_job(request)
     records: dict[int, RunRecord] = {}
-    for numbers in side_by_side(grid):
+    for numbers in stackable(grid):
         chosen = [grid[number] for number in numbers]
         records |= dict(zip(numbers, train_together(lab, chosen), strict=True))
     return [records[number] for number in range(len(grid))]
@@ -54,7 +54,7 @@ def grid_of(request: Request) -> list[Setting]:
     return grid
 
 
-def open_lab(request: Request) -> Lab:
+def open_job(request: Request) -> TrainingJob:
     """What the settings of a request share, the rows loaded."""
     module = catalog.find("methods", request.method)
     store = FeatureStore(request.home, request.dataset)
@@ -63,7 +63,7 @@ def open_lab(request: Request) -> Lab:
     if request.method.endswith(".py"):
         source = Path(request.method).read_text(encoding="utf-8")
     group = request.group or new_id(request.method, request.dataset)
-    return Lab(request, module, source, table, group)
+    return TrainingJob(request, module, source, table, group)
 
 
 def _refuse_fitted(request: Request) -> None:
@@ -76,7 +76,7 @@ def _refuse_fitted(request: Request) -> None:
             )
 
 
-def side_by_side(grid: Sequence[Setting]) -> list[list[int]]:
+def stackable(grid: Sequence[Setting]) -> list[list[int]]:
     """Numbers of the settings of a grid, those together that can be trained in one stack."""
     stacks: dict[str, list[int]] = {}
     for number, setting in enumerate(grid):
@@ -109,7 +109,7 @@ def resplit(table: FeatureTable, plan: Plan) -> FeatureTable:
     """The table with the splits of the plan's fold, if it has one."""
     if plan.fold is None:
         return table
-    samples = folded(table.samples, plan.folds, plan.fold)
+    samples = with_fold(table.samples, plan.folds, plan.fold)
     return replace(table, samples=samples, scale=target_scale(samples))
 
 
@@ -118,7 +118,7 @@ def protocol(plan: Plan) -> MissingPattern:
     return MissingPattern.rate(plan.missing_rate, plan.missing_seed, plan.missing_protocol)
 
 
-def train_together(lab: Lab, chosen: Sequence[Setting]) -> list[RunRecord]:
+def train_together(lab: TrainingJob, chosen: Sequence[Setting]) -> list[RunRecord]:
     """Train and record settings that can be in one stack, times their seeds."""
     began, plan = time.perf_counter(), chosen[0].plan
     hidden = hide(resplit(lab.table, plan), protocol(plan))
@@ -139,7 +139,7 @@ def train_together(lab: Lab, chosen: Sequence[Setting]) -> list[RunRecord]:
         )
         trained = {n: v[mine.start : mine.stop] for n, v in replicas.state.items()}
         record = replace(
-            recording.describe(lab, setting, hidden, replicas.head),
+            recording.make_record(lab, setting, hidden, replicas.head),
             seconds=seconds,
             epochs=tuple(recording.epochs_of(history, r) for r in mine),
             notes=(*hidden.remarks(), *replicas.head.remarks(trained)),
@@ -155,7 +155,9 @@ def train_together(lab: Lab, chosen: Sequence[Setting]) -> list[RunRecord]:
     return records
 
 
-def _fit(lab: Lab, chosen: Sequence[Setting], table: FeatureTable) -> tuple[Replicas, list[Epoch]]:
+def _fit(
+    lab: TrainingJob, chosen: Sequence[Setting], table: FeatureTable
+) -> tuple[Replicas, list[Epoch]]:
     """Train settings × seeds side by side, going on where an earlier try stopped."""
     seen = table.take(np.flatnonzero(np.isin(table.samples.splits, ("train", "val"))))
     plans = [setting.plan for setting in chosen for _ in setting.plan.seeds]
@@ -164,12 +166,12 @@ def _fit(lab: Lab, chosen: Sequence[Setting], table: FeatureTable) -> tuple[Repl
     prepare(heads, seen, plans[0])
     replicas = Replicas([head.to(table.device) for head in heads])
     place = _unfinished(lab, chosen)
-    keep = resume.keeper(place, lab.request.keep_seconds)
-    job = Job(seen, plans, seeds, lab.request.on_epoch, keep)
-    return replicas, fit(replicas, job, resume.restore(place, replicas))
+    keep = resume.checkpoint_writer(place, lab.request.keep_seconds)
+    job = FitJob(seen, plans, seeds, lab.request.on_epoch, keep)
+    return replicas, fit(replicas, job, resume.read_checkpoint(place, replicas))
 
 
-def _baselines(hidden: Hidden, label: str) -> dict[str, list[Scores]]:
+def _baselines(hidden: HiddenTable, label: str) -> dict[str, list[Scores]]:
     """Majority and a linear model on the concatenation, on validation and test rows."""
     table = hidden.table
     name = "ridge" if table.samples.task.kind == "value" else "logistic"
@@ -182,7 +184,7 @@ def _baselines(hidden: Hidden, label: str) -> dict[str, list[Scores]]:
     return found
 
 
-def _unfinished(lab: Lab, chosen: Sequence[Setting]) -> Path:
+def _unfinished(lab: TrainingJob, chosen: Sequence[Setting]) -> Path:
     """The file that says how far exactly this training got."""
     request = lab.request
     asked = {
@@ -205,7 +207,7 @@ def prepare(heads: Sequence[FusionHead], table: FeatureTable, plan: Plan) -> Non
     """
     train = table.take(table.split("train"))
     seen = moments(train)
-    batches = len(cut(len(train), plan.batch_size))
+    batches = len(batch_bounds(len(train), plan.batch_size))
     weights = class_weights(train) if plan.class_weights else None
     for head in heads:
         if weights is not None:

@@ -21,7 +21,7 @@ from pipelines.training.request import KEEP_SECONDS, Request, check
 
 if TYPE_CHECKING:
     from pipelines.training.loop import Epoch
-    from pipelines.training.record import Lab
+    from pipelines.training.record import TrainingJob
 
 TOGETHER = 8
 """Settings that are trained side by side at most."""
@@ -100,7 +100,7 @@ def sweep(
     from pipelines.training import record  # torch: not needed where something is wrong
     from pipelines.training import run as running
 
-    lab = running.open_lab(request)
+    lab = running.open_job(request)
     chosen = _choose(running.grid_of(request), trials, seed)
     wanted = {record.identity(lab, one): one for folds in chosen for one in folds}
     lab = replace(lab, group=f"sweep-{fingerprint({'trials': sorted(wanted)})[:12]}")
@@ -157,14 +157,16 @@ def _known(home: Home, wanted: Mapping[str, Setting]) -> dict[str, RunRecord]:
 
 def _stacks(grid: Sequence[Setting]) -> Iterator[list[Setting]]:
     """What is trained side by side, a few at a time."""
-    from pipelines.training.run import side_by_side
+    from pipelines.training.run import stackable
 
-    for numbers in side_by_side(grid):
+    for numbers in stackable(grid):
         for start in range(0, len(numbers), TOGETHER):
             yield [grid[number] for number in numbers[start : start + TOGETHER]]
 
 
-def _attempt(lab: "Lab", chosen: Sequence[Setting], diverged: list[str]) -> Iterator[RunRecord]:
+def _attempt(
+    lab: "TrainingJob", chosen: Sequence[Setting], diverged: list[str]
+) -> Iterator[RunRecord]:
     """Train settings side by side; where one diverges, each alone."""
     from pipelines.training.loop import DivergedError
     from pipelines.training.run import train_together

@@ -15,7 +15,7 @@ from cache.format.streams import StreamKey, StreamSpec
 from cache.layout import Home
 from cache.samples import Modality, Samples, Task
 from pipelines.audit import audit, feature_checks
-from pipelines.audit.finding import Seen
+from pipelines.audit.finding import StreamArrays
 from pipelines.data.dataset import Dataset
 from pipelines.datasets import digits, mug
 from pipelines.encoders import hashing, pixels
@@ -55,7 +55,7 @@ def labels(numbers):
 
 def whole(values):
     """A stream that every row has."""
-    return Seen(np.asarray(values, np.float32), np.ones(len(values), bool))
+    return StreamArrays(np.asarray(values, np.float32), np.ones(len(values), bool))
 
 
 def one(found, check, about=None):
@@ -79,7 +79,7 @@ def test_nothing_is_found_where_nothing_is(numbers, labels):
     present = numbers.random(COUNT) > 0.2
     signal[~present] = np.nan
     samples = rows(labels, groups=[f"g{row}" for row in range(COUNT)])
-    found = audit.findings(samples, {"x/image": Seen(signal, present)})
+    found = audit.findings(samples, {"x/image": StreamArrays(signal, present)})
     assert {finding.verdict for finding in found} == {"clear"}
     assert {finding.check for finding in found} == {"groups", "absence", "near-duplicates", "probe"}
 
@@ -155,11 +155,15 @@ def test_vectors_in_the_wrong_slot_are_found(numbers, labels):
     """V18: text features written as those of pictures; what is absent need not be equal."""
     text, image = numbers.normal(size=(2, COUNT, 24))
     there = numbers.random(COUNT) < 0.9
-    right = {"a/text": Seen(text, there), "b/image": Seen(image, there), "c/audio": whole(text)}
+    right = {
+        "a/text": StreamArrays(text, there),
+        "b/image": StreamArrays(image, there),
+        "c/audio": whole(text),
+    }
     found = one(audit.findings(rows(labels), right), "same-vectors")
     assert (found.verdict, found.rows) == ("clear", ())
     again = np.where(there[:, None], text, np.nan)
-    wrong = {**right, "b/image": Seen(again, there)}
+    wrong = {**right, "b/image": StreamArrays(again, there)}
     found = one(audit.findings(rows(labels), wrong), "same-vectors")
     assert (found.verdict, found.rows) == ("suspect", (("a/text", "b/image"),))
     assert found.sentence == "a/text and b/image hold the same vectors"
@@ -188,7 +192,7 @@ def test_absence_that_goes_with_the_target_is_found(numbers, labels, kind):
         case _:
             samples = rows(value, task=Task("value", ("score",)))
     values = np.where(present[:, None], numbers.standard_normal((COUNT, 20)), np.nan)
-    streams = {"x/image": Seen(values, present)}
+    streams = {"x/image": StreamArrays(values, present)}
     finding = one(audit.findings(samples, streams), "absence")
     assert (finding.about, finding.verdict) == ("image", "suspect")
     assert finding.numbers["p"] < 1e-6
@@ -209,7 +213,7 @@ def test_features_that_saw_their_train_labels_are_found(numbers, labels):
     samples = rows(labels)
     train = samples.splits == "train"
     values[train] += 3 * np.eye(3, 40)[labels[train]]
-    finding = feature_checks.probe("x", whole(values), samples)
+    finding = feature_checks.label_aware_features("x", whole(values), samples)
     assert finding.verdict == "leak"
     assert finding.numbers["train"] > 0.9
     assert finding.numbers["held out"] < 0.5
@@ -221,10 +225,10 @@ def test_speakers_known_from_train_do_not_look_like_a_leak(numbers):
     labels = speaker % 2  # a speaker always says the same: features tell who it is
     values = numbers.standard_normal((24, 30))[speaker] + 0.1 * numbers.standard_normal((COUNT, 30))
     splits = np.where(speaker < 16, "train", np.where(speaker < 20, "val", "test"))
-    named = feature_checks.probe(
+    named = feature_checks.label_aware_features(
         "x", whole(values), rows(labels, splits, [f"s{s}" for s in speaker])
     )
-    unnamed = feature_checks.probe("x", whole(values), rows(labels, splits))
+    unnamed = feature_checks.label_aware_features("x", whole(values), rows(labels, splits))
     assert named.verdict == "clear"
     assert unnamed.verdict == "leak"
 
@@ -255,7 +259,10 @@ def test_a_frequent_class_makes_no_table_suspect(numbers):
     """99 of 100 rows of one class: knowing that alone is right as often, and is no column."""
     labels = (np.arange(COUNT) % 100 == 0).astype(int)
     values = numbers.standard_normal((COUNT, 4))
-    assert feature_checks.probe("x", whole(values), rows(labels), table=True).verdict == "clear"
+    assert (
+        feature_checks.label_aware_features("x", whole(values), rows(labels), table=True).verdict
+        == "clear"
+    )
 
 
 def test_what_could_not_be_checked_is_told_before_what_is_clear(numbers, labels):
@@ -273,7 +280,7 @@ def test_the_built_in_digits_are_clean():
     dataset = digits.build()
     texts = {"text": dataset.table["text"].to_list()}
     present = {name: ~dataset.table[name].is_null().to_numpy() for name in ("image", "audio")}
-    blank = {f"x/{name}": Seen(np.zeros((1797, 4)), here) for name, here in present.items()}
+    blank = {f"x/{name}": StreamArrays(np.zeros((1797, 4)), here) for name, here in present.items()}
     found = audit.findings(dataset.samples(), blank, texts=texts)
     assert {f.check for f in found if f.verdict in ("leak", "suspect")} == {"label-words"}
     assert {f.about for f in found if f.check == "absence"} == {"image", "audio"}

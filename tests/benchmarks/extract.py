@@ -24,7 +24,7 @@ from cache.layout import Home
 from cache.samples import Modality, Task
 from pipelines.data.dataset import Dataset
 from pipelines.extract import extract as extraction
-from pipelines.extract.engine.shard_writer import Shelver
+from pipelines.extract.engine.shard_writer import ShardWriter
 from pipelines.extract.extract import extract
 from pipelines.extract.options import ExtractOptions
 from pipelines.extract.report import StreamReport
@@ -233,7 +233,7 @@ def bucketing(home: Path) -> None:
     print(f"bucketing                {ratio:6.2f} × arrival order on log-normal lengths; ≥ 1.3")
 
 
-class Dropping(Shelver):
+class Dropping(ShardWriter):
     """A shelf that forgets at once, so that the difference is what writing costs."""
 
     def put(self, claim, rows, found, truncated=()):

@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from cache.samples import Samples, Task
 from pipelines import catalog, counter_rng
-from pipelines.features.hiding import drop
-from pipelines.features.table import Batch, FeatureTable, cut, gather
+from pipelines.features.hiding import drop_modalities
+from pipelines.features.table import Batch, FeatureTable, batch_bounds, gather
 from pipelines.fusion.head import FusionHead
 from pipelines.training.optimizer import Rates
 from pipelines.training.plan import Plan, base_plan, option_defaults
@@ -73,7 +73,7 @@ def indexed(table: FeatureTable, size: Size, seed: int, epoch: int) -> Iterator[
     """Batches of an epoch by indexing tensors on the device."""
     generator = torch.Generator().manual_seed(seed * 1000 + epoch)
     order = torch.randperm(len(table), generator=generator).to(table.device)
-    for start, stop in cut(len(table), size.batch):
+    for start, stop in batch_bounds(len(table), size.batch):
         at = order[start:stop]
         yield Batch(
             {n: x[at] for n, x in table.features.items()},
@@ -106,7 +106,7 @@ def plain(head: FusionHead, plan: Plan, batches: Iterator[Batch], owners: Sequen
     head.train()
     for batch in batches:
         key = batch.numbers.to(batch.present.device)
-        there = drop(batch.present, owners, share.to(key.device), key)
+        there = drop_modalities(batch.present, owners, share.to(key.device), key)
         batch = replace(batch, present=there, numbers=key)
         for step in steps:
             trained = {n: p for n, p in head.named_parameters() if head.trains(n, step, stage.name)}
@@ -146,7 +146,7 @@ def stacked_batches(
     """Batches of an epoch for R replicas, as `pipelines.training.loop` gets them."""
     keys = counter_rng.key(torch.tensor(list(seeds), device=table.device), 0, epoch)
     order = vmap(lambda key: counter_rng.permutation(key, "order", len(table)))(keys)
-    parts = cut(len(table), size.batch)
+    parts = batch_bounds(len(table), size.batch)
     counters = torch.arange(len(parts), device=table.device)
     for (start, stop), key in zip(parts, counter_rng.key(keys, counters[:, None]), strict=True):
         yield gather(table, order[:, start:stop], key)
@@ -160,7 +160,7 @@ def stacked(replicas: Replicas, plan: Plan, batches: Iterator[Batch], table: Fea
     share = torch.tensor(SHARE, device=table.device)
 
     def less(present: Tensor, key: Tensor) -> Tensor:
-        return drop(present, table.owners, share, key)
+        return drop_modalities(present, table.owners, share, key)
 
     for batch in batches:
         there = vmap(less)(batch.present, batch.numbers)

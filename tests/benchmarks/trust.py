@@ -22,7 +22,7 @@ from test_store_kills import arrays, start, whole_run
 from test_store_model import StoreMachine
 
 from cache.layout import Home
-from cache.maintenance.repair import take_back
+from cache.maintenance.repair import repair
 from cache.maintenance.verify import verify
 
 
@@ -65,7 +65,7 @@ def flips(top: Path, count: int) -> None:
             path.write_bytes(data)
             damages = verify(home).damages
             assert damages, f"byte {at} of {path} went unseen"
-            take_back(home, damages)
+            repair(home, damages)
             encoded += len(test_maintenance.run(home, sequence))
             test_maintenance.values_are_right(home, sequence)
         kind = "sequence" if sequence else "pooled"

@@ -19,9 +19,9 @@ from store_rows import fill, key_of, open_writer, samples_of, shrink, spec_of
 from typer.testing import CliRunner
 
 from cache.errors import MmfuseError
-from cache.exchange.array_files import load, unpickle
+from cache.exchange.array_files import load_arrays, unpickle
 from cache.exchange.hdf5 import export_hdf5, import_hdf5
-from cache.exchange.import_arrays import Source, import_arrays
+from cache.exchange.import_arrays import ImportSource, import_arrays
 from cache.exchange.pack import pack
 from cache.exchange.unpack import unpack
 from cache.feature_store import FeatureStore
@@ -175,7 +175,7 @@ def test_arrays_are_aligned_by_id(tmp_path, write):
     values, ids = vectors()
     path, array = write(tmp_path, values, ids)
     store = FeatureStore(Home(tmp_path / "home"), "toy")
-    source = Source(path, "covarep", "audio", "audio", array)
+    source = ImportSource(path, "covarep", "audio", "audio", array)
     done = import_arrays(store, samples_of(range(6)), source)
     assert (done.aligned, done.lacking, done.unused) == ("id", 1, 1)
     (info,) = store.resolve(["covarep/audio"])
@@ -196,7 +196,7 @@ def test_vectors_without_ids_go_by_order_if_their_number_fits(tmp_path):
     save_file({"image": values}, tmp_path / "x.safetensors")
     store = FeatureStore(Home(tmp_path / "home"), "toy")
     for name in ("x.npy", "x.safetensors"):
-        source = Source(tmp_path / name, name[2:], "image", weights="random")
+        source = ImportSource(tmp_path / name, name[2:], "image", weights="random")
         done = import_arrays(store, samples_of(range(6)), source)
         assert done.aligned == "order"
         assert done.info.provenance["weights"] == "random"
@@ -224,7 +224,7 @@ def test_sequences_come_padded_or_ragged(tmp_path, how):
         case "objects":
             path = tmp_path / "x.pkl"
             path.write_bytes(pickle.dumps({"v": pieces}))
-    done = import_arrays(store, samples_of(range(3)), Source(path, "x", "image", array="v"))
+    done = import_arrays(store, samples_of(range(3)), ImportSource(path, "x", "image", array="v"))
     found = store.whole(done.info.key)
     assert np.array_equal(found.values, flat)
     assert found.offsets.tolist() == [0, 1, 4, 6]
@@ -238,7 +238,7 @@ def test_imported_modalities_join_streams_that_are_there(tmp_path):
     values, ids = vectors()
     for modality in ("audio", "video"):
         np.savez(tmp_path / f"{modality}.npz", v=values, id=np.array(ids))
-        source = Source(tmp_path / f"{modality}.npz", "covarep", modality, modality)
+        source = ImportSource(tmp_path / f"{modality}.npz", "covarep", modality, modality)
         import_arrays(store, samples_of(rows), source)
     for _ in range(2):
         found = store.resolve(None)
@@ -247,7 +247,7 @@ def test_imported_modalities_join_streams_that_are_there(tmp_path):
         assert names == ["image", "audio", "video"]
         assert open_writer(store, rows).complete  # `extract` once more, with its own table
     with pytest.raises(MmfuseError, match="--kind"):
-        import_arrays(store, samples_of(rows), Source(tmp_path / "audio.npz", "x", "smell"))
+        import_arrays(store, samples_of(rows), ImportSource(tmp_path / "audio.npz", "x", "smell"))
 
 
 def test_vectors_that_are_not_finite_fail_their_row(tmp_path):
@@ -256,7 +256,9 @@ def test_vectors_that_are_not_finite_fail_their_row(tmp_path):
     values[2, 1] = np.nan
     np.save(tmp_path / "x.npy", values)
     store = FeatureStore(Home(tmp_path / "home"), "toy")
-    done = import_arrays(store, samples_of(range(6)), Source(tmp_path / "x.npy", "x", "image"))
+    done = import_arrays(
+        store, samples_of(range(6)), ImportSource(tmp_path / "x.npy", "x", "image")
+    )
     assert np.flatnonzero(store.whole(done.info.key).state == FAILED).tolist() == [2]
     assert store.failures(done.info.key)["reason"].to_list() == ["non-finite"]
 
@@ -269,7 +271,7 @@ def test_ids_that_cannot_be_aligned_are_an_error(tmp_path, ids, words):
     np.savez(tmp_path / "x.npz", v=vectors()[0], id=np.array(ids))
     store = FeatureStore(Home(tmp_path / "home"), "toy")
     with pytest.raises(MmfuseError, match=words):
-        import_arrays(store, samples_of(range(6)), Source(tmp_path / "x.npz", "x", "image"))
+        import_arrays(store, samples_of(range(6)), ImportSource(tmp_path / "x.npz", "x", "image"))
     assert not (tmp_path / "home").exists()
 
 
@@ -277,16 +279,16 @@ def test_what_array_is_meant_is_asked_for(tmp_path):
     """Several arrays, an unknown name, an unknown suffix: the error lists what there is."""
     np.savez(tmp_path / "x.npz", a=np.zeros((2, 3)), b=np.zeros((2, 3)))
     with pytest.raises(MmfuseError, match=r"2 arrays \(a, b\); name one with --array"):
-        load(tmp_path / "x.npz")
-    assert load(tmp_path / "x.npz", ".").ids == ["a", "b"]
+        load_arrays(tmp_path / "x.npz")
+    assert load_arrays(tmp_path / "x.npz", ".").ids == ["a", "b"]
     with pytest.raises(MmfuseError, match="no array 'c'; it has: a, b"):
-        load(tmp_path / "x.npz", "c")
+        load_arrays(tmp_path / "x.npz", "c")
     (tmp_path / "x.mat").touch()
     with pytest.raises(MmfuseError, match=r"cannot import \.mat"):
-        load(tmp_path / "x.mat")
+        load_arrays(tmp_path / "x.mat")
     (tmp_path / "x.npy").write_bytes(b"nothing")
     with pytest.raises(MmfuseError, match="cannot be read"):
-        load(tmp_path / "x.npy")
+        load_arrays(tmp_path / "x.npy")
 
 
 class Evil:
@@ -316,7 +318,7 @@ def test_a_pickle_may_hold_numpy_and_nothing_else(tmp_path, evil):
     """Whatever it would call is named in the error, and not called."""
     (tmp_path / "x.pkl").write_bytes(pickle.dumps({"v": np.zeros((2, 2)), "evil": evil}))
     with pytest.raises(MmfuseError, match="only numpy arrays"):
-        load(tmp_path / "x.pkl", "v")
+        load_arrays(tmp_path / "x.pkl", "v")
 
 
 @pytest.mark.parametrize("protocol", range(6))
@@ -514,7 +516,7 @@ def test_files_without_plain_vectors_say_what_would_be_right(tmp_path, name, mad
         np.save(path, made)
     store = FeatureStore(Home(tmp_path / "home"), "toy")
     with pytest.raises(MmfuseError, match=words) as caught:
-        import_arrays(store, samples_of(range(6)), Source(path, "x", "image"))
+        import_arrays(store, samples_of(range(6)), ImportSource(path, "x", "image"))
     assert "\n" not in str(caught.value)
 
 

@@ -11,7 +11,7 @@ from cache.layout import Home
 from pipelines.extract.extract import extract
 from pipelines.extract.options import ExtractOptions
 from pipelines.extract.plan import plan
-from pipelines.reports.extraction import explained
+from pipelines.reports.extraction import explanation_table
 
 STREAMS = 100
 
@@ -43,7 +43,7 @@ def test_the_fields_that_differ_from_the_nearest_stream_are_named(home, asked, t
     """Exactly those fields, within a second, though a hundred streams are there to compare with."""
     plans = {DATASET.name: plan(DATASET, [Echo(**asked)], home=home)}
     start = time.monotonic()
-    table = explained(plans, home)
+    table = explanation_table(plans, home)
     assert time.monotonic() - start < 1
     (reason,) = [row[2] for row in table.rows]
     assert re.search(told, reason)

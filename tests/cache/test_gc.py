@@ -10,7 +10,7 @@ from store_rows import expected, fill, key_of, open_writer, shrink, spec_of
 
 from cache.feature_store import FeatureStore
 from cache.layout import Home
-from cache.maintenance.gc import collect, plan
+from cache.maintenance.gc import collect_garbage, plan_gc
 from cache.maintenance.verify import verify
 from cache.status import explain
 from cache.storage.objects import delete
@@ -50,12 +50,12 @@ def test_a_collection_that_is_killed_anywhere_leaves_nothing_false(home, monkeyp
         with monkeypatch.context() as patch:
             patch.setattr("cache.maintenance.gc.delete", step)
             with pytest.raises(Killed):
-                collect(plan(home))
+                collect_garbage(plan_gc(home))
         damaged = verify(home).damages
         assert current_of(home) not in {d.generation for d in damaged}
         values = FeatureStore(home, "toy").whole(key_of()).values
         assert np.array_equal(values, expected(list(range(steps, 70 + steps))))
-        collect(plan(home))
+        collect_garbage(plan_gc(home))
         assert verify(home).damages == ()
 
 
@@ -72,20 +72,20 @@ def test_old_generations_go_and_the_current_one_stays(home, sequence):
         store = FeatureStore(home, "toy")
         fill(open_writer(store, list(rows), spec=spec_of(sequence=sequence)), list(rows))
     before = {p: p.stat().st_size for p in home.root.rglob("*") if p.is_file()}
-    garbage = plan(home)
+    garbage = plan_gc(home)
     old = [item for item in garbage if item.why == "old generation"]
     assert [item.name.rpartition(" ")[2] for item in old] == ["1", "2"]
     assert set(before) == {p for p in home.root.rglob("*") if p.is_file()}
-    freed = collect(garbage)
+    freed = collect_garbage(garbage)
     after = {p: p.stat().st_size for p in home.root.rglob("*") if p.is_file()}
     assert freed == sum(before.values()) - sum(after.values())
     assert verify(home).damages == ()
     values = FeatureStore(home, "toy").whole(key_of()).values
     assert np.array_equal(values, expected(list(range(10, 90)), sequence=sequence))
     aged(home)
-    collect(plan(home))  # the samples of old generations
+    collect_garbage(plan_gc(home))  # the samples of old generations
     assert len(list((store.paths.snapshots).glob("*.json"))) == 1
-    assert plan(home) == []
+    assert plan_gc(home) == []
 
 
 def test_a_stream_goes_only_when_asked_and_a_newer_one_exists(home):
@@ -94,13 +94,13 @@ def test_a_stream_goes_only_when_asked_and_a_newer_one_exists(home):
     for tag in ("a", "b"):
         fill(open_writer(FeatureStore(home, "toy"), rows, key=key_of(tag)), rows)
         time.sleep(0.02)
-    assert plan(home) == []
-    garbage = plan(home, streams=True)
+    assert plan_gc(home) == []
+    garbage = plan_gc(home, streams=True)
     assert [item.name for item in garbage] == [key_of("a").label]
-    collect(garbage)
+    collect_garbage(garbage)
     (info,) = FeatureStore(home, "toy").resolve(["toy/image"])
     assert info.key == key_of("b")
-    assert plan(home, streams=True) == []
+    assert plan_gc(home, streams=True) == []
 
 
 def test_what_is_being_written_is_not_garbage(home):
@@ -111,8 +111,8 @@ def test_what_is_being_written_is_not_garbage(home):
     more = list(range(80))
     writer = open_writer(store, more)
     with writer.claim(writer.shards[0]):
-        assert plan(home) == []
-    assert plan(home) == []
+        assert plan_gc(home) == []
+    assert plan_gc(home) == []
     assert fill(writer, more) == list(range(60, 80))
 
 
@@ -124,11 +124,11 @@ def test_an_interrupted_collection_is_finished_by_the_next(home):
     paths = store.paths.stream(key_of().label).generation(1)
     paths.record.unlink()
     aged(home)
-    assert "orphan" in {item.why for item in plan(home)}
-    collect(plan(home))
+    assert "orphan" in {item.why for item in plan_gc(home)}
+    collect_garbage(plan_gc(home))
     assert not paths.group.exists()
     assert not paths.meta.exists()
-    assert plan(home) == []
+    assert plan_gc(home) == []
     assert len(store.whole(key_of()).values) == 70
 
 

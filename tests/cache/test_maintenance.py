@@ -16,7 +16,7 @@ from store_rows import (
 from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
 from cache.layout import Home
-from cache.maintenance.repair import commands, take_back
+from cache.maintenance.repair import extract_commands, repair
 from cache.maintenance.verify import verify
 
 INPUTS = [i if i % 9 else None for i in range(130)]
@@ -87,7 +87,7 @@ def test_every_flipped_bit_is_found_named_and_mended(home, sequence):
         damages = verify(home).damages
         assert damages, f"byte {at} of {path}"
         assert any(d.path == path or d.path.stem == path.stem for d in damages)
-        take_back(home, damages)
+        repair(home, damages)
         again = run(home, sequence)
         assert len(again) <= (3 if sequence else 1) * shard_rows
         assert verify(home).damages == ()
@@ -108,8 +108,8 @@ def test_every_shard_survives_every_damage(home, sequence, damage):
         harm(path, damage, data_of(home))
         found = verify(home).damages
         assert any(d.path == path and d.rows is not None for d in found)
-        assert commands(found) == ["mmfuse extract --dataset toy --encoder toy"]
-        take_back(home, found)
+        assert extract_commands(found) == ["mmfuse extract --dataset toy --encoder toy"]
+        repair(home, found)
         again = run(home, sequence)
         assert len(again) <= (3 if sequence else 1) * largest
         assert verify(home).damages == ()
@@ -216,7 +216,7 @@ def test_records_of_a_dataset_are_made_again(home, sequence, name, how):
         path.write_bytes(data)
     found = verify(home).damages
     assert found or (how, name) == ("delete", "store.json")  # its absence is that of an empty store
-    take_back(home, found)
+    repair(home, found)
     assert run(home, sequence) == []
     assert verify(home).damages == ()
     values_are_right(home, sequence)

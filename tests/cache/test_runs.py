@@ -190,14 +190,14 @@ def test_past_runs_are_told_apart_by_what_differs(tmp_path: Path) -> None:
     """Runs of a grid and of folds have their settings beside the method; streams stand apart."""
     home = Home(tmp_path)
     grid = [record(home, f"r{rate}", plan={"learning_rate": rate}) for rate in (0.1, 0.2)]
-    assert [row[3] for row in runs.past(grid).rows] == [
+    assert [row[3] for row in runs.runs_table(grid).rows] == [
         "concat learning_rate=0.1", "concat learning_rate=0.2",
     ]  # fmt: skip
     folds = [record(home, f"f{n}", plan={"folds": 2, "fold": n}, seeds=(n,)) for n in range(2)]
-    assert [row[3] for row in runs.past(folds).rows] == ["concat fold=0", "concat fold=1"]
-    assert runs.labels(folds) == ["concat", "concat"]
+    assert [row[3] for row in runs.runs_table(folds).rows] == ["concat fold=0", "concat fold=1"]
+    assert runs.run_labels(folds) == ["concat", "concat"]
     other = record(home, streams=(replace(STREAM, name="lens/other"),))
-    assert [row[3] for row in runs.past([record(home), other]).rows] == ["concat", "concat"]
+    assert [row[3] for row in runs.runs_table([record(home), other]).rows] == ["concat", "concat"]
 
 
 def test_runs_of_no_dataset_are_an_error(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cache.format import zarr_arrays
-from cache.format.digest_index import Lookup, first_of_each
+from cache.format.digest_index import DigestIndex, first_of_each
 from cache.format.grid import Grid
-from cache.format.shards import MappedShard, make, make_flat, read_flat, read_shard
-from cache.storage.objects import Damaged
+from cache.format.shards import MappedShard, encode_flat, encode_shard, read_flat, read_shard
+from cache.storage.objects import DamagedError
 
 GRIDS = st.builds(
     lambda rows, width, dtype, chunk_rows, per_shard: Grid(
@@ -34,7 +34,7 @@ def written(folder, grid):
         start, stop = grid.bounds(shard)
         path = folder / "c" / str(shard) / "0"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(make(values[start:stop], grid))
+        path.write_bytes(encode_shard(values[start:stop], grid))
     return values
 
 
@@ -75,9 +75,9 @@ def test_every_flipped_bit_is_found(tmp_path, at):
     data = bytearray(path.read_bytes())
     data[at] ^= 1
     path.write_bytes(data)
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedError):
         read_shard(path, grid, 0, np.empty_like(values))
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedError):
         MappedShard(path, grid, 0).gather(np.arange(40))
 
 
@@ -101,7 +101,7 @@ def test_a_file_of_a_wrong_length_is_found(tmp_path, damage):
         lambda: read_shard(path, grid, 0, np.empty_like(values)),
         lambda: MappedShard(path, grid, 0),
     ):
-        with pytest.raises(Damaged):
+        with pytest.raises(DamagedError):
             read()
 
 
@@ -115,7 +115,7 @@ def test_damage_costs_only_its_own_chunk(tmp_path):
     path.write_bytes(data)
     mapped = MappedShard(path, grid, 0)
     assert np.array_equal(mapped.gather(np.array([0, 15, 39])), values[[0, 15, 39]])
-    with pytest.raises(Damaged, match="rows 16–31"):
+    with pytest.raises(DamagedError, match="rows 16–31"):
         mapped.gather(np.array([0, 20]))
     assert mapped.sound(np.array([0, 16, 31, 32])).tolist() == [True, False, False, True]
 
@@ -124,13 +124,13 @@ def test_small_arrays_are_checked_too(tmp_path):
     """A flat chunk comes back, shorter than its chunk too; flipped bits are found."""
     array = np.arange(10, dtype=np.int64)
     path = tmp_path / "chunk"
-    path.write_bytes(make_flat(array, 16))
+    path.write_bytes(encode_flat(array, 16))
     assert np.array_equal(read_flat(path, (10,), "int64"), array)
     data = bytearray(path.read_bytes())
     for at in range(len(data)):
         data[at] ^= 16
         path.write_bytes(data)
-        with pytest.raises(Damaged):
+        with pytest.raises(DamagedError):
             read_flat(path, (10,), "int64")
         data[at] ^= 16
 
@@ -154,7 +154,7 @@ def test_the_first_of_each_is_that_of_a_loop(rows):
 @given(known=DIGESTS, asked=DIGESTS)
 def test_looking_up_is_that_of_a_dict(known, asked):
     """Positions of known digests, -1 for unknown ones and for zeros."""
-    lookup = Lookup.of(np.frombuffer(b"".join(known), np.uint8).reshape(-1, 16))
+    lookup = DigestIndex.of(np.frombuffer(b"".join(known), np.uint8).reshape(-1, 16))
     found = lookup.find(np.frombuffer(b"".join(asked), np.uint8).reshape(-1, 16))
     wanted = [known.index(a) if a in known and a != bytes(16) else -1 for a in asked]
     assert found.tolist() == wanted

@@ -22,9 +22,9 @@ from store_rows import (
 from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
 from cache.format.grid import Grid
-from cache.format.streams import ABSENT, FAILED, OK, names
+from cache.format.streams import ABSENT, FAILED, OK, display_names
 from cache.layout import Home
-from cache.maintenance.repair import take_back
+from cache.maintenance.repair import repair
 from cache.maintenance.verify import verify
 
 
@@ -259,8 +259,8 @@ def test_resolving_names_what_there_is(store):
         assert store.resolve([key_of(tag).label])[0].key == key_of(tag)
     labels = [key_of(tag).label for tag in ("b", "a")]
     both = store.resolve(labels)
-    assert [info.key.label for info in both] == names(both) == labels
-    assert names(both[:1]) == ["toy/image"]
+    assert [info.key.label for info in both] == display_names(both) == labels
+    assert display_names(both[:1]) == ["toy/image"]
     more = list(range(11))
     fill(open_writer(store, more, key=key_of("c", "audio")), more)
     with pytest.raises(MmfuseError, match="different samples"):
@@ -355,7 +355,7 @@ def test_the_only_shard_of_a_sequence_stream_can_be_mended(store, how):
     path.write_bytes(data[:-1] if how == "cut" else data)
     if how == "delete":
         path.unlink()
-    take_back(store.home, verify(store.home).damages)
+    repair(store.home, verify(store.home).damages)
     assert fill(open_writer(store, inputs, spec=spec), inputs) == [1, 2]
     values = FeatureStore(store.home, "toy").whole(key_of()).values
     assert np.array_equal(values, expected([1, 2], sequence=True))

@@ -16,7 +16,7 @@ from store_rows import expected, key_of
 
 from cache.feature_store import FeatureStore
 from cache.layout import Home
-from cache.storage.leases import acquire, holds
+from cache.storage.leases import acquire, is_alive
 from cache.storage.objects import put_record
 
 KILLS = 20
@@ -159,7 +159,7 @@ def test_a_claim_is_held_by_one_until_it_is_released(tmp_path):
     """A second process is refused; after release, or when the beat is old, it may claim."""
     lease = acquire(tmp_path / "claims", "00000", tmp_path / "scratch")
     assert lease is not None
-    assert holds(lease.path)
+    assert is_alive(lease.path)
     assert acquire(tmp_path / "claims", "00000", tmp_path / "scratch") is None
     assert acquire(tmp_path / "claims", "00001", tmp_path / "scratch") is not None
     lease.release()
@@ -178,18 +178,18 @@ def test_a_claim_of_a_dead_process_is_free_at_once(tmp_path):
     lease._stop.set()
     record = {**lease.record(), "pid": os.getpid(), "started": "1"}
     put_record(lease.path, record, tmp_path / "scratch")
-    assert not holds(lease.path)
+    assert not is_alive(lease.path)
     elsewhere = {**record, "machine": "another"}
     put_record(lease.path, elsewhere, tmp_path / "scratch")
-    assert holds(lease.path)
-    assert not holds(lease.path, expiry=0.0)
+    assert is_alive(lease.path)
+    assert not is_alive(lease.path, expiry=0.0)
     put_record(lease.path, {**elsewhere, "beat": 0.0}, tmp_path / "scratch")
-    assert not holds(lease.path)
+    assert not is_alive(lease.path)
 
 
 def test_a_beat_keeps_a_claim_alive(tmp_path, monkeypatch):
     """The holder's thread renews its claim."""
-    monkeypatch.setattr("cache.storage.leases.BEAT", 0.02)
+    monkeypatch.setattr("cache.storage.leases.HEARTBEAT", 0.02)
     lease = acquire(tmp_path / "claims", "00000", tmp_path / "scratch")
     before = lease.path.read_text()
     deadline = time.monotonic() + 10

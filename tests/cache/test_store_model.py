@@ -13,8 +13,8 @@ from store_rows import expected, fill, key_of, open_writer, shrink, spec_of, vec
 
 from cache.feature_store import FeatureStore
 from cache.layout import Home
-from cache.maintenance.gc import collect, plan
-from cache.maintenance.repair import take_back
+from cache.maintenance.gc import collect_garbage, plan_gc
+from cache.maintenance.repair import repair
 from cache.maintenance.verify import verify
 
 
@@ -32,7 +32,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.patch.setattr(
             "cache.storage.leases.EXPIRY", 0.0
         )  # a killed run here is still this process
-        self.patch.setattr("cache.maintenance.gc.YOUNG", -1.0)
+        self.patch.setattr("cache.maintenance.gc.MIN_AGE_SECONDS", -1.0)
         self.folder = Path(tempfile.mkdtemp())
         self.home = Home(self.folder / "home")
         self.rows = []
@@ -145,7 +145,7 @@ class StoreMachine(RuleBasedStateMachine):
                 path.write_bytes(data[: pick % len(data)])
             case "delete":
                 path.unlink()
-        take_back(self.home, verify(self.home).damages)
+        repair(self.home, verify(self.home).damages)
         self.damaged = True
         self.run()
 
@@ -160,7 +160,7 @@ class StoreMachine(RuleBasedStateMachine):
         old = verify(self.home).damages  # generations that nobody reads any more
         seen = next(iter(FeatureStore(self.home, "toy").streams())).generation
         assert all(damage.generation != seen for damage in old)
-        take_back(self.home, old)
+        repair(self.home, old)
         assert not verify(self.home).damages
         self.damaged = False
 
@@ -168,9 +168,9 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(streams=st.booleans())
     def collect_garbage(self, streams):
         """Old generations and leftovers go; their rows may have to be encoded again."""
-        garbage = plan(self.home, streams=streams)
-        collect(garbage)
-        assert {item.why for item in plan(self.home, streams=streams)} <= set()
+        garbage = plan_gc(self.home, streams=streams)
+        collect_garbage(garbage)
+        assert {item.why for item in plan_gc(self.home, streams=streams)} <= set()
         self.encoded_once.clear()
 
     @invariant()

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cache.errors import MmfuseError
-from mmfuse_cli import evaluate, words
+from mmfuse_cli import arguments, evaluate
 from mmfuse_cli.main import app
 
 
@@ -23,14 +23,14 @@ from mmfuse_cli.main import app
 )
 def test_global_options_may_stand_anywhere(typed, read):
     """--home, --data and --json move to where the app reads them; nothing after -- moves."""
-    assert words.to_the_front(typed.split()) == read.split()
+    assert arguments.to_the_front(typed.split()) == read.split()
 
 
 def test_a_chance_that_is_no_number_is_told_as_it_was_typed():
     """The message has the form of the option, NAME=CHANCE."""
-    assert words.numbered_pairs("--missing-frames", ["audio=0.5"]) == {"audio": 0.5}
+    assert arguments.numbered_pairs("--missing-frames", ["audio=0.5"]) == {"audio": 0.5}
     with pytest.raises(MmfuseError, match=r"--missing-frames audio=abc must be NAME=CHANCE, as"):
-        words.numbered_pairs("--missing-frames", ["audio=abc"])
+        arguments.numbered_pairs("--missing-frames", ["audio=abc"])
 
 
 def test_all_stands_alone():
@@ -42,23 +42,23 @@ def test_all_stands_alone():
 def test_data_is_looked_for_in_three_places_each_once(monkeypatch):
     """--data, then $MMFUSE_DATA, then ./data."""
     monkeypatch.setenv("MMFUSE_DATA", "data")
-    assert words.data_roots(Path("mine")) == (Path("mine"), Path("data"))
+    assert arguments.data_roots(Path("mine")) == (Path("mine"), Path("data"))
 
 
 def test_what_a_command_named_is_remembered_and_replaced(tmp_path):
     """Each command has one memory; another command's is left alone."""
-    words.remember(tmp_path / "new", "extract", {"dataset": "digits"})
-    words.remember(tmp_path / "new", "train", {"group": "g"})
-    words.remember(tmp_path / "new", "extract", {"dataset": "mug"})
-    assert words.remembered(tmp_path / "new", "extract") == {"dataset": "mug"}
-    assert words.remembered(tmp_path / "new", "train") == {"group": "g"}
+    arguments.remember(tmp_path / "new", "extract", {"dataset": "digits"})
+    arguments.remember(tmp_path / "new", "train", {"group": "g"})
+    arguments.remember(tmp_path / "new", "extract", {"dataset": "mug"})
+    assert arguments.remembered(tmp_path / "new", "extract") == {"dataset": "mug"}
+    assert arguments.remembered(tmp_path / "new", "train") == {"group": "g"}
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"extract": 3}'])
 def test_a_spoilt_memory_is_no_memory(tmp_path, content):
     """A file that is not what was written is read as nothing remembered."""
     (tmp_path / "last.json").write_text(content)
-    assert words.remembered(tmp_path, "extract") == {}
+    assert arguments.remembered(tmp_path, "extract") == {}
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_a_spoilt_memory_is_no_memory(tmp_path, content):
 def test_a_file_that_cannot_be_made_is_refused_before_the_work(tmp_path, file, said):
     """A folder, a folder that is not there, and another ending are each told."""
     with pytest.raises(MmfuseError, match=said):
-        words.check_output("--output", tmp_path / file, (".html", ".htm"))
-    words.check_output("--output", tmp_path / "x.html", (".html", ".htm"))
-    words.check_output("pack to", tmp_path / "x")
+        arguments.check_output("--output", tmp_path / file, (".html", ".htm"))
+    arguments.check_output("--output", tmp_path / "x.html", (".html", ".htm"))
+    arguments.check_output("pack to", tmp_path / "x")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cache.errors import MmfuseError
-from pipelines.contracts.encoder import check, is_encoder
+from pipelines.contracts.encoder import check_encoder, is_encoder
 from pipelines.encoding.encoder import build_encoder
 
 GOOD = '''
@@ -69,8 +69,8 @@ def written(tmp_path):
 
 def test_a_good_encoder_keeps_every_promise(written):
     """Each promise says what was seen."""
-    found = check(written())
-    assert [promise.text for promise in found if not promise.kept] == []
+    found = check_encoder(written())
+    assert [promise.text for promise in found if not promise.passed] == []
     assert all(promise.detail for promise in found)
 
 
@@ -98,7 +98,7 @@ def test_a_fault_is_named(written, old, new, promise, seen):
     pairs = [(old, new)]
     if "float16" in seen:
         pairs.append(('storage: str = "float32"', 'storage: str = "float16"'))
-    broken = [one for one in check(written(pairs=pairs)) if not one.kept]
+    broken = [one for one in check_encoder(written(pairs=pairs)) if not one.passed]
     assert any(promise in one.text and re.search(seen, one.detail) for one in broken), broken
 
 
@@ -109,7 +109,7 @@ def test_a_file_that_builds_no_encoder_is_told_what_it_lacks(written):
         build_encoder(path)
     path = written(pairs=[("def provenance", "def origin")])
     with pytest.raises(MmfuseError, match=r"Letters, .*: it has no provenance$"):
-        check(path)
+        check_encoder(path)
 
 
 def test_heads_and_encoders_are_told_apart(written, tmp_path):

@@ -13,7 +13,7 @@ from made import CLASSES, LABELS, VALUE, fill_store, made_samples, made_table
 from cache.errors import MmfuseError
 from cache.layout import Home
 from cache.samples import Task
-from pipelines.data.splits import fold_of, folded
+from pipelines.data.splits import assign_folds, with_fold
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.features.missing import MissingPattern
 from pipelines.training.train import train_all
@@ -24,7 +24,7 @@ def test_a_group_is_in_one_fold_and_every_row_in_one(groups: int, folds: int, se
     """No group is torn, and each fold has rows."""
     samples = made_samples(120)
     names = np.array([f"g{i % groups}" for i in range(120)], object)
-    where = fold_of(replace(samples, groups=names), folds, seed)
+    where = assign_folds(replace(samples, groups=names), folds, seed)
     assert set(where) == set(range(folds))
     for name in set(names):
         assert len(set(where[names == name])) == 1
@@ -34,7 +34,7 @@ def test_a_group_is_in_one_fold_and_every_row_in_one(groups: int, folds: int, se
 def test_folds_are_even_in_rows_and_in_classes(task: Task) -> None:
     """Without groups, sizes differ by few rows and class shares by few points."""
     samples = made_samples(300, task)
-    where = fold_of(samples, 5)
+    where = assign_folds(samples, 5)
     sizes = np.bincount(where)
     assert sizes.max() - sizes.min() <= 6
     if task.kind == "classes":
@@ -46,7 +46,7 @@ def test_each_row_is_tested_once() -> None:
     """Over the folds every row is in test once and in val once; rows in no split stay out."""
     samples = made_samples(50)
     samples.splits[7] = ""
-    splits = np.array([folded(samples, 4, fold).splits for fold in range(4)])
+    splits = np.array([with_fold(samples, 4, fold).splits for fold in range(4)])
     rows = np.arange(50) != 7
     assert ((splits == "test").sum(0)[rows] == 1).all()
     assert ((splits == "val").sum(0)[rows] == 1).all()
@@ -56,20 +56,20 @@ def test_each_row_is_tested_once() -> None:
 def test_the_seed_alone_changes_the_folds() -> None:
     """The same call gives the same folds."""
     samples = made_samples(60)
-    assert np.array_equal(fold_of(samples, 4), fold_of(samples, 4))
-    assert not np.array_equal(fold_of(samples, 4), fold_of(samples, 4, 1))
+    assert np.array_equal(assign_folds(samples, 4), assign_folds(samples, 4))
+    assert not np.array_equal(assign_folds(samples, 4), assign_folds(samples, 4, 1))
 
 
 def test_folds_that_cannot_be_are_refused() -> None:
     """Fewer than three folds, fewer groups than folds, or a fold that there is not."""
     samples = made_samples(30)
     with pytest.raises(MmfuseError, match="at least 3"):
-        fold_of(samples, 2)
+        assign_folds(samples, 2)
     few = replace(samples, groups=np.array(["a", "b"] * 15, object))
     with pytest.raises(MmfuseError, match="there are 2"):
-        fold_of(few, 3)
+        assign_folds(few, 3)
     with pytest.raises(MmfuseError, match="folds 0 to 3"):
-        folded(samples, 4, 4)
+        with_fold(samples, 4, 4)
 
 
 def test_every_fold_is_a_run_of_one_group(tmp_path: Path) -> None:

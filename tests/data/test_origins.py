@@ -9,7 +9,7 @@ import mmfuse
 from cache.errors import MmfuseError
 from cache.layout import DatasetPaths, Home
 from cache.maintenance.verify import verify
-from pipelines.data.columns import part
+from pipelines.data.columns import parse_modality
 from pipelines.data.tables import TableOptions
 
 
@@ -26,7 +26,7 @@ def table(tmp_path):
     return path
 
 
-OWN = TableOptions(modalities=(part("plot=text"),), target="genre", name="movies")
+OWN = TableOptions(modalities=(parse_modality("plot=text"),), target="genre", name="movies")
 
 
 def extracted(table, home):
@@ -99,7 +99,7 @@ def test_modalities_named_one_after_the_other_are_joined(tmp_path):
         for row in range(40):
             writer.writerow([f"left {row}", f"right {row % 7}", f"y{row % 2}"])
     for name in ("b", "a", "b"):
-        own = TableOptions(modalities=(part(f"{name}=text"),), target="y", name="two")
+        own = TableOptions(modalities=(parse_modality(f"{name}=text"),), target="y", name="two")
         (dataset,) = mmfuse.open_dataset(str(path), table=own, home=home)
         mmfuse.extract(dataset, [mmfuse.build_encoder("hashing")], home=home)
         streams = mmfuse.FeatureStore(home, "two").resolve(None)

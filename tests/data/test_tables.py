@@ -14,7 +14,7 @@ from PIL import Image
 from cache.errors import MmfuseError
 from cache.samples import Modality
 from pipelines.data import columns, sources, tables
-from pipelines.data.columns import part
+from pipelines.data.columns import parse_modality
 from pipelines.data.tables import TableOptions
 from pipelines.media import cells as reading
 
@@ -72,7 +72,11 @@ def refused(path, options=GENRE):
 def test_a_table_opens_by_what_is_said(folder):
     """Named modalities, target and id give exactly those; nothing else comes along."""
     options = TableOptions(
-        modalities=(part("poster=image"), part("plot=text"), part("facts=tabular:year,country")),
+        modalities=(
+            parse_modality("poster=image"),
+            parse_modality("plot=text"),
+            parse_modality("facts=tabular:year,country"),
+        ),
         target="genre",
         id="id",
     )
@@ -130,7 +134,9 @@ def test_empty_cells_are_absent_and_none_is_a_word(folder):
     """Blank cells become null; the word None stays, as a text and as a class."""
     plot = pl.when(pl.col("plot").str.ends_with("someone")).then(pl.lit(" ")).alias("plot")
     path = changed(folder, plot=plot, genre=pl.col("genre").replace({"noir": "None"}))
-    options = TableOptions(modalities=(part("plot=text"), part("poster=image")), target="genre")
+    options = TableOptions(
+        modalities=(parse_modality("plot=text"), parse_modality("poster=image")), target="genre"
+    )
     dataset = open_one(path, options)
     assert dataset.table["plot"].null_count() == COUNT
     assert dataset.task.names == ("None", "drama")
@@ -139,7 +145,9 @@ def test_empty_cells_are_absent_and_none_is_a_word(folder):
 def test_a_record_without_values_is_absent(folder):
     """A row whose fields are all empty is null, not a record of nulls."""
     path = changed(folder, year=pl.lit(None), country=pl.lit(""))
-    options = TableOptions(modalities=(part("facts=tabular:year,country"),), target="genre")
+    options = TableOptions(
+        modalities=(parse_modality("facts=tabular:year,country"),), target="genre"
+    )
     assert open_one(path, options).table["facts"].null_count() == COUNT
 
 
@@ -235,7 +243,7 @@ def test_series_come_from_lists_from_words_and_from_columns(tmp_path):
     )  # fmt: skip
     frame.write_parquet(tmp_path / "s.parquet")
     asked = ("lists=series", "words=series", "steps=series:" + ",".join(f"t{s}" for s in range(10)))
-    options = TableOptions(modalities=tuple(map(part, asked)))
+    options = TableOptions(modalities=tuple(map(parse_modality, asked)))
     dataset = open_one(tmp_path / "s.parquet", options)
     for modality in dataset.modalities:
         values = reading.read("series", dataset.table[modality.name][3], None)
@@ -297,7 +305,9 @@ def test_a_missing_column_is_named_with_the_nearest(folder):
     path = folder / "films.csv"
     assert "no column in" in refused(path, TableOptions(target="gendre"))
     assert "did you mean genre" in refused(path, TableOptions(target="gendre"))
-    assert "did you mean poster" in refused(path, TableOptions((part("postr=image"),), "genre"))
+    assert "did you mean poster" in refused(
+        path, TableOptions((parse_modality("postr=image"),), "genre")
+    )
     assert "'maker'" in refused(path, TableOptions(target="genre", group="maker"))
     assert "'ids'" in refused(path, TableOptions(target="genre", id="ids"))
     assert "neither a column" in refused(path, TableOptions(target="genre", split="fold"))
@@ -337,7 +347,7 @@ def test_a_path_outside_the_root_is_an_error(folder):
     message = refused(changed(folder, poster=poster))
     assert "12 paths in 'poster' lead out of" in message
     poster = pl.col("poster").replace({"posters/3.png": "/etc/hosts"})
-    options = TableOptions((part("poster=image"),), "genre")
+    options = TableOptions((parse_modality("poster=image"),), "genre")
     assert "'/etc/hosts'" in refused(changed(folder, poster=poster), options)
 
 
@@ -358,8 +368,10 @@ def test_some_missing_files_are_not(folder):
 def test_modalities_cannot_be_the_target_or_take_its_place(folder):
     """The target as a modality, and names that are taken, are refused."""
     path = folder / "films.csv"
-    assert "is the target" in refused(path, TableOptions((part("genre=text"),), "genre"))
-    assert "cannot be called 'id'" in refused(path, TableOptions((part("id=text"),), "genre"))
+    assert "is the target" in refused(path, TableOptions((parse_modality("genre=text"),), "genre"))
+    assert "cannot be called 'id'" in refused(
+        path, TableOptions((parse_modality("id=text"),), "genre")
+    )
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "lists.parquet"])
@@ -413,15 +425,15 @@ def test_a_class_folder_without_files_is_told(folder, by_split):
 
 def test_words_for_modalities_are_checked():
     """NAME=KIND and NAME=KIND:COLUMNS, nothing else; unknown kinds get the nearest."""
-    assert part("a=image").columns == ("a",)
-    assert part("a=tabular:b,c").columns == ("b", "c")
+    assert parse_modality("a=image").columns == ("a",)
+    assert parse_modality("a=tabular:b,c").columns == ("b", "c")
     for words in ("a", "=image", "a=", "a=text:"):
         with pytest.raises(MmfuseError, match="must be NAME=KIND"):
-            part(words)
+            parse_modality(words)
     with pytest.raises(MmfuseError, match="did you mean image"):
-        part("a=imag")
+        parse_modality("a=imag")
     with pytest.raises(MmfuseError, match="--modality 'my_text=text:my text'"):
-        part("my text=text")
+        parse_modality("my text=text")
 
 
 def test_files_that_are_no_tables_are_errors(folder):
@@ -511,13 +523,13 @@ def test_the_nearest_dataset_is_named():
 
 def test_offers_say_what_is_ready_and_how_to_get_the_rest(tmp_path):
     """Each dataset has a line; those without data say where to put it and where it is from."""
-    offers = {offer.name: offer for offer in sources.offers([tmp_path])}
+    offers = {offer.name: offer for offer in sources.list_datasets([tmp_path])}
     assert offers["digits"].ready
     assert not offers["mug"].ready
     assert "figshare" in offers["mug"].where
     (tmp_path / "avdigits").mkdir()
     (tmp_path / "avdigits" / "manifest.csv").write_text("id\n")
-    offers = {offer.name: offer for offer in sources.offers([tmp_path])}
+    offers = {offer.name: offer for offer in sources.list_datasets([tmp_path])}
     assert offers["avdigits"].where == str(tmp_path / "avdigits")
 
 
@@ -531,7 +543,9 @@ def test_the_packs_open_in_one_line(pack):
     }  # fmt: skip
     emoji = open_one(pack("emoji"), TableOptions())
     assert [m.kind for m in emoji.modalities] == ["image", "text", "tabular"]
-    options = TableOptions((part("image=image"), part("audio=audio")), group="speaker")
+    options = TableOptions(
+        (parse_modality("image=image"), parse_modality("audio=audio")), group="speaker"
+    )
     digits = open_one(pack("avdigits") / "manifest.csv", options)
     assert reading.read("audio", digits.table["audio"][0], digits.root).rate == 8000
 
@@ -557,6 +571,6 @@ def test_a_hub_dataset_is_read_with_its_pictures_and_its_class_names(tmp_path, m
 
 def test_notes_and_options_are_plain_data():
     """Options compare by value, so that a run can be recorded and repeated."""
-    assert TableOptions((part("a=text"),)) == TableOptions((part("a=text"),))
-    assert json.dumps(columns.guess(films(), ["genre", "id"]).notes)
+    assert TableOptions((parse_modality("a=text"),)) == TableOptions((parse_modality("a=text"),))
+    assert json.dumps(columns.guess_modalities(films(), ["genre", "id"]).notes)
     assert tables.SHARES == "0.8/0.1/0.1"

@@ -13,13 +13,13 @@ from project import with_project
 from cache.errors import MmfuseError
 from cache.fingerprints import fingerprint
 from pipelines import catalog
-from pipelines.contracts.encoder import COSINE, PROMISES, Trial, building_is_light, cosine
-from pipelines.contracts.sample_payloads import specimens
+from pipelines.contracts.encoder import CHECKS, COSINE, EncoderUnderTest, building_is_light, cosine
+from pipelines.contracts.sample_payloads import sample_payloads
 from pipelines.encoding.encoder import Encoder, FittedEncoder, build_encoder
 
 HALF = 0.999  # in half precision
 # Whether building is light is seen below for all of them in one process.
-ENGINE = [promise for promise in PROMISES if promise is not building_is_light]
+ENGINE = [promise for promise in CHECKS if promise is not building_is_light]
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +43,7 @@ def encoder(case, top) -> Encoder:
 def _fitted(encoder):
     if isinstance(encoder, FittedEncoder):
         kind = next(iter(encoder.kinds))
-        encoder.fit(kind, specimens(kind))
+        encoder.fit(kind, sample_payloads(kind))
     return encoder
 
 
@@ -63,7 +63,7 @@ def test_every_encoder_of_the_catalogue_has_a_case():
 @pytest.mark.parametrize("promise", ENGINE, ids=lambda promise: promise.__name__)
 def test_every_promise_is_kept(promise, case, top):
     """What a plug-in's author is told by `mmfuse check` holds for each of ours."""
-    promise(Trial(case.word, lambda: built(case, top)))
+    promise(EncoderUnderTest(case.word, lambda: built(case, top)))
 
 
 def test_the_stored_dtype_follows_from_where_the_weights_come_from(encoder):
@@ -78,7 +78,7 @@ def test_another_stored_dtype_is_another_stream_of_the_same_vectors(case, encode
     assert chosen.storage == other
     assert built(case, top, storage="auto").storage == encoder.storage
     kind = _kinds(encoder)[0]
-    found = [_encode(each, kind, specimens(kind)) for each in (encoder, chosen)]
+    found = [_encode(each, kind, sample_payloads(kind)) for each in (encoder, chosen)]
     assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
     with pytest.raises(MmfuseError, match=r"bfloat16 cannot be stored.*--storage float32"):
         built(case, top, storage="bfloat16")
@@ -91,9 +91,9 @@ def test_half_precision_keeps_the_bound_that_it_can_keep(case, top, dtype):
         pytest.skip("an encoder without weights computes in one dtype")
     half, whole = built(case, top, dtype=dtype), built(case, top, dtype="float32")
     for kind in _kinds(half):
-        mixed = _encode(half, kind, specimens(kind))
-        exact = _encode(whole, kind, specimens(kind))
-        for payload, a, b in zip(specimens(kind), mixed, exact, strict=True):
+        mixed = _encode(half, kind, sample_payloads(kind))
+        exact = _encode(whole, kind, sample_payloads(kind))
+        for payload, a, b in zip(sample_payloads(kind), mixed, exact, strict=True):
             assert cosine(a, b) >= HALF
             assert cosine(a, _encode(half, kind, [payload])[0]) >= HALF
 
@@ -109,7 +109,7 @@ def test_vectors_agree_with_the_bare_library_call(case, encoder, top):
         return
     for kind in _kinds(encoder):
         for payload, found in zip(
-            specimens(kind), _encode(encoder, kind, specimens(kind)), strict=True
+            sample_payloads(kind), _encode(encoder, kind, sample_payloads(kind)), strict=True
         ):
             expected = bare(kind, payload)
             assert found.shape == expected.shape
@@ -166,7 +166,7 @@ def test_the_fingerprint_changes_with_what_makes_the_vectors(case, top):
 def test_the_fingerprint_changes_with_nothing_else(case, encoder, top, tmp_path, monkeypatch):
     """Not with the weights' path, the working directory, the device, use, or a second building."""
     expected = {kind: fingerprint(encoder.fields(kind)) for kind in _kinds(encoder)}
-    _encode(encoder, _kinds(encoder)[0], specimens(_kinds(encoder)[0]))
+    _encode(encoder, _kinds(encoder)[0], sample_payloads(_kinds(encoder)[0]))
     others = [encoder, built(case, top)]
     if "weights" in case.options:
         moved = tmp_path / "elsewhere"

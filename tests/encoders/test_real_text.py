@@ -86,6 +86,6 @@ def test_minilm_on_a_slice_of_real_transcripts_beats_the_majority(tmp_path, pack
 
 def _text(name):
     """A text column as a modality of the same name."""
-    from pipelines.data.columns import part
+    from pipelines.data.columns import parse_modality
 
-    return part(f"{name}=text")
+    return parse_modality(f"{name}=text")

@@ -12,7 +12,7 @@ from checkpoint_makers import MAKERS
 from cache.errors import MmfuseError
 from cache.fingerprints import fingerprint
 from pipelines.encoding.encoder import build_encoder
-from pipelines.encoding.pooling import POOLS, States, pool
+from pipelines.encoding.pooling import POOLS, HiddenStates, pool
 from pipelines.media.payloads import Unreadable, Waveform
 
 
@@ -42,7 +42,7 @@ def test_pooling_equals_a_naive_loop(word):
     counts = [5, 1, 3]
     present = torch.arange(5) < torch.tensor(counts)[:, None]
     values[~present] = torch.nan
-    found = pool(word, States(values, None, is_map=False), present)
+    found = pool(word, HiddenStates(values, None, is_map=False), present)
     for row, tokens, count in zip(found, values, counts, strict=True):
         real = [tokens[t] for t in range(count)]
         expected = {

@@ -13,7 +13,7 @@ from cache.runs import RunRecord
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.features.missing import MissingPattern
 from pipelines.metrics.significance import bootstrap
-from pipelines.reports.runs import first, side_by_side
+from pipelines.reports.runs import metric_values, robustness_tables
 from pipelines.training.train import train
 
 WORDS = {"epochs": "12", "seeds": "0,1", "width": "16", "learning_rate": "1e-2"}
@@ -129,9 +129,9 @@ def test_several_methods_are_put_side_by_side_and_one_is_not(tmp_path: Path) -> 
     other = train("mean", "made", home=home, options=WORDS)
     patterns = [MissingPattern.named("image")]
     done = [evaluate(home, one, patterns) for one in (run, other)]
-    (table,) = side_by_side(done)
+    (table,) = robustness_tables(done)
     assert table.columns == ("method", "complete", "without image", "data × weights")
     assert [row[0] for row in table.rows] == ["concat", "mean", "logistic", "majority"]
     for row, evaluation in zip(table.rows, done, strict=False):
-        assert row[1:3] == tuple(first(each.scores) for each in evaluation.rows)
-    assert side_by_side(done[:1]) == []
+        assert row[1:3] == tuple(metric_values(each.scores) for each in evaluation.rows)
+    assert robustness_tables(done[:1]) == []

@@ -12,7 +12,7 @@ from cache.feature_store import FeatureStore
 from cache.layout import Home
 from cache.runs import RunRecord
 from cache.samples import Modality, Task
-from pipelines.data.columns import part
+from pipelines.data.columns import parse_modality
 from pipelines.data.dataset import Dataset
 from pipelines.data.sources import open_dataset
 from pipelines.data.table_files import read_table
@@ -116,7 +116,7 @@ def test_what_does_not_match_is_told_and_is_no_bad_sample(trained) -> None:
     assert found.failures == ()
     assert (found.lacking, found.unused) == (("facts",), ("smell",))
     assert found.present.tolist() == [[True, False]] * 2
-    note = predictions.tables(found, 5)[0].notes[0]
+    note = predictions.prediction_tables(found, 5)[0].notes[0]
     assert note == (
         "in the input, no column for facts, counted as absent; columns that nothing uses: smell"
     )
@@ -125,7 +125,9 @@ def test_what_does_not_match_is_told_and_is_no_bad_sample(trained) -> None:
     assert some.present.all()
     whole = predict(home, run, made_dataset().table.select("id", "words", "facts").head(3))
     assert (whole.lacking, whole.unused) == ((), ())
-    assert predictions.tables(whole, 5)[0].notes == ("± seeds: standard deviation over replicas",)
+    assert predictions.prediction_tables(whole, 5)[0].notes == (
+        "± seeds: standard deviation over replicas",
+    )
 
 
 def test_columns_that_a_modality_was_made_of_stand_for_it(tmp_path: Path) -> None:
@@ -134,7 +136,7 @@ def test_columns_that_a_modality_was_made_of_stand_for_it(tmp_path: Path) -> Non
     path = tmp_path / "fruit.csv"
     table.with_columns(pl.col("label").cast(pl.String)).write_csv(path)
     home = Home(tmp_path / "home")
-    for name, parts in (("guessed", ()), ("told", (part("plot=text:Its words"),))):
+    for name, parts in (("guessed", ()), ("told", (parse_modality("plot=text:Its words"),))):
         options = TableOptions(name=name, modalities=parts)
         (dataset,) = open_dataset(str(path), table=options)
         extract(dataset, [build_encoder("hashing")], home=home, options=ExtractOptions(workers=0))

@@ -1,4 +1,4 @@
-"""The parts of extraction: batches by cost, encoding that survives, legs, estimates."""
+"""The parts of extraction: batches by cost, encoding that survives, timings, estimates."""
 
 import itertools
 import json
@@ -13,15 +13,15 @@ from small_encoders import Centred, Echo, texts, vector_of
 from cache.errors import MmfuseError
 from cache.layout import Home
 from pipelines.extract.engine.batches import (
-    Budget,
-    Ceilings,
-    Encoding,
-    HopelessError,
-    batches,
-    budget,
+    AllInputsFailedError,
+    BatchBudget,
+    BatchEncoder,
+    MemoryLimits,
+    bucketed_batches,
+    default_budget,
 )
 from pipelines.extract.engine.prepare import Failure
-from pipelines.extract.engine.timings import Legs
+from pipelines.extract.engine.timings import Timings
 from pipelines.extract.estimate import estimate
 from pipelines.extract.extract import extract
 from pipelines.extract.options import ExtractOptions
@@ -33,7 +33,7 @@ COSTS = st.lists(st.integers(1, 2000), max_size=300)
 @given(COSTS, st.integers(1, 64), st.none() | st.integers(1, 20_000))
 def test_every_sample_is_in_exactly_one_batch_and_no_batch_exceeds_its_budget(costs, rows, cost):
     """Batches are a partition; only a single sample may be dearer than the budget allows."""
-    found = batches(costs, Budget(rows, cost))
+    found = bucketed_batches(costs, BatchBudget(rows, cost))
     assert sorted(place for batch in found for place in batch) == list(range(len(costs)))
     most = cost or (max(1, round(rows * sum(costs) / len(costs))) if costs else 0)
     for batch in found:
@@ -45,21 +45,22 @@ def test_every_sample_is_in_exactly_one_batch_and_no_batch_exceeds_its_budget(co
 @given(COSTS, st.integers(1, 64))
 def test_no_two_batches_overlap_in_cost(costs, rows):
     """Like goes with like: every sample of a batch is at least as dear as all that come later."""
-    found = batches(costs, Budget(rows))
+    found = bucketed_batches(costs, BatchBudget(rows))
     for earlier, later in itertools.pairwise(found):
         assert min(costs[p] for p in earlier) >= max(costs[p] for p in later)
 
 
 def test_equal_costs_are_batched_in_order():
     """Pictures, which all cost the same, are encoded as they come, `rows` at a time."""
-    assert batches([1] * 7, Budget(3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert bucketed_batches([1] * 7, BatchBudget(3)) == [[0, 1, 2], [3, 4, 5], [6]]
 
 
 def test_padding_is_cheaper_than_in_order_of_arrival():
     """On a log-normal mix, bucketed batches compute at least 1.3 times less."""
     costs = np.random.default_rng(0).lognormal(3.5, 0.9, 2048).astype(int) + 1
     bucketed = sum(
-        len(b) * costs[b].max() for b in map(np.array, batches(costs.tolist(), Budget(32)))
+        len(b) * costs[b].max()
+        for b in map(np.array, bucketed_batches(costs.tolist(), BatchBudget(32)))
     )
     arrival = sum(32 * part.max() for part in costs.reshape(-1, 32))
     assert arrival / bucketed > 1.3
@@ -67,16 +68,21 @@ def test_padding_is_cheaper_than_in_order_of_arrival():
 
 def test_a_batch_suits_its_kind_and_device():
     """A few clips at a time on a CPU, minutes of sound on a GPU; the weight-free in bulk."""
-    assert budget("audio", "cpu", weights=True).rows < budget("audio", "cuda", weights=True).rows
-    clips = batches([160_000] * 100, budget("audio", "cpu", weights=True))  # ten seconds each
+    assert (
+        default_budget("audio", "cpu", weights=True).rows
+        < default_budget("audio", "cuda", weights=True).rows
+    )
+    clips = bucketed_batches(
+        [160_000] * 100, default_budget("audio", "cpu", weights=True)
+    )  # ten seconds each
     assert max(map(len, clips)) == 6
-    assert budget("image", "cuda:1", weights=True) == Budget(256)
-    assert budget("text", "cpu", weights=False) == Budget(256)
+    assert default_budget("image", "cuda:1", weights=True) == BatchBudget(256)
+    assert default_budget("text", "cpu", weights=False) == BatchBudget(256)
 
 
 def encoding(encoder, path=None):
     """Encoding of texts with ceilings kept at a path."""
-    return Encoding(encoder, "text", Ceilings(path), "key")
+    return BatchEncoder(encoder, "text", MemoryLimits(path), "key")
 
 
 class Torch(Echo):
@@ -113,7 +119,7 @@ def test_what_fits_is_known_in_the_next_run(tmp_path):
     again.encode(["abcd"] * 16, [4] * 16)
     assert again.retries == 0
     path.write_text("{")
-    assert Ceilings(path).get("key", 4) is None
+    assert MemoryLimits(path).get("key", 4) is None
 
 
 class Attentive(Echo):
@@ -138,7 +144,7 @@ def test_a_ceiling_holds_for_its_lengths(tmp_path, encoder, known):
     lengths = chance.lognormal(4, 1, 2000).astype(int).clip(4, 250)
     texts_ = [f"{n:04}".ljust(length, "x") for n, length in enumerate(lengths)]
     costs = [len(text) for text in texts_]
-    groups = batches(costs, Budget(64, 1 << 13))
+    groups = bucketed_batches(costs, BatchBudget(64, 1 << 13))
     one = encoding(encoder, path)
     for group in groups:
         found = one.encode([texts_[p] for p in group], [costs[p] for p in group])
@@ -191,15 +197,15 @@ def test_an_encoder_that_never_succeeds_is_given_up_after_a_hundred():
     """Not every input of a million is tried, nor is the first one enough to give up."""
     one = encoding(Echo())
     assert len(one.encode(["POISON"] * 99, [1] * 99)) == 99
-    with pytest.raises(HopelessError, match=r"first 100 inputs of kind text.*poisoned"):
+    with pytest.raises(AllInputsFailedError, match=r"first 100 inputs of kind text.*poisoned"):
         one.encode(["POISON"] * 99, [1] * 99)
 
 
 def test_no_leg_is_blamed_for_a_small_job():
     """Where neither inputs, encoder nor disk took a third of the time, something else did."""
-    small = Legs(total=1.0, load=0.4, waited_inputs=0.05, encode=0.1, waited_writer=0.19)
+    small = Timings(total=1.0, load=0.4, waited_inputs=0.05, encode=0.1, waited_writer=0.19)
     assert "start-up and bookkeeping took most" in small.bottleneck(0, 2)
-    assert "disk" in Legs(total=1.0, load=0.4, waited_writer=0.21).bottleneck(0, 2)
+    assert "disk" in Timings(total=1.0, load=0.4, waited_writer=0.21).bottleneck(0, 2)
 
 
 @pytest.mark.parametrize(
@@ -213,16 +219,16 @@ def test_no_leg_is_blamed_for_a_small_job():
 )
 def test_the_bottleneck_is_the_leg_that_was_waited_for(spent, workers, sentence):
     """One sentence names the slowest leg and its share."""
-    assert sentence in Legs(total=10.0, **spent).bottleneck(workers, 2)
+    assert sentence in Timings(total=10.0, **spent).bottleneck(workers, 2)
 
 
 def test_more_workers_are_advised_only_where_there_are_cores_and_it_pays():
     """Advice names a number that the machine has, and spares who waited for seconds."""
-    slow = Legs(total=100.0, waited_inputs=70.0, prepare=70.0)
+    slow = Timings(total=100.0, waited_inputs=70.0, prepare=70.0)
     assert "try --workers 4" in slow.bottleneck(2, 16)
     assert "try --workers 15" in slow.bottleneck(0, 16)
     assert "try" not in slow.bottleneck(2, 2)
-    assert "try" not in Legs(total=10.0, waited_inputs=7.0).bottleneck(2, 16)
+    assert "try" not in Timings(total=10.0, waited_inputs=7.0).bottleneck(2, 16)
 
 
 def test_an_estimate_comes_near_the_truth_and_stores_nothing(tmp_path):

@@ -403,7 +403,7 @@ def test_a_file_that_changes_while_the_run_goes_on_is_not_stored_as_what_it_was(
     dataset = texts({"m": names}, kind="image", root=root)
     plans = planning.plan(dataset, [Echo(kind="image")], home=home)
     (root / "2.png").write_bytes(b"after!")
-    found = estimate.probe(plans[0])
+    found = estimate.probe_samples(plans[0])
     assert [f.failure.reason for f in found][2] == "changed"
     assert found[2].failure.transient
 

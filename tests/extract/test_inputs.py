@@ -13,8 +13,7 @@ from cache.fingerprints import digest
 from cache.samples import Modality, Task
 from cache.storage.file_digests import DigestMemory
 from pipelines.data.dataset import Dataset
-from pipelines.extract import input_digests
-from pipelines.extract.input_digests import inputs
+from pipelines.extract.input_digests import input_digests
 from pipelines.media import cells as reading
 
 OLD_NS = 1_600_000_000_000_000_000
@@ -82,7 +81,7 @@ def test_two_cells_of_the_table_are_one_input_where_their_bytes_are_one(memory, 
             return str(fault), repr(cell)
 
     source = dataset(kind, cells, dtype=dtype)
-    found = rows(inputs(source, source.modalities[0], memory))
+    found = rows(input_digests(source, source.modalities[0], memory))
     expected = [naive(cell) for cell in source.table["m"]]
     for one in range(len(cells)):
         for two in range(len(cells)):
@@ -92,7 +91,9 @@ def test_two_cells_of_the_table_are_one_input_where_their_bytes_are_one(memory, 
 def test_the_digest_of_text_is_that_of_its_bytes(memory):
     """Text keeps one identity over datasets and versions: blake2b of its UTF-8, by kind."""
     source = dataset("text", ["één", "b", "c"])
-    assert rows(inputs(source, source.modalities[0], memory))[0] == digest("text", "één".encode())
+    assert rows(input_digests(source, source.modalities[0], memory))[0] == digest(
+        "text", "één".encode()
+    )
 
 
 def test_a_series_keeps_its_digest_whatever_its_neighbours_are(memory):
@@ -101,15 +102,15 @@ def test_a_series_keeps_its_digest_whatever_its_neighbours_are(memory):
     kind, dtype = "series", pl.List(pl.Float32)
     alone = dataset(kind, plain, dtype=dtype)
     mixed = dataset(kind, [*plain, *odd], dtype=dtype)
-    first = rows(inputs(alone, alone.modalities[0], memory))
-    assert rows(inputs(mixed, mixed.modalities[0], memory))[:4] == first
+    first = rows(input_digests(alone, alone.modalities[0], memory))
+    assert rows(input_digests(mixed, mixed.modalities[0], memory))[:4] == first
     assert first[0] == digest(kind, reading.raw(kind, [1.0, 2.0], None))
 
 
 def test_absent_cells_are_zeros_and_said_to_be_absent(memory):
     """Null is absent, an empty text is there (and unreadable); neither moves a row."""
     source = dataset("text", [None, "", "c"])
-    found = inputs(source, source.modalities[0], memory)
+    found = input_digests(source, source.modalities[0], memory)
     assert found.absent.tolist() == [True, False, False, False]
     assert rows(found)[0] == bytes(16)
     assert rows(found)[2] == digest("text", b"c")
@@ -136,7 +137,7 @@ CELLS = ["a.png", "images/c.png", None, "b.png", "images/d.png", "a.png", "no.pn
 def test_files_and_members_have_the_digest_of_their_bytes(memory, folder):
     """Equal bytes are one input whatever the file is called and wherever it lies."""
     source = dataset("image", CELLS, folder)
-    found = rows(inputs(source, source.modalities[0], memory))
+    found = rows(input_digests(source, source.modalities[0], memory))
     one, three, four = (digest("image", data) for data in (b"one", b"three", b"four"))
     assert found[:6] == [one, three, bytes(16), one, four, one]
     assert len(set(found)) == 6
@@ -145,14 +146,14 @@ def test_files_and_members_have_the_digest_of_their_bytes(memory, folder):
 def test_files_that_did_not_change_are_not_opened_again(memory, folder, monkeypatch):
     """A second run takes digests from the memory; only what could not be read is tried again."""
     source = dataset("image", CELLS, folder)
-    first = rows(inputs(source, source.modalities[0], memory))
+    first = rows(input_digests(source, source.modalities[0], memory))
     opened = []
     monkeypatch.setattr(
         input_digests,
         "raw",
         lambda kind, cell, root: opened.append(cell) or reading.raw(kind, cell, root),
     )
-    again = rows(inputs(source, source.modalities[0], DigestMemory(memory.path)))
+    again = rows(input_digests(source, source.modalities[0], DigestMemory(memory.path)))
     assert again == first
     assert sorted(opened) == ["../a.png", "no.png"]
 
@@ -161,7 +162,7 @@ def test_files_that_did_not_change_are_not_opened_again(memory, folder, monkeypa
 def test_a_file_that_changed_is_read_again_and_no_other(memory, folder, monkeypatch, name):
     """A new modification time re-reads that file, or the members of that archive, alone."""
     source = dataset("image", CELLS[:5], folder)
-    inputs(source, source.modalities[0], memory)
+    input_digests(source, source.modalities[0], memory)
     os.utime(folder / name, ns=(OLD_NS + 1, OLD_NS + 1))
     opened = []
     monkeypatch.setattr(
@@ -169,7 +170,7 @@ def test_a_file_that_changed_is_read_again_and_no_other(memory, folder, monkeypa
         "raw",
         lambda kind, cell, root: opened.append(cell) or reading.raw(kind, cell, root),
     )
-    inputs(source, source.modalities[0], DigestMemory(memory.path))
+    input_digests(source, source.modalities[0], DigestMemory(memory.path))
     expected = ["a.png"] if name == "a.png" else ["images/c.png", "images/d.png"]
     assert sorted(opened) == expected
 
@@ -177,10 +178,10 @@ def test_a_file_that_changed_is_read_again_and_no_other(memory, folder, monkeypa
 def test_a_file_takes_precedence_over_a_member_that_it_hides(memory, folder):
     """Unpacking an archive beside it changes which bytes are read, and the identity follows."""
     source = dataset("image", ["images/c.png", "a.png", "b.png"], folder)
-    inputs(source, source.modalities[0], memory)
+    input_digests(source, source.modalities[0], memory)
     (folder / "images").mkdir()
     (folder / "images" / "c.png").write_bytes(b"other")
-    found = rows(inputs(source, source.modalities[0], DigestMemory(memory.path)))
+    found = rows(input_digests(source, source.modalities[0], DigestMemory(memory.path)))
     assert found[0] == digest("image", b"other")
 
 
@@ -195,7 +196,7 @@ def test_interrupted_reading_keeps_what_was_read(memory, folder):
 
     source = dataset("image", CELLS[:5], folder)
     with pytest.raises(KeyboardInterrupt):
-        inputs(source, source.modalities[0], memory, stop_after_two)
+        input_digests(source, source.modalities[0], memory, stop_after_two)
     assert len(pl.read_parquet(memory.path)) == 2
 
 
@@ -205,10 +206,10 @@ def test_a_file_written_this_moment_is_not_trusted_later(memory, tmp_path):
     path.write_bytes(b"one")
     state = path.stat()
     source = dataset("image", ["new.png", "x", "y"], tmp_path)
-    first = rows(inputs(source, source.modalities[0], memory))
+    first = rows(input_digests(source, source.modalities[0], memory))
     path.write_bytes(b"two")
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
-    again = rows(inputs(source, source.modalities[0], DigestMemory(memory.path)))
+    again = rows(input_digests(source, source.modalities[0], DigestMemory(memory.path)))
     assert again[0] != first[0]
     assert time.time_ns() - state.st_mtime_ns < 60e9
 
@@ -219,7 +220,7 @@ def test_records_are_known_by_columns_and_not_one_by_one(memory):
     frame = pl.DataFrame({f"f{k}": rng.normal(size=10_000) for k in range(33)})
     source = dataset("tabular", frame.to_struct("m"))
     start = time.process_time()
-    found = inputs(source, source.modalities[0], memory)
+    found = input_digests(source, source.modalities[0], memory)
     columns = time.process_time() - start
     start = time.process_time()
     for cell in source.table["m"]:

@@ -75,7 +75,7 @@ def test_a_run_records_what_a_sample_takes_with_encoders(tmp_path):
     costs = run.costs
     assert costs["with_encoders_p50"] == pytest.approx(0.5 * streams + costs["latency_p50"])
     assert costs["with_encoders_p95"] == pytest.approx(0.75 * streams + costs["latency_p95"])
-    (row,) = runs.costs([run]).rows
+    (row,) = runs.cost_table([run]).rows
     assert row[2:4] == (run.parameters, round(costs["macs"]))
     assert float(row[6]) == pytest.approx(costs["with_encoders_p50"] * 1e3, abs=0.01)
 

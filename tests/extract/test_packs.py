@@ -5,7 +5,7 @@ from checkpoint_makers import MAKERS
 
 from cache.layout import Home
 from pipelines import catalog
-from pipelines.data.columns import part
+from pipelines.data.columns import parse_modality
 from pipelines.data.sources import open_dataset
 from pipelines.data.tables import TableOptions
 from pipelines.encoding.encoder import build_encoder
@@ -42,7 +42,10 @@ def algorithms(pack):
     """Code, text and counts in a parquet file."""
     words = ("code=code", "text=text", "counts=tabular:n_lines,n_calls")
     own = TableOptions(
-        modalities=tuple(part(word) for word in words), target="label", split="split", name="topics"
+        modalities=tuple(parse_modality(word) for word in words),
+        target="label",
+        split="split",
+        name="topics",
     )
     return open_dataset(str(pack("algorithms") / "algos.parquet"), roots=(), table=own)
 
@@ -50,7 +53,7 @@ def algorithms(pack):
 def transcripts(pack):
     """What people said, in a CSV."""
     own = TableOptions(
-        modalities=(part("text=text"),), target="label", task="classes", split="split",
+        modalities=(parse_modality("text=text"),), target="label", task="classes", split="split",
         group="video_id", name="mosi",
     )  # fmt: skip
     return open_dataset(str(pack("mosi_features") / "utterances.csv"), roots=(), table=own)

@@ -92,7 +92,9 @@ def test_a_share_that_matters_is_a_warning(tmp_path):
         words[:count] = [f"{row} is a long text" for row in range(count)]
         dataset = texts({"m": words}, name=f"cut{count}")
         report = check(Home(tmp_path), dataset)
-        (note,) = [n for n in extraction.done({dataset.name: [report]}).notes if "to length" in n]
+        (note,) = [
+            n for n in extraction.report_table({dataset.name: [report]}).notes if "to length" in n
+        ]
         assert begins in note
 
 

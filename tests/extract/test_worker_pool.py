@@ -17,8 +17,8 @@ from cache.feature_store import FeatureStore
 from cache.fingerprints import digest
 from cache.layout import Home
 from pipelines.encoding.encoder import build_encoder
-from pipelines.extract.engine.prepare import Cell, Failure, Inline, Recipe
-from pipelines.extract.engine.worker_pool import Workers
+from pipelines.extract.engine.prepare import Cell, Failure, InlinePreparer, Recipe
+from pipelines.extract.engine.worker_pool import WorkerPool
 from pipelines.extract.extract import extract
 from pipelines.extract.options import ExtractOptions
 from pipelines.media.payloads import Unreadable
@@ -73,7 +73,7 @@ def outcome(results):
 @pytest.fixture(scope="module")
 def crew():
     """Two workers, shared by the tests since starting them takes a second."""
-    workers = Workers(2, timeout=1.5)
+    workers = WorkerPool(2, timeout=1.5)
     yield workers
     workers.close()
 
@@ -83,7 +83,7 @@ def test_workers_give_what_this_process_gives_in_the_same_order(crew):
     words = [f"{'x' * (n % 17)}{n}" for n in range(1000)]
     first = crew.submit(RECIPE, cells(*words))
     second = crew.submit(RECIPE, cells(*reversed(words)))
-    expected = Inline().submit(RECIPE, cells(*words)).result()
+    expected = InlinePreparer().submit(RECIPE, cells(*words)).result()
     assert outcome(first.result(30)) == outcome(expected)
     assert outcome(second.result(30))[0][1] == len(words[-1])
 
@@ -92,7 +92,7 @@ def test_workers_give_what_this_process_gives_in_the_same_order(crew):
 def test_a_bad_cell_costs_itself_alone(crew, place):
     """Unreadable keeps its reason, other exceptions become `error`, neighbours are untouched."""
     words = ["a", "bad", "bb", "raise", "ccc", "", "dddd"]
-    preparer = Inline() if place == "here" else crew
+    preparer = InlinePreparer() if place == "here" else crew
     results = preparer.submit(RECIPE, cells(*words)).result(30)
     assert outcome(results) == [
         (0, 1, None),
@@ -160,7 +160,7 @@ def test_an_encoder_that_cannot_be_sent_is_an_error_that_says_what_to_do(crew):
 
 def test_workers_that_cannot_begin_are_an_error_not_a_wait():
     """Workers that die before their first cell end the wait with what to do."""
-    workers = Workers(1)
+    workers = WorkerPool(1)
     try:
         future = workers.submit(Recipe(Unborn(), "text", None), cells("a"))
         with pytest.raises(MmfuseError, match=r"end before they begin.*--workers 0"):
@@ -184,7 +184,7 @@ class Unborn:
 def test_closing_leaves_no_process_and_no_thread():
     """Work that nobody waits for ends with the crew, also in the middle of a sample."""
     before = {thread.name for thread in threading.enumerate()}
-    workers = Workers(2)
+    workers = WorkerPool(2)
     waiting = workers.submit(RECIPE, cells("sleep", "sleep"))
     deadline = time.monotonic() + 30
     crew = workers._foreman._crew

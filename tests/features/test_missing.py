@@ -9,7 +9,7 @@ from made import made_table
 
 from cache.errors import MmfuseError
 from pipelines import counter_rng
-from pipelines.features.hiding import by_modality, chances, drop, guarded, hide
+from pipelines.features.hiding import by_modality, chances, drop_modalities, hide, keep_one_present
 from pipelines.features.missing import MissingPattern
 
 
@@ -49,7 +49,7 @@ def test_the_realised_rate_is_what_the_guard_leaves(modalities: int, share: floa
     """Of complete samples a share r - r^M / M of the cells is hidden."""
     ids = [f"s{i}" for i in range(20_000)]
     u = chances(ids, [f"m{k}" for k in range(modalities)], 0)
-    keep = guarded(u, torch.ones_like(u, dtype=torch.bool), share)
+    keep = keep_one_present(u, torch.ones_like(u, dtype=torch.bool), share)
     expected = share - share**modalities / modalities
     assert abs(1 - float(keep.double().mean()) - expected) < 0.006
 
@@ -156,13 +156,13 @@ def test_modality_dropout_drops_the_share_and_never_the_last() -> None:
     """Fresh at every key, at the guarded share, from what is present alone."""
     table = made_table(500, absent=0.3)
     share = torch.tensor(0.4)
-    first = drop(table.present, table.owners, share, counter_rng.key(0, 1))
-    second = drop(table.present, table.owners, share, counter_rng.key(0, 2))
+    first = drop_modalities(table.present, table.owners, share, counter_rng.key(0, 1))
+    second = drop_modalities(table.present, table.owners, share, counter_rng.key(0, 2))
     assert not torch.equal(first, second)
     assert (first <= table.present).all()
     assert torch.equal(first.any(1), table.present.any(1))
     assert (
-        not drop(table.present, table.owners, torch.tensor(0.0), counter_rng.key(0, 1))
+        not drop_modalities(table.present, table.owners, torch.tensor(0.0), counter_rng.key(0, 1))
         .ne(table.present)
         .any()
     )

@@ -6,7 +6,7 @@ import torch
 from made import made_table
 
 from pipelines import counter_rng
-from pipelines.features.hiding import drop, hide
+from pipelines.features.hiding import drop_modalities, hide
 from pipelines.features.missing import MissingPattern
 
 
@@ -31,7 +31,7 @@ def test_v19_modality_dropout_has_its_rate_at_every_batch_size(size):
     rows, gone = 1920, 0
     for number in range(rows // size):
         present = torch.ones(size, 3, dtype=torch.bool)
-        kept = drop(present, (0, 1, 2), torch.tensor(0.3), counter_rng.key(5, number))
+        kept = drop_modalities(present, (0, 1, 2), torch.tensor(0.3), counter_rng.key(5, number))
         gone += int((~kept).sum())
     expected = 0.3 - 0.3**3 / 3  # a sample's last one stays
     assert gone / (3 * rows) == pytest.approx(expected, abs=0.025)

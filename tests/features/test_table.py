@@ -15,14 +15,14 @@ from cache.layout import Home
 from pipelines import counter_rng
 from pipelines.device import pick_device
 from pipelines.features.load import load_table
-from pipelines.features.table import composed, cut, gather, pad
+from pipelines.features.table import batch_bounds, gather, pad, shuffled_batches
 from pipelines.training.run import inputs_of
 
 
 @given(count=st.integers(1, 200), size=st.integers(1, 50))
 def test_batches_cover_every_row_once_and_none_is_a_lone_trailer(count: int, size: int) -> None:
     """A trailing batch of one joins its predecessor; all others have the size asked for."""
-    parts = cut(count, size)
+    parts = batch_bounds(count, size)
     assert [r for start, stop in parts for r in range(start, stop)] == list(range(count))
     assert all(stop - start == size for start, stop in parts[:-1])
     if count > 1 and size > 1:
@@ -44,7 +44,7 @@ def test_every_batch_has_its_complete_rows_and_every_row_its_batch(
     where = torch.randperm(2 * count, generator=generator)[:count]  # rows of a larger table
     complete = torch.rand(2 * count, generator=generator) < share
     order = torch.stack([where[torch.randperm(count, generator=generator)] for _ in range(3)])
-    batches, parts = composed(order, complete, size, least), cut(count, size)
+    batches, parts = shuffled_batches(order, complete, size, least), batch_bounds(count, size)
     whole = int(complete[where].sum())
     assert len(batches) == len(parts)
     for r in range(3):
@@ -65,7 +65,7 @@ def test_complete_rows_are_spread_evenly_where_there_are_enough() -> None:
     """40 of 100 in batches of 20: eight each, and then no row comes twice."""
     complete = torch.arange(100) < 40
     order = torch.randperm(100, generator=torch.Generator().manual_seed(0))[None]
-    batches = composed(order, complete, 20, 8)
+    batches = shuffled_batches(order, complete, 20, 8)
     assert [int(complete[batch[0]].sum()) for batch in batches] == [8] * 5
     assert sorted(row for batch in batches for row in batch[0].tolist()) == list(range(100))
 

@@ -21,7 +21,7 @@ README = ROOT / "README.md"
 MAP = (  # the way of a sample, room by room
     "mmfuse_cli",
     "mmfuse_cli/main.py",
-    "mmfuse_cli/words.py",
+    "mmfuse_cli/arguments.py",
     "mmfuse_cli/console.py",
     "mmfuse",
     "pipelines",
@@ -158,7 +158,7 @@ def test_the_readmes_own_method_keeps_the_contract(tmp_path):
     assert len(source.splitlines()) <= 32
     (tmp_path / "my_head.py").write_text(source, encoding="utf-8")
     found = head.check(str(tmp_path / "my_head.py"))
-    assert [promise.text for promise in found if not promise.kept] == []
+    assert [promise.text for promise in found if not promise.passed] == []
 
 
 def test_the_tutorial_on_own_data_runs(tmp_path):

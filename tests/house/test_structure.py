@@ -10,6 +10,8 @@ from project import ROOT
 
 PACKAGES = ("mmfuse", "mmfuse_cli", "pipelines", "cache")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+OPEN_ENDED = {"datasets", "encoders", "methods", "mmfuse_cli"}  # one file for each name
+ROOMS = sorted({path.parent for path in SOURCES if path.parent.name not in OPEN_ENDED})
 LIBRARY = [path for path in SOURCES if "mmfuse_cli" not in path.parts]
 
 
@@ -56,13 +58,13 @@ def test_only_the_console_imports_rich():
 
 
 def test_the_front_door_imports_only_typer_at_module_level():
-    """Beyond the standard library and itself, a command loads typer until it is run."""
+    """Beyond the standard library, typer and the lazy `mmfuse` are all that a command loads."""
     import sys
 
     for path in (ROOT / "mmfuse_cli").glob("*.py"):
         extra = imported(path, anywhere=False) - set(sys.stdlib_module_names)
         if path.name != "console.py":
-            assert extra <= {"typer", "mmfuse_cli"}, path
+            assert extra <= {"typer", "mmfuse", "mmfuse_cli"}, path
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
@@ -78,21 +80,27 @@ def test_library_code_never_prints_exits_or_reads_the_environment(path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_stay_readable(path):
-    """At most 400 lines (300 is the habit), no utils, common or helpers, a first line each."""
+    """At most 500 lines, no utils, common or helpers, a docstring each."""
     text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 400
+    assert len(text.splitlines()) <= 500
     assert path.stem not in {"utils", "common", "helpers"}
     assert (ast.get_docstring(ast.parse(text)) or "").strip()
 
 
+@pytest.mark.parametrize("room", ROOMS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_room_has_at_most_a_dozen_files(room):
+    """More than twelve files in a folder are two rooms; plug-ins and commands are one file each."""
+    assert len([path for path in room.glob("*.py") if path.name != "__init__.py"]) <= 12
+
+
 def test_commands_stay_short():
-    """A command is words in, one call, a table out: at most 120 lines a file."""
+    """A command is words in, one call, a table out: at most 130 lines a file."""
     long = {
         path.name: len(path.read_text(encoding="utf-8").splitlines())
         for path in (ROOT / "mmfuse_cli").glob("*.py")
-        if path.name not in {"console.py", "words.py"}
+        if path.name not in {"console.py", "arguments.py"}
     }
-    assert {name: lines for name, lines in long.items() if lines > 120} == {}
+    assert {name: lines for name, lines in long.items() if lines > 130} == {}
 
 
 def test_nothing_that_runs_code_is_loaded_from_files():

@@ -299,7 +299,7 @@ def test_one_stream_is_the_residual_network_without_messages():
     torch.testing.assert_close(got, want)
 
 
-def test_rows_with_nothing_present_share_one_finite_opinion():
+def test_rows_with_nothing_present_share_one_finite_predict_part():
     """All absent: every node is the token, z is a learned constant, never NaN."""
     model = head()
     batch = synthetic.with_present(synthetic.batch(INPUTS, 4), torch.zeros(4, 3).bool())

@@ -17,7 +17,7 @@ from pipelines.contracts import head_learning, synthetic
 from pipelines.features.table import Batch
 from pipelines.fusion.head import FusionHead, Inputs, Stream
 from pipelines.methods import ef_cl
-from pipelines.training.loop import Job, fit
+from pipelines.training.loop import FitJob, fit
 from pipelines.training.plan import Plan
 from pipelines.training.replicas import Replicas
 
@@ -220,8 +220,10 @@ def test_other_fills_are_the_train_mean_or_a_learned_vector_with_presence():
 
 def trained(stage_epochs: int = 4, seed: int = 0) -> tuple[Replicas, list, dict[str, Tensor]]:
     """A head fitted on a puzzle, its history, and the state when classification began."""
-    task = synthetic.puzzle("redundant", head_learning.TRAIN + 2 * head_learning.HELD)
-    table = head_learning.table_of(task).take(np.arange(head_learning.TRAIN + head_learning.HELD))
+    task = synthetic.synthetic_task("redundant", head_learning.TRAIN + 2 * head_learning.HELD)
+    table = head_learning.training_table(task).take(
+        np.arange(head_learning.TRAIN + head_learning.HELD)
+    )
     torch.manual_seed(seed)
     model = ef_cl.build(task.inputs, hidden=8)
     model.stages = tuple(replace(s, plan={**s.plan, "batch_size": 64}) for s in model.stages)
@@ -233,7 +235,7 @@ def trained(stage_epochs: int = 4, seed: int = 0) -> tuple[Replicas, list, dict[
             kept.update({n: x.clone() for n, x in replicas.state.items() if "projectors" in n})
 
     plan = Plan(epochs=stage_epochs, batch_size=64, learning_rate=1e-2, seeds=(0,))
-    history = fit(replicas, Job(table, [plan], (0,), keep=keep))
+    history = fit(replicas, FitJob(table, [plan], (0,), keep=keep))
     return replicas, history, kept
 
 
@@ -317,17 +319,19 @@ def test_e11_no_graph_leads_through_the_frozen_projector():
 
 def test_v17_the_weights_of_the_best_epoch_are_restored_not_the_last():
     """V17 and E5: on random targets more epochs hurt, and validation ends at its best value."""
-    task = synthetic.puzzle("unique", head_learning.TRAIN + 2 * head_learning.HELD)
+    task = synthetic.synthetic_task("unique", head_learning.TRAIN + 2 * head_learning.HELD)
     order = torch.randperm(len(task.targets), generator=torch.Generator().manual_seed(0))
     task = replace(task, targets=task.targets[order])
-    table = head_learning.table_of(task).take(np.arange(head_learning.TRAIN + head_learning.HELD))
+    table = head_learning.training_table(task).take(
+        np.arange(head_learning.TRAIN + head_learning.HELD)
+    )
     torch.manual_seed(0)
     replicas = Replicas([ef_cl.build(task.inputs, hidden=8, contrast=False)])
     plan = Plan(epochs=6, learning_rate=0.03, clip=None, patience=None, seeds=(0,))
-    history = fit(replicas, Job(table, [plan], (0,)))
+    history = fit(replicas, FitJob(table, [plan], (0,)))
     monitored = [epoch.monitored[0] for epoch in history]
     held = table.take(table.split("val"))
-    logits = replicas.opinions(held).logits[0]
+    logits = replicas.predict(held).logits[0]
     reached = float(torch.nn.functional.cross_entropy(logits, held.targets))
     assert reached == pytest.approx(min(monitored), rel=1e-5)
     assert monitored[-1] > min(monitored)

@@ -11,14 +11,14 @@ from cache.errors import MmfuseError
 from pipelines import catalog
 from pipelines.contracts import head as contracts
 from pipelines.contracts import head_checks, head_learning
-from pipelines.contracts.head_probe import Subject
+from pipelines.contracts.head_probe import HeadUnderTest
 from pipelines.counter_rng import dropout
 from pipelines.features.table import Batch
 from pipelines.fusion import layers
 from pipelines.fusion.head import Fused, FusionHead, Inputs
 
 METHODS = sorted(catalog.entries("methods"))
-EVERY = (*head_checks.PROMISES, *head_learning.PROMISES)
+EVERY = (*head_checks.CHECKS, *head_learning.CHECKS)
 
 
 @pytest.fixture(autouse=True)
@@ -34,8 +34,8 @@ def _one_thread() -> Iterator[None]:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_keeps_every_promise(method, promise):
     """The shelf is listed, so a new method is checked the moment its file exists."""
-    seen = contracts.attempt(promise, contracts.find_subject(method))
-    assert seen.kept, seen.detail
+    seen = contracts.run_check(promise, contracts.head_under_test(method))
+    assert seen.passed, seen.detail
 
 
 TELLING = (
@@ -68,10 +68,10 @@ OPTIONS: list[tuple[str, dict[str, object]]] = [
 @pytest.mark.parametrize(("method", "options"), OPTIONS, ids=lambda x: str(x).replace(" ", ""))
 def test_options_keep_the_contract_too(method, options):
     """An ablation that leaves a dead parameter behind, or sees what is absent, is noticed."""
-    subject = contracts.find_subject(method, options)
+    subject = contracts.head_under_test(method, options)
     for promise in TELLING:
-        seen = contracts.attempt(promise, subject)
-        assert seen.kept, seen.detail
+        seen = contracts.run_check(promise, subject)
+        assert seen.passed, seen.detail
 
 
 class Plain(FusionHead):
@@ -182,7 +182,7 @@ def _pooled(batch: Batch) -> list[Tensor]:
     return [layers.pooled(x, batch.frame_present.get(n)) for n, x in batch.features.items()]
 
 
-BAD: list[tuple[type[Plain], Callable[[Subject], str]]] = [
+BAD: list[tuple[type[Plain], Callable[[HeadUnderTest], str]]] = [
     (Idle, head_checks.gradients_reach),
     (Peeking, head_checks.nothing_absent_is_seen),
     (Dividing, head_checks.finite_under_every_pattern),
@@ -197,25 +197,25 @@ BAD: list[tuple[type[Plain], Callable[[Subject], str]]] = [
 ]
 
 
-@pytest.mark.parametrize("promise", head_checks.PROMISES, ids=lambda p: p.__name__)
+@pytest.mark.parametrize("promise", head_checks.CHECKS, ids=lambda p: p.__name__)
 def test_a_good_head_of_one_s_own_keeps_every_promise(promise):
     """The heads below are bad in one place only: without it nothing is reported."""
-    seen = contracts.attempt(promise, Subject(Plain, {}))
-    assert seen.kept, seen.detail
+    seen = contracts.run_check(promise, HeadUnderTest(Plain, {}))
+    assert seen.passed, seen.detail
 
 
 @pytest.mark.parametrize(("head", "promise"), BAD, ids=lambda x: x.__name__)
 def test_the_contract_notices(head, promise):
     """Each promise is broken by a head made for it, so no check passes whatever happens."""
-    seen = contracts.attempt(promise, Subject(head, {}))
-    assert not seen.kept
+    seen = contracts.run_check(promise, HeadUnderTest(head, {}))
+    assert not seen.passed
     assert seen.detail
 
 
 def test_a_linear_head_that_calls_itself_joint_is_noticed():
     """A sum over streams cannot learn XOR, so a head that is one must say `additive`."""
-    seen = contracts.attempt(head_learning.synergy_is_found_or_not, Subject(Plain, {}))
-    assert not seen.kept
+    seen = contracts.run_check(head_learning.synergy_is_found_or_not, HeadUnderTest(Plain, {}))
+    assert not seen.passed
     assert "synergy, complete" in seen.detail
 
 
@@ -228,8 +228,8 @@ def test_a_joint_head_that_calls_itself_additive_is_noticed():
         def mixed(self, hidden: Tensor, batch: Batch) -> Tensor:
             return torch.cat([hidden, hidden[:, :6] * hidden[:, -6:]], 1)[:, -12:]
 
-    seen = contracts.attempt(head_learning.synergy_is_found_or_not, Subject(Modest, {}))
-    assert not seen.kept
+    seen = contracts.run_check(head_learning.synergy_is_found_or_not, HeadUnderTest(Modest, {}))
+    assert not seen.passed
     assert "says it is additive" in seen.detail
 
 
@@ -241,7 +241,7 @@ def test_a_head_that_ignores_a_stream_is_noticed():
             return torch.cat([hidden[:, :6], torch.zeros_like(hidden[:, 6:])], 1)
 
     for promise in (head_learning.unique_information_is_joined, head_learning.redundancy_is_used):
-        assert not contracts.attempt(promise, Subject(Half, {})).kept
+        assert not contracts.run_check(promise, HeadUnderTest(Half, {})).passed
 
 
 def test_a_head_that_finds_streams_by_position_is_noticed():
@@ -254,8 +254,10 @@ def test_a_head_that_finds_streams_by_position_is_noticed():
         def mixed(self, hidden: Tensor, batch: Batch) -> Tensor:
             return hidden + _pooled(batch)[0].nan_to_num().mean(-1, keepdim=True)
 
-    seen = contracts.attempt(head_checks.order_of_streams_does_not_matter, Subject(Positional, {}))
-    assert not seen.kept
+    seen = contracts.run_check(
+        head_checks.order_of_streams_does_not_matter, HeadUnderTest(Positional, {})
+    )
+    assert not seen.passed
 
 
 def test_a_head_that_takes_no_task_is_noticed():
@@ -264,8 +266,8 @@ def test_a_head_that_takes_no_task_is_noticed():
     def build(inputs: Inputs) -> FusionHead:
         raise MmfuseError(f"nothing for {inputs.task.kind}")
 
-    seen = contracts.attempt(head_checks.foreign_tasks_are_refused, Subject(build, {}))
-    assert not seen.kept
+    seen = contracts.run_check(head_checks.foreign_tasks_are_refused, HeadUnderTest(build, {}))
+    assert not seen.passed
 
 
 def test_the_contract_runs_on_a_user_s_own_file(tmp_path):
@@ -274,8 +276,8 @@ def test_the_contract_runs_on_a_user_s_own_file(tmp_path):
     source = catalog.entries("methods")["concat"].path
     path.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
     seen = contracts.check(str(path), {"width": 8}, training=False)
-    assert len(seen) == len(head_checks.PROMISES)
-    assert all(one.kept for one in seen), [one.detail for one in seen]
+    assert len(seen) == len(head_checks.CHECKS)
+    assert all(one.passed for one in seen), [one.detail for one in seen]
 
 
 @pytest.mark.parametrize(
@@ -290,7 +292,7 @@ def test_a_file_that_builds_no_head_is_told_once(tmp_path, body, said):
     path = tmp_path / "my_head.py"
     path.write_text(f"def build(inputs):\n    {body}\n", encoding="utf-8")
     (seen,) = contracts.check(str(path), training=False)
-    assert not seen.kept
+    assert not seen.passed
     assert re.fullmatch(said, seen.detail)
 
 
@@ -305,5 +307,5 @@ def test_an_error_inside_a_head_is_told_with_its_line(tmp_path):
         source[:end] + "raise RuntimeError('boom')\n" + source[source.index("\n\n\ndef build") :],
         encoding="utf-8",
     )
-    seen = contracts.attempt(head_checks.one_row_is_a_batch, contracts.find_subject(str(path)))
+    seen = contracts.run_check(head_checks.one_row_is_a_batch, contracts.head_under_test(str(path)))
     assert seen.detail == f"RuntimeError: boom (my_head.py, line {line})"

@@ -10,13 +10,13 @@ from torch import Tensor
 from cache.errors import MmfuseError
 from cache.layout import Home
 from pipelines.contracts import synthetic
-from pipelines.features.table import Batch, cut
+from pipelines.features.table import Batch, batch_bounds
 from pipelines.fusion.head import FusionHead
 from pipelines.methods import mla
 from pipelines.methods.mla import Guard, Projection, leading, rls
 from pipelines.reports import runs
 from pipelines.training import run
-from pipelines.training.loop import Job, fit
+from pipelines.training.loop import FitJob, fit
 from pipelines.training.optimizer import Rates
 from pipelines.training.plan import Plan
 from pipelines.training.replicas import Replicas
@@ -262,10 +262,10 @@ def test_the_number_of_batches_is_told_before_training():
     model = mla.build(inputs_of(table), width=6, alpha_schedule="decay", reset="epoch")
     plan = Plan(epochs=2, batch_size=32, optimizer="sgd", seeds=(0,))
     run.prepare([model], table, plan)
-    count = len(cut(len(table.split("train")), 32))
+    count = len(batch_bounds(len(table.split("train")), 32))
     assert int(model.projection.batches) == count
     replicas = Replicas([model])
-    fit(replicas, Job(table, [plan], (0,)))
+    fit(replicas, FitJob(table, [plan], (0,)))
     assert replicas.buffers["projection.batch"].tolist() == [0]
     assert replicas.buffers["projection.taken"].tolist() == [count * len(model.steps)]
 
@@ -351,10 +351,10 @@ def test_s6_rows_of_the_official_preset_say_so(tmp_path):
     words = {"epochs": "1", "seeds": "0", "width": "4"}
     official = train("mla", "made", home=home, options={**words, "preset": "official"})
     paper = train("mla", "made", home=home, options=words)
-    assert runs.labels([official]) == ["mla preset=official"]
-    assert runs.labels([paper]) == ["mla"]
-    assert runs.trained([official]).rows[0][1] == "mla preset=official"
-    assert "mla preset=official" in runs.past([official]).rows[0]
+    assert runs.run_labels([official]) == ["mla preset=official"]
+    assert runs.run_labels([paper]) == ["mla"]
+    assert runs.train_table([official]).rows[0][1] == "mla preset=official"
+    assert "mla preset=official" in runs.runs_table([official]).rows[0]
     assert any("depend on the 64 rows" in note for note in official.notes)
 
 
@@ -413,7 +413,7 @@ def test_c11_fused_logits_are_the_weighted_sum_over_what_is_present(df):
         torch.testing.assert_close(fused.weights[b, there], weights)
 
 
-def test_one_stream_present_is_its_own_opinion_and_none_is_no_opinion():
+def test_one_stream_present_is_its_own_opinion_and_none_is_no_predict_part():
     """One present: the fused logits are its logits; none: zeros, a uniform opinion."""
     model = head().eval()
     data = batch(rows=4)

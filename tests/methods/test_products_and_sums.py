@@ -107,11 +107,11 @@ def test_heads_take_recurrent_stems(method):
     """With a GRU, shared, in front of every stream with frames the contract still holds."""
     options = {"stem": "gru", "share_stems": True, "width": 8}
     seen = contracts.check(method, options, training=False)
-    assert all(one.kept for one in seen), [one.detail for one in seen if not one.kept]
+    assert all(one.passed for one in seen), [one.detail for one in seen if not one.passed]
 
 
 @pytest.mark.parametrize("variant", ["bilinear", "bilinear_gated"])
 def test_the_other_gates_keep_the_contract(variant):
     """Every variant, not only the default one, keeps every promise that needs no training."""
     seen = contracts.check("gated", {"variant": variant}, training=False)
-    assert all(one.kept for one in seen), [one.detail for one in seen if not one.kept]
+    assert all(one.passed for one in seen), [one.detail for one in seen if not one.passed]

@@ -10,8 +10,8 @@ from made import CLASSES, made_table
 from torch import Tensor, nn
 
 from pipelines import catalog, counter_rng
-from pipelines.contracts.head_probe import turns
-from pipelines.features.table import Batch, FeatureTable, cut, gather
+from pipelines.contracts.head_probe import train_steps
+from pipelines.features.table import Batch, FeatureTable, batch_bounds, gather
 from pipelines.fusion.head import FusionHead
 from pipelines.training.optimizer import Rates
 from pipelines.training.plan import Plan, base_plan
@@ -46,7 +46,7 @@ def batches(table: FeatureTable, steps: int) -> Iterator[tuple[int, Batch]]:
     while number < steps:
         keys = counter_rng.key(torch.tensor(SEEDS), number)
         order = torch.stack([train[counter_rng.permutation(k, "order", len(train))] for k in keys])
-        for start, stop in cut(len(train), 16):
+        for start, stop in batch_bounds(len(train), 16):
             yield number, gather(table, order[:, start:stop], counter_rng.key(keys, number))
             number += 1
 
@@ -107,7 +107,7 @@ def trained(method: str, table: FeatureTable, steps: int, dtype: torch.dtype) ->
     heads, replicas = heads_of(module, table, dtype), Replicas(heads_of(module, table, dtype))
     optimizers = [optimizer_of(head, plan) for head in heads]
     rates = [Rates(plan.learning_rate, plan.weight_decay, plan.momentum)] * len(SEEDS)
-    places = list(turns(heads[0]))
+    places = list(train_steps(heads[0]))
     stages = list(dict.fromkeys(stage for stage, _ in places))
     for number, batch in batches(table, steps):
         stage = stages[min(number * len(stages) // steps, len(stages) - 1)]
@@ -135,7 +135,7 @@ def test_twenty_steps_side_by_side_give_the_logits_of_a_plain_loop(method):
     """In single precision the logits of every row agree to 1e-4."""
     table = made_table(65, CLASSES)
     replicas, heads = trained(method, table, 20, torch.float32)
-    together = replicas.opinions(table).logits
+    together = replicas.predict(table).logits
     rows = gather(table, torch.arange(len(table))[None], torch.zeros(1, dtype=torch.int64))
     for replica, head in enumerate(heads):
         alone = head.eval()(one_of(rows, 0)).logits.detach()

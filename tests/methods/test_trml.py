@@ -14,7 +14,7 @@ from pipelines.contracts import synthetic
 from pipelines.features.table import Batch, FeatureTable
 from pipelines.fusion.head import FusionHead, Inputs, Stream
 from pipelines.methods import trml
-from pipelines.training.loop import Job, fit
+from pipelines.training.loop import FitJob, fit
 from pipelines.training.plan import Plan
 from pipelines.training.replicas import Replicas
 from pipelines.training.run import build_heads, inputs_of, prepare
@@ -303,7 +303,7 @@ def fitted(table: FeatureTable, seeds: tuple[int, ...], **options: object) -> tu
     replicas, given = Replicas(heads), []
     step = replicas.step
     replicas.step = lambda batch, *rest: given.append(batch) or step(batch, *rest)
-    fit(replicas, Job(seen, [plan] * len(seeds), seeds))
+    fit(replicas, FitJob(seen, [plan] * len(seeds), seeds))
     return replicas, given
 
 

@@ -10,7 +10,7 @@ from pipelines.metrics.metrics import (
     calibration_error,
     label_scores,
     mean_cosine,
-    pieces,
+    metric_terms,
     recall_at,
     scores,
     softmax,
@@ -151,7 +151,7 @@ def test_pieces_sum_to_the_first_metric(task: Task) -> None:
         "labels": (rng.random((60, 4)) < 0.5).astype(np.float32),
         "value": rng.normal(size=60),
     }[task.kind]
-    above, below = pieces(task, outputs, y)
+    above, below = metric_terms(task, outputs, y)
     assert above.sum() / below.sum() == pytest.approx(next(iter(scores(task, outputs, y).values())))
 
 

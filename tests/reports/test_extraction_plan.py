@@ -12,7 +12,7 @@ from cache.layout import Home
 from pipelines.extract.extract import extract
 from pipelines.extract.options import ExtractOptions
 from pipelines.extract.plan import plan
-from pipelines.reports.extraction import outlook, span
+from pipelines.reports.extraction import duration_text, estimate_table
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Slow(Echo):
 def look(dataset, encoder, home, **options):
     """The outlook's only row by column, and its notes."""
     plans = {dataset.name: plan(dataset, [encoder], home=home)}
-    table = outlook(plans, home=home, options=ExtractOptions(**{"workers": 0} | options))
+    table = estimate_table(plans, home=home, options=ExtractOptions(**{"workers": 0} | options))
     (row,) = table.rows
     return dict(zip(table.columns, row, strict=True)), table.notes
 
@@ -43,7 +43,7 @@ def look(dataset, encoder, home, **options):
 )
 def test_times_are_told_in_the_unit_people_use(seconds, told):
     """Seconds below a minute and a half, minutes below an hour and a half, then hours."""
-    assert span(seconds) == told
+    assert duration_text(seconds) == told
 
 
 def test_a_long_extraction_is_told_in_hours_with_a_smaller_first_step(tmp_path):

@@ -7,7 +7,7 @@ import statistics
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.reports.table import Spread, Table, amount, counted, several, text
+from pipelines.reports.table import Spread, Table, bytes_text, count_of, counts_text, text
 
 FINITE = st.floats(-1e6, 1e6)
 
@@ -66,19 +66,19 @@ def test_columns_of_numbers_are_known():
 
 def test_reasons_are_counted_most_frequent_first():
     """The summary of failures names every reason once."""
-    assert counted({"empty": 1, "truncated": 2}) == "3 (2 truncated, 1 empty)"
-    assert counted({}) == "0"
+    assert counts_text({"empty": 1, "truncated": 2}) == "3 (2 truncated, 1 empty)"
+    assert counts_text({}) == "0"
 
 
 def test_one_is_no_several():
     """A single thing has no plural, none and many have one."""
-    said = [several(number, "run") for number in (0, 1, 2, 1797)]
+    said = [count_of(number, "run") for number in (0, 1, 2, 1797)]
     assert said == ["0 runs", "1 run", "2 runs", "1,797 runs"]
 
 
 def test_sizes_are_powers_of_ten():
     """A kilobyte is a thousand bytes, as disks are sold."""
-    assert [amount(999), amount(1500), amount(2.5e9)] == ["999 B", "1.5 kB", "2.5 GB"]
+    assert [bytes_text(999), bytes_text(1500), bytes_text(2.5e9)] == ["999 B", "1.5 kB", "2.5 GB"]
 
 
 def test_json_keeps_every_replica_and_no_nan():

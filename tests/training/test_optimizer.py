@@ -6,20 +6,28 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipelines.training.optimizer import Block, Pace, Rates, clip, update
+from pipelines.training.optimizer import (
+    ParameterBlock,
+    Rates,
+    ReplicaSchedule,
+    clip_gradients,
+    optimizer_step,
+)
 from pipelines.training.plan import Rule
 
 SHAPES = {"weight": (3, 4), "bias": (3,), "scale": ()}
 
 
-def made_block(count: int, dtype: torch.dtype = torch.float64) -> Block:
+def made_block(count: int, dtype: torch.dtype = torch.float64) -> ParameterBlock:
     """Random parameters, of which `weight` decays."""
     torch.manual_seed(0)
-    return Block({n: torch.randn(count, *s, dtype=dtype) for n, s in SHAPES.items()}, {"weight"})
+    return ParameterBlock(
+        {n: torch.randn(count, *s, dtype=dtype) for n, s in SHAPES.items()}, {"weight"}
+    )
 
 
 def reference(
-    block: Block, r: int, rule: Rule, rates: Rates
+    block: ParameterBlock, r: int, rule: Rule, rates: Rates
 ) -> tuple[dict[str, nn.Parameter], torch.optim.Optimizer]:
     """One replica's parameters under torch.optim."""
     views = block.views(block.flat)
@@ -42,7 +50,7 @@ def test_steps_are_those_of_torch_optim_with_a_rate_for_each_replica(rule: Rule)
     for step in range(100):
         torch.manual_seed(step)
         gradients = {n: torch.randn(3, *s, dtype=torch.float64) for n, s in SHAPES.items()}
-        update(block, block.gather(gradients), rule, rates)
+        optimizer_step(block, block.gather(gradients), rule, rates)
         for r, (own, optimizer) in enumerate(others):
             for name, parameter in own.items():
                 parameter.grad = gradients[name][r].clone()
@@ -57,10 +65,10 @@ def test_a_stopped_replica_stays_exactly_as_it_is(rule: Rule) -> None:
     """Weights, moments and count of a row without a rate do not change by one bit, NaN or not."""
     block = made_block(2)
     ones = torch.ones_like(block.flat)
-    update(block, ones.clone(), rule, [Rates(0.1, 0.1), Rates(0.1, 0.1)])
+    optimizer_step(block, ones.clone(), rule, [Rates(0.1, 0.1), Rates(0.1, 0.1)])
     kept = [t[1].clone() for t in (block.flat, block.first, block.second, block.count)]
     gradient = ones * torch.tensor([[1.0], [math.nan]])
-    update(block, gradient, rule, [Rates(0.1, 0.1), None])
+    optimizer_step(block, gradient, rule, [Rates(0.1, 0.1), None])
     for before, after in zip(
         kept, (block.flat, block.first, block.second, block.count), strict=True
     ):
@@ -72,10 +80,10 @@ def test_five_rows_step_as_one_row_does() -> None:
     """A replica's step is bit-identical alone and among five."""
     many = made_block(5, torch.float32)
     views = {n: v[3:4].clone() for n, v in many.views(many.flat).items()}
-    one, gradient = Block(views, {"weight"}), torch.randn_like(many.flat)
+    one, gradient = ParameterBlock(views, {"weight"}), torch.randn_like(many.flat)
     for _ in range(10):
-        update(many, gradient.clone(), "adamw", [Rates(1e-2, 0.1)] * 5)
-        update(one, gradient[3:4].clone(), "adamw", [Rates(1e-2, 0.1)])
+        optimizer_step(many, gradient.clone(), "adamw", [Rates(1e-2, 0.1)] * 5)
+        optimizer_step(one, gradient[3:4].clone(), "adamw", [Rates(1e-2, 0.1)])
     assert torch.equal(many.flat[3:4], one.flat)
 
 
@@ -91,7 +99,7 @@ def test_clipping_is_that_of_torch_for_each_replica() -> None:
         if limit is not None:
             nn.utils.clip_grad_norm_(own, limit)
         wanted.append(torch.cat([p.grad for p in own if p.grad is not None]))
-    clip(parts, [1.0, None, 100.0])
+    clip_gradients(parts, [1.0, None, 100.0])
     found = torch.cat(parts, 1)
     assert torch.allclose(found, torch.stack(wanted), rtol=1e-12, atol=0)
 
@@ -105,7 +113,7 @@ def test_cosine_and_step_schedules_are_torchs() -> None:
     ):
         optimizer = torch.optim.SGD([weight], lr=0.5)
         scheduler = make(optimizer)
-        pace = Pace([0.5, 1.0], name, 30, None, every=7)  # type: ignore[arg-type]
+        pace = ReplicaSchedule([0.5, 1.0], name, 30, None, every=7)  # type: ignore[arg-type]
         for epoch in range(30):
             found = pace.at(epoch)
             assert found[0] == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
@@ -118,7 +126,7 @@ def test_a_plateau_is_torchs_for_each_replica() -> None:
     """Two replicas with losses of their own follow ReduceLROnPlateau."""
     torch.manual_seed(0)
     losses = torch.rand(2, 60).cumsum(1) * torch.tensor([[0.0], [1.0]]) + torch.rand(2, 60)
-    pace = Pace([1.0, 1.0], "plateau", 60, None, factor=0.5, waits=3)
+    pace = ReplicaSchedule([1.0, 1.0], "plateau", 60, None, factor=0.5, waits=3)
     optimizers = [torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0) for _ in range(2)]
     schedulers = [
         torch.optim.lr_scheduler.ReduceLROnPlateau(o, factor=0.5, patience=3, eps=0.0)
@@ -151,7 +159,7 @@ def test_early_stopping_is_a_loops_for_each_replica() -> None:
     torch.manual_seed(3)
     losses = torch.randn(20, 40)
     losses[torch.rand(20, 40) < 0.1] = math.nan
-    pace = Pace([1.0] * 20, "constant", 40, 6, least=0.1)
+    pace = ReplicaSchedule([1.0] * 20, "constant", 40, 6, least=0.1)
     best, last = [-1] * 20, [-1] * 20
     for epoch in range(40):
         going = list(pace.active)

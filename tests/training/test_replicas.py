@@ -13,8 +13,8 @@ from torch.func import vmap
 
 from cache.samples import Task
 from pipelines import counter_rng
-from pipelines.features.hiding import drop
-from pipelines.features.table import Batch, FeatureTable, cut, gather
+from pipelines.features.hiding import drop_modalities
+from pipelines.features.table import Batch, FeatureTable, batch_bounds, gather
 from pipelines.fusion.head import Fused, FusionHead, Inputs, Stage
 from pipelines.fusion.layers import BatchNorm
 from pipelines.methods import concat
@@ -55,7 +55,7 @@ def heads_of(
 
 def dropped(table: FeatureTable, present: Tensor, key: Tensor) -> Tensor:
     """Modality dropout of one replica."""
-    return drop(present, table.owners, SHARE, key)
+    return drop_modalities(present, table.owners, SHARE, key)
 
 
 def plain_loop(head: FusionHead, table: FeatureTable, seed: int, steps: int) -> list[float]:
@@ -72,7 +72,7 @@ def plain_loop(head: FusionHead, table: FeatureTable, seed: int, steps: int) -> 
     for epoch in range(steps):
         key = counter_rng.key(torch.tensor(seed), 0, epoch)
         order = train[counter_rng.permutation(key, "order", len(train))]
-        for number, (start, stop) in enumerate(cut(len(train), 16)):
+        for number, (start, stop) in enumerate(batch_bounds(len(train), 16)):
             if len(losses) == steps:
                 return losses
             at, own = order[start:stop], counter_rng.key(key, number)
@@ -84,7 +84,7 @@ def plain_loop(head: FusionHead, table: FeatureTable, seed: int, steps: int) -> 
                 table.rows[at],
                 own,
             )
-            there = drop(batch.present, table.owners, SHARE, own)
+            there = drop_modalities(batch.present, table.owners, SHARE, own)
             batch = replace(batch, present=there)
             loss = head.loss(batch, head(batch), "joint")
             optimizer.zero_grad()
@@ -103,7 +103,7 @@ def stacked_loop(
     for epoch in range(steps):
         keys = counter_rng.key(torch.tensor(list(seeds)), 0, epoch)
         order = train[vmap(lambda k: counter_rng.permutation(k, "order", len(train)))(keys)]
-        for number, (start, stop) in enumerate(cut(len(train), 16)):
+        for number, (start, stop) in enumerate(batch_bounds(len(train), 16)):
             if len(losses) == steps:
                 return losses
             batch = gather(table, order[:, start:stop], counter_rng.key(keys, number))
@@ -139,7 +139,7 @@ def test_replicas_equal_a_plain_loop_in_single_precision() -> None:
     table = made_table(65)
     replicas = Replicas(heads_of(table, 3, torch.float32, concat.build))
     stacked_loop(replicas, table, range(3), 20)
-    logits = replicas.opinions(table).logits
+    logits = replicas.predict(table).logits
     for seed, head in enumerate(heads_of(table, 3, torch.float32, concat.build)):
         plain_loop(head, table, seed, 20)
         head.eval()
@@ -271,18 +271,18 @@ def test_a_state_goes_round() -> None:
     """What one stack gives another takes up, and their opinions are equal."""
     table = made_table(40)
     one, other = (Replicas(heads_of(table, n, torch.float32)[-2:]) for n in (2, 4))
-    assert not torch.equal(one.opinions(table).logits, other.opinions(table).logits)
+    assert not torch.equal(one.predict(table).logits, other.predict(table).logits)
     other.load({n: v.clone() for n, v in one.state.items()})
-    assert torch.equal(one.opinions(table).logits, other.opinions(table).logits)
+    assert torch.equal(one.predict(table).logits, other.predict(table).logits)
 
 
 def test_opinions_do_not_depend_on_how_rows_are_cut(monkeypatch: Any) -> None:
     """Logits of rows scored by threes are those scored at once."""
     table = made_table(40)
     replicas = Replicas(heads_of(table, 2, torch.float32))
-    whole = replicas.opinions(table).logits
+    whole = replicas.predict(table).logits
     monkeypatch.setattr("pipelines.training.replicas.EVAL_ROWS", 3)
-    assert torch.allclose(replicas.opinions(table).logits, whole, atol=1e-5)
+    assert torch.allclose(replicas.predict(table).logits, whole, atol=1e-5)
 
 
 def test_what_is_behind_absence_changes_nothing() -> None:

@@ -143,7 +143,7 @@ def test_only_the_chosen_one_is_scored_on_test_rows(home: Home) -> None:
         "learning_rate": "1e-3,1e-2", "epochs": "2", "width": "4", "seeds": "0,1,2",
     })  # fmt: skip
     assert found.trained == 0
-    assert "test" not in results.swept([trial.runs for trial in found.trials]).columns
+    assert "test" not in results.sweep_table([trial.runs for trial in found.trials]).columns
     assert said.output.count("concat learning_rate=") == 2
     best, other = (trial.runs[0] for trial in found.trials)
     assert {scores.split for scores in best.scores} == {"val", "test"}

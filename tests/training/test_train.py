@@ -19,19 +19,19 @@ from pipelines.fusion.head import FusionHead
 from pipelines.methods import concat
 from pipelines.metrics.metrics import log_loss, softmax
 from pipelines.training import resume
-from pipelines.training.loop import Epoch, Job, Progress, fit
+from pipelines.training.loop import Epoch, FitJob, Progress, fit
 from pipelines.training.plan import Plan, Setting
 from pipelines.training.replicas import Replicas
 from pipelines.training.request import check
 from pipelines.training.restore import rebuild
-from pipelines.training.run import build_heads, inputs_of, prepare, side_by_side
+from pipelines.training.run import build_heads, inputs_of, prepare, stackable
 from pipelines.training.train import best_of, train, train_all
 
 QUICK = Plan(epochs=6, batch_size=16, learning_rate=1e-2, seeds=(0, 1), drop_rate=0.2)
 HEAD = """
 \"\"\"A head of one's own.\"\"\"
 from torch import nn
-from pipelines.fusion.head import Fused, FusionHead, Tokens, present_mean
+from mmfuse import Fused, FusionHead, Tokens, present_mean
 
 class Mine(FusionHead):
     def __init__(self, inputs, width):
@@ -61,7 +61,7 @@ def fitted(table: FeatureTable, plan: Plan = QUICK, **more: Any) -> tuple[Replic
     """Replicas fitted on a table's train rows."""
     part = seen(table)
     replicas = Replicas(heads_of(part, plan.seeds))
-    return replicas, fit(replicas, Job(part, [plan] * len(plan.seeds), plan.seeds, **more))
+    return replicas, fit(replicas, FitJob(part, [plan] * len(plan.seeds), plan.seeds, **more))
 
 
 def same(one: Replicas, other: Replicas) -> bool:
@@ -160,7 +160,7 @@ def test_a_replica_that_diverges_is_named() -> None:
     part = seen(replace(table, features={n: x * float("inf") for n, x in table.features.items()}))
     replicas = Replicas(build_heads(concat, inputs_of(part), {"input_norm": "none"}, [4]))
     with pytest.raises(MmfuseError, match=r"diverged.* seed 4.*learning_rate"):
-        fit(replicas, Job(part, [replace(QUICK, seeds=(4,), epochs=2)], [4]))
+        fit(replicas, FitJob(part, [replace(QUICK, seeds=(4,), epochs=2)], [4]))
 
 
 class Killed(Exception):  # noqa: N818 - as sudden as the real thing
@@ -172,21 +172,21 @@ def test_going_on_equals_never_stopping(tmp_path: Path, after: int) -> None:
     """Killed after some epochs and continued from the file, every bit and epoch is the same."""
     table, place, plan = made_table(90), tmp_path / "deep" / "state.safetensors", QUICK
     whole, history = fitted(table, plan)
-    part, write = seen(table), resume.keeper(place, 0.0)
+    part, write = seen(table), resume.checkpoint_writer(place, 0.0)
 
     def keep(replicas: Replicas, progress: Progress) -> None:
         write(replicas, progress)
         if len(progress.history) == after:
             raise Killed
 
-    job = Job(part, [plan] * 2, plan.seeds, keep=keep)
+    job = FitJob(part, [plan] * 2, plan.seeds, keep=keep)
     with pytest.raises(Killed):
         fit(Replicas(heads_of(part, plan.seeds)), job)
     other = Replicas(heads_of(part, plan.seeds))
-    progress = resume.restore(place, other)
+    progress = resume.read_checkpoint(place, other)
     assert progress is not None
     assert len(progress.history) == after
-    rest = fit(other, Job(part, [plan] * 2, plan.seeds), progress)
+    rest = fit(other, FitJob(part, [plan] * 2, plan.seeds), progress)
     assert same(whole, other)
     assert rest == history
 
@@ -196,7 +196,7 @@ def test_a_damaged_file_of_an_unfinished_training_is_named(tmp_path: Path) -> No
     place = tmp_path / "state.safetensors"
     place.write_bytes(b"nonsense")
     with pytest.raises(MmfuseError, match=r"state\.safetensors is damaged"):
-        resume.restore(place, Replicas(heads_of(made_table(30), [0])))
+        resume.read_checkpoint(place, Replicas(heads_of(made_table(30), [0])))
 
 
 def test_an_interrupted_command_goes_on_by_itself(home: Home) -> None:
@@ -276,7 +276,7 @@ def test_settings_that_shape_the_computation_are_not_stacked() -> None:
         Setting(plan, {"width": 16}),
         Setting(replace(plan, epochs=3), {"width": 8}),
     ]
-    assert side_by_side(grid) == [[0, 1], [2], [3]]
+    assert stackable(grid) == [[0, 1], [2], [3]]
 
 
 def test_a_head_in_a_file_trains_and_is_found_again(home: Home, tmp_path: Path) -> None:

@@ -32,13 +32,13 @@ WINDOWS: dict[Kind, int] = {
     "video": 64,
 }
 _SHORT = 4  # batches of short samples may hold this many times the usual number
-PATIENCE = 100  # inputs that may fail before the first succeeds
+MAX_FIRST_FAILURES = 100  # inputs that may fail before the first succeeds
 _BUCKETS = 40  # powers of two beyond a length that are looked at
 _WORDS = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 @dataclass(frozen=True)
-class Budget:
+class BatchBudget:
     """What one batch may be.
 
     Attributes:
@@ -53,22 +53,22 @@ class Budget:
 
 # One batch on a CPU should not outlast the time between two checkpoints; one on a GPU should fill
 # it. Costs are tokens, samples of sound (here at 16 kHz) and pictures; see `Encoder.prepare`.
-_FREE = Budget(256)
-_CPU: dict[Kind, Budget] = {
-    "text": Budget(32, 4_096),
-    "code": Budget(32, 4_096),
-    "audio": Budget(8, 60 * 16_000),
-    "video": Budget(4, 64),
+_FREE = BatchBudget(256)
+_CPU: dict[Kind, BatchBudget] = {
+    "text": BatchBudget(32, 4_096),
+    "code": BatchBudget(32, 4_096),
+    "audio": BatchBudget(8, 60 * 16_000),
+    "video": BatchBudget(4, 64),
 }
-_GPU: dict[Kind, Budget] = {
-    "text": Budget(256, 32_768),
-    "code": Budget(256, 32_768),
-    "audio": Budget(64, 240 * 16_000),
-    "video": Budget(64, 512),
+_GPU: dict[Kind, BatchBudget] = {
+    "text": BatchBudget(256, 32_768),
+    "code": BatchBudget(256, 32_768),
+    "audio": BatchBudget(64, 240 * 16_000),
+    "video": BatchBudget(64, 512),
 }
 
 
-def budget(kind: Kind, device: str, *, weights: bool) -> Budget:
+def default_budget(kind: Kind, device: str, *, weights: bool) -> BatchBudget:
     """What a batch may be, if nobody says otherwise.
 
     Args:
@@ -79,11 +79,11 @@ def budget(kind: Kind, device: str, *, weights: bool) -> Budget:
     if not weights:
         return _FREE
     if device == "cpu":
-        return _CPU.get(kind, Budget(32))
-    return _GPU.get(kind, Budget(256))
+        return _CPU.get(kind, BatchBudget(32))
+    return _GPU.get(kind, BatchBudget(256))
 
 
-def batches(costs: Sequence[int], budget: Budget) -> list[list[int]]:
+def bucketed_batches(costs: Sequence[int], budget: BatchBudget) -> list[list[int]]:
     """Positions in batches, dearest first: what does not fit into memory shows at once.
 
     Equal costs stay in order. A batch holds at most `budget.rows` samples (four times as many if
@@ -107,11 +107,11 @@ def batches(costs: Sequence[int], budget: Budget) -> list[list[int]]:
     return found
 
 
-class HopelessError(MmfuseError):
+class AllInputsFailedError(MmfuseError):
     """Everything fails: the data's place or the encoder is wrong, not single rows."""
 
 
-class Ceilings:
+class MemoryLimits:
     """The padded cost that fits into a device's memory, in a small JSON file.
 
     One number for each encoder, device and bucket of lengths: attention takes more of the same
@@ -151,7 +151,7 @@ class Ceilings:
         Path(name).replace(self._path)
 
 
-class Encoding:
+class BatchEncoder:
     """An encoder of one kind on one device, and what it has been seen to bear.
 
     Attributes:
@@ -160,7 +160,7 @@ class Encoding:
         retries: batches that were cut because of memory.
     """
 
-    def __init__(self, encoder: Encoder, kind: Kind, ceilings: Ceilings, key: str) -> None:
+    def __init__(self, encoder: Encoder, kind: Kind, ceilings: MemoryLimits, key: str) -> None:
         self._encoder, self._kind = encoder, kind
         self._ceilings, self._key = ceilings, key
         self.succeeded = False
@@ -221,8 +221,8 @@ class Encoding:
 
     def _count(self, failure: Failure) -> None:
         self.failures += 1
-        if self.failures >= PATIENCE and not self.succeeded:
-            raise HopelessError(
+        if self.failures >= MAX_FIRST_FAILURES and not self.succeeded:
+            raise AllInputsFailedError(
                 f"encoder {self._encoder.name} failed on each of the first {self.failures} inputs "
                 f"of kind {self._kind}, the last with {failure.reason}: {failure.detail}"
             )

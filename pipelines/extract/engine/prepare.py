@@ -65,7 +65,7 @@ class Preparer(Protocol):
         """End whatever runs."""
 
 
-class Inline:
+class InlinePreparer:
     """Prepares in this process, at once: right for few or cheap cells."""
 
     def submit(self, recipe: Recipe, cells: Sequence[Cell]) -> "Future[list[Prepared]]":
@@ -108,7 +108,7 @@ def _check_unchanged(kind: Kind, data: bytes, planned: bytes) -> None:
         raise Unreadable("changed", "the file changed while the run went on", transient=True)
 
 
-def unsendable(result: Prepared) -> Prepared:
+def check_picklable(result: Prepared) -> Prepared:
     """The result itself, or a failure where its item cannot be pickled to another process."""
     try:
         pickle.dumps(result.item)

@@ -1,4 +1,4 @@
-"""The conveyor: one stream's rows, prepared ahead, encoded in batches, and handed to the shelf."""
+"""The runner: one stream's rows, prepared ahead, encoded in batches, and handed to the shelf."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -12,11 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from pipelines.extract.engine.batches import PATIENCE, Budget, Encoding, HopelessError, batches
+from pipelines.extract.engine.batches import (
+    MAX_FIRST_FAILURES,
+    AllInputsFailedError,
+    BatchBudget,
+    BatchEncoder,
+    bucketed_batches,
+)
 from pipelines.extract.engine.prepare import Cell, Failure, Prepared, Preparer, Recipe
-from pipelines.extract.engine.shard_queue import Supply, Window
-from pipelines.extract.engine.shard_writer import Shelver
-from pipelines.extract.engine.timings import Legs
+from pipelines.extract.engine.shard_queue import ShardQueue, Window
+from pipelines.extract.engine.shard_writer import ShardWriter
+from pipelines.extract.engine.timings import Timings
 from pipelines.extract.plan import StreamPlan
 from pipelines.media.cells import FILES
 
@@ -24,7 +30,7 @@ _TICK = 0.2  # seconds between two looks for Ctrl-C
 
 
 @dataclass(frozen=True)
-class Terms:
+class RunnerOptions:
     """How one stream is moved.
 
     Attributes:
@@ -35,27 +41,29 @@ class Terms:
         stop: says whether to end after the batch in hand.
     """
 
-    budget: Budget
+    budget: BatchBudget
     ahead: int
     strict: bool
     max_bad: int | None
     stop: Callable[[], bool]
 
 
-class Conveyor:
+class Runner:
     """Moves one stream's rows from the table to the shelf.
 
     Attributes:
-        legs: seconds spent, by part.
+        timings: seconds spent, by part.
         encoded: inputs that were encoded.
         failed: inputs that failed, by reason.
         types: inputs that failed, by the ending of their files' names.
         batches: batches that were encoded.
     """
 
-    def __init__(self, plan: StreamPlan, encoding: Encoding, terms: Terms, legs: Legs) -> None:
+    def __init__(
+        self, plan: StreamPlan, encoding: BatchEncoder, terms: RunnerOptions, timings: Timings
+    ) -> None:
         self._plan, self._encoding, self._terms = plan, encoding, terms
-        self._stop, self.legs = terms.stop, legs
+        self._stop, self.timings = terms.stop, timings
         self._recipe = Recipe(plan.encoder, plan.modality.kind, plan.dataset.root)
         self._column = plan.dataset.table[plan.modality.name]
         self.encoded = 0
@@ -66,7 +74,7 @@ class Conveyor:
         self._hopeless = not plan.found.known  # until one input is found to be readable
 
     def run(
-        self, supply: Supply, preparer: Preparer, shelver: Shelver
+        self, supply: ShardQueue, preparer: Preparer, shard_writer: ShardWriter
     ) -> Generator[int, None, None]:
         """Move everything that the supply has; gives one number for each input settled.
 
@@ -82,19 +90,19 @@ class Conveyor:
         ahead: deque[tuple[Window, Future[list[Prepared]]]] = deque()
         while not self._stop():
             while len(ahead) < self._terms.ahead:
-                with self.legs.timed("waited_writer"):
+                with self.timings.timed("waited_writer"):
                     window = supply.next(self._stop, wait=not ahead)
                 if window is None:
                     break
-                with self.legs.timed("waited_inputs"):
+                with self.timings.timed("waited_inputs"):
                     ahead.append((window, preparer.submit(self._recipe, self._cells(window))))
             if not ahead:
                 return
             window, future = ahead.popleft()
-            with self.legs.timed("waited_inputs"):
+            with self.timings.timed("waited_inputs"):
                 prepared = self._wait(future)
             if prepared is not None:
-                yield from self._move(window, prepared, shelver)
+                yield from self._move(window, prepared, shard_writer)
 
     def _cells(self, window: Window) -> list[Cell]:
         values = self._column.gather(window.rows).to_list()
@@ -113,44 +121,46 @@ class Conveyor:
                 if self._stop():
                     return None
 
-    def _move(self, window: Window, prepared: list[Prepared], shelver: Shelver) -> Iterator[int]:
+    def _move(
+        self, window: Window, prepared: list[Prepared], shard_writer: ShardWriter
+    ) -> Iterator[int]:
         """Encode one window and hand it over."""
-        self.legs.read += sum(one.read for one in prepared)
-        self.legs.prepare += sum(one.prepare for one in prepared)
+        self.timings.read += sum(one.read for one in prepared)
+        self.timings.prepare += sum(one.prepare for one in prepared)
         bad = {one.row: one.failure for one in prepared if one.failure is not None}
         bad = {row: failure for row, failure in bad.items() if row in window.todo}
         good = [one for one in prepared if one.failure is None]
         self._hopeless &= not good
-        self._hand_over(window, list(bad), list(bad.values()), shelver)
+        self._hand_over(window, list(bad), list(bad.values()), shard_writer)
         yield from range(len(bad))
         # Whole batches were settled by a broken-off run, or, after a limit, a part of one.
-        cut = batches([one.cost for one in good], self._terms.budget)
+        cut = bucketed_batches([one.cost for one in good], self._terms.budget)
         todo = [[good[p] for p in places if good[p].row in window.todo] for places in cut]
         todo = [batch for batch in todo if batch]
         rows, whole, met, said = sum(map(len, todo)), sum(map(_padded, todo)), 0, 0
         for batch in todo:
             if self._stop():
                 return
-            self._encode(window, batch, shelver)
+            self._encode(window, batch, shard_writer)
             met += _padded(batch)
             yield from range(said, said := rows * met // whole)
         if window.last:
-            with self.legs.timed("waited_writer"):
-                shelver.commit(window.claim)
+            with self.timings.timed("waited_writer"):
+                shard_writer.commit(window.claim)
 
-    def _encode(self, window: Window, batch: list[Prepared], shelver: Shelver) -> None:
-        with self.legs.timed("encode"):
+    def _encode(self, window: Window, batch: list[Prepared], shard_writer: ShardWriter) -> None:
+        with self.timings.timed("encode"):
             found = self._encoding.encode([one.item for one in batch], [one.cost for one in batch])
         self.batches += 1
         cut = [bool(self._truncated(one.item)) for one in batch] if self._truncated else []
-        self._hand_over(window, [one.row for one in batch], found, shelver, cut)
+        self._hand_over(window, [one.row for one in batch], found, shard_writer, cut)
 
     def _hand_over(
         self,
         window: Window,
         rows: list[int],
         found: "list[NDArray[Any] | Failure] | list[Failure]",
-        shelver: Shelver,
+        shard_writer: ShardWriter,
         truncated: Sequence[bool] = (),
     ) -> None:
         if not rows:
@@ -161,9 +171,9 @@ class Conveyor:
             elif self._terms.strict:
                 self._check_finite(row, one)
         self.encoded += sum(not isinstance(one, Failure) for one in found)
-        with self.legs.timed("waited_writer"):
-            shelver.put(window.claim, rows, found, truncated)
-        self._check_share(shelver.refused)
+        with self.timings.timed("waited_writer"):
+            shard_writer.put(window.claim, rows, found, truncated)
+        self._check_share(shard_writer.refused)
 
     def _check_finite(self, row: int, vector: NDArray[Any]) -> None:
         if not np.isfinite(vector.astype(self._plan.encoder.storage)).all():
@@ -203,8 +213,8 @@ class Conveyor:
                 f"{self._plan.encoder.name}: {detail}; what was done before it is kept; without "
                 "--strict it would be recorded and left out"
             )
-        if self._hopeless and self.failed.total() >= PATIENCE:
-            raise HopelessError(
+        if self._hopeless and self.failed.total() >= MAX_FIRST_FAILURES:
+            raise AllInputsFailedError(
                 f"{where}: the first {self.failed.total()} inputs have all failed with "
                 f"{self._plan.encoder.name} ({self._told()}; the last: {detail}); nothing was "
                 "stored"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cache.format.generations import Shard
 from cache.writing.writer import ShardClaim, StreamWriter
-from pipelines.extract.engine.shard_writer import Shelver
+from pipelines.extract.engine.shard_writer import ShardWriter
 
 Rows = NDArray[np.int64]
 _POLL = 0.25  # seconds between two looks at what other processes hold
@@ -33,7 +33,7 @@ class Window:
     last: bool
 
 
-class Supply:
+class ShardQueue:
     """Windows of every shard that this process can have; waits for those that others hold.
 
     Attributes:
@@ -41,9 +41,9 @@ class Supply:
     """
 
     def __init__(
-        self, writer: StreamWriter, shelver: Shelver, size: int, limit: int | None
+        self, writer: StreamWriter, shard_writer: ShardWriter, size: int, limit: int | None
     ) -> None:
-        self._writer, self._shelver, self._size = writer, shelver, size
+        self._writer, self._shard_writer, self._size = writer, shard_writer, size
         self._left = limit
         self._shards = list(writer.shards)
         self._windows: Iterator[Window] = iter(())
@@ -64,16 +64,16 @@ class Supply:
         if self._left == 0 or not self._shards:
             self.done = True
             return False
-        if not self._shelver.room(timeout):
+        if not self._shard_writer.room(timeout):
             return False
         claim = self._first_free()
         if claim is None:
-            self._shelver.give_room_back()
+            self._shard_writer.give_room_back()
             self.done = not self._shards
             if not self.done and timeout:
-                time.sleep(_OWN if self._shelver.open else timeout)
+                time.sleep(_OWN if self._shard_writer.open else timeout)
             return False
-        self._shelver.take(claim)
+        self._shard_writer.take(claim)
         self._cut(claim)
         return True
 
@@ -92,12 +92,12 @@ class Supply:
 
     def _waits(self, shard: Shard) -> bool:
         """Whether inputs of a shard are being encoded as those of an earlier one, still open."""
-        if not self._shelver.open:
+        if not self._shard_writer.open:
             return False
         first = self._writer.first[shard.start : shard.stop]
         return any(
             bool(((first >= other.start) & (first < other.stop)).any())
-            for other in [claim.shard for claim in list(self._shelver.open)]
+            for other in [claim.shard for claim in list(self._shard_writer.open)]
         )
 
     def _cut(self, claim: ShardClaim) -> None:
@@ -106,7 +106,7 @@ class Supply:
         if self._left is not None:
             self._left -= len(todo)
         if whole and not len(todo):
-            self._shelver.commit(claim)
+            self._shard_writer.commit(claim)
             return
         self._windows = self._cutting(claim, np.union1d(claim.resumed, todo), todo, whole=whole)
 

@@ -28,7 +28,7 @@ class _Put:
     truncated: Sequence[bool]
 
 
-class Shelver:
+class ShardWriter:
     """Takes batches in order, checkpoints by the clock, commits whole shards.
 
     One thread puts and checkpoints, another one commits, so that the next shard fills meanwhile.
@@ -52,7 +52,7 @@ class Shelver:
         self._keep = True
         self._committing: set[int] = set()
         self._committer = ThreadPoolExecutor(1, "committer")
-        self._thread = threading.Thread(target=self._run, name="shelver", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="shard_writer", daemon=True)
         self._thread.start()
 
     def take(self, claim: ShardClaim) -> None:

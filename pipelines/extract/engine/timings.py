@@ -10,7 +10,7 @@ _WORTH = 30.0  # seconds above which advice is worth a reader's time
 
 
 @dataclass
-class Legs:
+class Timings:
     """Seconds of one stream's extraction.
 
     `load` is what the first sample took, weights included, before the others were begun. `read` and
@@ -37,9 +37,9 @@ class Legs:
             setattr(self, leg, getattr(self, leg) + time.perf_counter() - start)
 
     def seconds(self) -> dict[str, float]:
-        """The legs and the whole, in seconds."""
-        legs = ("load", "read", "prepare", "encode", "write", "total")
-        return {leg: round(getattr(self, leg), 4) for leg in legs}
+        """The timings and the whole, in seconds."""
+        timings = ("load", "read", "prepare", "encode", "write", "total")
+        return {leg: round(getattr(self, leg), 4) for leg in timings}
 
     def bottleneck(self, workers: int, cores: int) -> str:
         """Which leg the others waited for, with its share of the time, and what would help."""

@@ -57,9 +57,9 @@ def work(pipe: Connection, current: Any) -> None:  # noqa: ANN401 - a shared arr
 
 def _packed(results: list[Any]) -> bytes:
     """The results pickled; an item that cannot be is its own cell's failure."""
-    from pipelines.extract.engine.prepare import unsendable
+    from pipelines.extract.engine.prepare import check_picklable
 
     try:
         return pickle.dumps(results, 5)
     except Exception:  # pickling raises whatever the object's own code does
-        return pickle.dumps([unsendable(result) for result in results], 5)
+        return pickle.dumps([check_picklable(result) for result in results], 5)

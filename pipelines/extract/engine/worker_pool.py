@@ -22,14 +22,14 @@ from pipelines.extract.engine.prepare import Cell, Failure, Prepared, Recipe
 from pipelines.extract.engine.worker_main import READY, work
 
 TIMEOUT = 600.0  # seconds one sample may take before its worker counts as hanging
-KILLS = 2  # times a sample may end its worker before it is left alone
-_STILLBORN = 3  # workers that may end before they have begun
+MAX_KILLS = 2  # times a sample may end its worker before it is left alone
+_MAX_STARTUP_DEATHS = 3  # workers that may end before they have begun
 _CHUNK_SECONDS = 0.05  # work handed out at a time: long against a message, short against a wait
 _CHUNK_CELLS = 256
 _TICK = 1.0  # seconds between two looks for a worker that hangs
 
 
-class Workers:
+class WorkerPool:
     """A crew of spawned processes behind `submit`; never forked, so no lock is ever inherited.
 
     One thread hands out cells, takes in results and watches the crew. A process that ends or
@@ -37,7 +37,7 @@ class Workers:
     """
 
     def __init__(self, count: int, timeout: float = TIMEOUT) -> None:
-        self._foreman = _Foreman(count, timeout)
+        self._foreman = _Scheduler(count, timeout)
         self._orders: SimpleQueue[_Chunk | None] = SimpleQueue()
         self._recipes: dict[int, tuple[Recipe, bytes]] = {}
         self._broken: Exception | None = None
@@ -215,7 +215,7 @@ class _Worker:
         return code
 
 
-class _Foreman:
+class _Scheduler:
     """Hands out cells, takes in results, replaces whoever fell."""
 
     def __init__(self, count: int, timeout: float) -> None:
@@ -302,7 +302,7 @@ class _Foreman:
             self._stillborn += 1
             if chunk is not None:
                 self.waiting.appendleft(chunk)
-            if self._stillborn >= _STILLBORN:
+            if self._stillborn >= _MAX_STARTUP_DEATHS:
                 raise MmfuseError(
                     f"worker processes end before they begin (exit code {code}); use --workers 0"
                 )
@@ -312,13 +312,13 @@ class _Foreman:
         if rest:
             self.waiting.appendleft(_Chunk(chunk.order, rest))
         self._kills[id(chunk.order.recipe), cell.row] += 1
-        if self._kills[id(chunk.order.recipe), cell.row] < KILLS:
+        if self._kills[id(chunk.order.recipe), cell.row] < MAX_KILLS:
             # Alone, so that nothing else is lost if it kills again.
             self.waiting.appendleft(_Chunk(chunk.order, [(number, cell)]))
             return
-        detail = f"preparing it ended {KILLS} worker processes, the last with exit code {code}"
+        detail = f"preparing it ended {MAX_KILLS} worker processes, the last with exit code {code}"
         if reason == "timeout":
-            detail = f"preparing it took more than {self._timeout:g} s, {KILLS} times"
+            detail = f"preparing it took more than {self._timeout:g} s, {MAX_KILLS} times"
         failure = Failure(reason, detail, transient=True)
         chunk.order.settle(number, Prepared(cell.row, None, 0, failure, 0.0, 0.0))
 

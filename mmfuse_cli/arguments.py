@@ -5,15 +5,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import typer
 
-if TYPE_CHECKING:
-    from cache.layout import Home
-    from cache.runs import RunRecord
-    from cache.samples import Samples
-    from pipelines.data.tables import TableOptions
+import mmfuse
 
 _ANYWHERE = {"--home": 1, "--data": 1, "--json": 0}  # how many words follow each
 
@@ -33,11 +29,9 @@ class Settings:
     json: bool
 
     @property
-    def layout(self) -> "Home":
+    def layout(self) -> "mmfuse.Home":
         """The home as the library wants it."""
-        from cache.layout import Home
-
-        return Home(self.home)
+        return mmfuse.Home(self.home)
 
 
 def settings(context: typer.Context) -> Settings:
@@ -57,13 +51,13 @@ def dataset(asked: Settings, typed: str | None) -> str:
     Raises:
         MmfuseError: where none was named and none is remembered.
     """
-    from cache.errors import MmfuseError
-
     if typed is not None:
         return typed
     word = remembered(asked.home, "extract").get("dataset")
     if not isinstance(word, str):
-        raise MmfuseError(f"say which: --dataset NAME (no extract is remembered in {asked.home})")
+        raise mmfuse.MmfuseError(
+            f"say which: --dataset NAME (no extract is remembered in {asked.home})"
+        )
     typer.echo(f"no --dataset: {word}, as the last extract", err=True)
     return word
 
@@ -74,10 +68,6 @@ def stored(asked: Settings, typed: str | None) -> list[str]:
     Raises:
         MmfuseError: where there are none; it names the command that makes them.
     """
-    from cache.errors import MmfuseError, unknown
-    from pipelines import catalog
-    from pipelines.data.tables import store_name
-
     word = dataset(asked, typed)
     there = asked.layout.datasets()
     names = [name for name in there if name == word or name.startswith(f"{word}/")]
@@ -86,23 +76,21 @@ def stored(asked: Settings, typed: str | None) -> list[str]:
     if remembered(asked.home, "extract").get("dataset") == word:
         last = remembered(asked.home, "extract").get("names")
         names = [name for name in last if name in there] if isinstance(last, list) else []
-    names = names or [name for name in there if name == store_name(Path(word))]
-    known = {*there, *catalog.entries("datasets")}
+    names = names or [name for name in there if name == mmfuse.store_name(Path(word))]
+    known = {*there, *mmfuse.catalog.entries("datasets")}
     if not names and word.partition("/")[0] not in known and "." not in word:
-        raise unknown("dataset", word, known)
+        raise mmfuse.unknown("dataset", word, known)
     if not names:
         command = f"mmfuse extract --dataset {word} --encoder ENCODER"
-        raise MmfuseError(f"no features of {word} in {asked.home}; run: {command}")
+        raise mmfuse.MmfuseError(f"no features of {word} in {asked.home}; run: {command}")
     return names
 
 
-def runs(asked: Settings, typed: Sequence[str] | None) -> "list[RunRecord]":
+def runs(asked: Settings, typed: Sequence[str] | None) -> "list[mmfuse.RunRecord]":
     """The runs that were typed, else those of the last train, or the best of the last sweep."""
-    import mmfuse
-
     if typed:
         return [mmfuse.load_run(asked.layout, word) for word in typed]
-    found: list[RunRecord] = mmfuse.latest_group(asked.layout)
+    found: list[mmfuse.RunRecord] = mmfuse.latest_group(asked.layout)
     told, swept = "train", remembered(asked.home, "sweep")
     if swept.get("group") == found[0].group and isinstance(swept["runs"], list):
         told, found = "sweep's best", [mmfuse.load_run(asked.layout, i) for i in swept["runs"]]
@@ -116,17 +104,15 @@ def one(names: Sequence[str]) -> str:
     Raises:
         MmfuseError: where there are several.
     """
-    from cache.errors import MmfuseError
-
     if len(names) > 1:
-        raise MmfuseError(f"name one of them: --dataset {' or '.join(names)}")
+        raise mmfuse.MmfuseError(f"name one of them: --dataset {' or '.join(names)}")
     return names[0]
 
 
-def rows_of(asked: Settings, word: str, options: "TableOptions") -> "tuple[str, Samples]":
+def rows_of(
+    asked: Settings, word: str, options: "mmfuse.TableOptions"
+) -> "tuple[str, mmfuse.Samples]":
     """A dataset's name and rows: from its features, or else from its raw data."""
-    import mmfuse
-
     if word in asked.layout.datasets():
         store = mmfuse.FeatureStore(asked.layout, word)
         streams = [info for info in store.streams() if info.complete]
@@ -142,9 +128,8 @@ def done(
 ) -> None:
     """Show streams that went somewhere, where, and what to type next."""
     from mmfuse_cli import console
-    from pipelines.reports.table import Table
 
-    table = Table("streams", ("dataset", "stream", "rows"), tuple(streams))
+    table = mmfuse.Table("streams", ("dataset", "stream", "rows"), tuple(streams))
     console.show([table], as_json=asked.json, ends=[f"in {where}", f"next: {then}"])
 
 
@@ -154,15 +139,13 @@ def pairs(option: str, typed: Sequence[str] | None) -> dict[str, str]:
     Raises:
         MmfuseError: for a word that is not so written, or a name that comes twice.
     """
-    from cache.errors import MmfuseError
-
     found: dict[str, str] = {}
     for word in typed or ():
         name, equals, value = word.partition("=")
         if not (name and equals and value):
-            raise MmfuseError(f"{option} {word!r} must be name=value")
+            raise mmfuse.MmfuseError(f"{option} {word!r} must be name=value")
         if name in found:
-            raise MmfuseError(f"{option} names {name} twice: {found[name]} and {value}")
+            raise mmfuse.MmfuseError(f"{option} names {name} twice: {found[name]} and {value}")
         found[name] = value
     return found
 
@@ -180,14 +163,14 @@ def overlaid(
     Raises:
         MmfuseError: for what is set both ways, or twice.
     """
-    from cache.errors import MmfuseError
-
     said = {name: value for name, value in flags.items() if value is not None}
     named = pairs("--set", typed)
     for name, value in named.items():
         if name in said:
             own = f"--{name.replace('_', '-')}"
-            raise MmfuseError(f"{own} and --set {name}={value} set the same; give one of them")
+            raise mmfuse.MmfuseError(
+                f"{own} and --set {name}={value} set the same; give one of them"
+            )
     return {**defaults, **said, **named}
 
 
@@ -197,12 +180,10 @@ def numbers(option: str, typed: str | None) -> list[float]:
     Raises:
         MmfuseError: for a word that is none.
     """
-    from cache.errors import MmfuseError
-
     try:
         return [float(word) for word in typed.split(",")] if typed else []
     except ValueError:
-        raise MmfuseError(f"{option} {typed!r} must be numbers such as 0.1,0.3") from None
+        raise mmfuse.MmfuseError(f"{option} {typed!r} must be numbers such as 0.1,0.3") from None
 
 
 def numbered_pairs(option: str, typed: Sequence[str] | None) -> dict[str, float]:
@@ -211,14 +192,12 @@ def numbered_pairs(option: str, typed: Sequence[str] | None) -> dict[str, float]
     Raises:
         MmfuseError: for a word that is not so written.
     """
-    from cache.errors import MmfuseError
-
     found = {}
     for name, value in pairs(option, typed).items():
         try:
             found[name] = float(value)
         except ValueError:
-            raise MmfuseError(
+            raise mmfuse.MmfuseError(
                 f"{option} {name}={value} must be NAME=CHANCE, as {name}=0.5"
             ) from None
     return found
@@ -230,10 +209,8 @@ def one_of(what: str, typed: str | None, known: Sequence[str]) -> Any:  # noqa: 
     Raises:
         MmfuseError: with the nearest known one.
     """
-    from cache.errors import unknown
-
     if typed is not None and typed not in known:
-        raise unknown(what, typed, known)
+        raise mmfuse.unknown(what, typed, known)
     return typed
 
 
@@ -248,14 +225,12 @@ def check_output(what: str, file: Path, endings: Sequence[str] = ()) -> None:
     Raises:
         MmfuseError: for a folder, a folder that is not there, or another ending.
     """
-    from cache.errors import MmfuseError
-
     if file.is_dir():
-        raise MmfuseError(f"{what} {file}: this is a folder; name a file")
+        raise mmfuse.MmfuseError(f"{what} {file}: this is a folder; name a file")
     if endings and file.suffix not in endings:
-        raise MmfuseError(f"{what} {file}: it must end in {' or '.join(endings)}")
+        raise mmfuse.MmfuseError(f"{what} {file}: it must end in {' or '.join(endings)}")
     if not file.parent.is_dir():
-        raise MmfuseError(f"{what} {file}: no such folder: {file.parent}")
+        raise mmfuse.MmfuseError(f"{what} {file}: no such folder: {file.parent}")
 
 
 def remember(home: Path, command: str, words: Mapping[str, object]) -> None:
@@ -264,10 +239,8 @@ def remember(home: Path, command: str, words: Mapping[str, object]) -> None:
     Raises:
         MmfuseError: when the disk is full, read-only or not ours.
     """
-    from cache.runs import write_whole
-
     text = json.dumps({**_last(home), command: dict(words)}, indent=1)
-    write_whole(home / "last.json", text.encode())
+    mmfuse.put(home / "last.json", text.encode())
 
 
 def remembered(home: Path, command: str) -> dict[str, object]:

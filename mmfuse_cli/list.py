@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmfuse_cli import words
+import mmfuse
+from mmfuse_cli import arguments
 
 if TYPE_CHECKING:
-    from pipelines.reports.table import Table
+    pass
 
 SHELVES = ("datasets", "encoders", "methods", "features")
 
@@ -20,19 +21,16 @@ def list_names(
     ] = None,
 ) -> None:
     """What there is, whether it is ready, and how to get it."""
-    from cache.errors import unknown
-
     if shelf is not None and shelf not in SHELVES:
-        raise unknown("list", shelf, SHELVES)
+        raise mmfuse.unknown("list", shelf, SHELVES)
     from mmfuse_cli import console
-    from pipelines.reports import listing
 
-    asked = words.settings(context)
-    tables: dict[str, Callable[[], Table]] = {
-        "datasets": lambda: listing.datasets(asked.roots),
-        "encoders": listing.encoders,
-        "methods": listing.methods,
-        "features": lambda: listing.features(asked.layout),
+    asked = arguments.settings(context)
+    tables: dict[str, Callable[[], mmfuse.Table]] = {
+        "datasets": lambda: mmfuse.listing.datasets(asked.roots),
+        "encoders": mmfuse.listing.encoders,
+        "methods": mmfuse.listing.methods,
+        "features": lambda: mmfuse.listing.features(asked.layout),
     }
     shown = [tables[name]() for name in ([shelf] if shelf else SHELVES)]
     ends = ["next: mmfuse extract --dataset DATASET --encoder ENCODER (or mmfuse demo)"]
