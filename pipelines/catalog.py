@@ -5,8 +5,9 @@ import contextlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,16 @@ from cache.errors import MmfuseError, unknown
 
 Shelf = Literal["datasets", "encoders", "methods"]
 _FILES: dict[str, str] = {}
+_OLD_NAMES = {  # modules that 0.1 told plug-in authors to import from → where their names are now
+    "pipelines.batching": ("pipelines.features.table",),
+    "pipelines.encoding": ("pipelines.encoding.encoder", "pipelines.media.payloads"),
+    "pipelines.fusion": ("pipelines.fusion.head", "pipelines.fusion.layers"),
+    "pipelines.normalising": ("pipelines.fusion.layers",),
+    "pipelines.numbers": ("pipelines.counter_rng",),
+    "pipelines.objectives": ("pipelines.fusion.losses",),
+    "pipelines.samples": ("pipelines.data.dataset", "cache.samples"),
+    "pipelines.stems": ("pipelines.fusion.stems",),
+}
 
 
 @dataclass(frozen=True)
@@ -125,7 +136,27 @@ def _from_path(name: str, path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise MmfuseError(f"{path} cannot be imported as a Python module")
     module = importlib.util.module_from_spec(spec)
+    _answer_old_names()
     sys.modules[spec.name] = module  # dataclasses and pickles look their module up here
     spec.loader.exec_module(module)
     _FILES[name] = str(path.absolute())
     return module
+
+
+def _answer_old_names() -> None:
+    """Let plug-in files import from the modules of version 0.1: recorded runs keep such files."""
+    for old, places in _OLD_NAMES.items():
+        module = sys.modules.get(old)
+        if module is None:
+            is_package = importlib.util.find_spec(old) is not None
+            module = importlib.import_module(old) if is_package else ModuleType(old)
+            sys.modules[old] = module
+        module.__dict__.setdefault("__getattr__", partial(_moved, old, places))
+
+
+def _moved(old: str, places: Sequence[str], name: str) -> object:
+    for place in places:
+        module = importlib.import_module(place)
+        if hasattr(module, name):
+            return getattr(module, name)
+    raise AttributeError(f"module {old!r} has no attribute {name!r}")
