@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,14 @@ from cache.format.generations import Generation, Shard, current_generation, read
 from cache.format.grid import Grid
 from cache.format.streams import StreamInfo, StreamKey, StreamSpec
 from cache.storage.objects import DamagedError
-from cache.writing.journal import Journal, JournalEntry, Retry, RowFailure, is_retried
-from cache.writing.reuse import FailedBefore, KnownRows, read_failures, related_generations
+from cache.writing.journal import Failure, Journal, JournalEntry, Retry, is_retried
+from cache.writing.reuse import (
+    FailedBefore,
+    KnownRows,
+    failures_by_row,
+    read_failures,
+    related_generations,
+)
 
 
 @dataclass(frozen=True)
@@ -77,16 +83,16 @@ def forecast(
         distinct = int((_leaders(inputs) & here).sum())
         return Forecast(complete=False, spec=None, known=0, failed=0, new=distinct)
     known = here & _known(store, key, spec, name, inputs)
-    failures: list[RowFailure] = []
+    failures: list[tuple[int, Failure]] = []
     for generation in same:  # what a broken-off run left in the journal
         for entry in _journalled(generation):
             known[entry.rows] = True
-            failures += entry.failures
+            failures += entry.failures.items()
     open_ = np.flatnonzero(here & ~known)
     before = FailedBefore(own).recall(inputs[open_])
-    failures += [replace(f, row=int(open_[f.row])) for f in before]
+    failures += [(int(open_[at]), failure) for at, failure in before.items()]
     failed = np.zeros(len(inputs), bool)
-    failed[[f.row for f in failures if not is_retried(f, retry_failed)]] = True
+    failed[[row for row, failure in failures if not is_retried(failure, retry_failed)]] = True
     failed &= ~known
     new = here & ~known & ~failed & _leaders(inputs)
     return Forecast(
@@ -139,8 +145,8 @@ def _retried(generation: Generation, retry: Retry) -> bool:
     """Whether any failure of a generation is to be tried again."""
     if not retry:
         return False
-    table = read_failures(generation)
-    return any(is_retried(RowFailure(*row), retry) for row in table.iter_rows())
+    failures = failures_by_row(read_failures(generation))
+    return any(is_retried(failure, retry) for failure in failures.values())
 
 
 def _journalled(generation: Generation) -> list[JournalEntry]:
@@ -175,7 +181,7 @@ def row_counts(generation: Generation, absent: NDArray[np.bool_]) -> RowCounts:
     for entry in _journalled(generation):
         ok += len(entry.rows)
         cut += int(entry.truncated.sum())
-        reasons.update(failure.reason for failure in entry.failures)
+        reasons.update(failure.reason for failure in entry.failures.values())
     gone = int(absent.sum())
     pending = generation.rows - ok - gone - reasons.total()
     return RowCounts(ok, gone, dict(reasons.most_common()), pending, cut)

@@ -12,6 +12,8 @@ from cache.feature_store import FeatureStore
 from cache.format.digest_index import Digests
 from cache.format.streams import ABSENT, FAILED, OK, StreamInfo, StreamKey, StreamSpec
 from cache.samples import Samples
+from cache.writing.journal import Failure
+from cache.writing.reuse import failures_by_row
 from cache.writing.writer import ShardClaim
 
 
@@ -46,7 +48,7 @@ def deposit(
     check_content(spec, len(samples), content)
     absent = content.state == ABSENT
     writer = store.writer(key, spec=spec, samples=samples, inputs=content.inputs, absent=absent)
-    failures = {row[0]: row[1:] for row in content.failures.iter_rows()}
+    failures = failures_by_row(content.failures)
     for shard in writer.shards:
         claim = writer.claim(shard)
         if claim is not None:
@@ -58,9 +60,7 @@ def deposit(
     return next(info for info in store.streams() if info.key == key)
 
 
-def _fill(
-    claim: ShardClaim, content: StreamContent, failures: dict[int, tuple[str, str, bool]]
-) -> None:
+def _fill(claim: ShardClaim, content: StreamContent, failures: dict[int, Failure]) -> None:
     """Every row as it is, known or not: what comes back must be what went in."""
     start, stop = claim.shard.start, claim.shard.stop
     state = content.state[start:stop]
@@ -71,8 +71,7 @@ def _fill(
         ends = content.offsets
         claim.put(rows, [np.asarray(content.values[ends[i] : ends[i + 1]]) for i in rows.tolist()])
     for row in (np.flatnonzero(state == FAILED) + start).tolist():
-        reason, detail, transient = failures.get(row, ("unknown", "", False))
-        claim.fail(row, reason, detail, transient)
+        claim.fail(row, failures.get(row, Failure("unknown", "")))
 
 
 def check_content(spec: StreamSpec, rows: int, content: StreamContent) -> None:

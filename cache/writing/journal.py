@@ -7,7 +7,7 @@ since it is published whole. They go when the shard's commit exists.
 import io
 import json
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,19 @@ from numpy.typing import NDArray
 from cache.storage.objects import delete, put
 
 
-@dataclass(frozen=True)
-class RowFailure:
-    """A row that could not be encoded, and why."""
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a row has no vector; `transient` failures may pass by themselves."""
 
-    row: int
     reason: str
     detail: str
-    transient: bool
+    transient: bool = False
 
 
 Retry = bool | Collection[str]  # of failures: all, none, or those for these reasons
 
 
-def is_retried(failure: RowFailure, retry: Retry) -> bool:
+def is_retried(failure: Failure, retry: Retry) -> bool:
     """Whether a failure is to be tried again: all are, or its reason is; `transient` is many."""
     if isinstance(retry, bool):
         return retry
@@ -46,14 +45,14 @@ class JournalEntry:
         rows: (K,) int64 row numbers of the stream.
         lengths: (K,) int64 frames a row; all 1 where the stream is pooled.
         values: (sum of lengths, D) in the stored dtype.
-        failures: rows that failed.
+        failures: why rows failed, by row number.
         truncated: (K,) bool, whether a row's input was cut to the encoder's length.
     """
 
     rows: NDArray[np.int64]
     lengths: NDArray[np.int64]
     values: NDArray[Any]
-    failures: tuple[RowFailure, ...]
+    failures: Mapping[int, Failure]
     truncated: NDArray[np.bool_]
 
 
@@ -66,7 +65,8 @@ class Journal:
     def write(self, entry: JournalEntry, epoch: int, number: int) -> None:
         """Publish a checkpoint, durable when this returns."""
         buffer = io.BytesIO()
-        failures = json.dumps([[f.row, f.reason, f.detail, f.transient] for f in entry.failures])
+        rows = [[row, f.reason, f.detail, f.transient] for row, f in entry.failures.items()]
+        failures = json.dumps(rows)
         np.savez(
             buffer,
             rows=entry.rows,
@@ -101,7 +101,7 @@ def _read(path: Path) -> JournalEntry | None:
                 rows,
                 file["lengths"],
                 file["values"],
-                tuple(RowFailure(*failure) for failure in failures),
+                {row: Failure(*failure) for row, *failure in failures},
                 cut,
             )
     except (FileNotFoundError, zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError):

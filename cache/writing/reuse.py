@@ -15,7 +15,7 @@ from cache.format.reader import Reader
 from cache.format.streams import OK
 from cache.layout import DatasetPaths, Home
 from cache.storage.objects import DamagedError
-from cache.writing.journal import RowFailure
+from cache.writing.journal import Failure
 
 NO_FAILURES = pl.DataFrame(
     schema={"row": pl.Int64, "reason": pl.String, "detail": pl.String, "transient": pl.Boolean}
@@ -81,16 +81,12 @@ class FailedBefore:
                 digests.append(Reader(generation).inputs[table["row"].to_numpy()])
         return DigestIndex.of(np.concatenate(digests)), pl.concat(tables)
 
-    def recall(self, inputs: Digests) -> list[RowFailure]:
-        """The failures of those of these (N, 16) inputs that failed; `row` is the position."""
+    def recall(self, inputs: Digests) -> dict[int, Failure]:
+        """Failures of these (N, 16) inputs, by position; inputs that never failed are left out."""
         lookup, table = self._index
         position = lookup.find(inputs)
         at = np.flatnonzero(position >= 0)
-        found = table[position[at]].select("reason", "detail", "transient")
-        return [
-            RowFailure(row, *failure)
-            for row, failure in zip(at.tolist(), found.iter_rows(), strict=True)
-        ]
+        return failures_by_row(table[position[at]].with_columns(row=pl.Series(at)))
 
 
 def read_failures(generation: Generation) -> pl.DataFrame:
@@ -100,6 +96,12 @@ def read_failures(generation: Generation) -> pl.DataFrame:
         if "failures" in commit.objects:
             tables.append(pl.read_parquet(generation.paths.failures(number)))
     return pl.concat(tables).sort("row")
+
+
+def failures_by_row(table: pl.DataFrame) -> dict[int, Failure]:
+    """Failures by row number, from the columns row, reason, detail, transient."""
+    columns = table.select(NO_FAILURES.columns)
+    return {row: Failure(*failure) for row, *failure in columns.iter_rows()}
 
 
 def related_generations(home: Home, generation: Generation) -> list[Generation]:

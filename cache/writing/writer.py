@@ -34,8 +34,15 @@ from cache.format.streams import ABSENT, FAILED, OK, PENDING, count_states
 from cache.layout import Home
 from cache.storage.leases import Lease, acquire
 from cache.storage.objects import content_digest, create_record, delete, put, put_record
-from cache.writing.journal import Journal, JournalEntry, Retry, RowFailure, is_retried
-from cache.writing.reuse import FailedBefore, KnownRows, read_failures, related_generations
+from cache.writing.journal import Failure, Journal, JournalEntry, Retry, is_retried
+from cache.writing.reuse import (
+    NO_FAILURES,
+    FailedBefore,
+    KnownRows,
+    failures_by_row,
+    read_failures,
+    related_generations,
+)
 from cache.writing.shard_buffer import CheckedVectors, ShardBuffer
 
 WAIT = 0.2  # seconds between looks at another process that assembles the stream
@@ -93,7 +100,7 @@ class StreamWriter:
                 journal = Journal(paths.journal, shard.number, paths.stream.dataset.scratch)
                 for entry in journal.read():
                     pending[entry.rows] = False
-                    pending[[failure.row for failure in entry.failures]] = False
+                    pending[list(entry.failures)] = False
         journalled = int((~self._committed() & ~self.absent).sum() - pending.sum())
         return journalled + int(self.known.has(self.inputs[pending]).sum())
 
@@ -215,10 +222,10 @@ class ShardClaim:
         self._block = ShardBuffer(len(shard), writer.generation.spec)
         self._inputs = writer.inputs[shard.start : shard.stop]
         self._first = first_of_each(self._inputs)
-        self._failures: dict[int, RowFailure] = {}
+        self._failures: dict[int, Failure] = {}
         self._truncated = np.zeros(len(shard), bool)
         self._fresh: list[NDArray[np.int64]] = []  # rows put since the last checkpoint
-        self._fresh_failures: list[RowFailure] = []
+        self._fresh_failures: dict[int, Failure] = {}
         self._checkpoints = 0
         paths = self._generation.paths
         self._scratch = paths.stream.dataset.scratch
@@ -270,15 +277,13 @@ class ShardClaim:
             self._truncated[local[at]] = np.asarray(truncated)[at]
         for position in np.flatnonzero(admitted.reason != "").tolist():
             row = int(local[position]) + self.shard.start
-            self.fail(row, str(admitted.reason[position]), "", transient=False)
+            self.fail(row, Failure(str(admitted.reason[position]), ""))
         return len(local) - len(at)
 
-    def fail(self, row: int, reason: str, detail: str, transient: bool) -> None:  # noqa: FBT001 - the last of four words that belong together
+    def fail(self, row: int, failure: Failure) -> None:
         """Settle a row as failed, with the reason that tables and retries go by."""
-        failure = RowFailure(int(row), reason, detail, bool(transient))
         self._block.state[self._local([row])] = FAILED
-        self._failures[failure.row] = failure
-        self._fresh_failures.append(failure)
+        self._failures[int(row)] = self._fresh_failures[int(row)] = failure
 
     def checkpoint(self) -> None:
         """Journal what has been put since the last one; durable when this returns."""
@@ -286,11 +291,11 @@ class ShardClaim:
         if not len(rows) and not self._fresh_failures:
             return
         lengths, values = self._block.take(rows)
-        failures, cut = tuple(self._fresh_failures), self._truncated[rows]
+        failures, cut = self._fresh_failures, self._truncated[rows]
         entry = JournalEntry(rows + self.shard.start, lengths, values, failures, cut)
         self._journal.write(entry, self._lease.epoch, self._checkpoints)
         self._checkpoints += 1
-        self._fresh, self._fresh_failures = [], []
+        self._fresh, self._fresh_failures = [], {}
 
     def commit(self) -> None:
         """Publish the shard: its objects first, then the commit that proves them.
@@ -300,12 +305,7 @@ class ShardClaim:
             MmfuseError: if the disk refuses, or another process has taken the shard over.
         """
         for row in self._block.follow(self._first).tolist():
-            leader = self._failures[int(self._first[row]) + self.shard.start]
-            number = row + self.shard.start
-            self._failures[number] = RowFailure(
-                number, leader.reason, leader.detail, leader.transient
-            )
-            self._block.state[row] = FAILED
+            self._take_failure(row, self._failures[int(self._first[row]) + self.shard.start])
         pending = int((self._block.state == PENDING).sum())
         if pending:
             raise ValueError(f"shard {self.shard.number} has {pending} rows still to encode")
@@ -368,11 +368,10 @@ class ShardClaim:
     def _take_journal(self) -> None:
         """What a killed process left of this shard."""
         entries = self._journal.read()
-        for failure in [failure for entry in entries for failure in entry.failures]:
-            self.resumed = np.append(self.resumed, failure.row)
+        for row, failure in [item for entry in entries for item in entry.failures.items()]:
+            self.resumed = np.append(self.resumed, row)
             if not is_retried(failure, self._writer.retry):
-                self._failures[failure.row] = failure
-                self._block.state[failure.row - self.shard.start] = FAILED
+                self._take_failure(row - self.shard.start, failure)
         for entry in entries:
             rows = entry.rows - self.shard.start
             self._block.fill(rows, entry.lengths, entry.values)
@@ -390,9 +389,9 @@ class ShardClaim:
             self._truncated[rows] = self._writer.truncated.find(self._inputs[rows]) >= 0
         self._take_earlier_shards()
         pending = np.flatnonzero(self._block.state == PENDING)
-        for failure in self._writer.failed_before.recall(self._inputs[pending]):
+        for at, failure in self._writer.failed_before.recall(self._inputs[pending]).items():
             if not is_retried(failure, self._writer.retry):
-                self._take_failure(int(pending[failure.row]), failure)
+                self._take_failure(int(pending[at]), failure)
 
     def _take_earlier_shards(self) -> None:
         pending = np.flatnonzero(self._block.state == PENDING)
@@ -407,15 +406,12 @@ class ShardClaim:
         self._truncated[pending[ok][sound]] = reader.truncated[first[ok][sound]]
         bad = reader.state[first] == FAILED
         if bad.any():
-            from cache.writing.reuse import read_failures
-
-            table = {f[0]: f for f in read_failures(self._generation).iter_rows()}
+            failures = failures_by_row(read_failures(self._generation))
             for row, leader in zip(pending[bad].tolist(), first[bad].tolist(), strict=True):
-                self._take_failure(row, RowFailure(*table[leader]))
+                self._take_failure(row, failures[leader])
 
-    def _take_failure(self, local: int, failure: RowFailure) -> None:
-        row = local + self.shard.start
-        self._failures[row] = RowFailure(row, failure.reason, failure.detail, failure.transient)
+    def _take_failure(self, local: int, failure: Failure) -> None:
+        self._failures[local + self.shard.start] = failure
         self._block.state[local] = FAILED
 
     def _local(self, rows: NDArray[np.int64] | Sequence[int]) -> NDArray[np.int64]:
@@ -425,15 +421,8 @@ class ShardClaim:
         return local
 
 
-def _table(failures: dict[int, RowFailure]) -> bytes:
-    rows = [failures[row] for row in sorted(failures)]
+def _table(failures: dict[int, Failure]) -> bytes:
+    rows = [(row, f.reason, f.detail, f.transient) for row, f in sorted(failures.items())]
     buffer = io.BytesIO()
-    pl.DataFrame(
-        {
-            "row": pl.Series([f.row for f in rows], dtype=pl.Int64),
-            "reason": pl.Series([f.reason for f in rows], dtype=pl.String),
-            "detail": pl.Series([f.detail for f in rows], dtype=pl.String),
-            "transient": pl.Series([f.transient for f in rows], dtype=pl.Boolean),
-        }
-    ).write_parquet(buffer)
+    pl.DataFrame(rows, schema=NO_FAILURES.schema, orient="row").write_parquet(buffer)
     return buffer.getvalue()

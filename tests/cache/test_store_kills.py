@@ -18,6 +18,7 @@ from cache.feature_store import FeatureStore
 from cache.layout import Home
 from cache.storage.leases import acquire, is_alive
 from cache.storage.objects import put_record
+from cache.writing.journal import Failure
 
 KILLS = 20
 FILLER = Path(store_filler.__file__)
@@ -122,7 +123,7 @@ def test_what_a_killed_process_had_journalled_is_not_encoded_again(tmp_path, mon
     claim = writer.claim(writer.shards[0])
     rows = claim.todo[:40]
     claim.put(rows, [store_filler.vector(store_filler.INPUTS[row]) for row in rows])
-    claim.fail(int(claim.todo[40]), "truncated", "half of it", transient=True)
+    claim.fail(int(claim.todo[40]), Failure("truncated", "half of it", transient=True))
     claim.checkpoint()
     claim.__exit__(None, None, None)
     again = store_filler.opened(home, "pooled")

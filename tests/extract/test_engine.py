@@ -12,6 +12,7 @@ from small_encoders import Centred, Echo, texts, vector_of
 
 from cache.errors import MmfuseError
 from cache.layout import Home
+from cache.writing.journal import Failure
 from pipelines.extract.engine.batches import (
     AllInputsFailedError,
     BatchBudget,
@@ -20,7 +21,6 @@ from pipelines.extract.engine.batches import (
     bucketed_batches,
     default_budget,
 )
-from pipelines.extract.engine.prepare import Failure
 from pipelines.extract.engine.timings import Timings
 from pipelines.extract.estimate import estimate
 from pipelines.extract.extract import extract
@@ -267,7 +267,7 @@ def test_workers_are_started_only_for_work_that_is_worth_them(tmp_path, monkeypa
     dataset = texts({"m": [f"text number {n}" for n in range(50)]})
     (quick,) = extract(dataset, [Echo()], home=Home(tmp_path / "one"))
     assert quick.workers == 0
-    monkeypatch.setattr(options, "WORTH_WORKERS", 0.0)
+    monkeypatch.setattr(options, "MIN_SECONDS_FOR_WORKERS", 0.0)
     (long,) = extract(dataset, [Echo()], home=Home(tmp_path / "two"))
     assert long.workers >= 1
     assert long.ok == quick.ok == 50

@@ -16,8 +16,9 @@ from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
 from cache.fingerprints import digest
 from cache.layout import Home
+from cache.writing.journal import Failure
 from pipelines.encoding.encoder import build_encoder
-from pipelines.extract.engine.prepare import Cell, Failure, InlinePreparer, Recipe
+from pipelines.extract.engine.prepare import Cell, InlinePreparer, Recipe
 from pipelines.extract.engine.worker_pool import WorkerPool
 from pipelines.extract.extract import extract
 from pipelines.extract.options import ExtractOptions

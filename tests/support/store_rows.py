@@ -8,6 +8,7 @@ import numpy as np
 from cache.feature_store import FeatureStore
 from cache.format.streams import StreamKey, StreamSpec
 from cache.samples import Modality, Samples, Task
+from cache.writing.journal import Failure
 from cache.writing.writer import StreamWriter
 
 WIDTH = 8
@@ -96,7 +97,7 @@ def fill(writer: StreamWriter, inputs: Sequence[int], fails: Sequence[int] = ())
             for row in claim.todo.tolist():
                 encoded.append(inputs[row])
                 if inputs[row] in fails:
-                    claim.fail(row, "truncated", f"input {inputs[row]}", transient=False)
+                    claim.fail(row, Failure("truncated", f"input {inputs[row]}"))
                 else:
                     value = vector(inputs[row], sequence=spec.sequence, width=spec.width)
                     claim.put([row], [value])

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 from cache.samples import Kind
+from cache.writing.journal import Failure
 from pipelines.encoding.encoder import Encoder
-from pipelines.extract.engine.prepare import Failure
 from pipelines.media.payloads import Unreadable
 
 # Samples that are prepared before the first of them is encoded: many where lengths vary and items

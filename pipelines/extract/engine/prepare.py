@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from cache.errors import MmfuseError
 from cache.fingerprints import digest
 from cache.samples import Kind
+from cache.writing.journal import Failure
 from pipelines.encoding.encoder import Encoder
 from pipelines.media.cells import FILES, decode, raw
 from pipelines.media.payloads import Unreadable
@@ -32,15 +33,6 @@ class Cell:
     row: int
     value: object
     digest: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a cell has no vector; costs exactly its own cell."""
-
-    reason: str
-    detail: str
-    transient: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
+from cache.writing.journal import Failure
 from pipelines.extract.engine.batches import (
     MAX_FIRST_FAILURES,
     AllInputsFailedError,
@@ -19,7 +20,7 @@ from pipelines.extract.engine.batches import (
     BatchEncoder,
     bucketed_batches,
 )
-from pipelines.extract.engine.prepare import Cell, Failure, Prepared, Preparer, Recipe
+from pipelines.extract.engine.prepare import Cell, Prepared, Preparer, Recipe
 from pipelines.extract.engine.shard_queue import ShardQueue, Window
 from pipelines.extract.engine.shard_writer import ShardWriter
 from pipelines.extract.engine.timings import Timings

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.writing.journal import Failure
 from cache.writing.writer import ShardClaim
-from pipelines.extract.engine.prepare import Failure
 
 CHECKPOINT_SECONDS = 15.0  # between two checkpoints: what a kill -9 costs, with a batch on top
 BUFFERS = 2  # shards that are held in memory: one that fills, one that is committed
@@ -155,7 +155,7 @@ def _put(item: _Put) -> int:
     rows, values, truncated = [], [], []
     for row, found, cut in zip(item.rows, item.found, item.truncated, strict=True):
         if isinstance(found, Failure):
-            item.claim.fail(row, found.reason, found.detail, found.transient)
+            item.claim.fail(row, found)
         else:
             rows.append(row)
             values.append(found)

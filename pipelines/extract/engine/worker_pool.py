@@ -17,8 +17,9 @@ from queue import SimpleQueue
 from typing import Any
 
 from cache.errors import MmfuseError
+from cache.writing.journal import Failure
 from pipelines import catalog
-from pipelines.extract.engine.prepare import Cell, Failure, Prepared, Recipe
+from pipelines.extract.engine.prepare import Cell, Prepared, Recipe
 from pipelines.extract.engine.worker_main import READY, work
 
 TIMEOUT = 600.0  # seconds one sample may take before its worker counts as hanging
