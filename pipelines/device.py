@@ -1,5 +1,6 @@
-"""Devices and compute dtypes: the words for them, checked, and what they mean on this machine."""
+"""Devices, compute dtypes and CPU cores: words for them, checked, and what this machine has."""
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,13 @@ if TYPE_CHECKING:
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
+
+
+def cores() -> int:
+    """CPU cores that this process may use, which may be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def check_device(word: str) -> str:

@@ -1,6 +1,5 @@
 """Readers: the rows of one generation, mapped, whole, or by input; never through the codecs."""
 
-import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +12,10 @@ from cache.errors import MmfuseError
 from cache.format.digest_index import Digests
 from cache.format.generations import Generation
 from cache.format.grid import Grid
+from cache.format.parts import Part, read_part
 from cache.format.shards import MappedShard, read_flat, read_shard
 from cache.format.streams import StreamValues
-from cache.storage.objects import DamagedError, content_digest
+from cache.storage.objects import DamagedError
 
 LOADERS = 2  # threads that read a whole stream: one waits for the disk while another checks
 FLAT_ROWS = 1 << 20  # rows a chunk of the small arrays of a sequence stream
@@ -38,7 +38,7 @@ class Reader:
         self._commits = generation.commits()
         self._seal = generation.seal() if generation.spec.sequence else None
         self._mapped: dict[int, MappedShard] = {}
-        self._parts: dict[int, dict[str, NDArray[Any]]] = {}
+        self._parts: dict[int, Part] = {}
 
     @cached_property
     def state(self) -> NDArray[np.uint8]:
@@ -228,7 +228,7 @@ class Reader:
                 continue
         return good
 
-    def _part(self, number: int) -> dict[str, NDArray[Any]] | None:
+    def _part(self, number: int) -> Part | None:
         """The last part that was asked for is kept: neighbours come from the same one."""
         if number not in self._parts:
             part = read_part(self.generation, number)
@@ -242,7 +242,7 @@ class Reader:
         for number, commit in self._commits.items():
             part = self._part(number)
             if part is not None:
-                out[commit.shard.start : commit.shard.stop] = part[name]
+                out[commit.shard.start : commit.shard.stop] = getattr(part, name)
         return out
 
     def _recall_parts(
@@ -255,28 +255,15 @@ class Reader:
             part = self._part(int(number))
             if part is None:
                 continue
-            offsets = np.concatenate([[0], np.cumsum(part["lengths"])])
+            offsets = np.concatenate([[0], np.cumsum(part.lengths)])
             for at in np.flatnonzero(shard == number):
                 row = local[at]
-                pieces[int(at)] = part["values"][offsets[row] : offsets[row + 1]]
+                pieces[int(at)] = part.values[offsets[row] : offsets[row + 1]]
                 sound[at] = True
         found = [pieces[at] for at in sorted(pieces)]
         lengths = np.array([len(piece) for piece in found], np.int64)
         empty = np.empty((0, self._spec.width), self._spec.dtype)
         return sound, lengths, np.concatenate([empty, *found])
-
-
-def read_part(generation: Generation, number: int) -> dict[str, NDArray[Any]] | None:
-    """A committed part of a sequence stream: values, lengths, state, inputs; None if damaged."""
-    commit = generation.commit(generation.shard(number))
-    try:
-        data = generation.paths.part(number).read_bytes()
-    except FileNotFoundError:
-        return None
-    if commit is None or content_digest(data) != commit.objects["part"].digest:
-        return None
-    with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        return {name: file[name] for name in ("values", "lengths", "state", "inputs")}
 
 
 def concatenated_ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:

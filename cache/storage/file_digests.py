@@ -1,14 +1,16 @@
 """The memory of file digests by git's rule: a file that has not changed is not read again."""
 
 import contextlib
+import io
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+
+from cache.storage.objects import put
 
 DIGEST_BYTES = 16
 RACY_NS = 2_000_000_000  # the coarsest modification time of a file system in use (FAT) is 2 s
@@ -99,20 +101,17 @@ class DigestMemory:
     def save(self) -> None:
         """Write what was learnt, in whole and atomically; nothing learnt writes nothing.
 
-        Two processes that save at once keep the memory of one: the other is read again, no more.
+        Where two processes save at once, the last one wins: the other's files are read again.
+
+        Raises:
+            MmfuseError: when the disk is full, read-only or not ours.
         """
         if not sum(map(len, self._learnt)):
             return
         known = pl.concat([self._known, *self._learnt]).unique("place", keep="last")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
-        os.close(handle)
-        try:
-            known.write_parquet(name)
-            Path(name).replace(self.path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                Path(name).unlink()
+        buffer = io.BytesIO()
+        known.write_parquet(buffer)
+        put(self.path, buffer.getbuffer())
         self._known, self._learnt = known, []
 
 

@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.errors import MmfuseError
 from cache.fingerprints import sha256_file
-
-RACY_NS = 2_000_000_000  # a file changed this shortly before it was read may change unseen
+from cache.storage.file_digests import RACY_NS
+from cache.storage.objects import put
 
 
 @dataclass(frozen=True)
@@ -58,12 +57,9 @@ class WeightsMemory:
             return
         everything = {name: self._load(name) for name in ("files", "probes")}
         everything[section][key] = value
-        with contextlib.suppress(OSError):  # a home that cannot be written is the store's to report
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(everything, file)
-            Path(name).replace(self.path)
+        # An unwritable home is reported by the feature store, where it matters.
+        with contextlib.suppress(OSError, MmfuseError):
+            put(self.path, json.dumps(everything).encode())
 
 
 _PROCESS: dict[str, list[object]] = {}  # what this process has read, by resolved path

@@ -13,7 +13,8 @@ from cache.format import zarr_metadata
 from cache.format.digest_index import Digests
 from cache.format.generations import SCHEMA, Commit, Generation, StoredObject
 from cache.format.grid import Grid
-from cache.format.reader import FLAT_ROWS, Reader, read_part
+from cache.format.parts import Part, read_part
+from cache.format.reader import FLAT_ROWS, Reader
 from cache.format.shards import chunk_checksums, encode_flat, encode_shard
 from cache.format.streams import ABSENT, FAILED, OK
 from cache.storage.objects import DamagedError, content_digest, delete, put, put_record
@@ -81,11 +82,11 @@ def _small(generation: Generation) -> tuple[NDArray[np.int64], NDArray[np.uint8]
     for shard in generation.shards:
         part = _part(generation, shard.number)
         at = slice(shard.start, shard.stop)
-        lengths[at], state[at] = part["lengths"], part["state"]
+        lengths[at], state[at] = part.lengths, part.state
     return lengths, state
 
 
-def _part(generation: Generation, number: int) -> dict[str, NDArray[Any]]:
+def _part(generation: Generation, number: int) -> Part:
     part = read_part(generation, number)
     if part is None:
         delete(generation.paths.commit(number))
@@ -117,7 +118,7 @@ class _Frames:
 
     def _part(self, number: int) -> NDArray[Any]:
         if self._held[0] != number:
-            self._held = number, _part(self._generation, number)["values"]
+            self._held = number, _part(self._generation, number).values
         return self._held[1]
 
 
@@ -167,9 +168,7 @@ class _PartCutter:
         if not sound.all():
             return None
         inputs = self._reader.inputs[shard.start : shard.stop]
-        buffer = io.BytesIO()
-        np.savez(buffer, values=values, lengths=lengths, state=state, inputs=inputs)
-        return buffer.getvalue()
+        return Part(values, lengths, state, inputs).encode()
 
     def _state(self, commit: Commit) -> NDArray[np.uint8] | None:
         """From lengths and failures: the array may be what is damaged."""

@@ -28,6 +28,7 @@ from cache.format.generations import (
     StoredObject,
     current_generation,
 )
+from cache.format.parts import Part
 from cache.format.reader import Reader
 from cache.format.shards import chunk_checksums, encode_flat, encode_shard
 from cache.format.streams import ABSENT, FAILED, OK, PENDING, count_states
@@ -341,15 +342,8 @@ class ShardClaim:
         chunks: list[int] = []
         lengths, values = self._block.whole()
         if generation.spec.sequence:
-            buffer = io.BytesIO()
-            np.savez(
-                buffer,
-                values=values,
-                lengths=lengths,
-                state=self._block.state,
-                inputs=self._inputs,
-            )
-            objects["part"] = paths.part(number), buffer.getvalue()
+            part = Part(values, lengths, self._block.state, self._inputs)
+            objects["part"] = paths.part(number), part.encode()
         else:
             data = encode_shard(values, grid)
             chunks = chunk_checksums(data, grid, number)

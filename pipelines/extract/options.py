@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from cache.writing.journal import Retry
+from pipelines.device import cores
 from pipelines.extract.engine.batches import BatchBudget, default_budget
 from pipelines.extract.engine.shard_writer import CHECKPOINT_SECONDS
-from pipelines.extract.engine.worker_pool import TIMEOUT, cores
+from pipelines.extract.engine.worker_pool import TIMEOUT
 from pipelines.extract.plan import StreamPlan
 
 MIN_SECONDS_FOR_WORKERS = 10.0  # seconds of preparing below which spawning processes gains nothing

@@ -6,10 +6,10 @@ from pathlib import Path
 from cache.format.streams import StreamKey
 from cache.status import row_counts
 from cache.writing.writer import StreamWriter
+from pipelines.device import cores
 from pipelines.extract.engine.runner import Runner
 from pipelines.extract.engine.shard_writer import ShardWriter
 from pipelines.extract.engine.timings import Timings
-from pipelines.extract.engine.worker_pool import cores
 from pipelines.extract.plan import StreamPlan
 
 

@@ -1,12 +1,12 @@
 """What this machine has for the work: versions, device, processors, disk and weights found."""
 
-import os
 import platform
 import shutil
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from pipelines.device import cores
 from pipelines.reports.table import Table, bytes_text
 
 _LIBRARIES = (
@@ -26,7 +26,7 @@ def devices() -> Table:
     """Where encoders and heads can run; imports torch."""
     import torch
 
-    rows = [("cpu", f"{_cores()} cores, torch uses {torch.get_num_threads()} threads")]
+    rows = [("cpu", f"{cores()} cores, torch uses {torch.get_num_threads()} threads")]
     for number in range(torch.cuda.device_count()):
         seen = torch.cuda.get_device_properties(number)
         rows.append((f"cuda:{number}", f"{seen.name}, {bytes_text(seen.total_memory)}"))
@@ -55,11 +55,6 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _cores() -> int:
-    """Processors that this process may use, which may be fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _space(folder: Path) -> str:

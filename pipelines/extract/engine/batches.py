@@ -2,9 +2,7 @@
 
 import contextlib
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 from cache.samples import Kind
+from cache.storage.objects import put
 from cache.writing.journal import Failure
 from pipelines.encoding.encoder import Encoder
 from pipelines.media.payloads import Unreadable
@@ -142,13 +141,8 @@ class MemoryLimits:
     def lower(self, key: str, longest: int, cost: int) -> None:
         """Remember, also for the next run, that more than `cost` does not fit."""
         self._known[f"{key} {_bucket(longest)}"] = cost
-        if self._path is None:
-            return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".ceilings.", dir=self._path.parent)
-        with os.fdopen(handle, "w") as file:
-            json.dump(self._known, file, indent=1, sort_keys=True)
-        Path(name).replace(self._path)
+        if self._path is not None:
+            put(self._path, json.dumps(self._known, indent=1, sort_keys=True).encode())
 
 
 class BatchEncoder:

@@ -1,7 +1,6 @@
 """Workers: spawned processes that prepare samples; none that dies or hangs is waited for."""
 
 import contextlib
-import os
 import pickle
 import signal
 import sys
@@ -322,10 +321,3 @@ class _Scheduler:
             detail = f"preparing it took more than {self._timeout:g} s, {MAX_KILLS} times"
         failure = Failure(reason, detail, transient=True)
         chunk.order.settle(number, Prepared(cell.row, None, 0, failure, 0.0, 0.0))
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
