@@ -1,11 +1,11 @@
-"""The Encoder protocol and the payloads that encoders are given."""
+"""The Encoder protocol, the optional parts of an encoder, and `build_encoder`."""
 
 import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeGuard, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeGuard, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -14,8 +14,11 @@ from cache.samples import Kind
 from pipelines import catalog
 from pipelines.device import check_device, check_dtype
 
-STORAGE = "auto|float16|float32"  # words for what is kept of it
-PARTS = (  # of every encoder, see `Encoder`
+if TYPE_CHECKING:
+    from pipelines.encoding.hub import Download
+
+STORAGE = "auto|float16|float32"  # words for the dtype of the stored values
+PARTS = (  # that every encoder must have, see `Encoder`
     "name", "kinds", "storage", "sequence", "weights", "fields", "provenance", "prepare", "encode"
 )  # fmt: skip
 Storage = Literal["float16", "float32"]
@@ -33,15 +36,15 @@ class Encoder(Protocol):
     and `build`, whose keyword-only arguments are those of `model`, `weights`, `device`, `dtype` and
     `sequence` that mean something to it, and options of its own.
     Building must not import torch: `fields()` alone decides whether a cached stream is still good.
-    May also have `download()`, what is to be fetched first (`downloading.Download`) or None, and
-    `truncated(item)`, whether some of a prepared input was left out for its length.
+    Optional parts are protocols of their own, each found by one function below: `Downloads`
+    (`download_of`), `Truncates` (`truncations`) and `FittedEncoder` (`is_fitted_encoder`).
 
     Attributes:
         name: the module's name, first part of a stream's name.
         kinds: the kinds it serves, with the width D of each, or None until it is fitted.
         storage: dtype of the stored values; float16 for pretrained encoders, float32 for others.
         sequence: whether `encode` gives (T_i, D) a sample instead of (D,).
-        weights: where the numbers come from, for the tag of every result.
+        weights: where the weights come from; every result is tagged with it.
     """
 
     # Properties, so that a frozen dataclass fits as well as any other object.
@@ -57,18 +60,18 @@ class Encoder(Protocol):
     def weights(self) -> Literal["pretrained", "weight-free", "random"]: ...  # noqa: D102
 
     def fields(self, kind: Kind) -> dict[str, object]:
-        """What made the vectors, as JSON: weights digest, preprocessing, options, version.
+        """What the vectors depend on, as JSON: weights digest, preprocessing, options, version.
 
         Never a path, a branch name, a date, a device or a library version.
         """
 
     def provenance(self) -> dict[str, object]:
-        """What else to record as JSON: library versions, device, actual dtype, licence."""
+        """Further facts to record, as JSON: library versions, device, actual dtype, licence."""
 
     def prepare(self, kind: Kind, payload: Any) -> tuple[Any, int]:  # noqa: ANN401
-        """Payload → what the model eats (numpy or str, picklable) and its cost; runs in workers.
+        """Payload → model input (numpy or str, picklable) and its cost; runs in worker processes.
 
-        The cost is the length that padding goes by (tokens, samples); 1 where all are equal.
+        The cost is the length that is padded (tokens, samples); 1 where all are equally long.
 
         Raises:
             Unreadable: for a payload that decoded but cannot be used.
@@ -77,8 +80,24 @@ class Encoder(Protocol):
     def encode(self, kind: Kind, batch: Sequence[Any]) -> list[NDArray[Any]]:
         """Prepared items → float vectors (D,), or (T_i, D) with `sequence`, in order.
 
-        A row may not depend on its neighbours beyond cosine 0.99999 in float32.
+        A row's vector must not depend on its batch: cosine of at least 0.99999 in float32.
         """
+
+
+@runtime_checkable
+class Downloads(Protocol):
+    """Optional part of an encoder: it fetches weights; without it nothing is ever fetched."""
+
+    def download(self) -> "Download | None":
+        """What is still to be fetched before the first batch; None where all of it is here."""
+
+
+@runtime_checkable
+class Truncates(Protocol):
+    """Optional part of an encoder: it may cut long inputs; without it none counts as cut."""
+
+    def truncated(self, item: Any) -> bool:  # noqa: ANN401
+        """Whether a prepared item lacks some of its input because that was too long."""
 
 
 @runtime_checkable
@@ -86,10 +105,10 @@ class FittedEncoder(Encoder, Protocol):
     """An encoder with statistics of training rows; `fitted_on` joins its fingerprint."""
 
     def fit(self, kind: Kind, payloads: Sequence[Any]) -> dict[str, object]:
-        """Learn from training payloads; returns the state as JSON, kept beside the stream."""
+        """Learn from training payloads; returns the state as JSON, stored with the stream."""
 
     def restore(self, state: Mapping[str, object]) -> None:
-        """Take up a state that `fit` returned, for new rows and for resuming."""
+        """Load a state that `fit` returned, for new rows and for resuming."""
 
 
 def build_encoder(
@@ -103,22 +122,22 @@ def build_encoder(
     memory: Path | None = None,
     **options: object,
 ) -> Encoder:
-    """The encoder that a word of the command line names; nothing is loaded yet.
+    """Build the encoder that a word of the command line names; nothing is loaded yet.
 
     Args:
         word: a name (`pixels`), a name and a model (`clip:ViT-B-16/openai`, `pixels:hog`), or a
             path to a module (`./mine.py`).
         weights: path of local weights, instead of the model's published ones.
         device: where it encodes: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
-        dtype: what it computes in: `auto` (half precision on GPUs, float32 on CPUs), `float32`, …
+        dtype: compute dtype: `auto` (half precision on GPUs, float32 on CPUs), `float32`, …
         sequence: a sequence of vectors a sample instead of one.
         storage: dtype of the stored values: `auto` (the encoder's own), `float16` or `float32`.
-        memory: the home's file of weights' digests and golden probes.
-        options: the encoder's own. One without weights has no use for device, dtype and memory.
+        memory: the home's file of weights digests and golden probes.
+        options: the encoder's own. Weight-free encoders ignore device, dtype and memory.
 
     Raises:
         MmfuseError: for an unknown encoder, an option that it does not have, or a `build` that
-            gives something else than an encoder.
+            does not return an encoder.
     """
     check_device(device)
     check_dtype(dtype)
@@ -138,21 +157,21 @@ def build_encoder(
     missing = [part for part in PARTS if part not in there]
     if missing:
         raise MmfuseError(
-            f"{word}: build() gave {type(encoder).__name__}, which is no encoder: "
+            f"{word}: build() returned {type(encoder).__name__}, which is not an encoder: "
             f"it has no {', '.join(missing)}"
         )
     return with_storage(encoder, storage)
 
 
 def with_storage(encoder: Encoder, storage: str) -> Encoder:
-    """The encoder with another dtype of the stored values; `auto` leaves it its own.
+    """The encoder with another dtype of the stored values; `auto` keeps its own.
 
     Raises:
         MmfuseError: for a dtype that cannot be stored, or an encoder that has no choice.
     """
     if storage == "bfloat16":
         raise MmfuseError(
-            "bfloat16 cannot be stored: Zarr has no such dtype. float16 takes the same room and "
+            "bfloat16 cannot be stored: Zarr has no such dtype. float16 takes the same space and "
             "is eight times finer; float32 holds every bfloat16 exactly: --storage float32"
         )
     if not re.fullmatch(STORAGE, storage):
@@ -160,7 +179,7 @@ def with_storage(encoder: Encoder, storage: str) -> Encoder:
     if storage in ("auto", encoder.storage):
         return encoder
     if not is_dataclass(encoder) or "storage" not in {own.name for own in fields(encoder)}:
-        raise MmfuseError(f"encoder {encoder.name} is stored as {encoder.storage}, without choice")
+        raise MmfuseError(f"encoder {encoder.name} is always stored as {encoder.storage}")
     other: Encoder = replace(encoder, storage=storage)
     return other
 
@@ -168,3 +187,15 @@ def with_storage(encoder: Encoder, storage: str) -> Encoder:
 def is_fitted_encoder(encoder: Encoder) -> TypeGuard[FittedEncoder]:
     """Whether an encoder has statistics of training rows."""
     return hasattr(encoder, "fit") and hasattr(encoder, "restore")
+
+
+def download_of(encoder: Encoder) -> "Download | None":
+    """What an encoder is still to fetch; None for one that fetches nothing."""
+    return encoder.download() if isinstance(encoder, Downloads) else None
+
+
+def truncations(encoder: Encoder, items: Sequence[Any]) -> list[bool]:
+    """Whether each prepared item was cut for its length; all False for one that cuts nothing."""
+    if not isinstance(encoder, Truncates):
+        return [False] * len(items)
+    return [bool(encoder.truncated(item)) for item in items]

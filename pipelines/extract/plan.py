@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,9 +17,12 @@ from cache.storage.file_digests import DigestMemory
 from cache.writing.journal import Retry
 from pipelines import catalog
 from pipelines.data.dataset import Dataset
-from pipelines.encoding.encoder import Encoder, is_fitted_encoder
+from pipelines.encoding.encoder import Encoder, download_of, is_fitted_encoder
 from pipelines.extract.input_digests import InputDigests, fitted_on, input_digests
 from pipelines.progress import Track, untracked
+
+if TYPE_CHECKING:
+    from pipelines.encoding.hub import Download
 
 _ROW_BYTES = 18  # digest, presence and state of a row
 
@@ -49,7 +52,7 @@ class StreamPlan:
     fields: Mapping[str, object]
     found: Forecast
     width: int | None
-    download: Any
+    download: "Download | None"
 
     @property
     def rows(self) -> int:
@@ -131,7 +134,7 @@ def plan(
                 store, key, spec, found.digests, found.absent, retry_failed=retry_failed
             )
             width = seen.spec.width if seen.spec else spec.width if spec else None
-            download = None if seen.complete else _download(encoder)
+            download = None if seen.complete else download_of(encoder)
             plans[key] = StreamPlan(
                 key, encoder, dataset, modality, found, fields, seen, width, download
             )
@@ -166,10 +169,6 @@ def _spec(encoder: Encoder, modality: Modality, fields: Mapping[str, object]) ->
     if width is None:
         return None
     return StreamSpec(modality.kind, width, encoder.storage, encoder.sequence, fields, {})
-
-
-def _download(encoder: Encoder) -> Any:  # noqa: ANN401 - pipelines.encoding.hub.Download, or a plug-in's own
-    return encoder.download() if hasattr(encoder, "download") else None
 
 
 def _serving(modality: Modality) -> tuple[str, ...]:

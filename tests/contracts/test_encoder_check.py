@@ -105,7 +105,9 @@ def test_a_fault_is_named(written, old, new, promise, seen):
 def test_a_file_that_builds_no_encoder_is_told_what_it_lacks(written):
     """One line with the parts of an encoder that are not there."""
     path = written(pairs=[("return Letters()", "return 5")])
-    with pytest.raises(MmfuseError, match="gave int, which is no encoder: it has no name, kinds"):
+    with pytest.raises(
+        MmfuseError, match="returned int, which is not an encoder: it has no name, kinds"
+    ):
         build_encoder(path)
     path = written(pairs=[("def provenance", "def origin")])
     with pytest.raises(MmfuseError, match=r"Letters, .*: it has no provenance$"):

@@ -86,10 +86,10 @@ os.environ.update(HF_ENDPOINT=sys.argv[1], HF_HOME=sys.argv[2], HF_HUB_DISABLE_X
 from pathlib import Path
 from cache.errors import MmfuseError
 from cache.storage.weight_digests import WeightsMemory
-from pipelines.encoding.hub import Wanted, find
-wanted = Wanted(sys.argv[3], (("model.safetensors", "pytorch_model.bin"), ("config.json",)))
+from pipelines.encoding.hub import RepositoryFiles, find_files
+wanted = RepositoryFiles(sys.argv[3], (("model.safetensors", "pytorch_model.bin"), ("config.json",)))
 try:
-    files, download = find(wanted, WeightsMemory(None))
+    files, download = find_files(wanted, WeightsMemory(None))
     if download and "fetch" in sys.argv:
         shown = []
         download.fetch(lambda items, label, total: shown.append([label, total]) or items)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 from cache.writing.journal import Failure
+from pipelines.encoding.encoder import truncations
 from pipelines.extract.engine.batches import (
     MAX_FIRST_FAILURES,
     AllInputsFailedError,
@@ -71,7 +72,6 @@ class Runner:
         self.failed: Counter[str] = Counter()
         self.types: Counter[str] = Counter()
         self.batches = 0
-        self._truncated = getattr(plan.encoder, "truncated", None)
         self._hopeless = not plan.found.known  # until one input is found to be readable
 
     def run(
@@ -153,7 +153,7 @@ class Runner:
         with self.timings.timed("encode"):
             found = self._encoding.encode([one.item for one in batch], [one.cost for one in batch])
         self.batches += 1
-        cut = [bool(self._truncated(one.item)) for one in batch] if self._truncated else []
+        cut = truncations(self._plan.encoder, [one.item for one in batch])
         self._hand_over(window, [one.row for one in batch], found, shard_writer, cut)
 
     def _hand_over(
