@@ -1,11 +1,10 @@
 """CLIP and its kin through open_clip: images, text and video in one space, raw vectors."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +12,7 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError
 from cache.samples import Kind
 from cache.storage.weight_digests import WeightsMemory
-from pipelines.device import check_dtype, pick_device, pick_dtype
-from pipelines.encoding import open_clip, pretrained
-from pipelines.encoding.encoder import Storage
+from pipelines.encoding import open_clip
 from pipelines.encoding.hub import (
     Download,
     File,
@@ -25,41 +22,44 @@ from pipelines.encoding.hub import (
     weights_tag,
 )
 from pipelines.encoding.open_clip import Checkpoint
-from pipelines.media.decode import pictures
-from pipelines.media.images import frame_numbers, pixels
+from pipelines.encoding.pretrained import (
+    PretrainedEncoder,
+    as_single_frames,
+    encode_images,
+    image_pixels,
+    normalised,
+    to_device,
+    to_rows,
+    trained_or_random,
+    video_fields,
+)
 from pipelines.media.payloads import Unreadable
-
-if TYPE_CHECKING:
-    import torch
 
 KINDS: dict[Kind, int | None] = {"image": 512, "text": 512, "video": 512}
 NEEDS_WEIGHTS = True
 DEFAULT = "ViT-B-32-quickgelu/openai"
-VERSION = 1
 
-Item = tuple[NDArray[Any], bool]  # what the model eats, and whether text was cut
+Item = tuple[NDArray[Any], bool]  # pixels or tokens, and whether text was cut
 
 
-@dataclass(frozen=True)
-class Clip:
-    """A CLIP checkpoint; text beyond the context length is cut, and said to be.
+@dataclass(frozen=True, kw_only=True)
+class Clip(PretrainedEncoder):
+    """A CLIP checkpoint; text beyond the context length is cut and counted as truncated.
 
-    Video is `frames` evenly spaced pictures, encoded one by one and joined by the maximum of each
-    number, or kept with `sequence`.
+    A video is `frames` evenly spaced images, encoded one by one and pooled by their maximum, or
+    stored one by one with `sequence`.
     """
 
     checkpoint: Checkpoint
-    device: str
-    dtype: str
-    frames: int
-    sequence: bool
     memory: WeightsMemory
-    name: str = "clip"
-    storage: Storage = "float16"
+    frames: int = 15
+
+    VERSION: ClassVar[int] = 1
+    LIBRARIES: ClassVar[tuple[str, ...]] = ("open_clip_torch", "torch", "pillow")
 
     @property
     def kinds(self) -> Mapping[Kind, int]:
-        """Every kind in the one space of the checkpoint."""
+        """Every kind, with the width of the checkpoint's one embedding space."""
         return dict.fromkeys(KINDS, int(self.checkpoint.config["embed_dim"]))
 
     @property
@@ -72,48 +72,30 @@ class Clip:
             return "pretrained"
         if path.suffix == ".safetensors":
             return weights_tag(path)
-        return pretrained.trained_or_random(self._model)
+        return trained_or_random(self._model)
 
     def fields(self, kind: Kind) -> dict[str, object]:
-        """Weights by sha256, architecture, what is done to the input, and the compute dtype."""
+        """Weights by sha256, architecture, preprocessing, and the compute dtype."""
         random = self.checkpoint.local is None and self.checkpoint.published is None
-        made: dict[str, object] = {
-            "encoder": self.name,
-            "version": VERSION,
+        found: dict[str, object] = {
+            **self._common_fields(),
             "weights": {"random": open_clip.SEED} if random else {"sha256": self._file.sha256},
             "model": self.checkpoint.config,
-            "compute": self.dtype,
-            "storage": self.storage,
             "normalise": False,
-            "sequence": self.sequence,
         }
         if kind == "text":
-            return {**made, "tokenizer": self._vocabulary}
-        made["preprocess"] = self.checkpoint.preprocess.fields()
-        if kind == "video":
-            made |= {"frames": self.frames, "decoder": "pyav"}
-        return made
-
-    def provenance(self) -> dict[str, object]:
-        """The model's name and repository, libraries, and once loaded where and in what it ran."""
-        source = self.checkpoint.published
-        told: dict[str, object] = {
-            "model": Path(self.checkpoint.name).name,
-            "repository": source.repository if source else None,
-            "versions": pretrained.versions("open_clip_torch", "torch", "pillow"),
-        }
-        if "_model" in self.__dict__:
-            told |= {"device": str(self._device), "dtype": str(self._dtype)}
-        return told
+            return {**found, "tokenizer": self._vocabulary}
+        found["preprocess"] = self.checkpoint.preprocess.fields()
+        return found | video_fields(kind, self.frames)
 
     def download(self) -> Download | None:
         """What is to be fetched before the first batch; None where all of it is here."""
         return self._found[1]
 
     def prepare(self, kind: Kind, payload: Any) -> tuple[Item, int]:  # noqa: ANN401
-        """Picture → (H, W, 3) uint8; text → (L,) tokens; film → (T, H, W, 3) uint8.
+        """Image → (H, W, 3) uint8; text → (L,) tokens; video → (T, H, W, 3) uint8.
 
-        The cost is the number of tokens or pictures.
+        The cost is the number of tokens or images.
 
         Raises:
             Unreadable: for a text of blanks only.
@@ -123,81 +105,52 @@ class Clip:
                 raise Unreadable("empty", "the text holds nothing but blanks")
             tokens, cut = self._tokenise(payload)
             return (tokens, cut), len(tokens)
-        if kind == "image":
-            return (pixels(payload, self.checkpoint.preprocess), False), 1
-        shown = pictures(payload, frame_numbers(payload.count, self.frames))
-        film = np.stack([pixels(picture, self.checkpoint.preprocess) for picture in shown])
-        return (film, False), len(film)
-
-    def encode(self, kind: Kind, batch: Sequence[Item]) -> list[NDArray[Any]]:
-        """Prepared items → (D,) float32 each; with `sequence` (T, D), T = 1 but for video."""
-        if kind not in self._probed:
-            self._probed.add(kind)
-            self._check(kind)
-        return self._encode(kind, [values for values, _ in batch])
+        values, cost = image_pixels(kind, payload, self.checkpoint.preprocess, self.frames)
+        return (values, False), cost
 
     def truncated(self, item: Item) -> bool:
         """Whether some of a text was left out for its length."""
         return item[1]
 
-    def __getstate__(self) -> dict[str, object]:
-        """Without the loaded model: workers prepare, they do not encode."""
-        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
+    @property
+    def _memory(self) -> WeightsMemory:
+        return self.memory
 
-    def _encode(self, kind: Kind, batch: list[NDArray[Any]]) -> list[NDArray[Any]]:
-        found = self._run(self._model, kind, batch)
-        return pretrained.again_in_float32(
-            found, lambda places: self._run(self._exact, kind, [batch[p] for p in places])
-        )
+    def _source(self) -> dict[str, object]:
+        published = self.checkpoint.published
+        return {
+            "model": Path(self.checkpoint.name).name,
+            "repository": published.repository if published else None,
+        }
 
-    def _run(self, model: Any, kind: Kind, batch: list[NDArray[Any]]) -> list[NDArray[Any]]:  # noqa: ANN401
-        import torch
+    def _run(self, model: Any, kind: Kind, batch: Sequence[Item]) -> list[NDArray[Any]]:  # noqa: ANN401
+        items = [values for values, _ in batch]
+        if kind == "text":
+            return as_single_frames(self._texts(model, items), sequence=self.sequence)
 
-        with torch.inference_mode():
-            if kind == "text":
-                return pretrained.as_single_frames(
-                    self._texts(model, batch), sequence=self.sequence
-                )
-            if kind == "image":
-                return pretrained.as_single_frames(
-                    self._images(model, batch), sequence=self.sequence
-                )
-            rows = self._images(model, [picture for film in batch for picture in film])
-            counts = [len(film) for film in batch]
-            return pretrained.pool_frames(rows, counts, sequence=self.sequence)
+        def run(images: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+            values = normalised(images, self.checkpoint.preprocess, self._device)
+            # In half precision open_clip keeps norms and embeddings in float32: ask no parameter.
+            values = values if model is self.__dict__.get("_exact") else values.to(self._dtype)
+            return to_rows(model.encode_image(values))
 
-    def _images(self, model: Any, batch: list[NDArray[np.uint8]]) -> NDArray[np.float32]:  # noqa: ANN401
-        values = pretrained.normalised(batch, self.checkpoint.preprocess, self._device)
-        # In half precision open_clip keeps norms and embeddings in float32: ask no parameter.
-        values = values if model is self.__dict__.get("_exact") else values.to(self._dtype)
-        return pretrained.to_rows(model.encode_image(values))
+        return encode_images(run, kind, items, sequence=self.sequence)
 
     def _texts(self, model: Any, batch: list[NDArray[np.int64]]) -> NDArray[np.float32]:  # noqa: ANN401
         longest = self._context
-        if open_clip.is_causal(model):  # what comes after a text's end is not seen from it
+        if open_clip.is_causal(model):  # a text's vector does not depend on what follows its end
             longest = max(len(tokens) for tokens in batch)
         tokens = np.zeros((len(batch), longest), np.int64)
         for row, own in zip(tokens, batch, strict=True):
             row[: len(own)] = own
-        ids = pretrained.to_device(tokens, self._device)
+        ids = to_device(tokens, self._device)
         if longest < self._context:
-            return pretrained.to_rows(open_clip.encode_causal_text(model, ids))
-        return pretrained.to_rows(model.encode_text(ids))
-
-    def _check(self, kind: Kind) -> None:
-        if kind == "video" or self.memory.path is None:
-            return  # the pictures of a film are checked as images are
-        (values, _), _ = self.prepare(kind, pretrained.probe_payload(kind))
-        vector = self._encode(kind, [values])[0].reshape(-1)
-        pretrained.check_probe(self, kind, vector, self.memory)
+            return to_rows(open_clip.encode_causal_text(model, ids))
+        return to_rows(model.encode_text(ids))
 
     @property
     def _context(self) -> int:
         return int(self.checkpoint.text.get("context_length", 77))
-
-    @cached_property
-    def _probed(self) -> set[Kind]:
-        return set()
 
     @cached_property
     def _found(self) -> tuple[dict[str, File], Download | None]:
@@ -233,16 +186,7 @@ class Clip:
     def _tokenise(self) -> Callable[[str], open_clip.Tokens]:
         return open_clip.tokenizer(self.checkpoint.text, self._context, _folder(self._words))
 
-    @cached_property
-    def _device(self) -> "torch.device":
-        return pick_device(self.device)
-
-    @property
-    def _dtype(self) -> "torch.dtype":
-        return pick_dtype(self.dtype, self._device)
-
-    @cached_property
-    def _model(self) -> Any:  # noqa: ANN401 - open_clip has no types
+    def _load(self) -> Any:  # noqa: ANN401
         checkpoint, path = self.checkpoint, None
         if checkpoint.local or checkpoint.published:
             download = self.download()
@@ -253,11 +197,6 @@ class Clip:
         wanted = checkpoint.tower
         tower = None if wanted is None else _folder(find_files(wanted, self.memory)[0])
         return open_clip.load(checkpoint, path, tower, self._dtype, self._device)
-
-    @cached_property
-    def _exact(self) -> Any:  # noqa: ANN401
-        """The model in float32, for what overflows in half precision."""
-        return copy.deepcopy(self._model).float()
 
 
 def build(
@@ -289,7 +228,15 @@ def build(
         raise MmfuseError(f"clip:{model} asks for random weights; leave --weights {weights} out")
     else:
         checkpoint = open_clip.local(local_weights(weights, "clip").resolve(), name, published)
-    return Clip(checkpoint, device, check_dtype(dtype), frames, sequence, WeightsMemory(memory))
+    return Clip(
+        name="clip",
+        checkpoint=checkpoint,
+        memory=WeightsMemory(memory),
+        frames=frames,
+        sequence=sequence,
+        device=device,
+        dtype=dtype,
+    )
 
 
 def _folder(files: Mapping[str, File]) -> Path | None:

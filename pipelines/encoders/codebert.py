@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from cache.samples import Kind
-from pipelines.device import check_dtype
 from pipelines.encoding.model_files import find_model_files
 from pipelines.encoding.transformers_model import ModelSettings, TransformersModel
 
@@ -32,6 +31,12 @@ def build(
         memory: file where digests and golden probes are kept.
     """
     folder = find_model_files("codebert", REPOSITORY, weights, memory)
-    settings = ModelSettings(pooling="cls", length=length, sequence=sequence)
-    only: tuple[Kind, ...] = ("code", "text")
-    return TransformersModel("codebert", folder, settings, device, check_dtype(dtype), only)
+    return TransformersModel(
+        name="codebert",
+        folder=folder,
+        settings=ModelSettings(pooling="cls", length=length),
+        sequence=sequence,
+        device=device,
+        dtype=dtype,
+        only=("code", "text"),
+    )

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from cache.errors import MmfuseError
 from cache.samples import Kind
-from pipelines.device import check_dtype
 from pipelines.encoding.model_files import find_model_files
 from pipelines.encoding.transformers_model import ModelSettings, TransformersModel
 
@@ -47,5 +46,11 @@ def build(
     if model is None and weights is None:
         raise MmfuseError("hf needs a model: --encoder hf:org/name, or --weights FOLDER")
     folder = find_model_files("hf", model or "", weights, memory)
-    settings = ModelSettings(pooling, layer, length, frames, sequence)
-    return TransformersModel("hf", folder, settings, device, check_dtype(dtype))
+    return TransformersModel(
+        name="hf",
+        folder=folder,
+        settings=ModelSettings(pooling, layer, length, frames),
+        sequence=sequence,
+        device=device,
+        dtype=dtype,
+    )

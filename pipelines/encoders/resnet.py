@@ -4,8 +4,7 @@ from pathlib import Path
 
 from cache.errors import unknown
 from cache.samples import Kind
-from pipelines.device import check_dtype
-from pipelines.encoding.model_files import WEIGHTS, find_model_files
+from pipelines.encoding.model_files import find_model_files
 from pipelines.encoding.timm_model import TimmModel
 
 KINDS: dict[Kind, int | None] = {"image": 512, "video": 512}
@@ -37,6 +36,7 @@ def build(
     depth = (model or "18").removeprefix("resnet")
     if depth not in MODELS:
         raise unknown("depth of resnet", depth, MODELS)
-    groups = (WEIGHTS, ("config.json",))
-    folder = find_model_files("resnet", MODELS[depth], weights, memory, groups=groups, extra=())
-    return TimmModel("resnet", folder, frames, sequence, device, check_dtype(dtype))
+    folder = find_model_files("resnet", MODELS[depth], weights, memory, extra=())
+    return TimmModel(
+        name="resnet", folder=folder, frames=frames, sequence=sequence, device=device, dtype=dtype
+    )

@@ -8,7 +8,6 @@ from typing import Any
 
 from cache.errors import MmfuseError
 from cache.samples import Kind
-from pipelines.device import check_dtype
 from pipelines.encoding.model_files import VOCABULARY, WEIGHTS, ModelFiles, find_model_files
 from pipelines.encoding.sentence_modules import Dense, Normalize, dense
 from pipelines.encoding.transformers_model import ModelSettings, TransformersModel
@@ -73,10 +72,14 @@ def build(
         steps.append(_dense(folder, modules["Dense"]))
     if "Normalize" in modules:
         steps.append(Normalize())
-    settings = _settings(folder, modules)
-    kinds: tuple[Kind, ...] = ("text", "code")
     return TransformersModel(
-        "sentence", folder, settings, device, check_dtype(dtype), kinds, tuple(steps)
+        name="sentence",
+        folder=folder,
+        settings=_settings(folder, modules),
+        device=device,
+        dtype=dtype,
+        only=("text", "code"),
+        finish=tuple(steps),
     )
 
 

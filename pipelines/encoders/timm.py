@@ -4,8 +4,7 @@ from pathlib import Path
 
 from cache.errors import MmfuseError
 from cache.samples import Kind
-from pipelines.device import check_dtype
-from pipelines.encoding.model_files import WEIGHTS, find_model_files
+from pipelines.encoding.model_files import find_model_files
 from pipelines.encoding.timm_model import TimmModel
 
 KINDS: dict[Kind, int | None] = {"image": None, "video": None}
@@ -42,6 +41,7 @@ def build(
             "timm:resnet50.a1_in1k (timm.list_pretrained() lists them)"
         )
     repository = name if "/" in name else f"timm/{name}"
-    groups = (WEIGHTS, ("config.json",))
-    folder = find_model_files("timm", repository, weights, memory, groups=groups, extra=())
-    return TimmModel("timm", folder, frames, sequence, device, check_dtype(dtype))
+    folder = find_model_files("timm", repository, weights, memory, extra=())
+    return TimmModel(
+        name="timm", folder=folder, frames=frames, sequence=sequence, device=device, dtype=dtype
+    )

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from cache.samples import Kind
-from pipelines.device import check_dtype
 from pipelines.encoding.model_files import find_model_files
 from pipelines.encoding.transformers_model import ModelSettings, TransformersModel
 
@@ -35,5 +34,12 @@ def build(
         memory: file where digests and golden probes are kept.
     """
     folder = find_model_files("wav2vec", model or REPOSITORY, weights, memory)
-    settings = ModelSettings(pooling="mean", sequence=sequence)
-    return TransformersModel("wav2vec", folder, settings, device, check_dtype(dtype), ("audio",))
+    return TransformersModel(
+        name="wav2vec",
+        folder=folder,
+        settings=ModelSettings(pooling="mean"),
+        sequence=sequence,
+        device=device,
+        dtype=dtype,
+        only=("audio",),
+    )

@@ -46,7 +46,7 @@ class Processor(Protocol):
     def groups(self, items: Sequence[PreparedInput]) -> list[list[int]]:
         """Places of items that may share a batch without seeing each other."""
 
-    def given(self, items: Sequence[PreparedInput]) -> ModelBatch:
+    def collate(self, items: Sequence[PreparedInput]) -> ModelBatch:
         """Items of one group → the model's arguments."""
 
 
@@ -81,7 +81,7 @@ class TextProcessor:
         """All together: padding is hidden by the attention mask."""
         return [list(range(len(items)))]
 
-    def given(self, items: Sequence[PreparedInput]) -> ModelBatch:
+    def collate(self, items: Sequence[PreparedInput]) -> ModelBatch:
         """(B, L) tokens and their mask."""
         real = np.array([item.real for item in items])
         tokens = np.full((len(items), real.max()), self._tokenizer.pad_token_id or 0, np.int64)
@@ -151,7 +151,7 @@ class AudioProcessor:
             found.setdefault(item.values.shape, []).append(place)
         return list(found.values())
 
-    def given(self, items: Sequence[PreparedInput]) -> ModelBatch:
+    def collate(self, items: Sequence[PreparedInput]) -> ModelBatch:
         """(B, L) samples, with their mask where lengths differ; or (B, …) spectrograms."""
         real = np.array([item.real for item in items])
         if items[0].values.ndim > 1:
@@ -209,7 +209,7 @@ class ImageProcessor:
         """All together."""
         return [list(range(len(items)))]
 
-    def given(self, items: Sequence[PreparedInput]) -> ModelBatch:
+    def collate(self, items: Sequence[PreparedInput]) -> ModelBatch:
         """(pictures, 3, H, W), those of films one after another."""
         shown = [item.values if item.values.ndim == 4 else item.values[None] for item in items]
         return ModelBatch(

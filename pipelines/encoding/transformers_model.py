@@ -1,22 +1,17 @@
 """A frozen transformers model as an encoder: its own inputs, a layer of it, pooled over time."""
 
-import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError, unknown
 from cache.samples import Kind
-from pipelines.device import pick_device, pick_dtype
-from pipelines.encoding import pretrained
-from pipelines.encoding.encoder import Storage
-from pipelines.encoding.hub import Download
-from pipelines.encoding.model_files import PREPROCESSOR, VOCABULARY, ModelFiles
+from pipelines.encoding.model_files import PREPROCESSOR, VOCABULARY
 from pipelines.encoding.pooling import (
     POOLS,
     HiddenStates,
@@ -26,6 +21,13 @@ from pipelines.encoding.pooling import (
     pool,
     receptive_field,
     submodel,
+)
+from pipelines.encoding.pretrained import (
+    FolderEncoder,
+    pool_frames,
+    to_device,
+    to_rows,
+    video_fields,
 )
 from pipelines.encoding.processors import (
     AudioProcessor,
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel as Model
 
-VERSION = 1
 _WIDTHS = ("hidden_size", "d_model", "dim", "n_embd", "embed_dim")
 _OFFSET = ("roberta", "camembert", "mpnet", "longformer", "esm")  # positions start behind padding
 _POOLED = ("siglip",)  # families whose attention pool is trained and meant
@@ -57,7 +58,6 @@ class ModelSettings:
         layer: index into the hidden states; -1 is the last, after its final norm.
         length: most tokens of a text.
         frames: pictures of a film, joined by the maximum of each number.
-        sequence: all of what would be pooled.
         stripped: whether blanks around a text are taken off.
         lower: whether a text is put into lower case first.
         prompt: put before every text.
@@ -67,7 +67,6 @@ class ModelSettings:
     layer: int = -1
     length: int = 512
     frames: int = 15
-    sequence: bool = False
     stripped: bool = False
     lower: bool = False
     prompt: str = ""
@@ -94,23 +93,23 @@ class PostProcessing(Protocol):
         """(B, D) → (B, width)."""
 
 
-@dataclass(frozen=True)
-class TransformersModel:
-    """One transformers model of text, sound or pictures; both of CLIP's and SigLIP's towers."""
+@dataclass(frozen=True, kw_only=True)
+class TransformersModel(FolderEncoder):
+    """A transformers model of text, audio or images, or the two submodels of CLIP and SigLIP.
 
-    name: str
-    folder: ModelFiles
+    Attributes:
+        settings: pooling, layer and input options.
+        only: kinds to serve; () for all that the model's files are for.
+        finish: steps after pooling.
+    """
+
     settings: ModelSettings
-    device: str
-    dtype: str
     only: tuple[Kind, ...] = ()
     finish: tuple[PostProcessing, ...] = ()
-    storage: Storage = "float16"
 
-    @property
-    def sequence(self) -> bool:
-        """Whether it gives (T, D) a sample."""
-        return self.settings.sequence
+    VERSION: ClassVar[int] = 1
+    LIBRARIES: ClassVar[tuple[str, ...]] = ("transformers", "tokenizers", "torch")
+    PICKLED: ClassVar[tuple[str, ...]] = ("_processors",)
 
     @property
     def kinds(self) -> Mapping[Kind, int]:
@@ -136,128 +135,88 @@ class TransformersModel:
             )
         return {kind: self._width(kind) for kind in kinds}
 
-    @property
-    def weights(self) -> Literal["pretrained", "random"]:
-        """Whether the model was ever trained, read off its normalisation layers."""
-        return self.folder.tag or pretrained.trained_or_random(self._model)
-
     def fields(self, kind: Kind) -> dict[str, object]:
-        """Weights by sha256, architecture, what is done to the input, layer and pooling."""
-        made: dict[str, object] = {
-            "encoder": self.name,
-            "version": VERSION,
-            "weights": {file.name: file.sha256 for file in self.folder.weights},
+        """Weights by sha256, architecture, preprocessing, layer and pooling."""
+        settings = self.settings
+        found: dict[str, object] = {
+            **self._common_fields(),
             "model": self._config,
-            "pooling": self.settings.pooling,
-            "layer": self.settings.layer,
-            "sequence": self.sequence,
-            "compute": self.dtype,
-            "storage": self.storage,
+            "pooling": settings.pooling,
+            "layer": settings.layer,
             "finish": [step.fields() for step in self.finish],
         }
         if kind in ("text", "code"):
-            made |= {"length": self._length, "tokenizer": self.folder.digests(VOCABULARY)}
-            asked = self.settings
-            return made | {
-                "prompt": asked.prompt, "stripped": asked.stripped, "lower": asked.lower
-            }  # fmt: skip
-        made["preprocess"] = self.folder.described(PREPROCESSOR)
-        if kind == "video":
-            made |= {"frames": self.settings.frames, "decoder": "pyav"}
-        return made
-
-    def provenance(self) -> dict[str, object]:
-        """Repository, libraries, and once loaded where and in what it ran."""
-        told: dict[str, object] = {
-            "repository": self.folder.repository or None,
-            "versions": pretrained.versions("transformers", "tokenizers", "torch"),
-        }
-        if "_model" in self.__dict__:
-            told |= {"device": str(self._device), "dtype": str(self._dtype)}
-        return told
-
-    def download(self) -> Download | None:
-        """What is to be fetched before the first batch; None where all of it is here."""
-        return self.folder.download
+            return found | {
+                "length": self._length,
+                "tokenizer": self.folder.digests(VOCABULARY),
+                "prompt": settings.prompt,
+                "stripped": settings.stripped,
+                "lower": settings.lower,
+            }
+        found["preprocess"] = self.folder.described(PREPROCESSOR)
+        return found | video_fields(kind, settings.frames)
 
     def prepare(self, kind: Kind, payload: Any) -> tuple[PreparedInput, int]:  # noqa: ANN401
-        """Payload → item and its cost in tokens, samples or pictures.
+        """Payload → item and its cost in tokens, samples or images.
 
         Raises:
-            Unreadable: for blank text, and sound without samples or with NaN.
+            Unreadable: for blank text, and audio without samples or with NaN.
         """
-        return self._senses[kind].prepare(payload)
-
-    def encode(self, kind: Kind, batch: Sequence[PreparedInput]) -> list[NDArray[Any]]:
-        """Items → (D,) float32 each, or (T, D) with `sequence`."""
-        if kind not in self._probed:
-            self._probed.add(kind)
-            self._check(kind)
-        return self._encode(kind, batch)
+        return self._processors[kind].prepare(payload)
 
     def truncated(self, item: PreparedInput) -> bool:
         """Whether some of an input was left out for its length."""
         return item.cut
 
-    def __getstate__(self) -> dict[str, object]:
-        """Without the loaded model: workers prepare, they do not encode."""
-        kept: dict[str, object] = {own.name: getattr(self, own.name) for own in fields(self)}
-        if "_senses" in self.__dict__:
-            kept["_senses"] = self._senses
-        return kept
-
-    def _encode(self, kind: Kind, batch: Sequence[PreparedInput]) -> list[NDArray[Any]]:
-        sense = self._senses[kind]
+    def _run(
+        self, model: "Model", kind: Kind, batch: Sequence[PreparedInput]
+    ) -> list[NDArray[Any]]:
+        processor = self._processors[kind]
         found: list[NDArray[Any]] = [np.empty(0)] * len(batch)
-        for places in sense.groups(batch):
-            given = sense.given([batch[place] for place in places])
-            rows = self._rows(self._model, kind, sense, given)
+        for places in processor.groups(batch):
+            given = processor.collate([batch[place] for place in places])
+            rows = self._rows(model, kind, processor, given)
             for place, row in zip(places, rows, strict=True):
                 found[place] = row
-        return pretrained.again_in_float32(
-            found, lambda bad: [self._alone(kind, batch[place]) for place in bad]
-        )
+        return found
 
-    def _alone(self, kind: Kind, item: PreparedInput) -> NDArray[Any]:
-        sense = self._senses[kind]
-        return self._rows(self._exact, kind, sense, sense.given([item]))[0]
+    def _run_exact(self, kind: Kind, batch: Sequence[PreparedInput]) -> list[NDArray[Any]]:
+        """One by one, without padding."""
+        return [self._forward(self._exact, kind, [item])[0] for item in batch]
 
     def _rows(
-        self, model: "Model", kind: Kind, sense: Processor, given: ModelBatch
+        self, model: "Model", kind: Kind, processor: Processor, given: ModelBatch
     ) -> list[NDArray[Any]]:
         """One vector or sequence an item."""
-        import torch
-
-        with torch.inference_mode():
-            found, present = self._states(model, kind, sense, given)
-            if self.sequence and kind != "video":
-                rows = pretrained.to_rows(found.values)
-                counts = present.sum(dim=1).tolist()
-                return [row[:count] for row, count in zip(rows, counts, strict=True)]
-            pooled = pool(self._pooling(kind, found), found, present)
-            vectors = pretrained.to_rows(self._finished(pooled))
+        found, present = self._states(model, kind, processor, given)
+        if self.sequence and kind != "video":
+            rows = to_rows(found.values)
+            counts = present.sum(dim=1).tolist()
+            return [row[:count] for row, count in zip(rows, counts, strict=True)]
+        pooled = pool(self._pooling(kind, found), found, present)
+        vectors = to_rows(self._finished(pooled))
         if kind == "video":
-            return pretrained.pool_frames(vectors, given.real.tolist(), sequence=self.sequence)
+            return pool_frames(vectors, given.real.tolist(), sequence=self.sequence)
         return list(vectors)
 
     def _states(
-        self, model: "Model", kind: Kind, sense: Processor, given: ModelBatch
+        self, model: "Model", kind: Kind, processor: Processor, given: ModelBatch
     ) -> tuple[HiddenStates, "torch.Tensor"]:
-        """Hidden states (B, T, D) and which of them are not of padding (B, T)."""
+        """Hidden states (B, T, D), and which of them are not padding (B, T)."""
         import torch
 
-        arrays = {n: pretrained.to_device(v, self._device) for n, v in given.arrays.items()}
-        if isinstance(sense, ImageProcessor):
-            arrays["pixel_values"] = sense.scale(arrays["pixel_values"])
+        arrays = {n: to_device(v, self._device) for n, v in given.arrays.items()}
+        if isinstance(processor, ImageProcessor):
+            arrays["pixel_values"] = processor.scale(arrays["pixel_values"])
         arrays = {n: v.to(model.dtype) if v.is_floating_point() else v for n, v in arrays.items()}
         part = submodel(model, kind)
         found = hidden_states(part, arrays, self.settings.layer)
         rows, count = found.values.shape[:2]
         real = torch.from_numpy(given.real)
-        if isinstance(sense, AudioProcessor):
+        if isinstance(processor, AudioProcessor):
             first = next(iter(arrays.values()))
-            real = audio_frames(part, real, first, sense.hop, count)
-        elif isinstance(sense, ImageProcessor):
+            real = audio_frames(part, real, first, processor.hop, count)
+        elif isinstance(processor, ImageProcessor):
             real = torch.full((rows,), count)
         places = torch.arange(count, device=self._device)
         return found, places < real.to(self._device)[:, None]
@@ -274,15 +233,6 @@ class TransformersModel:
         for step in self.finish:
             vectors = step.apply(vectors, self.folder.path)
         return vectors
-
-    def _check(self, kind: Kind) -> None:
-        memory = self.folder.memory
-        if memory.path is None or kind == "video":
-            return
-        item, _ = self.prepare(kind, pretrained.probe_payload(kind))
-        vector = self._encode(kind, [item])[0]
-        vector = vector if vector.ndim == 1 else vector.mean(axis=0)
-        pretrained.check_probe(self, kind, vector, memory)
 
     def _width(self, kind: Kind) -> int:
         if self.sequence and kind != "video":
@@ -303,10 +253,6 @@ class TransformersModel:
         raise MmfuseError(f"{self.name}: its config.json does not say how wide its states are")
 
     @property
-    def _config(self) -> dict[str, Any]:
-        return self.folder.described("config.json")
-
-    @property
     def _length(self) -> int:
         """Tokens a text is cut at: as asked, but no more than the model has places for."""
         config = {**self._config, **self._config.get("text_config", {})}
@@ -317,36 +263,18 @@ class TransformersModel:
         return min(self.settings.length, places, own or places)
 
     @cached_property
-    def _probed(self) -> set[Kind]:
-        return set()
-
-    @cached_property
-    def _senses(self) -> dict[Kind, Processor]:
-        place, kinds = self.folder.model, self.kinds
-        sights = ImageProcessor(place, self.settings.frames)
-        asked = self.settings
-        words = TextProcessor(place, self._length, asked.prompt, asked.stripped, asked.lower)
-        preprocessor = self.folder.described(PREPROCESSOR)
-        masked = bool(preprocessor.get("return_attention_mask"))
-        sounds = AudioProcessor(place, receptive_field(self._config), masked)
+    def _processors(self) -> dict[Kind, Processor]:
+        place, kinds, settings = self.folder.model, self.kinds, self.settings
+        images = ImageProcessor(place, settings.frames)
+        texts = TextProcessor(
+            place, self._length, settings.prompt, settings.stripped, settings.lower
+        )
+        masked = bool(self.folder.described(PREPROCESSOR).get("return_attention_mask"))
+        audio = AudioProcessor(place, receptive_field(self._config), masked)
         every: dict[Kind, Processor] = {
-            "image": sights, "video": sights, "text": words, "code": words, "audio": sounds,
+            "image": images, "video": images, "text": texts, "code": texts, "audio": audio,
         }  # fmt: skip
         return {kind: every[kind] for kind in kinds}
 
-    @cached_property
-    def _device(self) -> "torch.device":
-        return pick_device(self.device)
-
-    @property
-    def _dtype(self) -> "torch.dtype":
-        return pick_dtype(self.dtype, self._device)
-
-    @cached_property
-    def _model(self) -> Any:  # noqa: ANN401
+    def _load(self) -> Any:  # noqa: ANN401
         return load(self.name, self.folder.model).to(self._device, self._dtype)
-
-    @cached_property
-    def _exact(self) -> Any:  # noqa: ANN401
-        """The model in float32, for what overflows in half precision."""
-        return copy.deepcopy(self._model).float()

@@ -74,10 +74,10 @@ def test_a_group_norm_model_sees_clips_of_one_length_at_a_time(place):
     encoder = build_encoder("wav2vec", weights=str(place("wav2vecgroup")))
     clips = [Waveform(np.full(n, 0.1, np.float32), 16000) for n in (800, 500, 800, 900)]
     items = [encoder.prepare("audio", clip)[0] for clip in clips]
-    assert encoder._senses["audio"].groups(items) == [[0, 2], [1], [3]]
+    assert encoder._processors["audio"].groups(items) == [[0, 2], [1], [3]]
     masked = build_encoder("wav2vec", weights=str(place("wav2vec")))
     masked.prepare("audio", clips[0])
-    assert masked._senses["audio"].groups(items) == [[0, 1, 2, 3]]
+    assert masked._processors["audio"].groups(items) == [[0, 1, 2, 3]]
 
 
 def test_bad_sound_is_unreadable(place):

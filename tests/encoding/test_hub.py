@@ -87,7 +87,8 @@ from pathlib import Path
 from cache.errors import MmfuseError
 from cache.storage.weight_digests import WeightsMemory
 from pipelines.encoding.hub import RepositoryFiles, find_files
-wanted = RepositoryFiles(sys.argv[3], (("model.safetensors", "pytorch_model.bin"), ("config.json",)))
+groups = (("model.safetensors", "pytorch_model.bin"), ("config.json",))
+wanted = RepositoryFiles(sys.argv[3], groups)
 try:
     files, download = find_files(wanted, WeightsMemory(None))
     if download and "fetch" in sys.argv:
