@@ -8,12 +8,13 @@ on.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from cache.samples import Task
+from pipelines.features.statistics import Moments
 from pipelines.features.table import Batch
 from pipelines.fusion.losses import task_loss
 
@@ -85,8 +86,27 @@ class Fused:
     extras: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+@runtime_checkable
+class ObservesMoments(Protocol):
+    """A module with the hook `observe`, called once before training."""
+
+    def observe(self, moments: Mapping[str, Moments]) -> None:
+        """See `FusionHead.observe`."""
+
+
+@runtime_checkable
+class ObservesEpochSize(Protocol):
+    """A module with the hook `observe_epoch_size`, called once before training."""
+
+    def observe_epoch_size(self, batches: int, complete_rows: int) -> None:
+        """See `FusionHead.observe_epoch_size`."""
+
+
 class FusionHead(nn.Module):
     """Features of M streams, some absent, to C logits.
+
+    A method overrides `forward`, and of the other methods and attributes what it needs.
+    `observe` and `observe_epoch_size` are also called on every submodule that defines them.
 
     Attributes:
         steps: optimisation steps of every batch, in order.
@@ -120,6 +140,20 @@ class FusionHead(nn.Module):
     def forward(self, batch: Batch) -> Fused:
         """Opinion on a batch; finite also where nothing is present."""
         raise NotImplementedError
+
+    def observe(self, moments: Mapping[str, Moments]) -> None:
+        """Take the train rows' mean and standard deviation of each stream, before training.
+
+        Writes buffers in place (not under `vmap`); `Clean` takes what normalises its inputs.
+        """
+
+    def observe_epoch_size(self, batches: int, complete_rows: int) -> None:
+        """Take the number of batches of an epoch, before training.
+
+        Args:
+            batches: of one epoch.
+            complete_rows: train rows that have every stream.
+        """
 
     def loss(self, batch: Batch, fused: Fused, step: str) -> Tensor:
         """What this optimisation step minimises, a scalar; the task's loss unless overridden."""

@@ -105,7 +105,7 @@ class Projection(nn.Module):
             self.register_buffer("batch", torch.zeros((), dtype=torch.int64))
             self.register_buffer("batches", torch.ones((), dtype=torch.int64))
 
-    def foresee(self, batches: int, _complete: int) -> None:
+    def observe_epoch_size(self, batches: int, complete_rows: int) -> None:
         """Take the number of batches of an epoch."""
         if self.guard.counts:
             self.get_buffer("batches").fill_(batches)

@@ -166,9 +166,9 @@ class Trml(FusionHead):
         kept = made if self.training else {}
         return Fused(self.out(hidden), extras={key(*pair): x for pair, x in kept.items()})
 
-    def foresee(self, batches: int, complete: int) -> None:
+    def observe_epoch_size(self, batches: int, complete_rows: int) -> None:
         """Take how many rows can be matched."""
-        self.few = complete if complete < self.complete_rows * batches else None
+        self.few = complete_rows if complete_rows < self.complete_rows * batches else None
 
     def remarks(self, state: Mapping[str, Tensor]) -> tuple[str, ...]:
         """How few rows matching saw, where they had to come more than once an epoch."""

@@ -23,7 +23,7 @@ from pipelines.features.load import load_table
 from pipelines.features.missing import MissingPattern
 from pipelines.features.statistics import class_weights, moments, target_scale
 from pipelines.features.table import FeatureTable, batch_bounds
-from pipelines.fusion.head import FusionHead, Inputs, Stream
+from pipelines.fusion.head import FusionHead, Inputs, ObservesEpochSize, ObservesMoments, Stream
 from pipelines.metrics import baselines as sanity
 from pipelines.training import record as recording
 from pipelines.training import resume
@@ -200,10 +200,9 @@ def _unfinished(lab: TrainingJob, chosen: Sequence[Setting]) -> Path:
 
 
 def prepare(heads: Sequence[FusionHead], table: FeatureTable, plan: Plan) -> None:
-    """Give heads what they know of the train rows.
+    """Call the hooks that run before training, and set class weights.
 
-    Moments of the streams to every part that has `observe`; how many batches an epoch has and how
-    many rows are complete to every part that has `foresee`; class weights.
+    `observe` and `observe_epoch_size` of every head and of every submodule that defines them.
     """
     train = table.take(table.split("train"))
     seen = moments(train)
@@ -213,12 +212,10 @@ def prepare(heads: Sequence[FusionHead], table: FeatureTable, plan: Plan) -> Non
         if weights is not None:
             head.class_weight.copy_(weights)
         for module in head.modules():
-            observe = getattr(module, "observe", None)
-            if callable(observe):
-                observe(seen)
-            foresee = getattr(module, "foresee", None)
-            if callable(foresee):
-                foresee(batches, int(train.complete.sum()))
+            if isinstance(module, ObservesMoments):
+                module.observe(seen)
+            if isinstance(module, ObservesEpochSize):
+                module.observe_epoch_size(batches, int(train.complete.sum()))
 
 
 def inputs_of(table: FeatureTable) -> Inputs:

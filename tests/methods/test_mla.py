@@ -240,7 +240,7 @@ def test_alpha_decays_within_every_epoch_and_starts_again(reset):
     """Alpha · 0.1^(i/n) in batch i of n, the same for all its steps; `epoch` forgets P at i = 0."""
     guard = Guard(0.1, "previous", "none", reset, augment_bias=False, schedule="decay")
     part, batches = Projection(5, guard), 3
-    part.foresee(batches, 0)
+    part.observe_epoch_size(batches, 0)
     state, given = dict(part.named_buffers()), iter(means(18, 5, 2))
     want = torch.eye(5).double()
     for _ in range(2):
