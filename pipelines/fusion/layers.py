@@ -91,6 +91,28 @@ class LinearStem(nn.Module):
         return torch.as_tensor(self.linear(pooled(x, frame_present)))
 
 
+class Stems(nn.ModuleDict):
+    """One stem for each stream, all to one width H.
+
+    Args:
+        inputs: streams and task.
+        width: H.
+        stem: `stem(stream, width)` → module (values, frame_present) → (B, H).
+    """
+
+    def __init__(
+        self, inputs: Inputs, width: int, stem: Callable[[Stream, int], nn.Module] = LinearStem
+    ) -> None:
+        super().__init__({module_key(n): stem(s, width) for n, s in inputs.streams.items()})
+
+    def forward(self, values: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """(B, H) by stream from clean values (see `Clean`); of zeros where a stream is absent."""
+        return {
+            name: self[module_key(name)](x, batch.frame_present.get(name))
+            for name, x in values.items()
+        }
+
+
 class Tokens(nn.Module):
     """Every stream in one width H, a learned placeholder where it is absent.
 
@@ -113,16 +135,13 @@ class Tokens(nn.Module):
     ) -> None:
         super().__init__()
         self.clean = Clean(inputs, norm)
-        self.stems = nn.ModuleDict(
-            {module_key(n): stem(s, width) for n, s in inputs.streams.items()}
-        )
+        self.stems = Stems(inputs, width, stem)
         count = 1 if placeholder == "shared" else len(inputs.streams)
         self.placeholder = nn.Parameter(torch.randn(count, width) * 0.02)
 
     def forward(self, batch: Batch) -> Tensor:
         """(B, M, H), in the order of `batch.features`."""
-        clean = self.clean(batch)
-        each = [self.stems[module_key(n)](x, batch.frame_present.get(n)) for n, x in clean.items()]
+        each = list(self.stems(self.clean(batch), batch).values())
         return torch.where(batch.present[..., None], torch.stack(each, 1), self.placeholder)
 
 

@@ -11,12 +11,12 @@ are learned placeholders. The order matters: `condition` names x.
 
 from torch import Tensor, nn
 
-from cache.errors import unknown
 from pipelines.counter_rng import dropout as drop
 from pipelines.features.table import Batch
 from pipelines.fusion.head import Fused, FusionHead, Inputs, Norm
 from pipelines.fusion.layers import Tokens
 from pipelines.fusion.stems import stems_of
+from pipelines.fusion.two_streams import chosen_and_others, stream_number
 
 
 class Film(FusionHead):
@@ -35,10 +35,9 @@ class Film(FusionHead):
     def forward(self, batch: Batch) -> Fused:
         """Logits and the tokens they were made from."""
         tokens: Tensor = self.tokens(batch)  # (B, M, H)
-        others = [m for m in range(tokens.shape[1]) if m != self.condition] or [self.condition]
-        scale, shift = self.modulate(tokens[:, self.condition]).chunk(2, -1)
-        scale = scale + 1 if self.plus_one else scale
-        made = scale * tokens[:, others].mean(1) + shift
+        x, y = chosen_and_others(tokens, self.condition)
+        scale, shift = self.modulate(x).chunk(2, -1)
+        made = (scale + 1 if self.plus_one else scale) * y + shift
         made = drop(made, self.dropout, batch.numbers, "film", training=self.training)
         return Fused(self.out(made), tokens=tokens)
 
@@ -69,14 +68,12 @@ def build(
     Raises:
         MmfuseError: for a condition that is not among them.
     """
-    named = [condition in (n, s.modality) for n, s in inputs.streams.items()]
-    if condition and not any(named):
-        raise unknown("stream", condition, inputs.names)
+    number = stream_number(inputs, condition)
     made = stems_of(inputs, stem, share=share_stems)
     return Film(
         inputs,
         Tokens(inputs, width, norm=input_norm, stem=made),
-        named.index(True) if condition else 0,
+        number,
         width=width,
         plus_one=plus_one,
         dropout=dropout,

@@ -16,12 +16,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cache.errors import unknown
 from pipelines.counter_rng import dropout as drop
 from pipelines.features.table import Batch
 from pipelines.fusion.head import Fused, FusionHead, Inputs, Norm
 from pipelines.fusion.layers import Tokens
 from pipelines.fusion.stems import stems_of
+from pipelines.fusion.two_streams import chosen_and_others, stream_number
 
 Variant = Literal["gated", "bilinear", "bilinear_gated"]
 
@@ -41,8 +41,7 @@ class Gated(FusionHead):
     def forward(self, batch: Batch) -> Fused:
         """Logits and the tokens they were made from."""
         tokens: Tensor = self.tokens(batch)  # (B, M, H)
-        others = [m for m in range(tokens.shape[1]) if m != self.gate] or [self.gate]
-        x, y = tokens[:, self.gate], tokens[:, others].mean(1)
+        x, y = chosen_and_others(tokens, self.gate)
         if self.variant != "bilinear":
             x = torch.sigmoid(x)
         product = x * y if self.variant == "gated" else (x[:, :, None] * y[:, None]).flatten(1)
@@ -78,15 +77,13 @@ def build(
     Raises:
         MmfuseError: for a gate that is not among them.
     """
-    named = [gate in (n, s.modality) for n, s in inputs.streams.items()]
-    if gate and not any(named):
-        raise unknown("stream", gate, inputs.names)
+    number = stream_number(inputs, gate)
     size = width if variant == "gated" else rank
     made = stems_of(inputs, stem, share=share_stems)
     return Gated(
         inputs,
         Tokens(inputs, size, norm=input_norm, stem=made),
-        named.index(True) if gate else 0,
+        number,
         variant=variant,
         width=size,
         dropout=dropout,

@@ -42,7 +42,7 @@ from cache.errors import MmfuseError
 from pipelines.counter_rng import uniform
 from pipelines.features.table import Batch
 from pipelines.fusion.head import Fused, FusionHead, Inputs, Norm, Stream
-from pipelines.fusion.layers import Clean, LinearStem, module_key, pooled, present_mean
+from pipelines.fusion.layers import Clean, LinearStem, Stems, module_key, pooled, present_mean
 from pipelines.fusion.losses import batch_entropy_weights, entropy_weights
 
 TASKS = ("classes", "labels")
@@ -277,24 +277,17 @@ class Mla(FusionHead):
         self.rules = rules
         self.steps = inputs.names
         self.clean = Clean(inputs, body.norm)
-        make = ENCODERS[body.encoder]
-        each = {
-            module_key(name): make(stream, body.width) for name, stream in inputs.streams.items()
-        }
-        self.encoders = nn.ModuleDict(each)
-        owners = ["shared"] if body.shared else list(each)
+        self.encoders = Stems(inputs, body.width, ENCODERS[body.encoder])
+        owners = ["shared"] if body.shared else list(self.encoders)
         heads = {owner: nn.Linear(body.width, inputs.outputs) for owner in owners}
         self.heads = nn.ModuleDict(heads)
         self.projection = None if guard is None else Projection(body.width, guard)
 
     def forward(self, batch: Batch) -> Fused:
         """Every stream's own logits and, weighed over what is present, the fused ones."""
-        clean = self.clean(batch)
-        each = [
-            self.encoders[module_key(n)](x, batch.frame_present.get(n)) for n, x in clean.items()
-        ]
-        tokens = torch.stack(each, 1)  # (B, M, s)
-        own = [self._head(n)(x) for n, x in zip(clean, each, strict=True)]
+        each = self.encoders(self.clean(batch), batch)
+        tokens = torch.stack(list(each.values()), 1)  # (B, M, s)
+        own = [self._head(name)(x) for name, x in each.items()]
         logits = torch.stack(own, 1)  # (B, M, C)
         votes = torch.ones_like(batch.present) if self.rules.zeros else batch.present
         if self.rules.weights == "equal":

@@ -14,7 +14,7 @@ from torch import nn
 from pipelines.counter_rng import dropout as drop
 from pipelines.features.table import Batch
 from pipelines.fusion.head import Fused, FusionHead, Inputs, Norm
-from pipelines.fusion.layers import Clean, module_key
+from pipelines.fusion.layers import Clean, Stems
 from pipelines.fusion.stems import Stem, stems_of
 
 
@@ -27,15 +27,12 @@ class SumFeatures(FusionHead):
         super().__init__(inputs)
         self.dropout = dropout
         self.clean = Clean(inputs, norm)
-        self.stems = nn.ModuleDict(
-            {module_key(n): stem(s, width) for n, s in inputs.streams.items()}
-        )
+        self.stems = Stems(inputs, width, stem)
         self.out = nn.Linear(width, inputs.outputs)
 
     def forward(self, batch: Batch) -> Fused:
         """Logits, and the tokens they were made from (zeros where absent)."""
-        clean = self.clean(batch)
-        each = [self.stems[module_key(n)](x, batch.frame_present.get(n)) for n, x in clean.items()]
+        each = list(self.stems(self.clean(batch), batch).values())
         tokens = torch.where(batch.present[..., None], torch.stack(each, 1), 0)  # (B, M, H)
         hidden = torch.relu(tokens.sum(1))  # (B, H)
         place = "sum_features"

@@ -14,7 +14,7 @@ from torch import nn
 from pipelines.counter_rng import dropout as drop
 from pipelines.features.table import Batch
 from pipelines.fusion.head import Fused, FusionHead, Inputs, Norm
-from pipelines.fusion.layers import Clean, module_key
+from pipelines.fusion.layers import Clean, Stems, module_key
 from pipelines.fusion.stems import Stem, stems_of
 
 
@@ -29,19 +29,16 @@ class SumLogits(FusionHead):
         super().__init__(inputs)
         self.dropout = dropout
         self.clean = Clean(inputs, norm)
-        self.stems = nn.ModuleDict(
-            {module_key(n): stem(s, width) for n, s in inputs.streams.items()}
-        )
+        self.stems = Stems(inputs, width, stem)
         maps = {module_key(name): nn.Linear(width, inputs.outputs) for name in inputs.names}
         self.maps = nn.ModuleDict(maps)
 
     def forward(self, batch: Batch) -> Fused:
         """The sum, and each stream's own logits (zeros where absent)."""
         each = []
-        for name, x in self.clean(batch).items():
-            hidden = torch.relu(self.stems[module_key(name)](x, batch.frame_present.get(name)))
+        for name, x in self.stems(self.clean(batch), batch).items():
             place = f"sum_logits.{name}"
-            hidden = drop(hidden, self.dropout, batch.numbers, place, training=self.training)
+            hidden = drop(torch.relu(x), self.dropout, batch.numbers, place, training=self.training)
             each.append(self.maps[module_key(name)](hidden))
         own = torch.where(batch.present[..., None], torch.stack(each, 1), 0)  # (B, M, C)
         return Fused(own.sum(1), stream_logits=own)
