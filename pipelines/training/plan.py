@@ -5,7 +5,7 @@ import inspect
 import itertools
 import math
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -134,37 +134,57 @@ class Setting:
     options: dict[str, object]
 
 
+@dataclass(frozen=True)
+class Untyped:
+    """A word of `--set` that is not coerced yet: its type is known once the method is imported."""
+
+    word: object
+
+
+SettingValues = Mapping[str, Sequence[object] | Untyped]
+"""By name of a plan field or option: its typed values, several for a grid, or a word."""
+
+
 def settings(
     module: ModuleType, name: str, words: Mapping[str, object], plan: Plan | None = None
 ) -> list[Setting]:
-    """One setting, or a grid of them where a word lists several values (`1e-3,3e-3`), by fold.
+    """As `expand_grid`, from words (or values as they are) none of which is coerced yet."""
+    untyped = {key: Untyped(word) for key, word in words.items()}
+    return expand_grid(module, name, untyped, plan)
+
+
+def expand_grid(
+    module: ModuleType, name: str, values: SettingValues, plan: Plan | None = None
+) -> list[Setting]:
+    """One setting, or a grid of them where a setting has several values (`1e-3,3e-3`), by fold.
 
     Args:
         module: the method.
         name: what the method is called in errors.
-        words: plan fields and options of `build` by name; values as words or as they are.
-        plan: what the words change; None = the method's own defaults.
+        values: plan fields and options of `build` by name; untyped words are coerced here.
+        plan: what the values change; None = the method's own defaults.
 
     Raises:
         MmfuseError: for an unknown name (with the valid ones) or a value that does not fit.
     """
     hints = option_types(module.build)
-    fields = get_type_hints(Plan)
+    kinds = get_type_hints(Plan) | hints
     axes: list[list[tuple[str, object]]] = []
-    for key, word in words.items():
-        if key not in hints and key not in fields:
-            raise unknown(f"setting of {name}", key, [*hints, *fields])
-        kind = hints[key] if key in hints else fields[key]
-        axes.append([(key, value) for value in values_of(key, word, kind)])
+    for key, found in values.items():
+        if isinstance(found, Untyped):
+            if key not in kinds:
+                raise unknown(f"setting of {name}", key, kinds)
+            found = values_of(key, found.word, kinds[key])
+        axes.append([(key, value) for value in found])
     base = plan or base_plan(module, name)
-    found = []
+    grid = []
     for chosen in itertools.product(*axes):
         changes: dict[str, Any] = {k: v for k, v in chosen if k not in hints}
         options = {k: v for k, v in chosen if k in hints}
         plan = replace(base, **changes)
         each = range(plan.folds) if plan.folds and plan.fold is None else [plan.fold]
-        found += [Setting(replace(plan, fold=fold), options) for fold in each]
-    return found
+        grid += [Setting(replace(plan, fold=fold), options) for fold in each]
+    return grid
 
 
 def base_plan(module: ModuleType, name: str) -> Plan:

@@ -1,13 +1,13 @@
-"""Training: train() checks what was asked for, then loads, fits and records; imports no torch.
+"""Request: what a training was asked for, checked before torch is imported.
 
-What takes torch is in `pipelines.training.run`, so that a mistake is answered at once.
+What needs torch is in `pipelines.training.run`, so that a mistake is reported at once.
 """
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, get_type_hints
 
 from cache.errors import MmfuseError, unknown
 from cache.feature_store import FeatureStore
@@ -17,7 +17,7 @@ from cache.runs import check_writable
 from cache.snapshots import snapshot_task
 from pipelines import catalog
 from pipelines.device import check_device
-from pipelines.training.plan import Plan, values_of
+from pipelines.training.plan import Plan, SettingValues, Untyped, values_of
 
 if TYPE_CHECKING:
     from pipelines.training.loop import Epoch
@@ -28,19 +28,19 @@ KEEP_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Request:
-    """What `train` was asked for, checked.
+    """A training that was asked for, checked, its settings typed.
 
     Attributes:
         method: name, or path of a file.
         dataset: its name.
         home: where features are and runs go.
         infos: the streams, complete and of the same samples.
-        words: settings by name, see `plans.settings`.
-        plan: what the words change, or None for the method's own.
+        settings: typed values by name; words where the method must be imported to type them.
+        plan: what the settings change, or None for the method's own.
         group: of runs; None makes one.
         device: auto, cpu, cuda.
-        on_epoch: told about each epoch.
-        keep_seconds: between two records of how far training got.
+        on_epoch: called after each epoch.
+        keep_seconds: between two checkpoints.
         splits: whose rows are scored; a search leaves test out.
     """
 
@@ -48,7 +48,7 @@ class Request:
     dataset: str
     home: Home
     infos: tuple[StreamInfo, ...]
-    words: Mapping[str, object]
+    settings: SettingValues
     plan: Plan | None
     group: str | None
     device: str
@@ -57,28 +57,58 @@ class Request:
     splits: tuple[str, ...] = ("val", "test")
 
 
-def check(
+def checked_request(
     method: str,
     dataset: str,
-    home: Home,
-    features: Sequence[str] | None,
-    words: Mapping[str, object],
     *,
+    home: Home,
+    features: Sequence[str] | None = None,
+    options: Mapping[str, object] | None = None,
+    plan: Plan | None = None,
+    group: str | None = None,
     device: str = "auto",
-) -> tuple[StreamInfo, ...]:
-    """Check a request without torch; the streams that it means, by name.
+    on_epoch: "Callable[[Epoch], None] | None" = None,
+    keep_seconds: float = KEEP_SECONDS,
+    splits: tuple[str, ...] = ("val", "test"),
+) -> Request:
+    """Check what `train` or `sweep` was asked for, without importing torch.
+
+    Args:
+        method: name, or path of a file with `build`.
+        dataset: name of a dataset with features under this home.
+        home: where features are and runs go.
+        features: streams; None = all there are.
+        options: settings by name, as words or as they are.
+        plan: as in `Request`; so are the others.
+        group: of runs.
+        device: auto, cpu, cuda.
+        on_epoch: called after each epoch.
+        keep_seconds: between two checkpoints.
+        splits: whose rows are scored.
 
     Raises:
         MmfuseError: for unknown names or settings, features that are missing, a task that the
             method does not have, or a place for runs that cannot be written.
     """
     check_device(device)
-    _check_words(method, words)
+    settings = _typed_settings(method, options or {})
     store = FeatureStore(home, dataset)
     infos = sorted(store.resolve(features), key=lambda info: (info.key.name, info.key.label))
     _check_task(method, dataset, snapshot_task(infos[0].snapshot, store.paths))
     check_writable(home)
-    return tuple(infos)
+    return Request(
+        method,
+        dataset,
+        home,
+        tuple(infos),
+        settings,
+        plan,
+        group,
+        device,
+        on_epoch,
+        keep_seconds,
+        splits,
+    )
 
 
 def _check_task(method: str, dataset: str, task: str) -> None:
@@ -92,8 +122,12 @@ def _check_task(method: str, dataset: str, task: str) -> None:
         )
 
 
-def _check_words(method: str, words: Mapping[str, object]) -> None:
-    """Refuse an unknown method, setting or value by reading source alone."""
+def _typed_settings(method: str, words: Mapping[str, object]) -> SettingValues:
+    """Coerce the words whose types the method's source tells; its module is not imported.
+
+    Raises:
+        MmfuseError: for an unknown method, setting or value.
+    """
     if method.endswith(".py"):
         path: Path | None = Path(method)
         if not Path(method).is_file():
@@ -104,33 +138,38 @@ def _check_words(method: str, words: Mapping[str, object]) -> None:
             raise unknown("method", method, known)
         path = known[method].path
     if path is None:
-        return  # from an entry point: checked once it is imported
+        # From an entry point: coerced once it is imported.
+        return {name: Untyped(word) for name, word in words.items()}
     try:
         options = _options(path)
     except SyntaxError as error:
         raise MmfuseError(f"{path}, line {error.lineno}: {error.msg}") from None
-    hints = get_type_hints(Plan)
-    for word, value in words.items():
-        if word in options:
-            values_of(word, value, options[word])
-        elif word in hints:
-            for one in values_of(word, value, hints[word]):
-                Plan(**{word: one})  # type: ignore[arg-type]  # refuses what fits no plan
+    fields = get_type_hints(Plan)
+    settings: dict[str, Sequence[object] | Untyped] = {}
+    for name, word in words.items():
+        if name in options:
+            kind = options[name]
+            settings[name] = Untyped(word) if kind is None else values_of(name, word, kind)
+        elif name in fields:
+            settings[name] = values = values_of(name, word, fields[name])
+            for value in values:
+                Plan(**{name: value})  # type: ignore[arg-type]  # refuses what fits no plan
         else:
-            raise unknown(f"setting of {method}", word, [*options, *hints])
+            raise unknown(f"setting of {method}", name, [*options, *fields])
+    return settings
 
 
-PLAIN = {"int": int, "float": float, "bool": bool}
+PLAIN = {"int": int, "float": float, "bool": bool, "str": str}
 """Annotations that are read without importing the method."""
 
 
-def _options(path: Path) -> dict[str, Any]:
-    """Keyword-only parameters of `build` by name, with the plain ones' types; str for others."""
+def _options(path: Path) -> dict[str, type | None]:
+    """Keyword-only parameters of `build` with their types; None where only the module knows it."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == "build":
             return {
-                argument.arg: PLAIN.get(ast.unparse(argument.annotation), str)
+                argument.arg: PLAIN.get(ast.unparse(argument.annotation))
                 if argument.annotation
                 else str
                 for argument in node.args.kwonlyargs

@@ -28,7 +28,7 @@ from pipelines.metrics import baselines as sanity
 from pipelines.training import record as recording
 from pipelines.training import resume
 from pipelines.training.loop import Epoch, FitJob, fit
-from pipelines.training.plan import VECTOR_FIELDS, Plan, Setting, settings
+from pipelines.training.plan import VECTOR_FIELDS, Plan, Setting, expand_grid
 from pipelines.training.record import TrainingJob
 from pipelines.training.replicas import Replicas
 from pipelines.training.request import Request
@@ -46,9 +46,9 @@ def run(request: Request) -> list[RunRecord]:
 
 
 def grid_of(request: Request) -> list[Setting]:
-    """Every setting that a request's words mean, checked."""
+    """Every setting of a request, in the order of its grid."""
     module = catalog.find("methods", request.method)
-    grid = settings(module, request.method, request.words, request.plan)
+    grid = expand_grid(module, request.method, request.settings, request.plan)
     if any(setting.plan.folds for setting in grid):
         _refuse_fitted(request)
     return grid

@@ -17,7 +17,7 @@ from cache.layout import Home
 from cache.runs import RunRecord, list_runs
 from pipelines.metrics.metrics import LOWER_IS_BETTER, PRIMARY
 from pipelines.training.plan import Setting
-from pipelines.training.request import KEEP_SECONDS, Request, check
+from pipelines.training.request import KEEP_SECONDS, checked_request
 
 if TYPE_CHECKING:
     from pipelines.training.loop import Epoch
@@ -90,12 +90,18 @@ def sweep(
     Raises:
         MmfuseError: as `train`, or if every setting diverged.
     """
-    words = dict(options or {})
     if trials is not None and trials < 1:
         raise MmfuseError(f"trials must be at least 1, not {trials}")
-    infos = check(method, dataset, home, features, words)
-    request = Request(
-        method, dataset, home, infos, words, None, None, device, on_epoch, keep_seconds, ("val",)
+    request = checked_request(
+        method,
+        dataset,
+        home=home,
+        features=features,
+        options=options,
+        device=device,
+        on_epoch=on_epoch,
+        keep_seconds=keep_seconds,
+        splits=("val",),
     )
     from pipelines.training import record  # torch: not needed where something is wrong
     from pipelines.training import run as running

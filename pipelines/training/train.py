@@ -7,7 +7,7 @@ from cache.layout import Home
 from cache.runs import RunRecord
 from pipelines.metrics.metrics import PRIMARY, better
 from pipelines.training.plan import Plan
-from pipelines.training.request import KEEP_SECONDS, Request, check
+from pipelines.training.request import KEEP_SECONDS, checked_request
 
 if TYPE_CHECKING:
     from pipelines.training.loop import Epoch
@@ -78,10 +78,17 @@ def train_all(
     keep_seconds: float = KEEP_SECONDS,
 ) -> list[RunRecord]:
     """As `train`, and every setting's run in the order of the grid."""
-    words = dict(options or {})
-    infos = check(method, dataset, home, features, words, device=device)
-    request = Request(
-        method, dataset, home, infos, words, plan, group, device, on_epoch, keep_seconds
+    request = checked_request(
+        method,
+        dataset,
+        home=home,
+        features=features,
+        options=options,
+        plan=plan,
+        group=group,
+        device=device,
+        on_epoch=on_epoch,
+        keep_seconds=keep_seconds,
     )
     from pipelines.training.run import run  # torch: not needed where something is wrong
 

@@ -20,11 +20,11 @@ from pipelines.methods import concat
 from pipelines.metrics.metrics import log_loss, softmax
 from pipelines.training import resume
 from pipelines.training.loop import Epoch, FitJob, Progress, fit
-from pipelines.training.plan import Plan, Setting
+from pipelines.training.plan import Plan, Setting, Untyped
 from pipelines.training.replicas import Replicas
-from pipelines.training.request import check
+from pipelines.training.request import checked_request
 from pipelines.training.restore import rebuild
-from pipelines.training.run import build_heads, inputs_of, prepare, stackable
+from pipelines.training.run import build_heads, grid_of, inputs_of, prepare, stackable
 from pipelines.training.train import best_of, train, train_all
 
 QUICK = Plan(epochs=6, batch_size=16, learning_rate=1e-2, seeds=(0, 1), drop_rate=0.2)
@@ -324,8 +324,24 @@ def test_a_task_that_a_method_does_not_have_is_refused_by_its_source_alone(tmp_p
     home = Home(tmp_path)
     fill_store(home, made_table(60, task=VALUE))
     with pytest.raises(MmfuseError, match="mla is for classes and labels, and the target of made"):
-        check("mla", "made", home, None, {})
-    assert check("late", "made", home, None, {})
+        checked_request("mla", "made", home=home)
+    assert checked_request("late", "made", home=home).infos
+
+
+def test_words_become_values_once_before_torch_is_imported(home: Home) -> None:
+    """A request has typed values; only what the method's source does not tell stays a word."""
+    words = {"width": "4,8", "stem": "gru", "score": "gat", "epochs": "3", "dropout": 0.5}
+    request = checked_request("clarga", "made", home=home, options=words)
+    assert request.settings == {
+        "width": [4, 8],
+        "stem": ["gru"],
+        "score": Untyped("gat"),
+        "epochs": [3],
+        "dropout": [0.5],
+    }
+    first, second = grid_of(request)
+    assert first.options == {"width": 4, "stem": "gru", "score": "gat", "dropout": 0.5}
+    assert (second.options["width"], second.plan.epochs) == (8, 3)
 
 
 def test_a_place_for_runs_that_cannot_be_written_is_told_before_training(home: Home) -> None:
