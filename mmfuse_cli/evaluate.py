@@ -37,9 +37,6 @@ def evaluate(
     if not (missing or rates or frames):
         console.note("no --missing: each modality hidden in turn")
     asks = [(one, _patterns(one, missing or [], rates, frames, seed)) for one in found]
-    for one, patterns in asks:
-        for pattern in patterns:
-            pattern.check(one.modalities, {s.modality for s in one.streams if s.sequence})
     done = [
         mmfuse.evaluate(asked.layout, one, patterns, device=device)
         for one, patterns in console.track(asks, "evaluate", len(asks))
@@ -56,21 +53,14 @@ def _patterns(
     frames: dict[str, float],
     seed: int,
 ) -> "list[mmfuse.MissingPattern]":
-    """What to hide from one run; without any words each modality in turn."""
+    """Missing patterns of one run, checked; without any words each modality in turn."""
     if not (missing or rates or frames):
         several = run.modalities if len(run.modalities) > 1 else ()
         return [mmfuse.MissingPattern.named(name) for name in several]
-    found: list[mmfuse.MissingPattern] = []
-    for word in missing:
-        if word != "all" and "all" in word.split(","):
-            raise mmfuse.MmfuseError(
-                f"--missing {word}: all stands alone; it hides each set in turn"
-            )
-        if word == "all":
-            found += mmfuse.MissingPattern.every(run.modalities)
-        else:
-            found.append(mmfuse.MissingPattern.named(*word.split(",")))
-    found += [mmfuse.MissingPattern.rate(rate, seed) for rate in rates]
-    return found + [
-        mmfuse.MissingPattern.of_frames(name, rate, seed) for name, rate in frames.items()
-    ]
+    pattern = mmfuse.MissingPattern
+    found = [one for word in missing for one in pattern.parse(word, run.modalities)]
+    found += [pattern.rate(rate, seed) for rate in rates]
+    thinned = [pattern.of_frames(name, rate, seed) for name, rate in frames.items()]
+    for one in thinned:
+        one.check(run.modalities, {s.modality for s in run.streams if s.sequence})
+    return found + thinned

@@ -1,7 +1,6 @@
 """Loading: streams of the feature store as one FeatureTable on the device."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,7 +8,7 @@ import torch
 from cache.feature_store import FeatureStore
 from cache.format.streams import StreamInfo, display_names
 from pipelines.features.statistics import target_scale
-from pipelines.features.table import FeatureTable, Scale, pad
+from pipelines.features.table import FeatureTable, pad
 
 
 def load_table(
@@ -43,8 +42,3 @@ def load_table(
         rows=torch.arange(len(samples), device=device),
         scale=target_scale(samples),
     )
-
-
-def rescaled(table: FeatureTable, scale: Scale) -> FeatureTable:
-    """The same table with targets in units of other train rows."""
-    return replace(table, scale=scale)

@@ -45,9 +45,24 @@ class MissingPattern:
             raise unknown("missing protocol", self.protocol, PROTOCOLS)
 
     @classmethod
-    def complete(cls) -> "MissingPattern":
-        """Nothing hidden beyond what is truly absent."""
-        return cls()
+    def parse(cls, word: str, modalities: Sequence[str]) -> list["MissingPattern"]:
+        """Patterns of a word of `--missing`, checked: `audio`, `audio,text` together, or `all`.
+
+        Args:
+            word: names of modalities; `all` means `every` pattern of them.
+            modalities: that have features.
+
+        Raises:
+            MmfuseError: as `check`, or for `all` beside names.
+        """
+        names = word.split(",")
+        if names == ["all"]:
+            return cls.every(modalities)
+        if "all" in names:
+            raise MmfuseError(f"--missing {word}: all stands alone; it hides each set in turn")
+        pattern = cls.named(*names)
+        pattern.check(modalities)
+        return [pattern]
 
     @classmethod
     def named(cls, *modalities: str) -> "MissingPattern":

@@ -53,6 +53,11 @@ class Linear:
         return np.asarray(array)
 
 
+def linear_name(task: Task) -> str:
+    """Name of the linear baseline of a task in tables and records."""
+    return "ridge" if task.kind == "value" else "logistic"
+
+
 _FITTED: OrderedDict[bytes, Linear] = OrderedDict()
 
 

@@ -149,12 +149,7 @@ def fit(replicas: Replicas, job: FitJob, progress: Progress | None = None) -> li
                 job.keep(replicas, progress)
         _check_best(pace, job.seeds, stage)
         replicas.load(progress.best)
-        progress.stage, progress.epoch, progress.pace, progress.best = (
-            progress.stage + 1,
-            0,
-            None,
-            {},
-        )
+        progress.begin(progress.stage + 1)
     return progress.history
 
 

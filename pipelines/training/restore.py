@@ -17,6 +17,7 @@ from pipelines.features.hiding import hide
 from pipelines.features.load import load_table
 from pipelines.features.table import FeatureTable, Scale
 from pipelines.fusion.head import Inputs, Stream
+from pipelines.metrics import baselines
 from pipelines.training.plan import Plan
 from pipelines.training.record import digest, score_all
 from pipelines.training.replicas import Replicas
@@ -81,8 +82,8 @@ def run_table(home: Home, record: RunRecord, device: torch.device) -> FeatureTab
 
 
 def linear_name(record: RunRecord) -> str:
-    """What the linear baseline of the run's task is called."""
-    return "ridge" if record.task.kind == "value" else "logistic"
+    """Name of the linear baseline of the run's task."""
+    return baselines.linear_name(record.task)
 
 
 def plan_of(record: RunRecord) -> Plan:

@@ -24,7 +24,7 @@ from pipelines.features.missing import MissingPattern
 from pipelines.features.statistics import class_weights, moments, target_scale
 from pipelines.features.table import FeatureTable, batch_bounds
 from pipelines.fusion.head import FusionHead, Inputs, ObservesEpochSize, ObservesMoments, Stream
-from pipelines.metrics import baselines as sanity
+from pipelines.metrics import baselines
 from pipelines.training import record as recording
 from pipelines.training import resume
 from pipelines.training.loop import Epoch, FitJob, fit
@@ -124,7 +124,7 @@ def train_together(lab: TrainingJob, chosen: Sequence[Setting]) -> list[RunRecor
     hidden = hide(resplit(lab.table, plan), protocol(plan))
     replicas, history = _fit(lab, chosen, hidden.table)
     seconds = (time.perf_counter() - began) / len(chosen)
-    baselines = _baselines(hidden, protocol(plan).label)
+    simple = _baselines(hidden, protocol(plan).label)
     records = []
     for number, setting in enumerate(chosen):
         seeds = setting.plan.seeds
@@ -147,7 +147,7 @@ def train_together(lab: TrainingJob, chosen: Sequence[Setting]) -> list[RunRecor
         state = {n: v.cpu().numpy() for n, v in trained.items()}
         epochs = recording.history_table(history, mine, seeds)
         record.add_scores(found)
-        for name, base in baselines.items():
+        for name, base in simple.items():
             record.add_scores(base, name)
         write_run(record, state, epochs, predictions, lab.source)  # last: then it is a run
         records.append(record)
@@ -174,13 +174,13 @@ def _fit(
 def _baselines(hidden: HiddenTable, label: str) -> dict[str, list[Scores]]:
     """Majority and a linear model on the concatenation, on validation and test rows."""
     table = hidden.table
-    name = "ridge" if table.samples.task.kind == "value" else "logistic"
-    model = sanity.fit_linear(table)
+    name = baselines.linear_name(table.samples.task)
+    model = baselines.fit_linear(table)
     found: dict[str, list[Scores]] = {"majority": [], name: []}
     for split in ("val", "test"):
         under = (label, hidden.realised(split))
-        found["majority"].append(sanity.majority(table, split, *under))
-        found[name].append(sanity.linear_scores(model, table, split, *under))
+        found["majority"].append(baselines.majority(table, split, *under))
+        found[name].append(baselines.linear_scores(model, table, split, *under))
     return found
 
 

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cache.errors import MmfuseError
-from mmfuse_cli import arguments, evaluate
+from mmfuse_cli import arguments
 from mmfuse_cli.main import app
 
 
@@ -31,12 +31,6 @@ def test_a_chance_that_is_no_number_is_told_as_it_was_typed():
     assert arguments.numbered_pairs("--missing-frames", ["audio=0.5"]) == {"audio": 0.5}
     with pytest.raises(MmfuseError, match=r"--missing-frames audio=abc must be NAME=CHANCE, as"):
         arguments.numbered_pairs("--missing-frames", ["audio=abc"])
-
-
-def test_all_stands_alone():
-    """Every set of modalities, together with one by name, is a mistake that is said."""
-    with pytest.raises(MmfuseError, match="--missing all,text: all stands alone"):
-        evaluate._patterns(None, ["all,text"], [], {}, 0)
 
 
 def test_data_is_looked_for_in_three_places_each_once(monkeypatch):

@@ -100,7 +100,7 @@ def test_streams_of_one_modality_share_its_fate() -> None:
 def test_every_names_each_set_that_stays_once() -> None:
     """Three modalities have seven patterns, the complete one first; twenty are sampled."""
     found = MissingPattern.every(["a", "b", "c"])
-    assert found[0] == MissingPattern.complete()
+    assert found[0] == MissingPattern()
     assert len(set(found)) == 7
     many = MissingPattern.every([f"m{i}" for i in range(20)])
     assert len(set(many)) == 1024
@@ -125,14 +125,39 @@ def test_frames_are_hidden_one_by_one_and_a_rows_last_stays() -> None:
     assert not hide(table, MissingPattern.of_frames("text", 0.0)).remarks()
 
 
+MODALITIES = ("image", "audio", "text")
+
+
+def test_words_become_patterns() -> None:
+    """A name, names together, or all: every set of modalities in turn."""
+    assert MissingPattern.parse("audio", MODALITIES) == [MissingPattern.named("audio")]
+    assert MissingPattern.parse("text,audio", MODALITIES) == [MissingPattern.named("audio", "text")]
+    assert MissingPattern.parse("all", MODALITIES) == MissingPattern.every(MODALITIES)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("smell", "no modality 'smell' .*there is: image, audio, text"),
+        ("audio,smell", "no modality 'smell'"),
+        ("image,audio,text", "keep at least one"),
+        ("all,text", "--missing all,text: all stands alone"),
+    ],
+)
+def test_words_that_are_no_pattern_are_refused(word: str, said: str) -> None:
+    """Unknown modalities, all of them, and `all` beside a name; the error says what there is."""
+    with pytest.raises(MmfuseError, match=said):
+        MissingPattern.parse(word, MODALITIES)
+
+
 def test_unknown_modalities_are_refused_with_what_there_is() -> None:
     """The error names the modalities that have features."""
     with pytest.raises(MmfuseError, match="there is: image, audio, text"):
-        hide(made_table(20), MissingPattern.named("smell"))
+        MissingPattern.named("smell").check(MODALITIES)
     with pytest.raises(MmfuseError, match="keep at least one"):
-        hide(made_table(20), MissingPattern.named("image", "audio", "text"))
+        MissingPattern.named("image", "audio", "text").check(MODALITIES)
     with pytest.raises(MmfuseError, match="--sequence"):
-        hide(made_table(20), MissingPattern.of_frames("text", 0.5))
+        MissingPattern.of_frames("text", 0.5).check(MODALITIES)
     with pytest.raises(MmfuseError, match="from 0 to 1"):
         MissingPattern.rate(1.5)
 
@@ -140,7 +165,7 @@ def test_unknown_modalities_are_refused_with_what_there_is() -> None:
 def test_labels_tell_patterns_apart() -> None:
     """Files and tables are keyed by labels, so different patterns have different ones."""
     patterns = [
-        MissingPattern.complete(),
+        MissingPattern(),
         MissingPattern.named("a"),
         MissingPattern.named("a", "b"),
         MissingPattern.rate(0.3),
