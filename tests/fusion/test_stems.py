@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made import copy_recurrent
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
@@ -32,26 +33,13 @@ def sequences(lengths: list[int], longest: int, seed: int = 0) -> tuple[Tensor, 
     return torch.where(there[..., None], x, 0), there
 
 
-def copied(ours: nn.Module, library: nn.Module, suffix: str = "") -> None:
-    """Give the library's layer our weights."""
-    pairs = {
-        "weight_ih_l0": "weight_input",
-        "weight_hh_l0": "weight_state",
-        "bias_ih_l0": "bias_input",
-        "bias_hh_l0": "bias_state",
-    }
-    with torch.no_grad():
-        for theirs, name in pairs.items():
-            getattr(library, theirs + suffix).copy_(getattr(ours, name))
-
-
 @given(seed=st.integers(0, 10_000), lengths=st.lists(st.integers(1, 7), min_size=1, max_size=5))
 @settings(max_examples=30, deadline=None)
 def test_gru_equals_the_library_s_on_packed_sequences(seed, lengths):
     """Last states equal `torch.nn.GRU` over each sequence's own length."""
     ours = stem("gru", seed=seed)
     library = nn.GRU(4, 6, batch_first=True).double()
-    copied(ours, library)
+    copy_recurrent(ours, library)
     x, there = sequences(lengths, 7, seed)
     packed = pack_padded_sequence(x, torch.tensor(lengths), batch_first=True, enforce_sorted=False)
     torch.testing.assert_close(ours(x, there), library(packed)[1][0], rtol=0, atol=1e-10)
@@ -63,8 +51,8 @@ def test_bilstm_equals_the_library_s_on_packed_sequences(seed, lengths):
     """Both last states equal `torch.nn.LSTM(bidirectional=True)`, then one linear map."""
     ours = stem("bilstm", seed=seed)
     library = nn.LSTM(4, 6, batch_first=True, bidirectional=True).double()
-    copied(ours.ahead, library)
-    copied(ours.back, library, "_reverse")
+    copy_recurrent(ours.ahead, library)
+    copy_recurrent(ours.back, library, "_reverse")
     x, there = sequences(lengths, 7, seed)
     packed = pack_padded_sequence(x, torch.tensor(lengths), batch_first=True, enforce_sorted=False)
     states = library(packed)[1][0]

@@ -5,22 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made import CLASSES, LABELS, VALUE, fill_store, made_table
+from made import CLASSES, LABELS, VALUE, batch_of, fill_store, made_table
 
 from cache.errors import MmfuseError
 from cache.layout import Home
 from cache.samples import Task
-from pipelines.features.table import Batch, FeatureTable
 from pipelines.methods import late, mean, unimodal
 from pipelines.training.run import inputs_of
 from pipelines.training.train import train
-
-
-def batch_of(table: FeatureTable) -> Batch:
-    """The whole table as one batch."""
-    key = torch.tensor(0)
-    parts = (table.features, table.present, table.frame_present, table.targets, table.rows)
-    return Batch(*parts, key)
 
 
 def softmax(x: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Every method on the shelf keeps the contract, and the contract notices heads that do not."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -19,15 +19,6 @@ from pipelines.fusion.head import Fused, FusionHead, Inputs
 
 METHODS = sorted(catalog.entries("methods"))
 EVERY = (*head_checks.CHECKS, *head_learning.CHECKS)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small tensors on one thread, so that timings do not depend on neighbours."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("promise", EVERY, ids=lambda p: p.__name__)

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from made import CLASSES, made_table
+from made import CLASSES, made_table, plain_optimizer
 from torch import Tensor, nn
 
 from pipelines import catalog, counter_rng
@@ -14,20 +14,12 @@ from pipelines.contracts.head_probe import train_steps
 from pipelines.features.table import Batch, FeatureTable, batch_bounds, gather
 from pipelines.fusion.head import FusionHead
 from pipelines.training.optimizer import Rates
-from pipelines.training.plan import Plan, base_plan
+from pipelines.training.plan import base_plan
 from pipelines.training.replicas import Replicas
 from pipelines.training.run import inputs_of
 
 METHODS = sorted(catalog.entries("methods"))
 SEEDS = (0, 1, 2)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def heads_of(module: ModuleType, table: FeatureTable, dtype: torch.dtype) -> list[FusionHead]:
@@ -63,18 +55,6 @@ def one_of(batch: Batch, replica: int) -> Batch:
     )
 
 
-def optimizer_of(head: FusionHead, plan: Plan) -> torch.optim.Optimizer:
-    """As anybody would make it: what decays, and what does not."""
-    named = list(head.named_parameters())
-    groups = [
-        {"params": [p for n, p in named if head.decays(n, p)], "weight_decay": plan.weight_decay},
-        {"params": [p for n, p in named if not head.decays(n, p)], "weight_decay": 0.0},
-    ]
-    if plan.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=plan.momentum)
-    return torch.optim.AdamW(groups, lr=plan.learning_rate)
-
-
 def plain_step(
     head: FusionHead, optimizer: torch.optim.Optimizer, batch: Batch, where: tuple[str, str]
 ) -> None:
@@ -105,7 +85,9 @@ def trained(method: str, table: FeatureTable, steps: int, dtype: torch.dtype) ->
     module = catalog.find("methods", method)
     plan = base_plan(module, method)
     heads, replicas = heads_of(module, table, dtype), Replicas(heads_of(module, table, dtype))
-    optimizers = [optimizer_of(head, plan) for head in heads]
+    momentum = plan.momentum if plan.optimizer == "sgd" else None
+    rates = (plan.learning_rate, plan.weight_decay, momentum)
+    optimizers = [plain_optimizer(head, *rates) for head in heads]
     rates = [Rates(plan.learning_rate, plan.weight_decay, plan.momentum)] * len(SEEDS)
     places = list(train_steps(heads[0]))
     stages = list(dict.fromkeys(stage for stage, _ in places))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from made import fill_store, made_table
+from made import batch_of, copy_recurrent, fill_store, made_table
 from torch import Tensor
 
 from cache.errors import MmfuseError
@@ -24,7 +24,6 @@ PAIR = Inputs(
     {"clip/text": Stream(4, "text"), "clip/video": Stream(5, "video", sequence=True)},
     synthetic.CLASSES,
 )
-FIELDS = ("features", "present", "frame_present", "targets", "rows")
 THREE = synthetic.inputs((4, 4, 4))
 
 
@@ -70,14 +69,8 @@ def naive_pair(model: FusionHead, data: Batch, row: int) -> Tensor:
         t = translate(model, video, text, frames[there].mean(0))
         frames = frames[there]
     if has_text or has_video:
-        gru = model.temporal[video]
         library = torch.nn.GRU(5, 5, batch_first=True).double()
-        with torch.no_grad():
-            for theirs, ours in (
-                ("weight_ih_l0", gru.weight_input), ("weight_hh_l0", gru.weight_state),
-                ("bias_ih_l0", gru.bias_input), ("bias_hh_l0", gru.bias_state),
-            ):  # fmt: skip
-                getattr(library, theirs).copy_(ours)
+        copy_recurrent(model.temporal[video], library)
         v = library(frames[None])[1][0, 0]
     return linear(model, "out", torch.relu(linear(model, "mix", torch.cat([t, v]))))
 
@@ -342,7 +335,7 @@ def test_how_near_virtual_vectors_come_is_recorded_with_the_scores(tmp_path):
     for number in (0, 1):
         head.load_state_dict({n: torch.tensor(v[number]) for n, v in run.state().items()})
         part = table.take(table.split("test"))
-        clean = head.clean(Batch(*(getattr(part, name) for name in FIELDS), torch.tensor(0)))
+        clean = head.clean(batch_of(part))
         first, five, cosines = [], [], []
         for a in clean:
             for m in clean:

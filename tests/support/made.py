@@ -1,4 +1,4 @@
-"""Made: tables, stores and batches with known contents for the tests of stage 2."""
+"""Tables, batches, stores and optimisers with known contents for the tests of stage 2."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from cache.feature_store import FeatureStore
 from cache.fingerprints import fingerprint
@@ -13,7 +14,8 @@ from cache.format.streams import StreamKey, StreamSpec
 from cache.layout import Home
 from cache.samples import Modality, Samples, Task
 from pipelines.features.statistics import target_scale
-from pipelines.features.table import FeatureTable
+from pipelines.features.table import Batch, FeatureTable
+from pipelines.fusion.head import FusionHead
 
 CLASSES = Task("classes", ("a", "b", "c"))
 LABELS = Task("labels", ("a", "b", "c"))
@@ -134,3 +136,43 @@ def relabelled(table: FeatureTable, split: str, seed: int = 0) -> FeatureTable:
     rng = np.random.default_rng(seed)
     targets[rows] = rng.permutation(targets[rows])
     return replace(table, samples=replace(table.samples, targets=targets))
+
+
+def batch_of(table: FeatureTable, at: Tensor | None = None, key: Tensor | None = None) -> Batch:
+    """Rows of a table at these positions, or all of them, as one batch."""
+    rows: Any = slice(None) if at is None else at
+    return Batch(
+        {name: x[rows] for name, x in table.features.items()},
+        table.present[rows],
+        {name: x[rows] for name, x in table.frame_present.items()},
+        table.targets[rows],
+        table.rows[rows],
+        torch.tensor(0) if key is None else key,
+    )
+
+
+def plain_optimizer(
+    head: FusionHead, learning_rate: float, weight_decay: float, momentum: float | None = None
+) -> torch.optim.Optimizer:
+    """AdamW, or SGD where there is a momentum, with weight decay on what the head says decays."""
+    named = list(head.named_parameters())
+    groups: list[dict[str, Any]] = [
+        {"params": [p for n, p in named if head.decays(n, p)], "weight_decay": weight_decay},
+        {"params": [p for n, p in named if not head.decays(n, p)], "weight_decay": 0.0},
+    ]
+    if momentum is None:
+        return torch.optim.AdamW(groups, lr=learning_rate)
+    return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum)
+
+
+def copy_recurrent(ours: nn.Module, library: nn.Module, suffix: str = "") -> None:
+    """Give a `torch.nn.GRU` or `LSTM` the weights of our layer."""
+    pairs = {
+        "weight_ih_l0": "weight_input",
+        "weight_hh_l0": "weight_state",
+        "bias_ih_l0": "bias_input",
+        "bias_hh_l0": "bias_state",
+    }
+    with torch.no_grad():
+        for theirs, name in pairs.items():
+            getattr(library, theirs + suffix).copy_(getattr(ours, name))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from made import CLASSES, LABELS, VALUE, made_table
+from made import CLASSES, LABELS, VALUE, batch_of, made_table, plain_optimizer
 from torch import Tensor, nn
 from torch.func import vmap
 
@@ -60,13 +60,7 @@ def dropped(table: FeatureTable, present: Tensor, key: Tensor) -> Tensor:
 
 def plain_loop(head: FusionHead, table: FeatureTable, seed: int, steps: int) -> list[float]:
     """One head, one seed, torch.optim; as anybody would write it."""
-    decays = [p for n, p in head.named_parameters() if head.decays(n, p)]
-    others = [p for n, p in head.named_parameters() if not head.decays(n, p)]
-    groups = [
-        {"params": decays, "weight_decay": RATES.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=RATES.learning_rate)
+    optimizer = plain_optimizer(head, RATES.learning_rate, RATES.weight_decay)
     train, losses = torch.as_tensor(table.split("train")), []
     head.train()
     for epoch in range(steps):
@@ -76,14 +70,7 @@ def plain_loop(head: FusionHead, table: FeatureTable, seed: int, steps: int) -> 
             if len(losses) == steps:
                 return losses
             at, own = order[start:stop], counter_rng.key(key, number)
-            batch = Batch(
-                {n: x[at] for n, x in table.features.items()},
-                table.present[at],
-                {n: x[at] for n, x in table.frame_present.items()},
-                table.targets[at],
-                table.rows[at],
-                own,
-            )
+            batch = batch_of(table, at, own)
             there = drop_modalities(batch.present, table.owners, SHARE, own)
             batch = replace(batch, present=there)
             loss = head.loss(batch, head(batch), "joint")
@@ -143,8 +130,7 @@ def test_replicas_equal_a_plain_loop_in_single_precision() -> None:
     for seed, head in enumerate(heads_of(table, 3, torch.float32, concat.build)):
         plain_loop(head, table, seed, 20)
         head.eval()
-        batch = Batch(table.features, table.present, {}, table.targets, table.rows, torch.tensor(0))
-        assert torch.allclose(logits[seed], head(batch).logits, rtol=0, atol=1e-4)
+        assert torch.allclose(logits[seed], head(batch_of(table)).logits, rtol=0, atol=1e-4)
 
 
 def test_one_replica_is_one_of_five() -> None:

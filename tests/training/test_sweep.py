@@ -5,11 +5,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
-from made import fill_store, made_table
 from project import with_project
 from typer.testing import CliRunner
 
@@ -33,14 +31,6 @@ from pipelines.training.sweep import sweep
 grid = {"width": "4,6,8,10,12,14", "epochs": "40", "patience": "none", "seeds": "0"}
 sweep("concat", "made", home=Home(Path(sys.argv[1])), options=grid, keep_seconds=0.0)
 """
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    """A home with features of three streams."""
-    home = Home(tmp_path)
-    fill_store(home, made_table(120))
-    return home
 
 
 def test_trials_are_ordered_by_validation_rows(home: Home) -> None:

@@ -69,14 +69,6 @@ def same(one: Replicas, other: Replicas) -> bool:
     return all(torch.equal(v, other.state[n]) for n, v in one.state.items())
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    """A home with features of three streams."""
-    home = Home(tmp_path)
-    fill_store(home, made_table(120))
-    return home
-
-
 @pytest.mark.parametrize("task", [CLASSES, LABELS, VALUE], ids=lambda t: t.kind)
 def test_training_learns(task: Task) -> None:
     """The training loss falls and the validation score beats the start's, for every task."""
