@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,19 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class RunStream:
-    """A stream that a head was trained on, as it stood then."""
+    """A stream that a head was trained on, as it stood then.
+
+    Attributes:
+        name: `clip/image`, or the label where several streams have that name.
+        encoder: name of the encoder.
+        fingerprint: of the encoder, 64 hex digits.
+        modality: that was encoded.
+        width: D.
+        sequence: whether a row is (T, D) instead of (D,).
+        weights: pretrained, weight-free, random or unknown.
+        word: that the encoder was built from, such as `clip:ViT-B-16/openai`; "" if unrecorded.
+        options: that the encoder was built with.
+    """
 
     name: str
     encoder: str
@@ -39,6 +51,13 @@ class RunStream:
     width: int
     sequence: bool
     weights: str
+    word: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What of it makes a training what it is: not how its encoder was named."""
+        return {name: v for name, v in asdict(self).items() if name not in ("word", "options")}
 
 
 @dataclass(frozen=True)

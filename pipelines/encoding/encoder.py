@@ -1,9 +1,11 @@
 """The Encoder protocol, the optional parts of an encoder, and `build_encoder`."""
 
+import contextlib
 import inspect
+import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeGuard, runtime_checkable
 
@@ -22,6 +24,8 @@ PARTS = (  # that every encoder must have, see `Encoder`
     "name", "kinds", "storage", "sequence", "weights", "fields", "provenance", "prepare", "encode"
 )  # fmt: skip
 Storage = Literal["float16", "float32"]
+BUILD_CALL = "build_encoder"  # key in the provenance of a stream, see `BuildCall`
+_BUILD_CALL = "_mmfuse_build_call"  # attribute of an encoder that `build_encoder` made
 
 
 # A payload is an RGB PIL.Image.Image, a str (text, code), a Waveform, Frames, a Record or a Series.
@@ -111,6 +115,27 @@ class FittedEncoder(Encoder, Protocol):
         """Load a state that `fit` returned, for new rows and for resuming."""
 
 
+@dataclass(frozen=True)
+class BuildCall:
+    """The `build_encoder` call that made an encoder, recorded with each of its streams.
+
+    Attributes:
+        word: the encoder word, such as `clip:ViT-B-16/openai`.
+        options: the encoder's own options, as plain JSON.
+    """
+
+    word: str
+    options: dict[str, Any]
+
+    @classmethod
+    def of_stream(cls, provenance: Mapping[str, object]) -> "BuildCall | None":
+        """The one in a stream's provenance; None where there is none, as before version 0.2."""
+        match provenance.get(BUILD_CALL):
+            case {"word": str(word), "options": dict(options)}:
+                return cls(word, options)
+        return None
+
+
 def build_encoder(
     word: str,
     *,
@@ -160,7 +185,22 @@ def build_encoder(
             f"{word}: build() returned {type(encoder).__name__}, which is not an encoder: "
             f"it has no {', '.join(missing)}"
         )
-    return with_storage(encoder, storage)
+    built = with_storage(encoder, storage)
+    # An attribute, so that any class may be an encoder; object's own setter serves frozen ones too.
+    # Options that are not JSON and classes with slots cannot be recorded: then there is no call.
+    with contextlib.suppress(TypeError, AttributeError):
+        call = BuildCall(word, json.loads(json.dumps(options)))
+        object.__setattr__(built, _BUILD_CALL, call)
+    return built
+
+
+def build_call(encoder: Encoder) -> BuildCall | None:
+    """The `build_encoder` call that made an encoder; None where none is recorded.
+
+    It is not part of the fingerprint, and `dataclasses.replace` drops it: it is no longer true.
+    """
+    call: BuildCall | None = getattr(encoder, _BUILD_CALL, None)
+    return call
 
 
 def with_storage(encoder: Encoder, storage: str) -> Encoder:

@@ -22,7 +22,13 @@ from cache.layout import DatasetPaths, Home
 from cache.runs import RunRecord, RunStream, load_run
 from cache.samples import Kind
 from cache.storage.objects import get_record
-from pipelines.encoding.encoder import Encoder, build_encoder, is_fitted_encoder, with_storage
+from pipelines.encoding.encoder import (
+    BuildCall,
+    Encoder,
+    build_encoder,
+    is_fitted_encoder,
+    with_storage,
+)
 from pipelines.evaluation import input_columns
 from pipelines.media.cells import absent, read
 from pipelines.media.payloads import Unreadable
@@ -47,6 +53,7 @@ class Predictions:
         seconds: by leg: `encode`, `head`.
         lacking: modalities that the samples have no column for, and columns that a table lacks.
         unused: columns of the samples that nothing uses.
+        notes: remarks that belong under the answers.
     """
 
     run: RunRecord
@@ -58,6 +65,7 @@ class Predictions:
     seconds: dict[str, float]
     lacking: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def answers(self) -> list[str | float | list[str] | None]:
         """Class name, label names at 0.5, or value; None for a sample with nothing present."""
@@ -139,8 +147,18 @@ def predict(
     seconds = {"encode": middle - began, "head": time.perf_counter() - middle}
     spread = outputs.std(0, ddof=1) if len(outputs) > 1 else np.zeros_like(outputs[0])
     distinct = tuple(dict.fromkeys(failures))
-    left = (matched.lacking, matched.unused)
-    return Predictions(record, ids, outputs.mean(0), spread, present, distinct, seconds, *left)
+    return Predictions(
+        record,
+        ids,
+        outputs.mean(0),
+        spread,
+        present,
+        distinct,
+        seconds,
+        matched.lacking,
+        matched.unused,
+        found.notes,
+    )
 
 
 def _infos(home: Home, record: RunRecord) -> dict[str, StreamInfo]:
@@ -160,7 +178,11 @@ def _infos(home: Home, record: RunRecord) -> dict[str, StreamInfo]:
 
 
 class _Encoders:
-    """Finds, of each stream, the encoder that made it."""
+    """Finds, of each stream, the encoder that made it.
+
+    Tried in turn: the given encoders, the recorded `build_encoder` call and, for streams that were
+    encoded before calls were recorded, names found in the stream's fields and provenance.
+    """
 
     def __init__(
         self,
@@ -177,49 +199,64 @@ class _Encoders:
             raise MmfuseError(f"{strange[0]} made none of the streams of {record.id}: {streams}")
         self.home, self.record, self.given = home, record, given
         self.weights, self.device = weights, device
+        self.guessed: dict[str, str] = {}  # stream → word of its encoder
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """One line on encoders that were not found by a recorded call."""
+        if not self.guessed:
+            return ()
+        each = ", ".join(f"{stream} by {word}" for stream, word in self.guessed.items())
+        return (f"no recorded encoder word; found by fingerprint: {each}",)
 
     def find(self, stream: RunStream, info: StreamInfo) -> Encoder:
         """The encoder whose fingerprint for this kind is the stream's, its state restored.
 
         Raises:
-            MmfuseError: if none of those that can be guessed is.
+            MmfuseError: if none of those that are tried is.
         """
+        for encoder in self._given(stream, info):
+            if self._same(encoder, info):
+                return self._restored(encoder, info)
+        recorded = BuildCall.of_stream(info.provenance)
+        if stream.word:
+            recorded = BuildCall(stream.word, stream.options)
         problem: MmfuseError | None = None
-        for candidate in self._candidates(stream, info):
-            if isinstance(candidate, MmfuseError):
-                problem = problem or candidate
-            elif self._same(candidate, info):
-                self._restore(candidate, info)
-                return candidate
+        for call in (*([recorded] if recorded else []), *_guesses(stream, info)):
+            try:
+                encoder = self._build(call, stream, info)
+            except MmfuseError as error:
+                if call == (recorded or BuildCall(stream.encoder, {})):
+                    problem = error
+                continue
+            if self._same(encoder, info):
+                if call != recorded:
+                    self.guessed[stream.name] = call.word
+                return self._restored(encoder, info)
         if problem is not None:
             raise problem
-        told = ", ".join(f"{k}={v}" for k, v in sorted(info.fields.items()) if k != "fitted_on")
+        fields = ", ".join(f"{k}={v}" for k, v in sorted(info.fields.items()) if k != "fitted_on")
         raise MmfuseError(
-            f"{stream.name} was made by {stream.encoder} with {told}; give that encoder, such as "
+            f"{stream.name} was made by {stream.encoder} with {fields}; give that encoder, such as "
             f"--encoder {stream.encoder}:MODEL, and its --weights PATH"
         )
 
-    def _candidates(self, stream: RunStream, info: StreamInfo) -> Iterator[Encoder | MmfuseError]:
+    def _given(self, stream: RunStream, info: StreamInfo) -> Iterator[Encoder]:
         for encoder in self.given:
             with contextlib.suppress(MmfuseError):  # one without a choice of dtypes is not the one
                 if encoder.name == stream.encoder:
                     yield with_storage(encoder, info.dtype)
-        told = [*info.fields.values(), *info.provenance.values()]
-        models = dict.fromkeys(value for value in told if isinstance(value, str) and value)
-        dtype = str(info.fields.get("compute", "auto"))
-        for word in (stream.encoder, *(f"{stream.encoder}:{model}" for model in models)):
-            try:
-                yield build_encoder(
-                    word,
-                    weights=self.weights,
-                    device=self.device,
-                    dtype=dtype,
-                    sequence=stream.sequence,
-                    storage=info.dtype,
-                )
-            except MmfuseError as error:
-                if word == stream.encoder:
-                    yield error
+
+    def _build(self, call: BuildCall, stream: RunStream, info: StreamInfo) -> Encoder:
+        return build_encoder(
+            call.word,
+            weights=self.weights,
+            device=self.device,
+            dtype=str(info.fields.get("compute", "auto")),
+            sequence=stream.sequence,
+            storage=info.dtype,
+            **call.options,
+        )
 
     def _same(self, encoder: Encoder, info: StreamInfo) -> bool:
         kind: Kind = info.kind  # type: ignore[assignment]
@@ -238,14 +275,24 @@ class _Encoders:
             return fingerprint(fields) == info.key.fingerprint
         return False
 
-    def _restore(self, encoder: Encoder, info: StreamInfo) -> None:
+    def _restored(self, encoder: Encoder, info: StreamInfo) -> Encoder:
+        """The encoder, with what it learned from training rows if it is a fitted one."""
         if not is_fitted_encoder(encoder):
-            return
+            return encoder
         paths = DatasetPaths.of(self.home, self.record.dataset)
-        kept = get_record(paths.stream(info.key.label).fitted)
-        if kept is None:
-            raise MmfuseError(f"what {info.key.label} learnt is gone; extract and train again")
-        encoder.restore(kept["state"])
+        record = get_record(paths.stream(info.key.label).fitted)
+        if record is None:
+            raise MmfuseError(f"what {info.key.label} learned is gone; extract and train again")
+        encoder.restore(record["state"])
+        return encoder
+
+
+def _guesses(stream: RunStream, info: StreamInfo) -> Iterator[BuildCall]:
+    """The encoder's name alone, then with each text of the stream's record as the model."""
+    yield BuildCall(stream.encoder, {})
+    values = [*info.fields.values(), *info.provenance.values()]
+    for model in dict.fromkeys(value for value in values if isinstance(value, str) and value):
+        yield BuildCall(f"{stream.encoder}:{model}", {})
 
 
 def _encode(

@@ -1,7 +1,7 @@
 """Plans of extraction: which streams, which rows are known, what is left to encode; no torch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +17,13 @@ from cache.storage.file_digests import DigestMemory
 from cache.writing.journal import Retry
 from pipelines import catalog
 from pipelines.data.dataset import Dataset
-from pipelines.encoding.encoder import Encoder, download_of, is_fitted_encoder
+from pipelines.encoding.encoder import (
+    BUILD_CALL,
+    Encoder,
+    build_call,
+    download_of,
+    is_fitted_encoder,
+)
 from pipelines.extract.input_digests import InputDigests, fitted_on, input_digests
 from pipelines.progress import Track, untracked
 
@@ -86,6 +92,8 @@ class StreamPlan:
         if width is None:
             raise MmfuseError(f"encoder {encoder.name} does not say its width after it was fitted")
         provenance = {"weights": encoder.weights, **encoder.provenance()}
+        if call := build_call(encoder):
+            provenance[BUILD_CALL] = asdict(call)
         return StreamSpec(
             self.modality.kind, width, encoder.storage, encoder.sequence, self.fields, provenance
         )

@@ -26,7 +26,7 @@ def prediction_tables(found: Predictions, shown: int) -> list[Table]:
         rows.append((found.ids[number], told, sure, seeds, " ".join(there) or "nothing"))
     total = len(found.ids)
     notes = [f"{shown:,} of {total:,} shown"] if total > shown else []
-    notes += _left(found)
+    notes += [*_left(found), *found.notes]
     notes.append("± seeds: standard deviation over replicas")
     heads = ("sample", "prediction", "probability", "± seeds", "seen")
     made = [Table(f"predictions of {found.run.method}", heads, tuple(rows), tuple(notes))]

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from cache.feature_store import FeatureStore
 from cache.fingerprints import fingerprint
-from cache.format.streams import display_names
+from cache.format.streams import StreamInfo, display_names
 from cache.runs import RunRecord, RunStream, Scores, new_id
+from pipelines.encoding.encoder import BuildCall
 from pipelines.features.hiding import HiddenTable, by_modality
 from pipelines.features.table import FeatureTable
 from pipelines.fusion.head import FusionHead
@@ -99,7 +100,7 @@ def identity(lab: TrainingJob, setting: Setting) -> str:
         {
             "dataset": [request.dataset, request.infos[0].snapshot],
             "method": request.method if lab.source is None else digest(lab.source),
-            "streams": [asdict(stream) for stream in streams(request)],
+            "streams": [stream.identity for stream in streams(request)],
             "options": _plain(option_defaults(lab.module.build) | setting.options),
             "plan": _plain(asdict(setting.plan)),
             "versions": [version(name) for name in ("mmfuse", "torch")],
@@ -113,7 +114,7 @@ def identity_of(record: RunRecord) -> str:
         {
             "dataset": [record.dataset, record.snapshot],
             "method": record.method_digest or record.method,
-            "streams": [asdict(stream) for stream in record.streams],
+            "streams": [stream.identity for stream in record.streams],
             "options": record.options,
             "plan": record.plan,
             "versions": [record.versions[name] for name in ("mmfuse", "torch")],
@@ -128,17 +129,22 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 def streams(request: Request) -> tuple[RunStream, ...]:
     """The request's streams as a record has them."""
-    return tuple(
-        RunStream(
-            name,
-            info.key.encoder,
-            info.key.fingerprint,
-            info.key.modality,
-            info.width,
-            info.sequence,
-            str(info.provenance.get("weights", "unknown")),
-        )
-        for info, name in zip(request.infos, display_names(request.infos), strict=True)
+    names = display_names(request.infos)
+    return tuple(_stream(info, name) for info, name in zip(request.infos, names, strict=True))
+
+
+def _stream(info: StreamInfo, name: str) -> RunStream:
+    call = BuildCall.of_stream(info.provenance)
+    return RunStream(
+        name,
+        info.key.encoder,
+        info.key.fingerprint,
+        info.key.modality,
+        info.width,
+        info.sequence,
+        str(info.provenance.get("weights", "unknown")),
+        call.word if call else "",
+        call.options if call else {},
     )
 
 

@@ -1,6 +1,7 @@
 """Run records on disk."""
 
 import errno
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -184,6 +185,21 @@ def test_a_record_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace('"schema": 1', '"schema": 99'))
     with pytest.raises(MmfuseError, match="newer mmfuse"):
         load_run(home, made.id)
+
+
+def test_a_record_without_the_words_of_encoders_is_read(tmp_path: Path) -> None:
+    """Version 0.1.0 wrote neither word nor options of a stream's encoder: they are empty."""
+    home = Home(tmp_path)
+    named = replace(STREAM, word="lens:wide", options={"size": 4})
+    made = written(home, streams=(named,))
+    assert load_run(home, made.id).streams == (named,)
+    file = made.path / "run.json"
+    plain = json.loads(file.read_text())
+    del plain["streams"][0]["word"], plain["streams"][0]["options"]
+    file.write_text(json.dumps(plain))
+    (old,) = load_run(home, made.id).streams
+    assert old == STREAM
+    assert old.identity == named.identity == plain["streams"][0]
 
 
 def test_past_runs_are_told_apart_by_what_differs(tmp_path: Path) -> None:

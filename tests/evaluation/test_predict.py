@@ -1,5 +1,7 @@
 """Answers for new raw samples."""
 
+import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,17 +19,33 @@ from pipelines.data.dataset import Dataset
 from pipelines.data.sources import open_dataset
 from pipelines.data.table_files import read_table
 from pipelines.data.tables import TableOptions
-from pipelines.encoding.encoder import build_encoder
+from pipelines.encoding.encoder import BuildCall, build_call, build_encoder
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.evaluation.predict import predict
 from pipelines.extract.extract import extract
 from pipelines.extract.options import ExtractOptions
 from pipelines.features.missing import MissingPattern
 from pipelines.reports import predictions
+from pipelines.training.record import identity_of
 from pipelines.training.train import train
 
 COUNT = 60
 WORDS = {"epochs": "20", "seeds": "0,1", "width": "8", "drop_rate": "0.3", "learning_rate": "1e-2"}
+INLINE = ExtractOptions(workers=0)
+MINE = """
+class Mine:
+    name, kinds, storage, sequence, weights = "mine", {"text": 1}, "float32", False, "weight-free"
+    def fields(self, kind): return {}
+    def provenance(self): return {}
+    def prepare(self, kind, payload): return payload, 1
+    def encode(self, kind, batch): return [[0.0]] * len(batch)
+
+PARTS = {name: part for name, part in vars(Mine).items() if not name.startswith("__")}
+Slotted = type("Slotted", (), {"__slots__": (), **PARTS})
+
+def build(*, steps=(), slots=False):
+    return Slotted() if slots else Mine()
+"""
 
 
 def made_dataset() -> Dataset:
@@ -56,7 +74,7 @@ def trained(tmp_path: Path) -> tuple[Home, RunRecord, Dataset]:
     """A run on hashed words and a fitted encoder's view of the records."""
     home, dataset = Home(tmp_path), made_dataset()
     encoders = [build_encoder("hashing"), build_encoder("tabular")]
-    extract(dataset, encoders, home=home, options=ExtractOptions(workers=0))
+    extract(dataset, encoders, home=home, options=INLINE)
     return home, train("concat", "fruit", home=home, options=WORDS), dataset
 
 
@@ -139,7 +157,7 @@ def test_columns_that_a_modality_was_made_of_stand_for_it(tmp_path: Path) -> Non
     for name, parts in (("guessed", ()), ("told", (parse_modality("plot=text:Its words"),))):
         options = TableOptions(name=name, modalities=parts)
         (dataset,) = open_dataset(str(path), table=options)
-        extract(dataset, [build_encoder("hashing")], home=home, options=ExtractOptions(workers=0))
+        extract(dataset, [build_encoder("hashing")], home=home, options=INLINE)
         run = train("concat", name, home=home, options=WORDS)
         found = predict(home, run, read_table(path))
         assert found.lacking == ()
@@ -164,17 +182,76 @@ def test_samples_of_nothing_known_are_refused(trained) -> None:
         predict(home, only, pl.DataFrame({"smell": ["sweet"]}))
 
 
+def test_a_run_records_the_word_that_built_each_encoder(trained, tmp_path: Path) -> None:
+    """Word and options are in run.json, not in the fingerprint, and predict builds by them."""
+    _, run, dataset = trained
+    assert [(s.word, s.options) for s in run.streams] == [("hashing", {}), ("tabular", {})]
+    other = Home(tmp_path / "other")
+    extract(dataset, [build_encoder("hashing", width=64)], home=other, options=INLINE)
+    named = train("concat", "fruit", home=other, options=WORDS)
+    written = json.loads((named.path / "run.json").read_text())["streams"][0]
+    assert (written["word"], written["options"]) == ("hashing", {"width": 64})
+    found = predict(other, named.id, dataset.table.head(4).select("words"))
+    assert found.outputs.shape == (4, 2)
+    assert found.notes == ()
+
+
+def test_how_an_encoder_was_named_changes_no_identity(tmp_path: Path) -> None:
+    """An encoder without its word makes the same stream, and a run on it is the same training."""
+    dataset, runs = made_dataset(), []
+    for number, encoder in enumerate((build_encoder("hashing"), replace(build_encoder("hashing")))):
+        home = Home(tmp_path / str(number))
+        extract(dataset, [encoder], home=home, options=INLINE)
+        runs.append(train("concat", "fruit", home=home, options=WORDS))
+    assert [run.streams[0].word for run in runs] == ["hashing", ""]
+    assert runs[0].streams[0].fingerprint == runs[1].streams[0].fingerprint
+    assert identity_of(runs[0]) == identity_of(runs[1])
+
+
+def test_without_a_recorded_word_the_encoder_is_guessed_and_a_note_says_so(
+    trained, tmp_path: Path
+) -> None:
+    """A run and streams as they were before words were recorded answer the same."""
+    home, run, dataset = trained
+    rows = dataset.table.head(4).select("words", "facts")
+    expected = predict(home, run, rows)
+    unnamed = tuple(replace(stream, word="", options={}) for stream in run.streams)
+    assert predict(home, replace(run, streams=unnamed), rows).notes == ()  # the streams have them
+    old = Home(tmp_path / "old")
+    copies = [replace(build_encoder(word)) for word in ("hashing", "tabular")]
+    extract(dataset, copies, home=old, options=INLINE)
+    found = predict(old, train("concat", "fruit", home=old, options=WORDS), rows)
+    assert np.allclose(found.outputs, expected.outputs, atol=1e-6)
+    assert found.notes == (
+        "no recorded encoder word; found by fingerprint: "
+        "hashing/words by hashing, tabular/facts by tabular",
+    )
+    assert found.notes[0] in predictions.prediction_tables(found, 5)[0].notes
+
+
 def test_an_encoder_with_other_options_is_found_or_asked_for(tmp_path: Path) -> None:
-    """A stream made with other options is encoded with a given encoder, or the error says so."""
+    """Where no word is recorded, options need a given encoder, and the error says so."""
     home, dataset = Home(tmp_path), made_dataset()
-    other = build_encoder("hashing", width=64)
-    extract(dataset, [other], home=home, options=ExtractOptions(workers=0))
+    other = replace(build_encoder("hashing", width=64))  # a copy does not know its word
+    extract(dataset, [other], home=home, options=INLINE)
     run = train("concat", "fruit", home=home, options=WORDS)
     rows = dataset.table.head(4).select("words")
     with pytest.raises(MmfuseError, match=r"hashing/words was made by hashing with .*64"):
         predict(home, run, rows)
     found = predict(home, run, rows, encoders=[build_encoder("hashing", width=64)])
     assert found.outputs.shape == (4, 2)
+    assert found.notes == ()
+
+
+def test_an_encoder_of_a_users_own_class_records_its_word_where_it_can(tmp_path: Path) -> None:
+    """A plain class has room for it; one with slots, or options that are not JSON, go without."""
+    module = tmp_path / "mine.py"
+    module.write_text(MINE)
+    built = build_encoder(str(module), steps=[1, 2])
+    assert build_call(built) == BuildCall(str(module), {"steps": [1, 2]})
+    assert build_call(pickle.loads(pickle.dumps(built))) == build_call(built)
+    assert build_call(build_encoder(str(module), steps={1, 2})) is None
+    assert build_call(build_encoder(str(module), slots=True)) is None
 
 
 @pytest.mark.parametrize("width", [None, 64])
@@ -183,7 +260,7 @@ def test_a_stream_kept_in_another_dtype_is_encoded_as_it_was_kept(tmp_path: Path
     home, dataset = Home(tmp_path), made_dataset()
     options = {"width": width} if width else {}
     half = build_encoder("hashing", storage="float16", **options)
-    extract(dataset, [half], home=home, options=ExtractOptions(workers=0))
+    extract(dataset, [half], home=home, options=INLINE)
     run = train("concat", "fruit", home=home, options=WORDS)
     test = dataset.table.filter(pl.col("split") == "test").select("id", "words")
     given = [build_encoder("hashing", **options)] if width else []
