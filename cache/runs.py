@@ -51,13 +51,13 @@ class RunStream:
     width: int
     sequence: bool
     weights: str
-    word: str = ""
-    options: dict[str, Any] = field(default_factory=dict)
+    word: str = field(default="", compare=False)
+    options: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def identity(self) -> dict[str, object]:
-        """What of it makes a training what it is: not how its encoder was named."""
-        return {name: v for name, v in asdict(self).items() if name not in ("word", "options")}
+        """What two equal streams have in common: all but how the encoder was named."""
+        return {own.name: getattr(self, own.name) for own in fields(self) if own.compare}
 
 
 @dataclass(frozen=True)
