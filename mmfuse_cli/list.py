@@ -1,15 +1,12 @@
 """mmfuse list: what there is on each shelf, whether it is ready, and how to get it."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 import mmfuse
 from mmfuse_cli import arguments
-
-if TYPE_CHECKING:
-    pass
 
 SHELVES = ("datasets", "encoders", "methods", "features")
 

@@ -118,7 +118,6 @@ class SyntheticTask:
         targets: (N,) class numbers.
         best: with everything present.
         best_without: by stream, with that stream absent.
-        best_additive: with everything present, for a head whose logits are a sum over streams.
     """
 
     name: Literal["synergy", "redundant", "unique"]
@@ -127,7 +126,6 @@ class SyntheticTask:
     targets: Tensor
     best: float
     best_without: dict[str, float]
-    best_additive: float
 
 
 def synthetic_task(
@@ -155,10 +153,7 @@ def synthetic_task(
         targets = bits[:, 0] ^ bits[:, 1] if name == "synergy" else bits[:, 0]
     alone = {"synergy": 0.5, "redundant": 1.0, "unique": 0.5}[name]
     made = inputs((3, 3), task)
-    return SyntheticTask(
-        name, made, features, targets, 1.0, dict.fromkeys(made.names, alone),
-        0.5 if name == "synergy" else 1.0,
-    )  # fmt: skip
+    return SyntheticTask(name, made, features, targets, 1.0, dict.fromkeys(made.names, alone))
 
 
 def _balanced(rows: int, numbers: torch.Generator) -> Tensor:
