@@ -59,11 +59,6 @@ class Home:
         """One folder a run."""
         return self.root / "runs"
 
-    @property
-    def last(self) -> Path:
-        """What the last successful commands named, as JSON."""
-        return self.root / "last.json"
-
 
 def _stores(folder: Path) -> Iterator[Path]:
     if not folder.is_dir():

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,8 +116,7 @@ def check_key(key: StreamKey) -> None:
         raise MmfuseError(f"{key.name}: a fingerprint is 64 hex digits, not {key.fingerprint!r}")
 
 
-StateName = Literal["pending", "ok", "absent", "failed"]
-STATES: tuple[StateName, ...] = ("pending", "ok", "absent", "failed")
+STATES = ("pending", "ok", "absent", "failed")  # by their number in the array `state`
 
 
 def count_states(state: NDArray[np.uint8]) -> dict[str, int]:

@@ -95,12 +95,12 @@ class Lease:
                     put_record(self.path, self.record(), self.scratch)
 
 
-def acquire(folder: Path, name: str, scratch: Path, *, expiry: float | None = None) -> Lease | None:
+def acquire(folder: Path, name: str, scratch: Path) -> Lease | None:
     """Claim a shard, or None while another live process holds it."""
     epoch = 0
     while (path := _path(folder, name, epoch)).exists():
         epoch += 1
-    if epoch and is_alive(_path(folder, name, epoch - 1), expiry):
+    if epoch and is_alive(_path(folder, name, epoch - 1)):
         return None
     lease = Lease(folder, name, epoch, scratch, beat=HEARTBEAT)
     if not create_record(path, lease.record(), scratch):
@@ -109,16 +109,15 @@ def acquire(folder: Path, name: str, scratch: Path, *, expiry: float | None = No
     return lease
 
 
-def is_alive(path: Path, expiry: float | None = None) -> bool:
-    """Whether the claim in this file is alive; expiry is EXPIRY unless told."""
-    expiry = EXPIRY if expiry is None else expiry
+def is_alive(path: Path) -> bool:
+    """Whether the lease in this file is held: not released, not expired, its process running."""
     try:
         record = get_record(path)
     except DamagedError:
-        return path.exists() and time.time() - path.stat().st_mtime < expiry
+        return path.exists() and time.time() - path.stat().st_mtime < EXPIRY
     if record is None or record["released"]:
         return False
-    return time.time() - record["beat"] < expiry and not _gone(record)
+    return time.time() - record["beat"] < EXPIRY and not _gone(record)
 
 
 def _gone(record: dict[str, Any]) -> bool:

@@ -91,20 +91,6 @@ class StreamWriter:
         )
         return seen and self.generation.complete()
 
-    @cached_property
-    def reused(self) -> int:
-        """Rows of uncommitted shards that are known: elsewhere in this home, or in the journal."""
-        pending = ~self._committed() & ~self.absent
-        paths = self.generation.paths
-        for shard in self.shards:
-            if pending[shard.start : shard.stop].any():
-                journal = Journal(paths.journal, shard.number, paths.stream.dataset.scratch)
-                for entry in journal.read():
-                    pending[entry.rows] = False
-                    pending[list(entry.failures)] = False
-        journalled = int((~self._committed() & ~self.absent).sum() - pending.sum())
-        return journalled + int(self.known.has(self.inputs[pending]).sum())
-
     def claim(self, shard: Shard) -> "ShardClaim | None":
         """The shard to fill; None if it is committed, or another live process holds it."""
         paths = self.generation.paths
@@ -159,12 +145,6 @@ class StreamWriter:
     @cached_property
     def _relatives(self) -> list[Generation]:
         return [g for g in related_generations(self._home, self.generation) if g.commits()]
-
-    def _committed(self) -> NDArray[np.bool_]:
-        done = np.zeros(len(self.inputs), bool)
-        for commit in self.generation.commits().values():
-            done[commit.shard.start : commit.shard.stop] = True
-        return done
 
     def _assemble(self) -> None:
         from cache.writing.sequences import assemble

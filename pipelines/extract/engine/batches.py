@@ -150,7 +150,6 @@ class BatchEncoder:
 
     Attributes:
         succeeded: whether any input was ever encoded.
-        failures: inputs that failed here.
         retries: batches that were cut because of memory.
     """
 
@@ -158,7 +157,7 @@ class BatchEncoder:
         self._encoder, self._kind = encoder, kind
         self._ceilings, self._key = ceilings, key
         self.succeeded = False
-        self.failures = 0
+        self._failures = 0
         self.retries = 0
 
     def encode(self, items: Sequence[Any], costs: Sequence[int]) -> list[NDArray[Any] | Failure]:
@@ -214,10 +213,10 @@ class BatchEncoder:
         return [np.asarray(vector) for vector in found]
 
     def _count(self, failure: Failure) -> None:
-        self.failures += 1
-        if self.failures >= MAX_FIRST_FAILURES and not self.succeeded:
+        self._failures += 1
+        if self._failures >= MAX_FIRST_FAILURES and not self.succeeded:
             raise AllInputsFailedError(
-                f"encoder {self._encoder.name} failed on each of the first {self.failures} inputs "
+                f"encoder {self._encoder.name} failed on each of the first {self._failures} inputs "
                 f"of kind {self._kind}, the last with {failure.reason}: {failure.detail}"
             )
 

@@ -58,7 +58,6 @@ class Runner:
         encoded: inputs that were encoded.
         failed: inputs that failed, by reason.
         types: inputs that failed, by the ending of their files' names.
-        batches: batches that were encoded.
     """
 
     def __init__(
@@ -71,7 +70,6 @@ class Runner:
         self.encoded = 0
         self.failed: Counter[str] = Counter()
         self.types: Counter[str] = Counter()
-        self.batches = 0
         self._hopeless = not plan.found.known  # until one input is found to be readable
 
     def run(
@@ -152,7 +150,6 @@ class Runner:
     def _encode(self, window: Window, batch: list[Prepared], shard_writer: ShardWriter) -> None:
         with self.timings.timed("encode"):
             found = self._encoding.encode([one.item for one in batch], [one.cost for one in batch])
-        self.batches += 1
         cut = truncations(self._plan.encoder, [one.item for one in batch])
         self._hand_over(window, [one.row for one in batch], found, shard_writer, cut)
 
