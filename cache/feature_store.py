@@ -78,7 +78,7 @@ class FeatureStore:
         Raises:
             MmfuseError: if the stream is not there, not complete, or damaged.
         """
-        with self._mendable(key):
+        with self._naming_repair(key):
             return self.reader(key).whole()
 
     def rows(self, key: StreamKey, index: NDArray[np.int64]) -> NDArray[Any]:
@@ -88,7 +88,7 @@ class FeatureStore:
             IndexError: for a row that is not there.
             MmfuseError: if the stream is not there, not complete, damaged, or of sequences.
         """
-        with self._mendable(key):
+        with self._naming_repair(key):
             reader = self.reader(key)
             if reader.generation.spec.sequence:
                 raise MmfuseError(f"{key.label} holds sequences; read them with sequences()")
@@ -103,7 +103,7 @@ class FeatureStore:
             IndexError: for a row that is not there.
             MmfuseError: if the stream is not there, not complete, damaged, or pooled.
         """
-        with self._mendable(key):
+        with self._naming_repair(key):
             reader = self.reader(key)
             if not reader.generation.spec.sequence:
                 raise MmfuseError(f"{key.label} is pooled; read it with rows()")
@@ -233,7 +233,7 @@ class FeatureStore:
         return held[1]
 
     @contextlib.contextmanager
-    def _mendable(self, key: StreamKey) -> Iterator[None]:
+    def _naming_repair(self, key: StreamKey) -> Iterator[None]:
         try:
             yield
         except DamagedError as error:

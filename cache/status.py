@@ -88,9 +88,9 @@ def forecast(
         for entry in _journalled(generation):
             known[entry.rows] = True
             failures += entry.failures.items()
-    open_ = np.flatnonzero(here & ~known)
-    before = FailedBefore(own).recall(inputs[open_])
-    failures += [(int(open_[at]), failure) for at, failure in before.items()]
+    unsettled = np.flatnonzero(here & ~known)
+    before = FailedBefore(own).recall(inputs[unsettled])
+    failures += [(int(unsettled[at]), failure) for at, failure in before.items()]
     failed = np.zeros(len(inputs), bool)
     failed[[row for row, failure in failures if not is_retried(failure, retry_failed)]] = True
     failed &= ~known

@@ -162,7 +162,8 @@ def _find(tree: Tree, array: str | None, path: Path) -> LoadedArrays:
         if not names:
             raise MmfuseError(
                 f"{path} holds no vectors, which are numbers of shape (N, D), or (N, T, D) of "
-                f"sequences; it has {'; '.join(_told(name, leaf) for _, name, leaf in leaves[:5])}"
+                f"sequences; it has "
+                f"{'; '.join(_describe(name, leaf) for _, name, leaf in leaves[:5])}"
             )
         if len(names) != 1:
             raise MmfuseError(
@@ -180,9 +181,10 @@ def _find(tree: Tree, array: str | None, path: Path) -> LoadedArrays:
         raise MmfuseError(f"{path} has no array {array!r}; it has: {', '.join(names[:20])}")
     parts = [_rows(group, leaf) for group, leaf in groups]
     ids = [_ids(group) for group, _ in groups]
-    named = [one for one in ids if one is not None]
+    named = [group for group in ids if group is not None]
     return LoadedArrays(
-        _joined(parts), [i for one in named for i in one] if len(named) == len(ids) else None
+        _joined(parts),
+        [name for group in named for name in group] if len(named) == len(ids) else None,
     )
 
 
@@ -206,7 +208,7 @@ def _is_vectors(leaf: Any) -> bool:  # noqa: ANN401
     return all(isinstance(i, np.ndarray) and i.dtype.kind in "fiub" and i.ndim for i in items)
 
 
-def _told(name: str, leaf: Any) -> str:  # noqa: ANN401
+def _describe(name: str, leaf: Any) -> str:  # noqa: ANN401
     """An array's name, type and shape."""
     found = np.asarray(leaf, None if isinstance(leaf, np.ndarray) else object)
     what = "text" if found.dtype.kind in "US" else str(found.dtype)

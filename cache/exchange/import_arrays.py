@@ -68,11 +68,11 @@ class ImportResult:
     @property
     def told(self) -> str:
         """The same in words."""
-        told = f"aligned by {self.aligned}; {self.lacking} samples have none, {self.unused} unused"
+        text = f"aligned by {self.aligned}; {self.lacking} samples have none, {self.unused} unused"
         if not self.failed:
-            return told
+            return text
         shown = f"{', '.join(self.failed[:3])}{', …' if len(self.failed) > 3 else ''}"
-        return f"{told}; {len(self.failed)} failed, of NaN or infinity ({shown})"
+        return f"{text}; {len(self.failed)} failed, of NaN or infinity ({shown})"
 
 
 def import_arrays(store: FeatureStore, samples: Samples, source: ImportSource) -> ImportResult:

@@ -32,7 +32,7 @@ def repair(home: Home, damages: Iterable[Damage]) -> None:
                 delete(damage.path.with_suffix(".parquet"))
     for (dataset, label, number), found in by_generation.items():
         stream = DatasetPaths.of(home, dataset).stream(label)
-        _take_back_generation(stream.generation(number), found)
+        _repair_generation(stream.generation(number), found)
 
 
 def extract_commands(damages: Iterable[Damage]) -> list[str]:
@@ -41,7 +41,7 @@ def extract_commands(damages: Iterable[Damage]) -> list[str]:
     return [f"mmfuse extract --dataset {name} --encoder {word}" for name, word in sorted(words)]
 
 
-def _take_back_generation(paths: GenerationPaths, damages: list[Damage]) -> None:
+def _repair_generation(paths: GenerationPaths, damages: list[Damage]) -> None:
     if any(damage.what == "record" for damage in damages):
         _restore_record(paths)
     try:

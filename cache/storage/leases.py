@@ -40,7 +40,7 @@ class Lease:
     epoch: int
     scratch: Path
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
-    beat: float = HEARTBEAT
+    interval: float = HEARTBEAT
     _stop: threading.Event = field(default_factory=threading.Event)
     _writing: threading.Lock = field(default_factory=threading.Lock)
 
@@ -64,7 +64,9 @@ class Lease:
     def start(self) -> None:
         """Begin to beat."""
         _LIVE.add(self.token)
-        threading.Thread(target=self._keep, name=f"claim-{self.name}", daemon=True).start()
+        threading.Thread(
+            target=self._send_heartbeats, name=f"claim-{self.name}", daemon=True
+        ).start()
 
     def held(self) -> bool:
         """Whether nobody has taken over while this process slept."""
@@ -88,8 +90,8 @@ class Lease:
         self._stop.set()
         _LIVE.discard(self.token)
 
-    def _keep(self) -> None:
-        while not self._stop.wait(self.beat):
+    def _send_heartbeats(self) -> None:
+        while not self._stop.wait(self.interval):
             with self._writing, contextlib.suppress(MmfuseError):  # disk full: at the next beat
                 if not self._stop.is_set() and self.path.exists():
                     put_record(self.path, self.record(), self.scratch)
@@ -102,7 +104,7 @@ def acquire(folder: Path, name: str, scratch: Path) -> Lease | None:
         epoch += 1
     if epoch and is_alive(_path(folder, name, epoch - 1)):
         return None
-    lease = Lease(folder, name, epoch, scratch, beat=HEARTBEAT)
+    lease = Lease(folder, name, epoch, scratch, interval=HEARTBEAT)
     if not create_record(path, lease.record(), scratch):
         return None
     lease.start()

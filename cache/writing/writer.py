@@ -115,8 +115,8 @@ class StreamWriter:
         if self.generation.spec.sequence:
             self._assemble()
         self._write_failures()
-        self._point()
-        self._tidy()
+        self._publish_pointer()
+        self._remove_leftovers()
         return True
 
     @cached_property
@@ -134,8 +134,8 @@ class StreamWriter:
     def truncated(self) -> DigestIndex:
         """Inputs whose vectors are elsewhere in this home and that were cut to length."""
         readers = [Reader(generation) for generation in self._relatives]
-        cut = [reader.inputs[reader.truncated] for reader in readers if reader.truncated.any()]
-        return DigestIndex.of(np.concatenate([np.zeros((0, 16), np.uint8), *cut]))
+        inputs = [reader.inputs[reader.truncated] for reader in readers if reader.truncated.any()]
+        return DigestIndex.of(np.concatenate([np.zeros((0, 16), np.uint8), *inputs]))
 
     @cached_property
     def first(self) -> NDArray[np.int64]:
@@ -162,7 +162,7 @@ class StreamWriter:
             finally:
                 lease.release()
 
-    def _tidy(self) -> None:
+    def _remove_leftovers(self) -> None:
         """Remove what processes left that were killed between a commit and their own tidying."""
         paths = self.generation.paths
         for folder in (paths.journal, paths.claims, paths.parts):
@@ -179,7 +179,7 @@ class StreamWriter:
         else:
             delete(paths.failures())
 
-    def _point(self) -> None:
+    def _publish_pointer(self) -> None:
         stream = self.generation.paths.stream
         seen = (self.generation.number, self._snapshot)
         if current_generation(stream) != seen:
@@ -200,23 +200,23 @@ class ShardClaim:
     def __init__(self, writer: StreamWriter, shard: Shard, lease: Lease) -> None:
         self._writer, self._generation = writer, writer.generation
         self.shard, self._lease = shard, lease
-        self._block = ShardBuffer(len(shard), writer.generation.spec)
+        self._buffer = ShardBuffer(len(shard), writer.generation.spec)
         self._inputs = writer.inputs[shard.start : shard.stop]
         self._first = first_of_each(self._inputs)
         self._failures: dict[int, Failure] = {}
         self._truncated = np.zeros(len(shard), bool)
-        self._fresh: list[NDArray[np.int64]] = []  # rows put since the last checkpoint
-        self._fresh_failures: dict[int, Failure] = {}
+        self._unsaved: list[NDArray[np.int64]] = []  # rows put since the last checkpoint
+        self._unsaved_failures: dict[int, Failure] = {}
         self._checkpoints = 0
         paths = self._generation.paths
         self._scratch = paths.stream.dataset.scratch
         self._journal = Journal(paths.journal, shard.number, self._scratch)
-        self._block.state[writer.absent[shard.start : shard.stop]] = ABSENT
+        self._buffer.state[writer.absent[shard.start : shard.stop]] = ABSENT
         self.resumed = np.zeros(0, np.int64)
-        self._take_journal()
-        self._take_known()
+        self._fill_from_journal()
+        self._fill_from_known()
         leaders = self._first == np.arange(len(shard))
-        self.todo = np.flatnonzero(leaders & (self._block.state == PENDING)) + shard.start
+        self.todo = np.flatnonzero(leaders & (self._buffer.state == PENDING)) + shard.start
 
     def __enter__(self) -> "ShardClaim":
         return self
@@ -250,33 +250,38 @@ class ShardClaim:
         local = self._local(rows)
         if len(local) != len(values):
             raise ValueError(f"{len(local)} rows but {len(values)} vectors")
-        admitted = CheckedVectors(values, self._generation.spec)
-        at, lengths, stored = admitted.good()
-        self._block.fill(local[at], lengths, stored)
-        self._fresh.append(local[at])
+        checked = CheckedVectors(values, self._generation.spec)
+        at, lengths, stored = checked.good()
+        self._buffer.fill(local[at], lengths, stored)
+        self._unsaved.append(local[at])
         if any(truncated):
             self._truncated[local[at]] = np.asarray(truncated)[at]
-        for position in np.flatnonzero(admitted.reason != "").tolist():
+        for position in np.flatnonzero(checked.reason != "").tolist():
             row = int(local[position]) + self.shard.start
-            self.fail(row, Failure(str(admitted.reason[position]), ""))
+            self.fail(row, Failure(str(checked.reason[position]), ""))
         return len(local) - len(at)
 
     def fail(self, row: int, failure: Failure) -> None:
         """Settle a row as failed, with the reason that tables and retries go by."""
-        self._block.state[self._local([row])] = FAILED
-        self._failures[int(row)] = self._fresh_failures[int(row)] = failure
+        self._buffer.state[self._local([row])] = FAILED
+        self._failures[int(row)] = self._unsaved_failures[int(row)] = failure
 
     def checkpoint(self) -> None:
         """Journal what has been put since the last one; durable when this returns."""
-        rows = np.concatenate([np.zeros(0, np.int64), *self._fresh])
-        if not len(rows) and not self._fresh_failures:
+        rows = np.concatenate([np.zeros(0, np.int64), *self._unsaved])
+        if not len(rows) and not self._unsaved_failures:
             return
-        lengths, values = self._block.take(rows)
-        failures, cut = self._fresh_failures, self._truncated[rows]
-        entry = JournalEntry(rows + self.shard.start, lengths, values, failures, cut)
+        lengths, values = self._buffer.take(rows)
+        entry = JournalEntry(
+            rows + self.shard.start,
+            lengths,
+            values,
+            self._unsaved_failures,
+            self._truncated[rows],
+        )
         self._journal.write(entry, self._lease.epoch, self._checkpoints)
         self._checkpoints += 1
-        self._fresh, self._fresh_failures = [], {}
+        self._unsaved, self._unsaved_failures = [], {}
 
     def commit(self) -> None:
         """Publish the shard: its objects first, then the commit that proves them.
@@ -285,9 +290,9 @@ class ShardClaim:
             ValueError: if rows are still to be encoded.
             MmfuseError: if the disk refuses, or another process has taken the shard over.
         """
-        for row in self._block.follow(self._first).tolist():
-            self._take_failure(row, self._failures[int(self._first[row]) + self.shard.start])
-        pending = int((self._block.state == PENDING).sum())
+        for row in self._buffer.follow(self._first).tolist():
+            self._set_failed(row, self._failures[int(self._first[row]) + self.shard.start])
+        pending = int((self._buffer.state == PENDING).sum())
         if pending:
             raise ValueError(f"shard {self.shard.number} has {pending} rows still to encode")
         objects, chunks = self._objects()
@@ -300,11 +305,13 @@ class ShardClaim:
         for name, (path, data) in objects.items():
             put(path, data, self._scratch)
             stored[name] = StoredObject(len(data), content_digest(data))
-        counts = count_states(self._block.state)
-        lengths, cut = self._block.lengths, ""
+        counts = count_states(self._buffer.state)
+        lengths, truncated_bits = self._buffer.lengths, ""
         if self._truncated.any():
-            cut = np.packbits(self._truncated[self._first]).tobytes().hex()
-        self._publish(Commit(self.shard, counts, stored, chunks, lengths, self._writer.run, cut))
+            truncated_bits = np.packbits(self._truncated[self._first]).tobytes().hex()
+        self._publish(
+            Commit(self.shard, counts, stored, chunks, lengths, self._writer.run, truncated_bits)
+        )
 
     def _publish(self, commit: Commit) -> None:
         path = self._generation.paths.commit(self.shard.number)
@@ -320,15 +327,15 @@ class ShardClaim:
         paths, grid = generation.paths, generation.grid
         objects: dict[str, tuple[Path, bytes | memoryview]] = {}
         chunks: list[int] = []
-        lengths, values = self._block.whole()
+        lengths, values = self._buffer.whole()
         if generation.spec.sequence:
-            part = Part(values, lengths, self._block.state, self._inputs)
+            part = Part(values, lengths, self._buffer.state, self._inputs)
             objects["part"] = paths.part(number), part.encode()
         else:
             data = encode_shard(values, grid)
             chunks = chunk_checksums(data, grid, number)
             flat_rows = min(generation.rows, grid.shard_rows)
-            state = self._block.state
+            state = self._buffer.state
             objects = {
                 "values": (paths.block("values", number), data),
                 "present": (paths.block("present", number), encode_flat(state == OK, flat_rows)),
@@ -336,39 +343,39 @@ class ShardClaim:
                 "inputs": (paths.block("inputs", number), encode_flat(self._inputs, flat_rows)),
             }
         if self._failures:
-            objects["failures"] = paths.failures(number), _table(self._failures)
+            objects["failures"] = paths.failures(number), _failures_parquet(self._failures)
         return objects, chunks
 
-    def _take_journal(self) -> None:
+    def _fill_from_journal(self) -> None:
         """What a killed process left of this shard."""
         entries = self._journal.read()
         for row, failure in [item for entry in entries for item in entry.failures.items()]:
             self.resumed = np.append(self.resumed, row)
             if not is_retried(failure, self._writer.retry):
-                self._take_failure(row - self.shard.start, failure)
+                self._set_failed(row - self.shard.start, failure)
         for entry in entries:
             rows = entry.rows - self.shard.start
-            self._block.fill(rows, entry.lengths, entry.values)
+            self._buffer.fill(rows, entry.lengths, entry.values)
             self._truncated[rows] = entry.truncated
             self.resumed = np.concatenate([self.resumed, entry.rows])
             for row in self._failures.keys() & set(entry.rows.tolist()):  # failed, and tried again
                 del self._failures[row]
 
-    def _take_known(self) -> None:
+    def _fill_from_known(self) -> None:
         """What this stream's other shards, other generations and other datasets hold."""
-        pending = np.flatnonzero(self._block.state == PENDING)
+        pending = np.flatnonzero(self._buffer.state == PENDING)
         for known in self._writer.known.recall(self._inputs[pending]):
             rows = pending[known.at]
-            self._block.fill(rows, known.lengths, known.values)
+            self._buffer.fill(rows, known.lengths, known.values)
             self._truncated[rows] = self._writer.truncated.find(self._inputs[rows]) >= 0
-        self._take_earlier_shards()
-        pending = np.flatnonzero(self._block.state == PENDING)
+        self._fill_from_earlier_shards()
+        pending = np.flatnonzero(self._buffer.state == PENDING)
         for at, failure in self._writer.failed_before.recall(self._inputs[pending]).items():
             if not is_retried(failure, self._writer.retry):
-                self._take_failure(int(pending[at]), failure)
+                self._set_failed(int(pending[at]), failure)
 
-    def _take_earlier_shards(self) -> None:
-        pending = np.flatnonzero(self._block.state == PENDING)
+    def _fill_from_earlier_shards(self) -> None:
+        pending = np.flatnonzero(self._buffer.state == PENDING)
         first = self._writer.first[pending + self.shard.start]
         pending, first = pending[first < self.shard.start], first[first < self.shard.start]
         if not len(pending):
@@ -376,17 +383,17 @@ class ShardClaim:
         reader = Reader(self._generation)
         ok = reader.state[first] == OK
         sound, lengths, values = reader.recall(first[ok])
-        self._block.fill(pending[ok][sound], lengths, values)
+        self._buffer.fill(pending[ok][sound], lengths, values)
         self._truncated[pending[ok][sound]] = reader.truncated[first[ok][sound]]
         bad = reader.state[first] == FAILED
         if bad.any():
             failures = failures_by_row(read_failures(self._generation))
             for row, leader in zip(pending[bad].tolist(), first[bad].tolist(), strict=True):
-                self._take_failure(row, failures[leader])
+                self._set_failed(row, failures[leader])
 
-    def _take_failure(self, local: int, failure: Failure) -> None:
+    def _set_failed(self, local: int, failure: Failure) -> None:
         self._failures[local + self.shard.start] = failure
-        self._block.state[local] = FAILED
+        self._buffer.state[local] = FAILED
 
     def _local(self, rows: NDArray[np.int64] | Sequence[int]) -> NDArray[np.int64]:
         local = np.asarray(rows, np.int64) - self.shard.start
@@ -395,7 +402,7 @@ class ShardClaim:
         return local
 
 
-def _table(failures: dict[int, Failure]) -> bytes:
+def _failures_parquet(failures: dict[int, Failure]) -> bytes:
     rows = [(row, f.reason, f.detail, f.transient) for row, f in sorted(failures.items())]
     buffer = io.BytesIO()
     pl.DataFrame(rows, schema=NO_FAILURES.schema, orient="row").write_parquet(buffer)

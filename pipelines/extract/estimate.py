@@ -23,7 +23,8 @@ from pipelines.extract.plan import StreamPlan
 _BATCHES = 3
 _SLOW_BATCH = 8  # samples a timed batch of a model, where a full one could take a minute
 PROBED = 8  # samples that are prepared to tell how long the rest will take
-_TIMED, _SECONDS = 21, 1.0  # samples that are encoded one by one, and about how long that may take
+_TIMED = 21  # samples that are encoded one by one to measure latency
+_SECONDS = 1.0  # about how long that may take
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Estimate:
 
 
 def estimate(
-    one: StreamPlan, *, home: Home, options: ExtractOptions | None = None
+    stream: StreamPlan, *, home: Home, options: ExtractOptions | None = None
 ) -> Estimate | None:
     """Time three batches of a stream's own inputs.
 
@@ -54,7 +55,7 @@ def estimate(
     and what it learnt is not kept.
 
     Args:
-        one: from `plan`.
+        stream: from `plan`.
         home: where a fitted encoder's state may be.
         options: whose workers, batches and limit are reckoned with.
 
@@ -65,52 +66,54 @@ def estimate(
         MmfuseError: from the encoder.
     """
     options = options or ExtractOptions()
-    if one.found.new == 0:
+    if stream.found.new == 0:
         return Estimate(0.0, 0.0, 0.0, 0.0, 0)
-    if one.download is not None:
+    if stream.download is not None:
         return None
-    fit(one, home, keep=False)
-    rows = batch_budget(one, options).rows
-    size = min(rows, _SLOW_BATCH) if one.encoder.weights != "weight-free" else rows
-    found = probe_samples(one, _BATCHES * size + 1)
+    fit(stream, home, keep=False)
+    rows = batch_budget(stream, options).rows
+    size = min(rows, _SLOW_BATCH) if stream.encoder.weights != "weight-free" else rows
+    found = probe_samples(stream, _BATCHES * size + 1)
     readable = [sample for sample in found if sample.failure is None]
     if not readable:
         return None
-    encoding = BatchEncoder(one.encoder, one.modality.kind, MemoryLimits(None), one.key.label)
-    load = _timed(encoding, readable[:1])
+    batch_encoder = BatchEncoder(
+        stream.encoder, stream.modality.kind, MemoryLimits(None), stream.key.label
+    )
+    load = _timed(batch_encoder, readable[:1])
     groups = bucketed_batches(
         [sample.cost for sample in readable], BatchBudget(size)
     )  # by length, as they will
-    seconds = [_timed(encoding, [readable[place] for place in group]) for group in groups]
-    if not encoding.succeeded:
+    seconds = [_timed(batch_encoder, [readable[place] for place in group]) for group in groups]
+    if not batch_encoder.succeeded:
         return None
     encode = sum(seconds) / len(readable)
     prepare = statistics.median(sample.read + sample.prepare for sample in found)
-    new = one.found.new if options.limit is None else min(options.limit, one.found.new)
+    new = stream.found.new if options.limit is None else min(options.limit, stream.found.new)
     workers = options.workers
     if workers is None:
-        workers = worthwhile_workers(prepare * one.found.new)
+        workers = worthwhile_workers(prepare * stream.found.new)
     each = max(prepare / workers, encode) if workers else prepare + encode
     return Estimate(load + each * new, load, prepare, encode, workers)
 
 
-def _timed(encoding: BatchEncoder, samples: list[Prepared]) -> float:
+def _timed(batch_encoder: BatchEncoder, samples: list[Prepared]) -> float:
     """Seconds for one batch; what fails in it costs itself, as it would in earnest."""
     start = time.perf_counter()
-    encoding.encode([one.item for one in samples], [one.cost for one in samples])
+    batch_encoder.encode([one.item for one in samples], [one.cost for one in samples])
     return time.perf_counter() - start
 
 
-def probe_samples(one: StreamPlan, count: int = PROBED) -> list[Prepared]:
+def probe_samples(stream: StreamPlan, count: int = PROBED) -> list[Prepared]:
     """Some of a stream's samples, evenly spaced, prepared in this process."""
-    return list(_probes(one, np.flatnonzero(~one.inputs.absent), count))
+    return list(_probes(stream, np.flatnonzero(~stream.inputs.absent), count))
 
 
-def measure_latency(one: StreamPlan, rows: NDArray[np.int64]) -> dict[str, float] | None:
+def measure_latency(stream: StreamPlan, rows: NDArray[np.int64]) -> dict[str, float] | None:
     """Seconds that one new sample takes: read, prepared and encoded alone, p50 and p95.
 
     Args:
-        one: the stream, extracted.
+        stream: already extracted.
         rows: (K,) those that have a vector; a sample that killed a worker would kill us.
 
     Returns:
@@ -118,12 +121,12 @@ def measure_latency(one: StreamPlan, rows: NDArray[np.int64]) -> dict[str, float
     """
     seconds: list[float] = []
     end = time.monotonic() + _SECONDS
-    for found in _probes(one, rows, _TIMED):
+    for found in _probes(stream, rows, _TIMED):
         if found.failure is not None:  # the file has changed since
             continue
         start = time.perf_counter()
         try:
-            one.encoder.encode(one.modality.kind, [found.item])
+            stream.encoder.encode(stream.modality.kind, [found.item])
         except Exception:  # whatever it was, the row it belongs to has said so
             continue
         seconds.append(found.read + found.prepare + time.perf_counter() - start)
@@ -135,9 +138,9 @@ def measure_latency(one: StreamPlan, rows: NDArray[np.int64]) -> dict[str, float
     return {"p50": float(np.percentile(warm, 50)), "p95": float(np.percentile(warm, 95))}
 
 
-def _probes(one: StreamPlan, there: NDArray[np.int64], count: int) -> Iterator[Prepared]:
+def _probes(stream: StreamPlan, there: NDArray[np.int64], count: int) -> Iterator[Prepared]:
     rows = there[np.unique(np.linspace(0, len(there) - 1, count).astype(int))]
-    values = one.dataset.table[one.modality.name].gather(rows).to_list()
-    recipe = Recipe(one.encoder, one.modality.kind, one.dataset.root)
+    values = stream.dataset.table[stream.modality.name].gather(rows).to_list()
+    recipe = Recipe(stream.encoder, stream.modality.kind, stream.dataset.root)
     for row, value in zip(rows.tolist(), values, strict=True):
-        yield prepare(recipe, Cell(row, value, one.inputs.digests[row].tobytes()))
+        yield prepare(recipe, Cell(row, value, stream.inputs.digests[row].tobytes()))

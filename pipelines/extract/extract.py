@@ -76,9 +76,9 @@ def extract(
     )
     skipped, samples = unserved(dataset, encoders), dataset.samples()
     reports: list[StreamReport] = []
-    with Extraction(home, options, track, samples) as session:
-        for one in plans:
-            reports.append(session.extract(one, skipped))
+    with Extraction(home, options, track, samples) as extraction:
+        for stream in plans:
+            reports.append(extraction.extract(stream, skipped))
             if reports[-1].interrupted:
                 break
     return reports
@@ -119,9 +119,9 @@ class Extraction:
 
     def __init__(self, home: Home, options: ExtractOptions, track: Track, samples: Samples) -> None:
         self._home, self._options, self._track, self._samples = home, options, track, samples
-        self._ceilings = MemoryLimits(home.ceilings)
+        self._memory_limits = MemoryLimits(home.ceilings)
         self._workers: WorkerPool | None = None
-        self._count = 0
+        self._worker_count = 0
 
     def __enter__(self) -> "Extraction":
         return self
@@ -135,73 +135,79 @@ class Extraction:
         if self._workers is not None:
             self._workers.close()
 
-    def extract(self, one: StreamPlan, skipped: dict[str, tuple[str, ...]]) -> StreamReport:
+    def extract(self, stream: StreamPlan, skipped: dict[str, tuple[str, ...]]) -> StreamReport:
         """One stream, from its plan to its report.
 
         Raises:
             MmfuseError: what the person at the keyboard can mend.
         """
-        work, store = Work(), FeatureStore(self._home, one.dataset.name)
+        work, store = Work(), FeatureStore(self._home, stream.dataset.name)
         with work.timings.timed("total"):
-            if not one.found.complete:
-                self._make_ready(one, work)
+            if not stream.found.complete:
+                self._prepare_encoder(stream, work)
             writer = store.writer(
-                one.key,
-                spec=one.spec,
+                stream.key,
+                spec=stream.spec,
                 samples=self._samples,
-                inputs=one.inputs.digests,
-                absent=one.inputs.absent,
-                retry_failed=self._options.retry_failed if not one.found.complete else False,
+                inputs=stream.inputs.digests,
+                absent=stream.inputs.absent,
+                retry_failed=self._options.retry_failed if not stream.found.complete else False,
             )
             if not writer.complete:
-                self._move(one, writer, work)
+                self.run_stream(stream, writer, work)
                 writer.finish()
-        if self._options.latency and one.found.new and writer.complete:
-            encoded = np.flatnonzero(store.reader(one.key).state == OK)
-            store.keep_latency(one.key, measure_latency(one, encoded))
-        told = report(one, writer, work, skipped)
-        if told.new or told.new_failed:
-            stream = writer.generation.paths.stream
-            kept = {name: value for name, value in told.record().items() if name != "path"}
-            put_record(stream.report, kept, stream.dataset.scratch)
-        return told
+        if self._options.latency and stream.found.new and writer.complete:
+            encoded = np.flatnonzero(store.reader(stream.key).state == OK)
+            store.keep_latency(stream.key, measure_latency(stream, encoded))
+        done = report(stream, writer, work, skipped)
+        if done.new or done.new_failed:
+            paths = writer.generation.paths.stream
+            record = {name: value for name, value in done.record().items() if name != "path"}
+            put_record(paths.report, record, paths.dataset.scratch)
+        return done
 
-    def _make_ready(self, one: StreamPlan, work: Work) -> None:
+    def _prepare_encoder(self, stream: StreamPlan, work: Work) -> None:
         """Fetch, fit and load what is needed; decide how many workers pay."""
-        if one.found.new and one.download is not None:
-            one.download.fetch(self._track)
-        fit(one, self._home)
-        if not one.found.new:
+        if stream.found.new and stream.download is not None:
+            stream.download.fetch(self._track)
+        fit(stream, self._home)
+        if not stream.found.new:
             return
         wanted = self._options.workers
-        loads = one.encoder.weights != "weight-free"
+        loads = stream.encoder.weights != "weight-free"
         if wanted is not None and not loads:
             work.workers = wanted
             return
-        probes = probe_samples(one)
+        probes = probe_samples(stream)
         readable = [found.item for found in probes if found.failure is None]
         if loads and readable:  # loaded now, the record says on what device and in what dtype
             with work.timings.timed("load"):
-                one.encoder.encode(one.modality.kind, readable[:1])
-        seconds = statistics.median(p.read + p.prepare for p in probes) * one.found.new
+                stream.encoder.encode(stream.modality.kind, readable[:1])
+        seconds = statistics.median(p.read + p.prepare for p in probes) * stream.found.new
         work.workers = worthwhile_workers(seconds) if wanted is None else wanted
 
-    def _move(self, one: StreamPlan, writer: StreamWriter, work: Work) -> None:
+    def run_stream(self, stream: StreamPlan, writer: StreamWriter, work: Work) -> None:
         """Everything that is left to encode, and what is known, onto the shelf."""
         options = self._options
-        encoding = BatchEncoder(one.encoder, one.modality.kind, self._ceilings, _place(one))
+        batch_encoder = BatchEncoder(
+            stream.encoder, stream.modality.kind, self._memory_limits, _memory_key(stream)
+        )
         shard_writer = ShardWriter(options.checkpoint)
         keep = True
         with GracefulInterrupt() as interrupt:
             ahead = 2 if work.workers else 1
-            most = max_failures(one, options)
+            most = max_failures(stream, options)
             stop = lambda: interrupt.asked  # noqa: E731
-            terms = RunnerOptions(batch_budget(one, options), ahead, options.strict, most, stop)
-            runner = Runner(one, encoding, terms, work.timings)
-            supply = ShardQueue(writer, shard_writer, WINDOWS[one.modality.kind], options.limit)
-            moving = runner.run(supply, self._preparer(work.workers), shard_writer)
+            runner_options = RunnerOptions(
+                batch_budget(stream, options), ahead, options.strict, most, stop
+            )
+            runner = Runner(stream, batch_encoder, runner_options, work.timings)
+            queue = ShardQueue(writer, shard_writer, WINDOWS[stream.modality.kind], options.limit)
+            progress = runner.run(queue, self._preparer(work.workers), shard_writer)
             try:
-                for _ in self._track(moving, f"{one.dataset.name} {one.key.name}", one.found.new):
+                for _ in self._track(
+                    progress, f"{stream.dataset.name} {stream.key.name}", stream.found.new
+                ):
                     pass
             except AllInputsFailedError:
                 keep = False
@@ -209,7 +215,7 @@ class Extraction:
             except KeyboardInterrupt:  # the second Ctrl-C, or one that no handler took
                 interrupt.asked = True
             finally:
-                moving.close()
+                progress.close()
                 shard_writer.close(keep=keep)
         work.take(runner, shard_writer)
         work.interrupted = interrupt.asked
@@ -217,15 +223,15 @@ class Extraction:
     def _preparer(self, workers: int) -> Preparer:
         if not workers:
             return InlinePreparer()
-        if self._workers is not None and self._count != workers:
+        if self._workers is not None and self._worker_count != workers:
             self._workers.close()
             self._workers = None
         if self._workers is None:
-            self._workers, self._count = WorkerPool(workers, self._options.timeout), workers
+            self._workers, self._worker_count = WorkerPool(workers, self._options.timeout), workers
         return self._workers
 
 
-def _place(one: StreamPlan) -> str:
+def _memory_key(stream: StreamPlan) -> str:
     """What a memory ceiling holds for: these weights on this device."""
-    device = one.encoder.provenance().get("device", "cpu")
-    return f"{one.key.label.split('/')[0]} {one.modality.kind} {device}"
+    device = stream.encoder.provenance().get("device", "cpu")
+    return f"{stream.key.label.split('/')[0]} {stream.modality.kind} {device}"

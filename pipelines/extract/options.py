@@ -49,18 +49,18 @@ def worthwhile_workers(seconds: float) -> int:
     return max(1, min(_MOST_WORKERS, cores() - 1)) if seconds > MIN_SECONDS_FOR_WORKERS else 0
 
 
-def max_failures(one: StreamPlan, options: ExtractOptions) -> int | None:
+def max_failures(stream: StreamPlan, options: ExtractOptions) -> int | None:
     """How many of the inputs that a run encodes may fail; None for all of them."""
     if options.max_bad is None:
         return None
-    new = one.found.new if options.limit is None else min(options.limit, one.found.new)
+    new = stream.found.new if options.limit is None else min(options.limit, stream.found.new)
     return int(options.max_bad * new + 1e-9)  # 0.29 of 100 is 28.999999999999996
 
 
-def batch_budget(one: StreamPlan, options: ExtractOptions) -> BatchBudget:
+def batch_budget(stream: StreamPlan, options: ExtractOptions) -> BatchBudget:
     """What one batch of a stream may be: as asked, or as kind and device suggest."""
     if options.batch_rows is not None:
         return BatchBudget(options.batch_rows)
-    device = str(one.encoder.provenance().get("device", "cpu"))
-    weights = one.encoder.weights != "weight-free"
-    return default_budget(one.modality.kind, device, weights=weights)
+    device = str(stream.encoder.provenance().get("device", "cpu"))
+    weights = stream.encoder.weights != "weight-free"
+    return default_budget(stream.modality.kind, device, weights=weights)

@@ -52,7 +52,10 @@ def recompute(
         MmfuseError: from an encoder, such as weights that are not there.
     """
     store = FeatureStore(home, dataset)
-    return [_one(store, source, home, count, np.random.default_rng(seed)) for source in sources]
+    return [
+        _recompute_stream(store, source, home, count, np.random.default_rng(seed))
+        for source in sources
+    ]
 
 
 def complete_plans(dataset: object, encoders: Sequence[Encoder], *, home: Home) -> list[StreamPlan]:
@@ -63,7 +66,7 @@ def complete_plans(dataset: object, encoders: Sequence[Encoder], *, home: Home) 
     """
     plans = plan(dataset, encoders, home=home)  # type: ignore[arg-type]
     if not all(each.found.complete for each in plans):  # perhaps kept in the other dtype
-        others = [_kept_otherwise(one) for one in encoders]
+        others = [_with_other_dtype(one) for one in encoders]
         found = plan(dataset, others, home=home)  # type: ignore[arg-type]
         pairs = zip(plans, found, strict=True)
         plans = [two if two.found.complete else one for one, two in pairs]
@@ -77,7 +80,7 @@ def complete_plans(dataset: object, encoders: Sequence[Encoder], *, home: Home) 
     return plans
 
 
-def _kept_otherwise(encoder: Encoder) -> Encoder:
+def _with_other_dtype(encoder: Encoder) -> Encoder:
     """The encoder with the other stored dtype, or itself where it has no choice."""
     try:
         return with_storage(encoder, "float32" if encoder.storage == "float16" else "float16")
@@ -85,7 +88,7 @@ def _kept_otherwise(encoder: Encoder) -> Encoder:
         return encoder
 
 
-def _one(
+def _recompute_stream(
     store: FeatureStore, source: StreamPlan, home: Home, count: int, draw: np.random.Generator
 ) -> Recomputed:
     kept = store.whole(source.key)

@@ -93,15 +93,15 @@ class Work:
 
 
 def report(
-    one: StreamPlan, writer: StreamWriter, work: Work, skipped: dict[str, tuple[str, ...]]
+    stream: StreamPlan, writer: StreamWriter, work: Work, skipped: dict[str, tuple[str, ...]]
 ) -> StreamReport:
     """What became of a stream: from the store what it holds, from the work what it took."""
-    now = row_counts(writer.generation, one.inputs.absent)
+    now = row_counts(writer.generation, stream.inputs.absent)
     settled = work.new + work.new_failed
     return StreamReport(
-        key=one.key,
-        kind=one.modality.kind,
-        rows=one.rows,
+        key=stream.key,
+        kind=stream.modality.kind,
+        rows=stream.rows,
         ok=now.ok,
         absent=now.absent,
         failed=now.failed,

@@ -241,14 +241,14 @@ class Dropping(ShardWriter):
 
     def commit(self, claim):
         """Let go of a shard."""
-        self._drop(claim)
+        self._close_claim(claim)
 
 
 def writing(home: Path) -> None:
     """What the write leg takes of a device that gives 20,000 rows of 768 float16 a second."""
     dataset = words(300_000)
     written = run(dataset, Paced(), home / "written", batch_rows=256).seconds
-    extraction.Shelver = Dropping
+    extraction.ShardWriter = Dropping
     dropped = run(dataset, Paced(), home / "dropped", batch_rows=256).seconds
     lost = written["total"] - dropped["total"]
     print(

@@ -183,16 +183,16 @@ class Unborn:
 
 
 def test_closing_leaves_no_process_and_no_thread():
-    """Work that nobody waits for ends with the crew, also in the middle of a sample."""
+    """Work that nobody waits for ends with the processes, also in the middle of a sample."""
     before = {thread.name for thread in threading.enumerate()}
     workers = WorkerPool(2)
     waiting = workers.submit(RECIPE, cells("sleep", "sleep"))
     deadline = time.monotonic() + 30
-    crew = workers._foreman._crew
-    while not any(worker.current[0] >= 0 for worker in list(crew)):
+    running = workers._scheduler._workers
+    while not any(worker.current[0] >= 0 for worker in list(running)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    processes = [worker.process.pid for worker in crew]
+    processes = [worker.process.pid for worker in running]
     workers.close()
     for process in processes:
         with pytest.raises(ProcessLookupError):

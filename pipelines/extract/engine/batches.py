@@ -30,10 +30,10 @@ WINDOWS: dict[Kind, int] = {
     "layout": 512,
     "video": 64,
 }
-_SHORT = 4  # batches of short samples may hold this many times the usual number
+_MAX_SHORT_FACTOR = 4  # batches of short samples may hold this many times the usual number
 MAX_FIRST_FAILURES = 100  # inputs that may fail before the first succeeds
 _BUCKETS = 40  # powers of two beyond a length that are looked at
-_WORDS = ("out of memory", "not enough memory", "can't allocate memory")
+_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class BatchBudget:
 
 # One batch on a CPU should not outlast the time between two checkpoints; one on a GPU should fill
 # it. Costs are tokens, samples of sound (here at 16 kHz) and pictures; see `Encoder.prepare`.
-_FREE = BatchBudget(256)
+_WEIGHT_FREE = BatchBudget(256)
 _CPU: dict[Kind, BatchBudget] = {
     "text": BatchBudget(32, 4_096),
     "code": BatchBudget(32, 4_096),
@@ -76,7 +76,7 @@ def default_budget(kind: Kind, device: str, *, weights: bool) -> BatchBudget:
         weights: whether the encoder has any; without, encoding costs next to nothing.
     """
     if not weights:
-        return _FREE
+        return _WEIGHT_FREE
     if device == "cpu":
         return _CPU.get(kind, BatchBudget(32))
     return _GPU.get(kind, BatchBudget(256))
@@ -92,7 +92,7 @@ def bucketed_batches(costs: Sequence[int], budget: BatchBudget) -> list[list[int
         return []
     order = sorted(range(len(costs)), key=lambda place: -costs[place])
     alike = costs[order[0]] == costs[order[-1]]
-    most = budget.rows if alike else _SHORT * budget.rows
+    most = budget.rows if alike else _MAX_SHORT_FACTOR * budget.rows
     padded = budget.cost or max(1, round(budget.rows * sum(costs) / len(costs)))
     found: list[list[int]] = []
     batch: list[int] = []
@@ -153,9 +153,9 @@ class BatchEncoder:
         retries: batches that were cut because of memory.
     """
 
-    def __init__(self, encoder: Encoder, kind: Kind, ceilings: MemoryLimits, key: str) -> None:
+    def __init__(self, encoder: Encoder, kind: Kind, limits: MemoryLimits, key: str) -> None:
         self._encoder, self._kind = encoder, kind
-        self._ceilings, self._key = ceilings, key
+        self._limits, self._key = limits, key
         self.succeeded = False
         self._failures = 0
         self.retries = 0
@@ -163,17 +163,17 @@ class BatchEncoder:
     def encode(self, items: Sequence[Any], costs: Sequence[int]) -> list[NDArray[Any] | Failure]:
         """Prepared items → a vector or a failure each, in order.
 
-        A batch above the known ceiling is cut beforehand, one that runs out of memory lowers the
-        ceiling and is cut, one that fails otherwise is cut to find the item at fault.
+        A batch above the known limit is cut beforehand, one that runs out of memory lowers the
+        limit and is cut, one that fails otherwise is cut to find the item at fault.
 
         Raises:
             MmfuseError: from the encoder.
             HopelessError: when the first hundred inputs have all failed.
         """
         longest = max(costs)
-        ceiling = self._ceilings.get(self._key, longest)
+        limit = self._limits.get(self._key, longest)
         padded = len(items) * longest
-        if ceiling is not None and padded > ceiling and len(items) > 1:
+        if limit is not None and padded > limit and len(items) > 1:
             return self._halves(items, costs)
         found = self._attempt(items)
         if not isinstance(found, Failure):
@@ -182,10 +182,10 @@ class BatchEncoder:
         if found.reason == "out-of-memory":
             _release()
             self.retries += 1
-            self._ceilings.lower(self._key, longest, max(1, padded // 2))
+            self._limits.lower(self._key, longest, max(1, padded // 2))
         if len(items) > 1:
             return self._halves(items, costs)
-        self._count(found)
+        self._count_failure(found)
         return [found]
 
     def _halves(self, items: Sequence[Any], costs: Sequence[int]) -> list[NDArray[Any] | Failure]:
@@ -212,7 +212,7 @@ class BatchEncoder:
             )
         return [np.asarray(vector) for vector in found]
 
-    def _count(self, failure: Failure) -> None:
+    def _count_failure(self, failure: Failure) -> None:
         self._failures += 1
         if self._failures >= MAX_FIRST_FAILURES and not self.succeeded:
             raise AllInputsFailedError(
@@ -230,7 +230,9 @@ def _out_of_memory(error: Exception) -> bool:
     """Torch's own error by its name, since this file must not import torch; or by its words."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _WORDS)
+    return isinstance(error, RuntimeError) and any(
+        word in str(error).lower() for word in _OUT_OF_MEMORY
+    )
 
 
 def _release() -> None:

@@ -61,24 +61,28 @@ class Runner:
     """
 
     def __init__(
-        self, plan: StreamPlan, encoding: BatchEncoder, terms: RunnerOptions, timings: Timings
+        self,
+        plan: StreamPlan,
+        batch_encoder: BatchEncoder,
+        options: RunnerOptions,
+        timings: Timings,
     ) -> None:
-        self._plan, self._encoding, self._terms = plan, encoding, terms
-        self._stop, self.timings = terms.stop, timings
+        self._plan, self._batch_encoder, self._options = plan, batch_encoder, options
+        self._stop, self.timings = options.stop, timings
         self._recipe = Recipe(plan.encoder, plan.modality.kind, plan.dataset.root)
         self._column = plan.dataset.table[plan.modality.name]
         self.encoded = 0
         self.failed: Counter[str] = Counter()
         self.types: Counter[str] = Counter()
-        self._hopeless = not plan.found.known  # until one input is found to be readable
+        self._all_failed = not plan.found.known  # until one input is found to be readable
 
     def run(
-        self, supply: ShardQueue, preparer: Preparer, shard_writer: ShardWriter
+        self, queue: ShardQueue, preparer: Preparer, shard_writer: ShardWriter
     ) -> Generator[int, None, None]:
         """Move everything that the supply has; gives one number for each input settled.
 
         Inside a window, where batches go from long inputs to short ones, the numbers come as its
-        cost is met and not as its rows are, so that a time foretold from them does not drift.
+        cost is spent and not as its rows are, so that an ETA computed from them does not drift.
         Ends early, between two batches, when `stop` says so.
 
         Raises:
@@ -88,9 +92,9 @@ class Runner:
         """
         ahead: deque[tuple[Window, Future[list[Prepared]]]] = deque()
         while not self._stop():
-            while len(ahead) < self._terms.ahead:
+            while len(ahead) < self._options.ahead:
                 with self.timings.timed("waited_writer"):
-                    window = supply.next(self._stop, wait=not ahead)
+                    window = queue.next(self._stop, wait=not ahead)
                 if window is None:
                     break
                 with self.timings.timed("waited_inputs"):
@@ -101,7 +105,7 @@ class Runner:
             with self.timings.timed("waited_inputs"):
                 prepared = self._wait(future)
             if prepared is not None:
-                yield from self._move(window, prepared, shard_writer)
+                yield from self._encode_window(window, prepared, shard_writer)
 
     def _cells(self, window: Window) -> list[Cell]:
         values = self._column.gather(window.rows).to_list()
@@ -120,7 +124,7 @@ class Runner:
                 if self._stop():
                     return None
 
-    def _move(
+    def _encode_window(
         self, window: Window, prepared: list[Prepared], shard_writer: ShardWriter
     ) -> Iterator[int]:
         """Encode one window and hand it over."""
@@ -129,27 +133,29 @@ class Runner:
         bad = {one.row: one.failure for one in prepared if one.failure is not None}
         bad = {row: failure for row, failure in bad.items() if row in window.todo}
         good = [one for one in prepared if one.failure is None]
-        self._hopeless &= not good
+        self._all_failed &= not good
         self._hand_over(window, list(bad), list(bad.values()), shard_writer)
         yield from range(len(bad))
         # Whole batches were settled by a broken-off run, or, after a limit, a part of one.
-        cut = bucketed_batches([one.cost for one in good], self._terms.budget)
+        cut = bucketed_batches([one.cost for one in good], self._options.budget)
         todo = [[good[p] for p in places if good[p].row in window.todo] for places in cut]
         todo = [batch for batch in todo if batch]
-        rows, whole, met, said = sum(map(len, todo)), sum(map(_padded, todo)), 0, 0
+        rows, whole, spent, reported = sum(map(len, todo)), sum(map(_padded, todo)), 0, 0
         for batch in todo:
             if self._stop():
                 return
             self._encode(window, batch, shard_writer)
-            met += _padded(batch)
-            yield from range(said, said := rows * met // whole)
+            spent += _padded(batch)
+            yield from range(reported, reported := rows * spent // whole)
         if window.last:
             with self.timings.timed("waited_writer"):
                 shard_writer.commit(window.claim)
 
     def _encode(self, window: Window, batch: list[Prepared], shard_writer: ShardWriter) -> None:
         with self.timings.timed("encode"):
-            found = self._encoding.encode([one.item for one in batch], [one.cost for one in batch])
+            found = self._batch_encoder.encode(
+                [one.item for one in batch], [one.cost for one in batch]
+            )
         cut = truncations(self._plan.encoder, [one.item for one in batch])
         self._hand_over(window, [one.row for one in batch], found, shard_writer, cut)
 
@@ -166,7 +172,7 @@ class Runner:
         for row, one in zip(rows, found, strict=True):
             if isinstance(one, Failure):
                 self._count(row, one)
-            elif self._terms.strict:
+            elif self._options.strict:
                 self._check_finite(row, one)
         self.encoded += sum(not isinstance(one, Failure) for one in found)
         with self.timings.timed("waited_writer"):
@@ -179,19 +185,20 @@ class Runner:
 
     def _check_share(self, refused: int) -> None:
         """End the run when too many have failed, vectors that the store refused included."""
-        most, failed = self._terms.max_bad, self.failed.total() + refused
+        most, failed = self._options.max_bad, self.failed.total() + refused
         if most is not None and failed > most:
             raise MmfuseError(
                 f"{self._where}: {failed:,} inputs have failed with {self._plan.encoder.name}, "
-                f"more than the {most:,} that --max-bad allows ({self._told(refused)}); what was "
-                "done is kept; mend the data, or allow more and go on from here"
+                f"more than the {most:,} that --max-bad allows "
+                f"({self._describe_failures(refused)}); what was done is kept: repair the data or "
+                "allow more, then run it again to resume"
             )
 
     @property
     def _where(self) -> str:
         return f"{self._plan.dataset.name}: {self._plan.modality.name}"
 
-    def _told(self, refused: int = 0) -> str:
+    def _describe_failures(self, refused: int = 0) -> str:
         """What failed, by reason and by type of file."""
         reasons = self.failed + Counter({"non-finite or overflow": refused})
         both = [found.most_common() for found in (reasons, self.types) if found]
@@ -204,18 +211,18 @@ class Runner:
             self.types[PurePath(cell).suffix.lower() or "no suffix"] += 1
         where = self._where
         detail = f"{failure.reason}: {failure.detail}" if failure.detail else failure.reason
-        if self._terms.strict:
+        if self._options.strict:
             name = self._plan.dataset.table["id"][row]
             raise MmfuseError(
                 f"{where} of sample {name} (row {row}) cannot be encoded by "
                 f"{self._plan.encoder.name}: {detail}; what was done before it is kept; without "
                 "--strict it would be recorded and left out"
             )
-        if self._hopeless and self.failed.total() >= MAX_FIRST_FAILURES:
+        if self._all_failed and self.failed.total() >= MAX_FIRST_FAILURES:
             raise AllInputsFailedError(
                 f"{where}: the first {self.failed.total()} inputs have all failed with "
-                f"{self._plan.encoder.name} ({self._told()}; the last: {detail}); nothing was "
-                "stored"
+                f"{self._plan.encoder.name} ({self._describe_failures()}; the last: {detail}); "
+                "nothing was stored"
             )
 
 

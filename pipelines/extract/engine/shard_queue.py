@@ -64,23 +64,23 @@ class ShardQueue:
         if self._left == 0 or not self._shards:
             self.done = True
             return False
-        if not self._shard_writer.room(timeout):
+        if not self._shard_writer.acquire_room(timeout):
             return False
         claim = self._first_free()
         if claim is None:
-            self._shard_writer.give_room_back()
+            self._shard_writer.release_room()
             self.done = not self._shards
             if not self.done and timeout:
                 time.sleep(_OWN if self._shard_writer.open else timeout)
             return False
-        self._shard_writer.take(claim)
+        self._shard_writer.begin(claim)
         self._cut(claim)
         return True
 
     def _first_free(self) -> ShardClaim | None:
         generation = self._writer.generation
         for shard in list(self._shards):
-            if self._waits(shard):
+            if self._depends_on_open(shard):
                 return None  # nor a later shard, whose inputs may be this one's
             claim = self._writer.claim(shard)
             if claim is not None:
@@ -90,7 +90,7 @@ class ShardQueue:
                 self._shards.remove(shard)
         return None
 
-    def _waits(self, shard: Shard) -> bool:
+    def _depends_on_open(self, shard: Shard) -> bool:
         """Whether inputs of a shard are being encoded as those of an earlier one, still open."""
         if not self._shard_writer.open:
             return False
@@ -108,9 +108,9 @@ class ShardQueue:
         if whole and not len(todo):
             self._shard_writer.commit(claim)
             return
-        self._windows = self._cutting(claim, np.union1d(claim.resumed, todo), todo, whole=whole)
+        self._windows = self._cut_windows(claim, np.union1d(claim.resumed, todo), todo, whole=whole)
 
-    def _cutting(
+    def _cut_windows(
         self, claim: ShardClaim, rows: Rows, todo: Rows, *, whole: bool
     ) -> Iterator[Window]:
         """Windows of a shard, one at a time: a million rows as Python's numbers are 60 MB.

@@ -55,17 +55,17 @@ class ShardWriter:
         self._thread = threading.Thread(target=self._run, name="shard_writer", daemon=True)
         self._thread.start()
 
-    def take(self, claim: ShardClaim) -> None:
-        """Begin a shard; call `room` first."""
+    def begin(self, claim: ShardClaim) -> None:
+        """Begin a shard; call `acquire_room` first."""
         self.open.append(claim)
 
-    def room(self, timeout: float) -> bool:
+    def acquire_room(self, timeout: float) -> bool:
         """Wait until another shard may be begun; False if that takes longer than `timeout` s."""
         self._check()
         return self._room.acquire(timeout=timeout)
 
-    def give_room_back(self) -> None:
-        """Undo `room`, where there was no shard to begin."""
+    def release_room(self) -> None:
+        """Undo `acquire_room`, where there was no shard to begin."""
         self._room.release()
 
     def put(
@@ -121,7 +121,7 @@ class ShardWriter:
             if self._keep and not self._failed:
                 self._checkpoint()
         for claim in list(self.open):
-            self._drop(claim)
+            self._close_claim(claim)
 
     def _checkpoint(self) -> None:
         for claim in [one for one in list(self.open) if id(one) not in self._committing]:
@@ -131,7 +131,7 @@ class ShardWriter:
         with self._guarded():
             if not self._failed:
                 claim.commit()
-                self._drop(claim)
+                self._close_claim(claim)
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -143,7 +143,7 @@ class ShardWriter:
             self._error, self._failed = error, True
         self.seconds += time.perf_counter() - start
 
-    def _drop(self, claim: ShardClaim) -> None:
+    def _close_claim(self, claim: ShardClaim) -> None:
         self.open.remove(claim)
         self._committing.discard(id(claim))
         claim.__exit__(None, None, None)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-_THIRD = 1 / 3  # share of the time below which no leg held the others up
-_WORTH = 30.0  # seconds above which advice is worth a reader's time
+_BOTTLENECK_SHARE = 1 / 3  # share of the time below which no stage held the others up
+_MIN_SECONDS_FOR_ADVICE = 30.0  # seconds above which advice is worth a reader's time
 
 
 @dataclass
@@ -28,21 +28,21 @@ class Timings:
     total: float = 0.0
 
     @contextmanager
-    def timed(self, leg: str) -> Iterator[None]:
-        """Add the seconds that the block takes to a leg."""
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds that the block takes to a stage."""
         start = time.perf_counter()
         try:
             yield
         finally:
-            setattr(self, leg, getattr(self, leg) + time.perf_counter() - start)
+            setattr(self, stage, getattr(self, stage) + time.perf_counter() - start)
 
     def seconds(self) -> dict[str, float]:
         """The timings and the whole, in seconds."""
         timings = ("load", "read", "prepare", "encode", "write", "total")
-        return {leg: round(getattr(self, leg), 4) for leg in timings}
+        return {stage: round(getattr(self, stage), 4) for stage in timings}
 
     def bottleneck(self, workers: int, cores: int) -> str:
-        """Which leg the others waited for, with its share of the time, and what would help."""
+        """Which stage the others waited for, with its share of the time, and what would help."""
         spent = max(self.total - self.load, 1e-9)
         parts = {
             "inputs": self.waited_inputs,
@@ -50,19 +50,25 @@ class Timings:
             "writer": self.waited_writer,
         }
         slowest = max(parts, key=lambda part: parts[part])
-        if parts[slowest] < _THIRD * spent:
-            return "start-up and bookkeeping took most of the time: no leg was a bottleneck"
+        if parts[slowest] < _BOTTLENECK_SHARE * spent:
+            return "start-up and bookkeeping took most of the time: no stage was a bottleneck"
         share = f"{min(1.0, parts[slowest] / spent):.0%}"
         if slowest == "encode":
             return f"encoding took {share} of the time: it was the bottleneck"
         if slowest == "writer":
             return f"the encoder waited {share} of the time for the disk: it was the bottleneck"
-        leg = "reading" if self.read > self.prepare else "preparing"
+        stage = "reading" if self.read > self.prepare else "preparing"
         more = min(cores, 2 * workers) if workers else cores - 1
-        advice = f"; try --workers {more}" if more > workers and self.total > _WORTH else ""
+        advice = (
+            f"; try --workers {more}"
+            if more > workers and self.total > _MIN_SECONDS_FOR_ADVICE
+            else ""
+        )
         if workers:
             return (
-                f"the encoder waited {share} of the time for inputs: {leg} was the bottleneck "
+                f"the encoder waited {share} of the time for inputs: {stage} was the bottleneck "
                 f"({workers} worker{'s' * (workers > 1)}{advice})"
             )
-        return f"{leg} inputs took {share} of the time: it was the bottleneck (no workers{advice})"
+        return (
+            f"{stage} inputs took {share} of the time: it was the bottleneck (no workers{advice})"
+        )

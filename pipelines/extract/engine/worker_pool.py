@@ -37,8 +37,8 @@ class WorkerPool:
     """
 
     def __init__(self, count: int, timeout: float = TIMEOUT) -> None:
-        self._foreman = _Scheduler(count, timeout)
-        self._orders: SimpleQueue[_Chunk | None] = SimpleQueue()
+        self._scheduler = _Scheduler(count, timeout)
+        self._submitted: SimpleQueue[_Chunk | None] = SimpleQueue()
         self._recipes: dict[int, tuple[Recipe, bytes]] = {}
         self._broken: Exception | None = None
         self._woken, self._wake = get_context("spawn").Pipe(duplex=False)
@@ -53,18 +53,18 @@ class WorkerPool:
         """
         future: Future[list[Prepared]] = Future()
         if cells:
-            order = _Order(future, recipe, self._packed(recipe), len(cells))
-            self._orders.put(_Chunk(order, list(enumerate(cells))))
+            submission = _Submission(future, recipe, self._packed(recipe), len(cells))
+            self._submitted.put(_Chunk(submission, list(enumerate(cells))))
             self._wake.send_bytes(b"-")
             if self._broken:
-                order.refuse(self._broken)
+                submission.fail(self._broken)
         else:
             future.set_result([])
         return future
 
     def close(self) -> None:
         """End the crew; what was submitted and not done is dropped."""
-        self._orders.put(None)
+        self._submitted.put(None)
         self._wake.send_bytes(b"-")
         self._thread.join()
         self._wake.close()
@@ -91,27 +91,27 @@ class WorkerPool:
         # Blocked in this thread, SIGINT is blocked in every process that it starts.
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        foreman = self._foreman
+        scheduler = self._scheduler
         try:
             while True:
-                foreman.hand_out()
-                if foreman.attend(self._woken):
-                    chunk = self._orders.get()
+                scheduler.hand_out()
+                if scheduler.wait(self._woken):
+                    chunk = self._submitted.get()
                     if chunk is None:
                         return
-                    foreman.waiting.append(chunk)
+                    scheduler.waiting.append(chunk)
         except Exception as error:  # whoever waits must hear of it, whatever it is
             self._broken = error
-            foreman.refuse(error)
-            while not self._orders.empty():
-                chunk = self._orders.get()
+            scheduler.fail(error)
+            while not self._submitted.empty():
+                chunk = self._submitted.get()
                 if chunk is not None:
-                    chunk.order.refuse(error)
+                    chunk.submission.fail(error)
         finally:
-            foreman.dismiss()
+            scheduler.close()
 
 
-class _Order:
+class _Submission:
     """What was submitted at once, and what has come back of it."""
 
     def __init__(
@@ -127,14 +127,14 @@ class _Order:
         if len(self._results) == self._count and not self.future.done():
             self.future.set_result([self._results[number] for number in range(self._count)])
 
-    def refuse(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
         """Let whoever waits hear of an error."""
         if not self.future.done():
             self.future.set_exception(error)
 
 
 @contextlib.contextmanager
-def _main_unnamed() -> Iterator[None]:
+def _without_main() -> Iterator[None]:
     """Let a process start without running the user's script again.
 
     Spawned processes import the parent's `__main__`. A script that calls `extract` at its top
@@ -152,7 +152,7 @@ def _main_unnamed() -> Iterator[None]:
 class _Chunk:
     """Cells of one order that are handed out together, with their places in it."""
 
-    order: _Order
+    submission: _Submission
     cells: list[tuple[int, Cell]]
 
 
@@ -168,25 +168,25 @@ class _Worker:
         self.process = context.Process(
             target=work, args=arguments, name="mmfuse-worker", daemon=True
         )
-        with _main_unnamed():
+        with _without_main():
             self.process.start()
         theirs.close()
         self.ready = False
         self.chunk: _Chunk | None = None
         self.known: set[int] = set()
 
-    def give(self, chunk: _Chunk) -> None:
+    def send(self, chunk: _Chunk) -> None:
         """Send cells, and how to prepare them where the worker does not know yet."""
         self.chunk = chunk
-        order = chunk.order
-        number = id(order.recipe)
-        recipe = None if number in self.known else order.packed
+        submission = chunk.submission
+        number = id(submission.recipe)
+        recipe = None if number in self.known else submission.packed
         self.known.add(number)
         message = (number, recipe, [cell for _, cell in chunk.cells])
         with contextlib.suppress(OSError):  # it died: found at its sentinel
             self.pipe.send_bytes(pickle.dumps(message, 5))
 
-    def take(self) -> Any:  # noqa: ANN401 - a list of results, an error, or None for a sign of life
+    def receive(self) -> Any:  # noqa: ANN401 - a list of results, an error, or None for a sign of life
         """What the worker sent.
 
         Raises:
@@ -221,88 +221,90 @@ class _Scheduler:
     def __init__(self, count: int, timeout: float) -> None:
         self.waiting: deque[_Chunk] = deque()
         self._count, self._timeout = count, timeout
-        self._crew: list[_Worker] = []
+        self._workers: list[_Worker] = []
         self._kills: Counter[tuple[int, int]] = Counter()
-        self._stillborn = 0
-        self._pace = 0.0  # seconds a cell takes, of late
+        self._startup_deaths = 0
+        self._cell_seconds = 0.0  # seconds a cell takes, of late
 
     def hand_out(self) -> None:
         """Give waiting cells to every worker that has none."""
-        while self.waiting and len(self._crew) < self._count:
-            self._crew.append(_Worker())
-        for worker in self._crew:
+        while self.waiting and len(self._workers) < self._count:
+            self._workers.append(_Worker())
+        for worker in self._workers:
             if self.waiting and worker.ready and worker.chunk is None:
-                worker.give(self._portion())
+                worker.send(self._next_chunk())
 
-    def attend(self, woken: connection.Connection) -> bool:
+    def wait(self, woken: connection.Connection) -> bool:
         """Wait for news of the crew, a second at most; True when something was submitted."""
-        pipes: dict[Any, _Worker] = {worker.pipe: worker for worker in self._crew}
-        ends: dict[Any, _Worker] = {worker.process.sentinel: worker for worker in self._crew}
-        news = connection.wait([woken, *pipes, *ends], _TICK)
-        fallen = {ends[one]: "worker-died" for one in news if one in ends}
-        for worker in [pipes[one] for one in news if one in pipes]:
+        pipes: dict[Any, _Worker] = {worker.pipe: worker for worker in self._workers}
+        ends: dict[Any, _Worker] = {worker.process.sentinel: worker for worker in self._workers}
+        signalled = connection.wait([woken, *pipes, *ends], _TICK)
+        dead = {ends[one]: "worker-died" for one in signalled if one in ends}
+        for worker in [pipes[one] for one in signalled if one in pipes]:
             try:
-                self._take_in(worker)
+                self._receive(worker)
             except (EOFError, OSError):
-                fallen[worker] = "worker-died"
-        for worker in self._crew:
+                dead[worker] = "worker-died"
+        for worker in self._workers:
             if worker.hangs(self._timeout):
-                fallen.setdefault(worker, "timeout")
-        for worker, reason in fallen.items():
-            self._crew.remove(worker)
-            self._bury(worker, reason)
-        if woken in news:
+                dead.setdefault(worker, "timeout")
+        for worker, reason in dead.items():
+            self._workers.remove(worker)
+            self._replace_dead(worker, reason)
+        if woken in signalled:
             woken.recv_bytes()
             return True
         return False
 
-    def refuse(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
         """Let everybody who waits hear of an error."""
-        held = [worker.chunk for worker in self._crew if worker.chunk]
+        held = [worker.chunk for worker in self._workers if worker.chunk]
         for chunk in [*self.waiting, *held]:
-            chunk.order.refuse(error)
+            chunk.submission.fail(error)
 
-    def dismiss(self) -> None:
+    def close(self) -> None:
         """End every process."""
-        for worker in self._crew:
+        for worker in self._workers:
             worker.end()
 
-    def _portion(self) -> _Chunk:
+    def _next_chunk(self) -> _Chunk:
         """The next cells for one worker: some 50 ms of them, and never more than its share."""
         chunk = self.waiting[0]
         share = -(-len(chunk.cells) // self._count)
-        paced = int(_CHUNK_SECONDS / self._pace) if self._pace else 4
-        size = max(1, min(share, paced, _CHUNK_CELLS))
+        fitting = int(_CHUNK_SECONDS / self._cell_seconds) if self._cell_seconds else 4
+        size = max(1, min(share, fitting, _CHUNK_CELLS))
         if size >= len(chunk.cells):
             return self.waiting.popleft()
-        portion = _Chunk(chunk.order, chunk.cells[:size])
+        portion = _Chunk(chunk.submission, chunk.cells[:size])
         chunk.cells = chunk.cells[size:]
         return portion
 
-    def _take_in(self, worker: _Worker) -> None:
-        answer = worker.take()
+    def _receive(self, worker: _Worker) -> None:
+        answer = worker.receive()
         chunk, worker.chunk = worker.chunk, None
         if chunk is None:
             return
         if isinstance(answer, BaseException):
-            chunk.order.refuse(answer)
-            self.waiting = deque(other for other in self.waiting if other.order is not chunk.order)
+            chunk.submission.fail(answer)
+            self.waiting = deque(
+                other for other in self.waiting if other.submission is not chunk.submission
+            )
             return
         for (place, _), result in zip(chunk.cells, answer, strict=True):
-            chunk.order.settle(place, result)
+            chunk.submission.settle(place, result)
         spent = sum(result.read + result.prepare for result in answer) / len(answer)
-        self._pace = 0.5 * (self._pace or spent) + 0.5 * spent
-        self._stillborn = 0
+        self._cell_seconds = 0.5 * (self._cell_seconds or spent) + 0.5 * spent
+        self._startup_deaths = 0
 
-    def _bury(self, worker: _Worker, reason: str) -> None:
-        """Put what a fallen worker had in hand back; twice fatal cells are failures."""
+    def _replace_dead(self, worker: _Worker, reason: str) -> None:
+        """Put what a dead worker had in hand back; twice fatal cells are failures."""
         place, chunk = int(worker.current[0]), worker.chunk
         code = worker.end()
         if chunk is None or not 0 <= place < len(chunk.cells):
-            self._stillborn += 1
+            self._startup_deaths += 1
             if chunk is not None:
                 self.waiting.appendleft(chunk)
-            if self._stillborn >= _MAX_STARTUP_DEATHS:
+            if self._startup_deaths >= _MAX_STARTUP_DEATHS:
                 raise MmfuseError(
                     f"worker processes end before they begin (exit code {code}); use --workers 0"
                 )
@@ -310,14 +312,14 @@ class _Scheduler:
         number, cell = chunk.cells[place]
         rest = chunk.cells[:place] + chunk.cells[place + 1 :]
         if rest:
-            self.waiting.appendleft(_Chunk(chunk.order, rest))
-        self._kills[id(chunk.order.recipe), cell.row] += 1
-        if self._kills[id(chunk.order.recipe), cell.row] < MAX_KILLS:
+            self.waiting.appendleft(_Chunk(chunk.submission, rest))
+        self._kills[id(chunk.submission.recipe), cell.row] += 1
+        if self._kills[id(chunk.submission.recipe), cell.row] < MAX_KILLS:
             # Alone, so that nothing else is lost if it kills again.
-            self.waiting.appendleft(_Chunk(chunk.order, [(number, cell)]))
+            self.waiting.appendleft(_Chunk(chunk.submission, [(number, cell)]))
             return
         detail = f"preparing it ended {MAX_KILLS} worker processes, the last with exit code {code}"
         if reason == "timeout":
             detail = f"preparing it took more than {self._timeout:g} s, {MAX_KILLS} times"
         failure = Failure(reason, detail, transient=True)
-        chunk.order.settle(number, Prepared(cell.row, None, 0, failure, 0.0, 0.0))
+        chunk.submission.settle(number, Prepared(cell.row, None, 0, failure, 0.0, 0.0))
