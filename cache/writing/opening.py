@@ -98,16 +98,17 @@ def _preferred(same: list[Generation], seen: tuple[int, str] | None) -> Generati
 
 
 def _repair(generation: Generation) -> None:
-    """Take back commits whose objects are gone or cut, and write nodes that are not there."""
-    from cache.format import zarr_metadata
-    from cache.writing import sequences
-
+    """Delete commits whose objects are missing or truncated; write missing Zarr metadata."""
     sealed = generation.spec.sequence and generation.paths.seal.exists()
     lost = generation.commits().keys() - generation.intact().keys()
     if sealed and (lost or len(generation.commits()) < len(generation.shards)):
-        sequences.split_into_parts(generation)
+        from cache.writing.sequences import split_into_parts  # it imports zarr
+
+        split_into_parts(generation)
         return
     for number in lost:
         delete(generation.paths.commit(number))
     if (sealed or not generation.spec.sequence) and not generation.described():
-        zarr_metadata.publish_nodes(generation)
+        from cache.format.zarr_metadata import publish_nodes  # it imports zarr
+
+        publish_nodes(generation)

@@ -149,8 +149,7 @@ def test_files_that_did_not_change_are_not_opened_again(memory, folder, monkeypa
     first = rows(input_digests(source, source.modalities[0], memory))
     opened = []
     monkeypatch.setattr(
-        input_digests,
-        "raw",
+        "pipelines.extract.input_digests.raw",
         lambda kind, cell, root: opened.append(cell) or reading.raw(kind, cell, root),
     )
     again = rows(input_digests(source, source.modalities[0], DigestMemory(memory.path)))
@@ -166,8 +165,7 @@ def test_a_file_that_changed_is_read_again_and_no_other(memory, folder, monkeypa
     os.utime(folder / name, ns=(OLD_NS + 1, OLD_NS + 1))
     opened = []
     monkeypatch.setattr(
-        input_digests,
-        "raw",
+        "pipelines.extract.input_digests.raw",
         lambda kind, cell, root: opened.append(cell) or reading.raw(kind, cell, root),
     )
     input_digests(source, source.modalities[0], DigestMemory(memory.path))
