@@ -1,1 +1,1 @@
-"""What is kept: numpy, zarr, h5py, polars and json. Knows no torch, no model, no terminal."""
+"""The feature cache and run records on disk: numpy, zarr, h5py, polars, JSON; never torch."""

@@ -1,20 +1,20 @@
-"""MmfuseError: what the person at the keyboard can mend."""
+"""MmfuseError: errors that the user can fix."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class MmfuseError(Exception):
-    """A mistake that the user can mend: says what, where, and what to do, in one message."""
+    """An error that the user can fix; its message states what, where, and what to do."""
 
 
 def unknown(what: str, word: str, known: Iterable[str]) -> MmfuseError:
-    """An error for a word nobody knows, with the nearest known ones.
+    """An error for an unknown name, with the nearest known one.
 
     Args:
         what: the noun, such as "encoder".
-        word: what was asked for.
-        known: every word that would have been right.
+        word: the name that was given.
+        known: every valid name.
     """
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)

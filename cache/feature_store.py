@@ -1,4 +1,4 @@
-"""FeatureStore: the streams of a dataset under one home; what stage 1 fills and stage 2 reads."""
+"""FeatureStore: the cached feature streams of one dataset; stage 1 fills it, stage 2 reads it."""
 
 import contextlib
 import os
@@ -44,7 +44,7 @@ class FeatureStore:
         self._readers: dict[StreamKey, tuple[object, Reader, str]] = {}
 
     def streams(self) -> list[StreamInfo]:
-        """What there is, complete or not, by label; of each stream what readers see."""
+        """All streams by label, complete or not, each as readers see it."""
         found = []
         for encoder in sorted(p for p in self.paths.streams.glob("*") if p.is_dir()):
             for modality in sorted(p for p in encoder.glob("*") if p.is_dir()):
@@ -60,7 +60,7 @@ class FeatureStore:
 
         Raises:
             MmfuseError: where a word means no complete stream or several, or where the streams
-                belong to different samples; it names the command that mends it.
+                belong to different samples; the message names the command to run.
         """
         return resolve(self.dataset, self.streams(), words)
 
@@ -140,9 +140,9 @@ class FeatureStore:
             spec: what the encoder makes.
             samples: the rows, in the dataset's order.
             inputs: (N, 16) uint8 digests of the bytes behind each row; zeros mean that a row has
-                none, so that it is equal to no other and never known.
-            absent: (N,) bool, where there is nothing to encode.
-            retry_failed: encode once more what failed, or failed for these reasons, in a new
+                none: it equals no other row and is never reused.
+            absent: (N,) bool, rows without the modality.
+            retry_failed: encode failed rows again (all, or those with these reasons), in a new
                 generation.
 
         Raises:
@@ -165,19 +165,19 @@ class FeatureStore:
         generation = open_generation(self.paths, key, spec, rows, retry_failed=again)
         writer = StreamWriter(self.home, generation, rows, retry_failed)
         if generation.complete():
-            writer.finish()  # rows may be as they were before, or have other ids or splits
+            writer.finish()  # ids or splits may have changed, or rows been restored
         return writer
 
     def keep_latency(self, key: StreamKey, seconds: Mapping[str, float] | None) -> None:
-        """Keep what one new sample takes, such as `p50` and `p95` seconds; None keeps nothing."""
+        """Store the seconds per new sample (`p50`, `p95`); None stores nothing."""
         if seconds is not None:
             put_record(self.paths.stream(key.label).latency, seconds, self.paths.scratch)
 
     def latency(self, key: StreamKey) -> dict[str, float] | None:
-        """What one new sample takes, `p50` and `p95` seconds; None where nobody measured it."""
+        """Seconds per new sample (`p50`, `p95`); None if they were never measured."""
         try:
             found = get_record(self.paths.stream(key.label).latency)
-        except DamagedError:  # `cache verify` names it; no feature depends on it
+        except DamagedError:  # reported by `cache verify`; no feature depends on it
             return None
         return None if found is None else {name: found[name] for name in ("p50", "p95")}
 
@@ -208,7 +208,7 @@ class FeatureStore:
         return info
 
     def reader(self, key: StreamKey) -> Reader:
-        """A reader of what the pointer names; kept while the pointer stays the same file.
+        """A reader of the current generation; reused while the pointer file is unchanged.
 
         Raises:
             MmfuseError: if the stream is not there or not complete.
@@ -216,7 +216,7 @@ class FeatureStore:
         held = self._readers.get(key)
         pointer = held[2] if held else str(self.paths.stream(key.label).current)
         try:
-            stat = os.stat(pointer)  # noqa: PTH116 - on the way of every gather
+            stat = os.stat(pointer)  # noqa: PTH116 - part of every gather
             token: object = (stat.st_ino, stat.st_mtime_ns)
         except FileNotFoundError:
             token = None

@@ -1,4 +1,4 @@
-"""Fingerprints: what made a stream as one short hash, and digests of the bytes behind a row."""
+"""Fingerprints of what made a stream, and digests of the bytes behind a row."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ def fingerprint(fields: Mapping[str, object]) -> str:
 def digest(kind: str, data: bytes) -> bytes:
     """16 bytes that identify an input: blake2b-128 of its bytes, personal to its kind.
 
-    The kind is part of it, so the text "a.png" and a file with these bytes are two inputs.
+    The kind is part of it, so the text "a.png" and a file with the same bytes differ.
     """
     return hashlib.blake2b(data, digest_size=16, person=kind.encode()[:16]).digest()
 

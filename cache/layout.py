@@ -1,4 +1,4 @@
-"""The only file that knows paths: where features, their records and runs live under one home."""
+"""Paths of every file under a home: features, their records, runs. No other file builds them."""
 
 import re
 from collections.abc import Iterator
@@ -32,16 +32,16 @@ class Home:
         return self.root / "features" / f"{check_name('dataset', dataset)}.zarr"
 
     def meta(self, dataset: str) -> Path:
-        """What is kept beside the Zarr group: snapshots, commits, claims, journal, failures."""
+        """Everything beside the Zarr group: snapshots, commits, leases, journal, failures."""
         return self.root / "features" / f"{check_name('dataset', dataset)}.meta"
 
     def digests(self, dataset: str) -> Path:
-        """The memory of the digests of a dataset's files."""
+        """Remembered digests of a dataset's files, as parquet."""
         return self.meta(dataset) / "digests.parquet"
 
     @property
     def ceilings(self) -> Path:
-        """Batches that fitted into memory, an encoder and a device each, as JSON."""
+        """Largest batch cost that fitted into memory, by encoder and device, as JSON."""
         return self.root / "features" / "ceilings.json"
 
     def datasets(self) -> list[str]:
@@ -51,7 +51,7 @@ class Home:
 
     @property
     def weights(self) -> Path:
-        """The memory of weights files: digests and golden probes, as JSON."""
+        """Remembered digests of weights files, and probe vectors, as JSON."""
         return self.root / "features" / "weights.json"
 
     @property
@@ -67,7 +67,7 @@ def _stores(folder: Path) -> Iterator[Path]:
         if path.name.endswith(".zarr"):
             yield path
         elif path.name.endswith(".meta"):
-            if (path / "store.json").exists():  # so that a group that was deleted is missed
+            if (path / "store.json").exists():  # so that `verify` reports a deleted group
                 yield path
         elif path.is_dir():
             yield from _stores(path)
@@ -75,7 +75,7 @@ def _stores(folder: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class DatasetPaths:
-    """What lies beside a dataset's Zarr group."""
+    """Paths of a dataset's store: its Zarr group, and its records beside it."""
 
     zarr: Path
     meta: Path
@@ -87,22 +87,22 @@ class DatasetPaths:
 
     @property
     def store(self) -> Path:
-        """The record that says which schema this store has."""
+        """The store's record, with its schema version."""
         return self.meta / "store.json"
 
     @property
     def origin(self) -> Path:
-        """What the rows were read from, where that is the user's own data."""
+        """The source of the rows, where that is the user's own data."""
         return self.meta / "origin.json"
 
     @property
     def scratch(self) -> Path:
-        """Unfinished files before their rename; what a killed process leaves is swept."""
+        """Temporary files before their rename; those of killed processes are removed later."""
         return self.meta / "scratch"
 
     @property
     def snapshots(self) -> Path:
-        """Samples as streams name them: <id>.parquet and <id>.json."""
+        """Snapshots of the samples: <id>.parquet and <id>.json."""
         return self.meta / "snapshots"
 
     @property
@@ -117,7 +117,7 @@ class DatasetPaths:
 
 @dataclass(frozen=True)
 class StreamPaths:
-    """What a stream consists of, generation by generation."""
+    """Paths of one stream, generation by generation."""
 
     dataset: DatasetPaths
     label: str
@@ -134,17 +134,17 @@ class StreamPaths:
 
     @property
     def latency(self) -> Path:
-        """What one new sample takes, as measured when the stream was last extracted."""
+        """Seconds per new sample, measured when the stream was last extracted."""
         return self.meta / "latency.json"
 
     @property
     def report(self) -> Path:
-        """What the last run did that encoded any of it: rows, failures, seconds, bottleneck."""
+        """Report of the last run that encoded any row: rows, failures, seconds, bottleneck."""
         return self.meta / "report.json"
 
     @property
     def fitted(self) -> Path:
-        """What a fitted encoder learnt from the training rows."""
+        """State that a fitted encoder learned from the training rows."""
         return self.meta / "fitted.json"
 
     def generations(self) -> list[int]:
@@ -160,7 +160,7 @@ class StreamPaths:
 
 @dataclass(frozen=True)
 class GenerationPaths:
-    """The objects of one generation of a stream."""
+    """Paths of one generation of a stream."""
 
     stream: StreamPaths
     number: int
@@ -178,7 +178,7 @@ class GenerationPaths:
 
     @property
     def record(self) -> Path:
-        """What the generation is; immutable."""
+        """The generation's record; immutable."""
         return self.meta / "stream.json"
 
     @property
@@ -188,12 +188,12 @@ class GenerationPaths:
 
     @property
     def commits(self) -> Path:
-        """One immutable object a finished shard."""
+        """One immutable object per finished shard."""
         return self.meta / "commits"
 
     @property
     def claims(self) -> Path:
-        """Who is at work on which shard."""
+        """Leases: which process writes which shard."""
         return self.meta / "claims"
 
     @property
@@ -208,12 +208,12 @@ class GenerationPaths:
 
     @property
     def seal_copy(self) -> Path:
-        """The same once more: no single bit may cost a whole stream."""
+        """A copy of the seal, so that one damaged bit cannot lose a whole stream."""
         return self.meta / "seal.copy.json"
 
     @property
     def parts(self) -> Path:
-        """Of a sequence stream: frames by shard until all of them are assembled."""
+        """Of a sequence stream: the frames of each shard, until they are assembled."""
         return self.meta / "parts"
 
     def commit(self, shard: int) -> Path:

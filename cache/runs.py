@@ -1,6 +1,6 @@
-"""Runs: what a training was and what it scored, as JSON, parquet and safetensors in one folder.
+"""Run records: settings, weights, history and scores of a training, in one folder per run.
 
-runs/<id>/: `run.json`, the record, written last, so that a folder without it is no run;
+runs/<id>/: `run.json`, the record, written last, so a folder without it is no run;
 `head.safetensors`, parameters and buffers of R replicas; `history.parquet`; `predictions.parquet`;
 `scores/<pattern>.<split>.json` and `baselines/<name>/` the same, added when something is scored.
 """
@@ -30,7 +30,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class RunStream:
-    """A stream that a head was trained on, as it stood then.
+    """A stream that a head was trained on, as it was at that time.
 
     Attributes:
         name: `clip/image`, or the label where several streams have that name.
@@ -62,14 +62,14 @@ class RunStream:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a run (or a baseline) is worth on the rows of a split under a missing pattern.
+    """Metrics of a run (or a baseline) on a split under a missing pattern.
 
     Attributes:
         pattern: the pattern's label, such as `complete` or `without audio`.
         split: val or test.
         rows: how many.
         realised_rate: share of the present cells (frames, where frames alone) that the pattern hid.
-        metrics: by name, one value a replica; the task's first metric first.
+        metrics: by name, one value per replica; the task's first metric first.
     """
 
     pattern: str
@@ -81,7 +81,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """All that is needed to know what was done, and to rebuild the heads.
+    """Everything needed to document a training and to rebuild its heads.
 
     Attributes:
         id: readable and unique, such as 20261121-clarga-digits-ab12cd.
@@ -89,14 +89,14 @@ class RunRecord:
         dataset: its name.
         snapshot: of its samples.
         method: name, or path of a file.
-        method_digest: sha256 of a method given as a file (kept beside the record), or "".
+        method_digest: sha256 of a method given as a file (stored beside the record), or "".
         task: what was predicted.
         streams: in the order of `present`.
         options: of the method, all of them.
         plan: of the training, all of it.
-        seeds: one replica each.
+        seeds: one per replica.
         parameters: of one head.
-        scale: mean and deviation of `value` targets in training.
+        scale: mean and standard deviation of `value` targets in training.
         tags: data {real, synthetic} and weights {pretrained, weight-free, random}.
         absent: share of absent cells by split, by true absence and by the missing protocol.
         missing_rate: share of present cells that the protocol hid, over all rows.
@@ -105,9 +105,9 @@ class RunRecord:
         versions: of the libraries.
         device: where it ran.
         seconds: how long training took, all replicas together.
-        epochs: trained, one a replica.
+        epochs: trained epochs, one per replica.
         created: ISO time in UTC.
-        notes: remarks that belong under every table of it.
+        notes: remarks shown under every table of the run.
         path: its folder.
     """
 
@@ -143,18 +143,18 @@ class RunRecord:
 
     @property
     def scores(self) -> list[Scores]:
-        """Everything scored so far; the patterns as they were asked for, val before test."""
+        """All scores so far, in the order in which patterns were scored, val before test."""
         return _read_scores(self.path / "scores")
 
     @property
     def baselines(self) -> dict[str, list[Scores]]:
-        """By name (majority, logistic, single <modality>), the same."""
+        """Scores of the baselines by name: majority, logistic, single <modality>."""
         top = self.path / "baselines"
         folders = sorted(p for p in top.glob("*") if p.is_dir())
         return {folder.name.replace("~", " "): _read_scores(folder) for folder in folders}
 
     def add_scores(self, found: Iterable[Scores], baseline: str | None = None) -> None:
-        """Keep scores beside the record; the same pattern and split again replaces them.
+        """Store scores beside the record; the same pattern and split is replaced.
 
         Raises:
             MmfuseError: when the disk is full, read-only or not ours.
@@ -176,7 +176,7 @@ class RunRecord:
         return load_file(self.path / "head.safetensors")
 
     def history(self) -> pl.DataFrame:
-        """stage, epoch, seed, loss, monitored, score, learning_rate; one row an epoch and seed."""
+        """stage, epoch, seed, loss, monitored, score, learning_rate; one row per epoch and seed."""
         return pl.read_parquet(self.path / "history.parquet")
 
     def predictions(self) -> pl.DataFrame:
@@ -184,7 +184,7 @@ class RunRecord:
         return pl.read_parquet(self.path / "predictions.parquet")
 
     def keep_predictions(self, predictions: pl.DataFrame) -> None:
-        """Keep predictions beside the record, in place of those that were there.
+        """Store predictions beside the record, replacing earlier ones.
 
         Raises:
             MmfuseError: when the disk is full, read-only or not ours.
@@ -200,7 +200,7 @@ def new_id(method: str, dataset: str) -> str:
 
 
 def check_writable(home: Home) -> None:
-    """Write a word where runs go and remove it: before a training, whose work would be lost.
+    """Check before a training that runs can be written, by writing and removing a small file.
 
     Raises:
         MmfuseError: when the disk is full, read-only or not ours.
@@ -217,7 +217,7 @@ def write_run(
     predictions: pl.DataFrame,
     source: str | None = None,
 ) -> None:
-    """Write a run; it exists once its record does, which is written last and never changed.
+    """Write a run; its record is written last and never changed.
 
     Args:
         record: with `path` set.
@@ -233,7 +233,7 @@ def write_run(
 
     if (record.path / "run.json").exists():
         raise MmfuseError(f"the run {record.id} exists")
-    # safetensors writes memory as it lies: a window into a larger matrix would come out wrong.
+    # safetensors ignores strides: a view into a larger matrix would be written wrongly.
     whole = {name: np.ascontiguousarray(value) for name, value in state.items()}
     put(record.path / "head.safetensors", save(whole))
     for name, table in (("history", history), ("predictions", predictions)):
@@ -252,7 +252,7 @@ def _parquet(table: pl.DataFrame) -> bytes:
 
 
 def load_run(home: Home, run: str) -> RunRecord:
-    """A run by its id, or by a beginning of it that no other run has.
+    """A run by its id, or by a unique prefix of it.
 
     Raises:
         MmfuseError: for an unknown or ambiguous id, or a record of a newer schema.
@@ -321,7 +321,7 @@ def _json(plain: Mapping[str, object]) -> bytes:
 
 
 def _finite(value: object) -> object:
-    """The same with null for numbers that JSON does not have."""
+    """The value with NaN and infinity replaced by None, which JSON can hold."""
     match value:
         case dict():
             return {key: _finite(inner) for key, inner in value.items()}

@@ -1,4 +1,4 @@
-"""Samples: ids, splits, targets and groups of a dataset's rows, and their snapshots on disk."""
+"""Samples: ids, splits, targets and groups of a dataset's rows; modalities and the task."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +15,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Modality:
-    """A named column of a dataset; the name is a word of the command line and a path part."""
+    """A named column of a dataset; its name is used on the command line and in paths."""
 
     name: str
     kind: Kind
@@ -23,7 +23,7 @@ class Modality:
 
 @dataclass(frozen=True)
 class Task:
-    """What is predicted.
+    """The prediction task.
 
     `classes`: one of C, cross-entropy; `labels`: any of C, each on its own; `value`: one number.
     `names` are the class or label names in logit order; for `value`, the name of the target.
@@ -47,7 +47,7 @@ class Samples:
         splits: (N,) of `train`, `val`, `test` or "" (in no split), object dtype.
         targets: (N,) int64 class numbers, (N, C) float32 zeros and ones for `labels`,
             (N,) float64 for `value`.
-        groups: (N,) strings that keep rows together in folds, or None.
+        groups: (N,) strings; rows of one group stay in one fold; or None.
         task: what is predicted.
         modalities: every modality of the dataset, encoded or not.
         source: `real` or `synthetic` data.

@@ -1,7 +1,7 @@
-"""Snapshots that share their rows: a dataset may have more modalities in one than in another.
+"""Snapshots of a dataset's samples, to which its streams refer.
 
-Features that were imported bring modalities which the dataset's own table lacks. Rows are the same
-rows all the same, so streams are kept under the snapshot that knows every modality.
+Imported features may bring modalities that the dataset's own table lacks. The rows are the same, so
+all these streams refer to the snapshot that lists every modality.
 """
 
 import contextlib
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 
 def keep_snapshot(samples: Samples, paths: DatasetPaths) -> str:
-    """Keep the samples and return the snapshot's id: of the widest one with the same rows.
+    """Write the samples as a snapshot with every known modality; returns its id.
 
-    Streams with the same rows that were made before a modality was known are pointed to it too.
+    Streams with the same rows under an older snapshot are moved to this one.
     """
     samples = with_known_modalities(samples, paths)
     name = write_snapshot(samples, paths)
@@ -38,14 +38,14 @@ def keep_snapshot(samples: Samples, paths: DatasetPaths) -> str:
 
 
 def with_known_modalities(samples: Samples, paths: DatasetPaths, *more: Modality) -> Samples:
-    """The samples with every modality that this dataset's streams know of the same rows.
+    """The samples with every modality that streams of the same rows have.
 
-    Those that are known already keep their order, so that the same rows are the same snapshot in
-    whichever order the modalities came.
+    Known modalities keep their order, so that the same rows give the same snapshot in whatever
+    order the modalities were added.
     """
     core, known = core_id(samples), dict[str, Modality]()
     for snapshot in sorted({seen[1] for _, seen in _pointers(paths)}):
-        with contextlib.suppress(DamagedError):  # `cache verify` names it
+        with contextlib.suppress(DamagedError):  # reported by `cache verify`
             other, modalities = snapshot_modalities(snapshot, paths)
             if other == core and len(modalities) > len(known):
                 known = {m.name: m for m in modalities} | known
@@ -59,7 +59,7 @@ def with_known_modalities(samples: Samples, paths: DatasetPaths, *more: Modality
 
 
 def adopt_snapshot(samples: Samples, paths: DatasetPaths) -> None:
-    """Point every stream with the same rows to these samples, which know all its modalities."""
+    """Move every stream with the same rows to the snapshot of these samples."""
     name, core = write_snapshot(samples, paths), core_id(samples)
     for stream, (generation, snapshot) in _pointers(paths):
         if snapshot == name:
@@ -87,7 +87,7 @@ def snapshot_id(samples: Samples) -> str:
 
 
 def core_id(samples: Samples) -> str:
-    """The same without the modalities: snapshots that share it have the same rows."""
+    """Like `snapshot_id` without the modalities: equal for snapshots with the same rows."""
     description = {k: v for k, v in _description(samples).items() if k != "modalities"}
     state = hashlib.blake2b(json.dumps(description, sort_keys=True).encode())
     for column in (samples.ids, samples.splits, samples.groups):
@@ -100,7 +100,7 @@ def core_id(samples: Samples) -> str:
 
 
 def write_snapshot(samples: Samples, paths: DatasetPaths) -> str:
-    """Keep the samples as parquet and JSON, once; returns the id that streams name them by."""
+    """Write the samples as parquet and JSON unless they exist; returns the snapshot's id."""
     import polars as pl
 
     name = snapshot_id(samples)
@@ -124,10 +124,10 @@ def write_snapshot(samples: Samples, paths: DatasetPaths) -> str:
 
 
 def snapshot_modalities(name: str, paths: DatasetPaths) -> tuple[str, tuple[Modality, ...]]:
-    """Core and modalities of a snapshot, without its rows; ("", ()) if there is none.
+    """Core id and modalities of a snapshot, without its rows; ("", ()) if there is none.
 
     Raises:
-        Damaged: if its record is not what was written.
+        DamagedError: if its record is not what was written.
     """
     record = get_record(paths.snapshots / f"{name}.json")
     if record is None:
@@ -139,14 +139,14 @@ def snapshot_task(name: str, paths: DatasetPaths) -> str:
     """The kind of task of a snapshot, without its rows; "" if there is none.
 
     Raises:
-        Damaged: if its record is not what was written.
+        DamagedError: if its record is not what was written.
     """
     record = get_record(paths.snapshots / f"{name}.json")
     return "" if record is None else str(record["task"])
 
 
 def read_snapshot(name: str, paths: DatasetPaths) -> Samples:
-    """The samples that were kept under an id.
+    """The samples of a snapshot.
 
     Raises:
         MmfuseError: if there are none, or their bytes are not what was written.

@@ -1,4 +1,4 @@
-"""Forecasts: what a writer would find of a stream, found out without writing anything."""
+"""Status of a stream: rows cached and left to encode, row counts, and why it is stale."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -25,14 +25,14 @@ from cache.writing.reuse import (
 
 @dataclass(frozen=True)
 class Forecast:
-    """A stream before it is written.
+    """How much of a stream is cached and how much is left to encode.
 
     Attributes:
-        complete: whether readers see these very rows already, every one settled.
-        spec: what an earlier run said of the stream, or None where there was none.
+        complete: whether readers see exactly these rows, with none pending.
+        spec: of the stream as an earlier run recorded it, or None.
         known: rows whose vectors are in this home or in the journal; absent ones are not counted.
-        failed: rows that failed before and are not to be tried again.
-        new: distinct inputs that are left to encode.
+        failed: rows that failed before and are not retried.
+        new: distinct inputs left to encode.
     """
 
     complete: bool
@@ -51,7 +51,7 @@ def forecast(
     *,
     retry_failed: Retry = False,
 ) -> Forecast:
-    """What `store.writer` with the same arguments would find.
+    """What `store.writer` with the same arguments would find; nothing is written.
 
     Args:
         store: of the dataset.
@@ -84,7 +84,7 @@ def forecast(
         return Forecast(complete=False, spec=None, known=0, failed=0, new=distinct)
     known = here & _known(store, key, spec, name, inputs)
     failures: list[tuple[int, Failure]] = []
-    for generation in same:  # what a broken-off run left in the journal
+    for generation in same:  # journalled by an interrupted run
         for entry in _journalled(generation):
             known[entry.rows] = True
             failures += entry.failures.items()
@@ -110,7 +110,7 @@ def _leaders(inputs: Digests) -> NDArray[np.bool_]:
 
 
 def _generations(store: FeatureStore, key: StreamKey) -> list[Generation]:
-    """The stream's generations, the newest first; damaged ones are none."""
+    """The stream's generations, newest first, without damaged ones."""
     stream = store.paths.stream(key.label)
     found = []
     for number in reversed(stream.generations()):
@@ -142,7 +142,7 @@ def _known(
 
 
 def _retried(generation: Generation, retry: Retry) -> bool:
-    """Whether any failure of a generation is to be tried again."""
+    """Whether any failure of a generation is retried."""
     if not retry:
         return False
     failures = failures_by_row(read_failures(generation))
@@ -150,7 +150,7 @@ def _retried(generation: Generation, retry: Retry) -> bool:
 
 
 def _journalled(generation: Generation) -> list[JournalEntry]:
-    """What a broken-off run left of shards that are not committed."""
+    """Journal entries of uncommitted shards, left by an interrupted run."""
     done = generation.commits()
     left = [shard for shard in generation.shards if shard.number not in done]
     return [entry for shard in left for entry in _journal(generation, shard).read()]
@@ -168,7 +168,7 @@ class RowCounts:
 
 
 def row_counts(generation: Generation, absent: NDArray[np.bool_]) -> RowCounts:
-    """How far a generation is.
+    """Row counts of a generation, journalled rows included.
 
     Args:
         generation: of a stream.
@@ -193,7 +193,7 @@ def _journal(generation: Generation, shard: Shard) -> Journal:
 
 @dataclass(frozen=True)
 class FieldDifference:
-    """One field; `None` where a side lacks it."""
+    """A fingerprint field whose values differ; `None` where a side lacks it."""
 
     field: str
     stored: object
@@ -202,12 +202,12 @@ class FieldDifference:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a stream has to be encoded.
+    """How a requested stream differs from the nearest cached one.
 
     Attributes:
-        key: what was asked for.
+        key: the requested stream.
         nearest: the cached stream that differs least, or None where there is none to compare.
-        differences: the fields that differ; empty where the stream is there.
+        differences: the fields that differ; empty if the stream is cached.
     """
 
     key: StreamKey
@@ -225,12 +225,12 @@ class Explanation:
 
 
 def explain(store: FeatureStore, key: StreamKey, fields: Mapping[str, object]) -> Explanation:
-    """Compare what is asked for with the nearest cached stream of the same encoder.
+    """Compare a requested stream with the nearest cached one of the same encoder.
 
     Args:
         store: of the dataset.
-        key: what is asked for.
-        fields: what its fingerprint is made of.
+        key: the requested stream.
+        fields: its fingerprint's fields.
     """
     streams = [info for info in store.streams() if info.key.encoder == key.encoder]
     if not streams:

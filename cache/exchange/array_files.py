@@ -1,9 +1,9 @@
-"""Arrays from elsewhere: .npy .npz .parquet .safetensors .h5 .pkl → vectors by sample id.
+"""Array files (.npy .npz .parquet .safetensors .h5 .pkl) → vectors by sample id.
 
-A file is read as a tree of named arrays. The array asked for is found by its name, at the top or
-in every group (train, valid, test …) whose parts are put one after the other; ids stand beside it
-as `id` or `ids`. A tree whose names are the ids themselves, each with its own vector, will do too.
-Nothing in a file is ever executed: pickles are read by an unpickler that admits numpy alone.
+A file is read as a tree of named arrays. The array is found by its name, at the top or in every
+group (train, valid, test …), whose parts are concatenated; ids are beside it as `id` or `ids`. A
+tree whose names are the ids themselves, each with its own vector, is read too.
+Nothing in a file is ever executed: pickles are read by an unpickler that allows numpy only.
 """
 
 import io
@@ -28,7 +28,7 @@ Tree = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class LoadedArrays:
-    """Vectors of a file.
+    """Vectors of a file, with their sample ids.
 
     Attributes:
         rows: (N, D), or N arrays (T_i, D).
@@ -43,14 +43,14 @@ def load_arrays(path: Path, array: str | None = None) -> LoadedArrays:
     """Read the vectors of a file.
 
     Args:
-        path: the file; its suffix says the format.
+        path: the file; its suffix determines the format.
         array: name of the array, or of the group that holds one array an id; of a parquet file a
             column of lists, or names and patterns of number columns (`voice_*,age`); `.` where the
-            names are the ids. None where there is only one that can be meant.
+            names are the ids. None where there is only one candidate.
 
     Raises:
-        MmfuseError: if the file cannot be read, holds what is no numpy array, or nothing or too
-            much can be meant.
+        MmfuseError: if the file cannot be read, holds other objects than numpy arrays, or has no or
+            several candidates.
     """
     if not path.is_file():
         raise MmfuseError(f"no such file: {path}")
@@ -65,7 +65,7 @@ def load_arrays(path: Path, array: str | None = None) -> LoadedArrays:
             return _parquet(path, array)
         return _find(_tree(path, suffix), array, path)
     except (OSError, ValueError, KeyError, EOFError, MemoryError, pickle.UnpicklingError) as error:
-        if "Object arrays" in str(error):  # as numpy says it; reading one would run a pickle
+        if "Object arrays" in str(error):  # numpy's message; reading one would run a pickle
             raise MmfuseError(
                 f"{path} holds an array of Python objects, which is never opened; save ids as "
                 "text, such as ids.astype(str), and vectors as numbers of one shape"
@@ -101,12 +101,12 @@ def _groups(group: Any) -> dict[str, Any]:  # noqa: ANN401 - h5py has no types
 
 
 class _NumpyOnly(pickle.Unpickler):
-    """Finds what numpy's own arrays are pickled with, and nothing else."""
+    """Unpickler that allows the classes of numpy arrays, and nothing else."""
 
     _FUNCTIONS = ("_reconstruct", "scalar", "_frombuffer")
 
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401
-        """The class of a name, if numpy's arrays need it.
+        """The class of this name, if numpy arrays need it.
 
         Raises:
             UnpicklingError: for everything else.
@@ -130,18 +130,18 @@ class _NumpyOnly(pickle.Unpickler):
             return _latin1
         raise pickle.UnpicklingError(
             f"it would import {module}.{name}; only numpy arrays, numbers, text, lists and dicts "
-            "are admitted"
+            "are allowed"
         )
 
 
 def _latin1(text: str, encoding: str) -> bytes:
     if encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes encoded as {encoding!r} are not admitted")
+        raise pickle.UnpicklingError(f"bytes encoded as {encoding!r} are not allowed")
     return text.encode("latin1")
 
 
 def unpickle(data: bytes) -> Any:  # noqa: ANN401
-    """What a pickle holds, if it is made of numpy arrays, numbers, text, lists and dicts alone.
+    """Read a pickle of numpy arrays, numbers, text, lists and dicts only.
 
     Raises:
         UnpicklingError: before anything else would be imported or called.
@@ -189,7 +189,7 @@ def _find(tree: Tree, array: str | None, path: Path) -> LoadedArrays:
 
 
 def _leaves(tree: Tree) -> list[tuple[Tree, str, Any]]:
-    """Every array with its name and the group that it is in."""
+    """Every array with its group and name."""
     found: list[tuple[Tree, str, Any]] = []
     for name, node in tree.items():
         if isinstance(node, Mapping):
@@ -216,7 +216,7 @@ def _describe(name: str, leaf: Any) -> str:  # noqa: ANN401
 
 
 def _by_id(tree: Tree) -> LoadedArrays | None:
-    """A tree with one vector (D,) or sequence (T, D) an id."""
+    """A tree with one vector (D,) or sequence (T, D) per id."""
     items = [np.asarray(v) for v in tree.values() if isinstance(v, np.ndarray | list)]
     if len(items) != len(tree) or not items:
         return None
@@ -290,7 +290,7 @@ def _parquet(path: Path, array: str | None) -> LoadedArrays:
 
 
 def _example(lists: Sequence[str], numbers: Sequence[str]) -> str:
-    """Words for --array: a column of lists, or a pattern that most number columns fit."""
+    """Example for --array: a column of lists, or a pattern that most number columns match."""
     if lists:
         return lists[0]
     stems = Counter(name.rstrip("0123456789") for name in numbers)
@@ -299,7 +299,7 @@ def _example(lists: Sequence[str], numbers: Sequence[str]) -> str:
 
 
 def _of_lists(column: Any) -> list[NDArray[Any]]:  # noqa: ANN401 - a polars series
-    """One array a cell; a null is NaN in the shape of the first vector."""
+    """One array per cell; a null becomes NaN in the shape of the first vector."""
     cells = [None if cell is None else np.asarray(cell) for cell in column.to_list()]
     there = [cell for cell in cells if cell is not None]
     nothing = np.full(there[0].shape if there else (1,), np.nan, np.float32)

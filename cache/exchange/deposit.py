@@ -1,4 +1,4 @@
-"""Depositing: vectors that exist already become a stream, through the same door as encoded ones."""
+"""Writing existing vectors as a stream, with the same writer as encoded ones."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +19,12 @@ from cache.writing.writer import ShardClaim
 
 @dataclass(frozen=True)
 class StreamContent:
-    """A whole stream from elsewhere.
+    """All rows of a stream to write.
 
     Attributes:
         inputs: (N, 16) digests.
         state: (N,) 1 ok, 2 absent, 3 failed.
-        values: (N, D), or (sum T, D) of a sequence stream; may be mapped.
+        values: (N, D), or (sum T, D) of a sequence stream; may be memory-mapped.
         offsets: (N + 1,) of a sequence stream, else None.
         failures: row, reason, detail, transient.
     """
@@ -39,10 +39,10 @@ class StreamContent:
 def deposit(
     store: FeatureStore, key: StreamKey, spec: StreamSpec, samples: Samples, content: StreamContent
 ) -> StreamInfo:
-    """Write a stream and publish it; one that is there already is left as it is.
+    """Write a stream and publish it; an existing one is left unchanged.
 
     Raises:
-        MmfuseError: if the content does not fit together, the disk refuses, or another process is
+        MmfuseError: if shapes do not match, the disk is not writable, or another process is
             writing the same stream.
     """
     check_content(spec, len(samples), content)
@@ -61,7 +61,7 @@ def deposit(
 
 
 def _fill(claim: ShardClaim, content: StreamContent, failures: dict[int, Failure]) -> None:
-    """Every row as it is, known or not: what comes back must be what went in."""
+    """Write every row, known or not, so that what is read is what was given."""
     start, stop = claim.shard.start, claim.shard.stop
     state = content.state[start:stop]
     rows = np.flatnonzero(state == OK) + start
@@ -75,7 +75,7 @@ def _fill(claim: ShardClaim, content: StreamContent, failures: dict[int, Failure
 
 
 def check_content(spec: StreamSpec, rows: int, content: StreamContent) -> None:
-    """Refuse content that does not fit together, before anything is written.
+    """Check shapes and states of the content before anything is written.
 
     Raises:
         MmfuseError: naming what does not fit.

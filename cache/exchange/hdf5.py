@@ -1,4 +1,4 @@
-"""HDF5 in and out: a dataset's streams as one file that any HDF5 reader opens.
+"""HDF5 export and import: a dataset's streams in one file that any HDF5 reader opens.
 
 Layout (all numbers little-endian, all text UTF-8):
 
@@ -39,15 +39,15 @@ BLOCK = 1 << 16  # rows that are in memory at once
 def export_hdf5(
     store: FeatureStore, path: Path, words: Sequence[str] | None = None
 ) -> list[StreamInfo]:
-    """Write streams of a dataset into a new file; what is there is replaced when all is written.
+    """Write streams of a dataset into a file, which is replaced when all is written.
 
     Args:
         store: of the dataset.
-        path: the file to make.
+        path: the file to write.
         words: which streams, as in `FeatureStore.resolve`; None means all.
 
     Raises:
-        MmfuseError: if a word means no stream, a stream is damaged, or the disk refuses.
+        MmfuseError: if a word matches no stream, a stream is damaged, or the disk is not writable.
     """
     found = store.resolve(words)
     unfinished = path.with_name(f".{path.name}.partial")
@@ -65,7 +65,7 @@ def export_hdf5(
 
 
 def import_hdf5(home: Home, path: Path, dataset: str | None = None) -> tuple[str, list[StreamInfo]]:
-    """Take up what `export_hdf5` wrote, exactly; streams that are there already stay.
+    """Import a file of `export_hdf5` exactly; existing streams are left unchanged.
 
     Args:
         home: where to.
@@ -76,7 +76,7 @@ def import_hdf5(home: Home, path: Path, dataset: str | None = None) -> tuple[str
         The dataset's name, and its streams that the file has.
 
     Raises:
-        MmfuseError: if the file is missing, of another format, newer, or does not fit together.
+        MmfuseError: if the file is missing, of another format, newer, or inconsistent.
     """
     with _opened(path) as file:
         name = dataset or str(file.attrs["dataset"])

@@ -1,4 +1,4 @@
-"""Importing: vectors that somebody else made become a stream, aligned with the samples by id."""
+"""Import of precomputed vectors from a file as a stream, aligned with the samples by id."""
 
 import hashlib
 from collections.abc import Mapping
@@ -24,17 +24,17 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class ImportSource:
-    """What to import, and what it is.
+    """A file to import, and the stream it becomes.
 
     Attributes:
         path: .npy, .npz, .parquet, .safetensors, .h5 or .pkl.
-        encoder: first part of the stream's name: who made the vectors.
+        encoder: first part of the stream's name: what made the vectors.
         modality: second part.
-        kind: of the modality; may be None where the samples know it.
-        array: name inside the file, see `arrays.load`.
-        weights: pretrained, weight-free or random, as whoever imports says.
-        dtype: to store; None keeps float16 as it is and makes everything else float32.
-        provenance: what else is known, such as the licence.
+        kind: of the modality; None if the samples have it.
+        array: name inside the file, see `load_arrays`.
+        weights: pretrained, weight-free or random, as stated by the user.
+        dtype: to store; None means float16 for float16 vectors, else float32.
+        provenance: further facts, such as the licence.
     """
 
     path: Path
@@ -49,13 +49,13 @@ class ImportSource:
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What became of a file.
+    """Result of an import.
 
     Attributes:
         info: the stream.
         aligned: `id` or `order`.
-        lacking: samples that the file has no vector for; they are absent.
-        unused: vectors whose id is no sample.
+        lacking: samples without a vector in the file; they are absent.
+        unused: vectors whose id is not a sample's.
         failed: ids of samples whose vector holds NaN or infinity.
     """
 
@@ -67,7 +67,7 @@ class ImportResult:
 
     @property
     def told(self) -> str:
-        """The same in words."""
+        """The result in one sentence."""
         text = f"aligned by {self.aligned}; {self.lacking} samples have none, {self.unused} unused"
         if not self.failed:
             return text
@@ -76,7 +76,7 @@ class ImportResult:
 
 
 def import_arrays(store: FeatureStore, samples: Samples, source: ImportSource) -> ImportResult:
-    """Make a stream of a file's vectors; the same file again changes nothing.
+    """Write a file's vectors as a stream; importing the same file again changes nothing.
 
     Samples without a vector are absent. A vector with NaN or infinity fails its row.
 
@@ -86,8 +86,8 @@ def import_arrays(store: FeatureStore, samples: Samples, source: ImportSource) -
         source: what to import.
 
     Raises:
-        MmfuseError: if the file cannot be read, nothing fits the samples' ids, an id occurs twice,
-            or there are no ids and the number of vectors is not that of the samples.
+        MmfuseError: if the file cannot be read, no id is a sample's, an id occurs twice, or
+            there are no ids and the number of vectors is not that of the samples.
     """
     loaded = load_arrays(source.path, source.array)
     at, aligned = _align(loaded, samples, source.path)
@@ -118,7 +118,7 @@ def import_arrays(store: FeatureStore, samples: Samples, source: ImportSource) -
 
 
 def _align(loaded: LoadedArrays, samples: Samples, path: Path) -> tuple[NDArray[np.int64], str]:
-    """(N,) which vector each sample has, -1 for none; and how that was found."""
+    """(N,) index of each sample's vector, -1 for none; and whether by `id` or `order`."""
     if loaded.ids is None:
         if len(loaded.rows) != len(samples):
             raise MmfuseError(

@@ -1,4 +1,4 @@
-"""Packing: a cache as one file for a colleague without data or GPU: features, ids, splits, targets.
+"""Packs: a feature cache as one file to share: features, ids, splits and targets, no raw data.
 
 A pack is a ZIP file whose members are stored, not compressed:
 
@@ -9,7 +9,7 @@ A pack is a ZIP file whose members are stored, not compressed:
     <d>/<s>/state.npy inputs.npy     (N,) 1 ok, 2 absent, 3 failed; (N, 16) digests
     <d>/<s>/failures.json            rows [row, reason, detail, transient]
 
-No raw data is in it: texts and pictures are there as vectors and as digests only.
+It holds no raw data: texts and images are there as vectors and digests only.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ _DATE = (1980, 1, 1, 0, 0, 0)  # the same cache gives the same bytes
 
 @dataclass(frozen=True)
 class PackResult:
-    """What went into a pack.
+    """Result of packing.
 
     Attributes:
         path: the file.
@@ -64,13 +64,13 @@ def pack(
 
     Args:
         home: where from.
-        path: the file to make; what is there is replaced when all is written.
+        path: the file to write; an existing one is replaced when all is written.
         datasets: names; None means all.
-        licences: by dataset, one line for what leaves this machine.
+        licences: one line per dataset.
         words: which streams, as in `FeatureStore.resolve`; None means all.
 
     Raises:
-        MmfuseError: if there is nothing to pack, a stream is damaged, or the disk refuses.
+        MmfuseError: if there is nothing to pack, a stream is damaged, or the disk is not writable.
     """
     names = home.datasets() if datasets is None else list(datasets)
     if not names:
@@ -96,7 +96,7 @@ def pack(
 
 @dataclass
 class _Members:
-    """Writes members and keeps their lengths and digests for the manifest."""
+    """Writes members and collects their lengths and digests for the manifest."""
 
     file: zipfile.ZipFile
     digests: dict[str, list[object]] = field(default_factory=dict)

@@ -1,8 +1,8 @@
-"""Unpacking: a pack from a stranger becomes streams; nothing of it is ever written as a path.
+"""Import of packs from untrusted sources; no name in a pack is ever used as a path.
 
-A pack is read where it lies. Only members that the manifest announces are looked at, only if they
-are plain stored files of the announced length and digest that do not overlap; names are compared,
-never joined to a folder. So absolute paths, `..`, links, devices and bombs have nothing to act on.
+A pack is read in place. Only members that its manifest lists are read, and only if they are plain
+stored files of the listed length and digest that do not overlap; names are compared, never joined
+to a folder. So absolute paths, `..`, links, devices and zip bombs have no effect.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ _NAME = re.compile(
     r"d\d{1,6}/s\d{1,6}/(values\.npy|offsets\.npy|state\.npy|inputs\.npy|failures\.json)"
 )
 _BLOCK = 1 << 24
-_BROKEN = (  # what reading something that only looks like a pack may raise
+_BROKEN = (  # errors that reading a malformed pack may raise
     zipfile.BadZipFile,
     struct.error,
     pl.exceptions.PolarsError,
@@ -52,14 +52,14 @@ _BROKEN = (  # what reading something that only looks like a pack may raise
 
 @dataclass(frozen=True)
 class UnpackResult:
-    """What came out of a pack: streams and licence note by dataset."""
+    """Result of unpacking: streams and licence note by dataset."""
 
     streams: Mapping[str, tuple[StreamInfo, ...]]
     licences: Mapping[str, str]
 
 
 def unpack(home: Home, path: Path) -> UnpackResult:
-    """Take up every stream of a pack; those that are there already stay as they are.
+    """Import every stream of a pack; existing ones are left unchanged.
 
     Everything is checked before anything is written.
 
@@ -68,8 +68,8 @@ def unpack(home: Home, path: Path) -> UnpackResult:
         path: the pack.
 
     Raises:
-        MmfuseError: if the file is no pack, is damaged, was tampered with, or does not fit
-            together; nothing is written then.
+        MmfuseError: if the file is no pack, damaged, tampered with, or inconsistent; nothing is
+            written then.
     """
     if not path.is_file():
         raise MmfuseError(f"no such file: {path}")
@@ -89,7 +89,7 @@ def unpack(home: Home, path: Path) -> UnpackResult:
 
 
 class _Archive:
-    """The members of a pack, each a plain stretch of the file that has been checked."""
+    """The members of a pack as checked byte ranges of its file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -107,7 +107,7 @@ class _Archive:
             raise MmfuseError(f"{path} was packed by a newer mmfuse; upgrade mmfuse")
         announced = manifest["members"]
         if set(announced) != set(self._places) - {"manifest.json"}:
-            raise MmfuseError(f"{path}: its members are not those that its manifest announces")
+            raise MmfuseError(f"{path}: its members are not those that its manifest lists")
         for name, (size, digest) in announced.items():
             if self._places[name][1] != size or self._digest(name) != digest:
                 raise MmfuseError(f"{path}: {name} is damaged: its digest does not fit")
@@ -118,7 +118,7 @@ class _Archive:
         return json.loads(self._bytes(name))
 
     def array(self, name: str) -> NDArray[Any]:
-        """A member as an array that is mapped, not loaded."""
+        """A member as a memory-mapped array."""
         start, size = self._places[name]
         with self._path.open("rb") as file:
             file.seek(start)
@@ -128,16 +128,18 @@ class _Archive:
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(head)
         length = int(np.prod([int(n) for n in shape], dtype=object)) * dtype.itemsize
         if fortran or dtype.hasobject or head.tell() + length != size:
-            raise MmfuseError(f"{self._path}: {name} has not the length that it says")
+            raise MmfuseError(
+                f"{self._path}: {name} does not have the length that its header states"
+            )
         if not length:
             return np.empty(shape, dtype)
         return np.memmap(self._path, dtype, "r", start + head.tell(), shape)
 
     def _place(self, info: zipfile.ZipInfo) -> tuple[int, int]:
-        """Where a member's bytes begin, and how many they are.
+        """Offset and length of a member's bytes.
 
         Raises:
-            MmfuseError: unless it is a plain stored file with a name that a pack can have.
+            MmfuseError: unless it is a plain stored file with a valid name.
         """
         mode = info.external_attr >> 16
         plain = (
@@ -150,14 +152,14 @@ class _Archive:
         )
         if not plain:
             raise MmfuseError(
-                f"{self._path}: the member {info.filename!r} does not belong into a pack (a link, "
-                "a folder, a compressed file, or a name that leads elsewhere); nothing was written"
+                f"{self._path}: the member {info.filename!r} does not belong in a pack (a link, "
+                "a folder, a compressed file, or an invalid name); nothing was written"
             )
         with self._path.open("rb") as file:
             file.seek(info.header_offset)
             header = struct.unpack("<4s5H3L2H", file.read(30))
         if header[0] != b"PK\x03\x04":
-            raise MmfuseError(f"{self._path}: {info.filename} is not where it should be")
+            raise MmfuseError(f"{self._path}: {info.filename} is not at its stated offset")
         return info.header_offset + 30 + header[-2] + header[-1], info.file_size
 
     def _refuse_overlaps(self) -> None:
@@ -250,7 +252,7 @@ def _samples(about: dict[str, Any]) -> Samples:
     shape = (len(ids), len(names)) if kind == "labels" else (len(ids),)
     columns = [samples.splits, *([samples.groups] if samples.groups is not None else [])]
     if samples.targets.shape != shape or any(len(column) != len(ids) for column in columns):
-        raise MmfuseError("its samples do not fit together")
+        raise MmfuseError("its samples are inconsistent")
     return samples
 
 

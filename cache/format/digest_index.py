@@ -1,4 +1,4 @@
-"""Inputs: which rows are the same bytes, and which of them are known, without a loop over rows.
+"""Vectorised lookup of input digests: which rows are equal, and which are known.
 
 A digest is (16,) uint8. Sixteen zeros mean "no identity": such a row equals no other.
 """
@@ -13,7 +13,7 @@ Digests = NDArray[np.uint8]  # (N, 16)
 
 
 def identity(inputs: Digests, absent: NDArray[np.bool_]) -> str:
-    """Hex digest of every row's input and absence, in order: what makes a generation."""
+    """Hex digest of every row's input and absence, in order; it identifies a generation."""
     state = hashlib.blake2b(digest_size=16)
     state.update(np.ascontiguousarray(zero_absent(inputs, absent)).data)
     state.update(np.packbits(absent).data)
@@ -22,12 +22,12 @@ def identity(inputs: Digests, absent: NDArray[np.bool_]) -> str:
 
 
 def zero_absent(inputs: Digests, absent: NDArray[np.bool_]) -> Digests:
-    """The inputs with zeros where rows are absent: what is not there has no identity."""
+    """The inputs with zeros where rows are absent."""
     return np.where(absent[:, None], np.uint8(0), inputs) if absent.any() else inputs
 
 
 def first_of_each(inputs: Digests) -> NDArray[np.int64]:
-    """(N,) the first row with the same input as each row; its own number where it is the first."""
+    """(N,) number of the first row with the same input as each row, perhaps the row itself."""
     high, low = _halves(inputs)
     order = np.lexsort((low, high))  # stable: the first row of a group leads it
     new = _leads(high, low, order) | ((high == 0) & (low == 0))[order]
@@ -39,7 +39,7 @@ def first_of_each(inputs: Digests) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class DigestIndex:
-    """Digests in order, each once, and the position of each where it was first given."""
+    """Sorted index of distinct digests, with the first position of each."""
 
     high: NDArray[np.uint64]
     low: NDArray[np.uint64]
@@ -47,21 +47,21 @@ class DigestIndex:
 
     @classmethod
     def of(cls, inputs: Digests) -> "DigestIndex":
-        """An index of (K, 16) digests; of equal ones the first counts."""
+        """An index of (K, 16) digests; equal ones have the position of the first."""
         high, low = _halves(inputs)
         order = np.lexsort((low, high))  # stable: the first of equal ones leads them
         order = order[_leads(high, low, order) & ((high != 0) | (low != 0))[order]]
         return cls(high[order], low[order], order)
 
     def find(self, inputs: Digests) -> NDArray[np.int64]:
-        """(N,) the position of each digest, -1 where it is unknown."""
+        """(N,) position of each digest, -1 where it is unknown."""
         high, low = _halves(inputs)
         found = np.full(len(inputs), -1, np.int64)
         if not len(self.high):
             return found
         at = np.searchsorted(self.high, high)
         seeking = np.arange(len(inputs))
-        while len(seeking):  # once, save where the first eight bytes of two digests agree
+        while len(seeking):  # one pass, unless the first eight bytes of two digests agree
             seeking = seeking[at[seeking] < len(self.high)]
             seeking = seeking[self.high[at[seeking]] == high[seeking]]
             hit = self.low[at[seeking]] == low[seeking]

@@ -1,4 +1,4 @@
-"""Generations: one set of rows of a stream, its record, and the commits that say what is done."""
+"""Generations: one set of rows of a stream, its record, and the commits of finished shards."""
 
 import contextlib
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object as it was written: its length and blake2b-128."""
+    """Length and blake2b-128 of an object as it was written."""
 
     bytes: int
     digest: str
@@ -41,7 +41,7 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class Commit:
-    """Proof that a shard is done: its rows, its objects' digests, and the run that made it."""
+    """Proof that a shard is finished: its rows, its objects' digests, and the run that wrote it."""
 
     shard: Shard
     counts: dict[str, int]
@@ -49,7 +49,7 @@ class Commit:
     chunks: list[int]  # crc32c of each chunk of values
     lengths: list[int]  # of a sequence stream: frames of each row
     run: str
-    truncated: str = ""  # a bit a row, as hex: its input was cut to length; "" for none
+    truncated: str = ""  # one bit per row, as hex: its input was cut to length; "" for none
 
     def record(self) -> dict[str, object]:
         """As JSON."""
@@ -81,14 +81,14 @@ class Commit:
 
 @dataclass(frozen=True)
 class Generation:
-    """One set of rows of a stream: what was asked for, and how far it is done."""
+    """One set of rows of a stream, and how far it is encoded."""
 
     paths: GenerationPaths
     key: StreamKey
     spec: StreamSpec
     rows: int
     identity: str  # digest of every row's input, in order
-    retries: int | None  # the generation whose failed rows this one tries again
+    retries: int | None  # the generation whose failed rows this one retries
     grid: Grid  # of values; of a sequence stream, `shard_rows` cuts rows and the rest is unused
 
     @property
@@ -106,7 +106,7 @@ class Generation:
         return Shard(number, *self.grid.bounds(number))
 
     def commit(self, shard: Shard) -> Commit | None:
-        """A shard's commit, or None; a damaged one proves nothing."""
+        """A shard's commit; None if there is none or it is damaged."""
         try:
             record = get_record(self.paths.commit(shard.number))
         except DamagedError:
@@ -121,7 +121,7 @@ class Generation:
         return {number: commit for number, commit in found if commit is not None}
 
     def intact(self) -> dict[int, Commit]:
-        """The commits whose objects are all there, as far as their lengths tell."""
+        """The commits whose objects all exist in the right length; contents are not checked."""
         sealed = self.spec.sequence and self.paths.seal.exists()
         if sealed and not self._sealed():
             return {}
@@ -136,13 +136,13 @@ class Generation:
         }
 
     def complete(self) -> bool:
-        """Whether every row is settled and readable."""
+        """Whether no row is pending and all are readable."""
         if self.spec.sequence and not self.paths.seal.exists():
             return False
         return len(self.intact()) == self.grid.shards
 
     def described(self) -> bool:
-        """Whether the Zarr metadata is all there, so that any reader of Zarr can open it."""
+        """Whether all Zarr metadata exists, so that any Zarr reader can open it."""
         try:
             record = get_record(self.paths.nodes)
         except DamagedError:
@@ -151,7 +151,7 @@ class Generation:
         return record is not None and all((zarr / name).exists() for name in record["nodes"])
 
     def _sealed(self) -> bool:
-        """Whether the assembled arrays of a sequence stream are all there."""
+        """Whether all assembled arrays of a sequence stream exist."""
         seal = self.seal()
         if seal is None:
             return False
@@ -159,14 +159,14 @@ class Generation:
         return all(_is_there(self.paths.block(name, int(n)), size) for (name, _, n), size in blocks)
 
     def lengths(self) -> NDArray[np.int64]:
-        """(N,) frames a row of a sequence stream, from its commits; 0 where there is none."""
+        """(N,) frames per row of a sequence stream, from its commits; 0 where there is none."""
         lengths = np.zeros(self.rows, np.int64)
         for commit in self.commits().values():
             lengths[commit.shard.start : commit.shard.stop] = commit.lengths
         return lengths
 
     def seal(self) -> dict[str, Any] | None:
-        """Of a sequence stream: what its assembled arrays are, or None before that."""
+        """The seal of a sequence stream: digests of its assembled arrays; None before assembly."""
         try:
             return get_record(self.paths.seal)
         except DamagedError:
@@ -176,7 +176,7 @@ class Generation:
 
     @cached_property
     def attributes(self) -> dict[str, object]:
-        """The generation's record, kept in `stream.json` and in the Zarr group's attributes."""
+        """The generation's record, written to `stream.json` and to the Zarr group's attributes."""
         return {
             "schema": SCHEMA,
             **asdict(self.key),
@@ -204,7 +204,7 @@ def read_generation(paths: GenerationPaths) -> Generation | None:
     """The generation at these paths, or None.
 
     Raises:
-        Damaged: if its record is not what was written.
+        DamagedError: if its record is not what was written.
         MmfuseError: if a newer mmfuse wrote it.
     """
     record = get_record(paths.record)
@@ -227,10 +227,10 @@ def create_generation(generation: Generation) -> bool:
 
 
 def current_generation(paths: StreamPaths) -> tuple[int, str] | None:
-    """Generation and snapshot that readers see, or None before the first is published.
+    """Generation and snapshot that readers see; None before the first is published.
 
     Raises:
-        Damaged: if the pointer is not what was written.
+        DamagedError: if the pointer is not what was written.
         MmfuseError: if a newer mmfuse wrote it.
     """
     record = get_record(paths.current)
@@ -241,20 +241,20 @@ def current_generation(paths: StreamPaths) -> tuple[int, str] | None:
 
 
 def check_schema(record: Mapping[str, Any], path: Path) -> None:
-    """Refuse what a newer mmfuse wrote.
+    """Raise for a record that a newer mmfuse wrote.
 
     Raises:
         MmfuseError: naming both schemas.
     """
     if record["schema"] > SCHEMA:
         raise MmfuseError(
-            f"{path} was written by a newer mmfuse (schema {record['schema']}, this one knows "
+            f"{path} was written by a newer mmfuse (schema {record['schema']}, this one reads "
             f"{SCHEMA}); upgrade mmfuse, or use another --home"
         )
 
 
 def open_store(paths: DatasetPaths, dataset: str, *, create: bool) -> None:
-    """Check that a dataset's store is one that this version knows; make its record if asked.
+    """Check the schema of a dataset's store; with `create`, write its record if missing.
 
     Raises:
         MmfuseError: if a newer mmfuse wrote it.

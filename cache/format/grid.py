@@ -5,20 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CHUNK_BYTES = 1 << 20  # ~1 MB: what a read has to check before it may be believed
-
-
+CHUNK_BYTES = 1 << 20  # ~1 MB: a read checks whole chunks
 CHUNKS_PER_SHARD = 48
-
-
 CRC_BYTES = 4
 
 
 @dataclass(frozen=True)
 class Grid:
-    """How (rows, width) values are cut: `per_shard` chunks of `chunk_rows` rows a shard.
+    """How (rows, width) values are cut: `per_shard` chunks of `chunk_rows` rows per shard.
 
-    Chunks are as equal as they can be, so that the last one wastes next to nothing.
+    Chunks are as equal as possible, so that the last one wastes little.
     """
 
     rows: int
@@ -29,7 +25,7 @@ class Grid:
 
     @classmethod
     def plan(cls, rows: int, width: int, dtype: str) -> "Grid":
-        """Chunks of about 1 MB, at most 48 a shard; what is smaller than a chunk is one chunk."""
+        """Chunks of about 1 MB, at most 48 per shard; smaller arrays are one chunk."""
         size = rows * width * np.dtype(dtype).itemsize
         chunk_rows = max(1, math.ceil(rows / max(1, math.ceil(size / CHUNK_BYTES))))
         chunks = max(1, math.ceil(rows / chunk_rows))
@@ -43,7 +39,7 @@ class Grid:
 
     @property
     def shards(self) -> int:
-        """How many shards there are."""
+        """Number of shards."""
         return math.ceil(self.rows / self.shard_rows)
 
     @property
@@ -57,7 +53,7 @@ class Grid:
         return start, min(self.rows, start + self.shard_rows)
 
     def chunks(self, shard: int) -> int:
-        """Chunks that a shard really has."""
+        """Number of chunks in a shard; the last shard may have fewer."""
         start, stop = self.bounds(shard)
         return math.ceil((stop - start) / self.chunk_rows)
 

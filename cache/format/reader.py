@@ -1,4 +1,4 @@
-"""Readers: the rows of one generation, mapped, whole, or by input; never through the codecs."""
+"""Reader: the rows of one generation, memory-mapped, whole, or by row; without Zarr's codecs."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from cache.format.shards import MappedShard, read_flat, read_shard
 from cache.format.streams import StreamValues
 from cache.storage.objects import DamagedError
 
-LOADERS = 2  # threads that read a whole stream: one waits for the disk while another checks
+LOADERS = 2  # threads that read a whole stream: one waits for the disk while another checks sums
 FLAT_ROWS = 1 << 20  # rows a chunk of the small arrays of a sequence stream
 
 
@@ -30,7 +30,7 @@ class SmallArrays:
 
 
 class Reader:
-    """A generation as it is when this is made; shards committed later are pending here."""
+    """Reads a generation as it was at construction; shards committed later count as pending."""
 
     def __init__(self, generation: Generation) -> None:
         self.generation = generation
@@ -42,7 +42,7 @@ class Reader:
 
     @cached_property
     def state(self) -> NDArray[np.uint8]:
-        """(N,) 0 not yet, 1 ok, 2 absent, 3 failed; not yet too where a shard cannot be read."""
+        """(N,) 0 pending, 1 ok, 2 absent, 3 failed; pending too where a shard is unreadable."""
         return self._flat("state", (), "uint8", strict=False)
 
     @cached_property
@@ -65,7 +65,7 @@ class Reader:
         """State and inputs of every row.
 
         Raises:
-            Damaged: if one of them is not as it was written.
+            DamagedError: if one of them is damaged.
             MmfuseError: if rows are still pending.
         """
         self._require_complete()
@@ -78,7 +78,7 @@ class Reader:
         """Every row, each chunk's crc32c checked while it is copied.
 
         Raises:
-            Damaged: if one does not fit.
+            DamagedError: if one does not fit.
             MmfuseError: if rows are still pending.
         """
         self._require_complete()
@@ -101,11 +101,11 @@ class Reader:
         """(K, D) of rows (frames, of a sequence stream), in any order, mapped.
 
         Raises:
-            Damaged: if a chunk is not as it was written.
+            DamagedError: if a chunk is damaged.
         """
         grid = self.frame_grid
         size = grid.shard_rows
-        if not len(frames):  # nothing is read, be the shards there or not
+        if not len(frames):  # nothing is read, even if shards are missing
             return np.empty((0, grid.width), grid.dtype)
         if grid.rows <= size:
             return self._shard(0).gather(frames)
@@ -124,9 +124,9 @@ class Reader:
     def recall(
         self, rows: NDArray[np.int64]
     ) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[Any]]:
-        """What is still good of these rows: sound (K,), and lengths and values of the sound ones.
+        """The undamaged ones of these rows: sound (K,), and lengths and values of sound rows.
 
-        Never raises for damage: a row that cannot be trusted is not sound, and is encoded again.
+        Never raises for damage: a damaged row is not sound, so that it is encoded again.
         """
         if self._spec.sequence and self._seal is None:
             return self._recall_parts(rows)
@@ -143,7 +143,7 @@ class Reader:
     def recall_frames(
         self, offsets: NDArray[np.int64], rows: NDArray[np.int64]
     ) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[Any]]:
-        """The same, where rows of an assembled sequence stream begin at these offsets."""
+        """`recall` for an assembled sequence stream with these (N + 1,) offsets."""
         lengths = np.diff(offsets)[rows]
         frames = concatenated_ranges(offsets[rows], lengths)
         starts = np.cumsum(lengths) - lengths
@@ -153,7 +153,7 @@ class Reader:
 
     @cached_property
     def frame_grid(self) -> Grid:
-        """How the values are cut: rows, or the frames of a sequence stream."""
+        """Grid of the values: of rows, or of the frames of a sequence stream."""
         if not self._spec.sequence:
             return self.generation.grid
         assert self._seal is not None
@@ -201,7 +201,7 @@ class Reader:
         return self._commits[number].objects[name].digest
 
     def _sums(self, number: int) -> list[int]:
-        """crc32c of each chunk as it was committed; a shard may have been mended meanwhile."""
+        """crc32c of each chunk as it was committed; a shard may have been repaired meanwhile."""
         if self._seal is not None:
             sums: list[int] = self._seal["objects"][f"values/{number}"][2]
             return sums
@@ -229,7 +229,7 @@ class Reader:
         return good
 
     def _part(self, number: int) -> Part | None:
-        """The last part that was asked for is kept: neighbours come from the same one."""
+        """A part; the last one is cached, since neighbouring rows are in the same part."""
         if number not in self._parts:
             part = read_part(self.generation, number)
             if part is None:
@@ -267,7 +267,7 @@ class Reader:
 
 
 def concatenated_ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """start, start + 1, … of each pair, one after the other; (sum of lengths,)."""
+    """start, start + 1, … of each (start, length), concatenated; (sum of lengths,)."""
     before = np.cumsum(lengths) - lengths
     found: NDArray[np.int64] = np.repeat(starts - before, lengths)
     return found + np.arange(int(lengths.sum()), dtype=np.int64)

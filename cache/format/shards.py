@@ -1,8 +1,8 @@
-"""Shards: how rows are cut into chunks and shards, made by zarr in memory, mapped, and checked.
+"""Shard files: encoded by zarr in memory, read memory-mapped, checked by crc32c.
 
 A shard without compression is its inner chunks one after the other, each raw little-endian bytes
 and their crc32c (4 bytes), then the index: offset and length of each chunk (16 bytes) and the
-index's own crc32c. So rows are read straight from the file, and zarr is needed for writing only.
+index's own crc32c. So rows are read straight from the file; zarr is needed for writing only.
 """
 
 import math
@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 from cache.format.grid import CRC_BYTES, Grid
 from cache.storage.objects import DamagedError, content_digest
 
-_NOWHERE = (1 << 64) - 1  # the index's entry of a chunk that is not there
+_NOWHERE = (1 << 64) - 1  # the index's entry of a missing chunk
 
 
 def crc32c(data: NDArray[np.uint8]) -> int:
-    """The checksum of contiguous bytes."""
+    """The crc32c of contiguous bytes."""
     return int(google_crc32c.value(data))
 
 
 def encode_shard(block: NDArray[Any], grid: Grid) -> memoryview:
-    """The bytes of one shard, made whole in memory by zarr; block is (rows of the shard, D)."""
+    """The bytes of one shard, encoded in memory by zarr; block is (rows of the shard, D)."""
     shape = (len(block), grid.width)
     chunks = (grid.chunk_rows, grid.width)
     data = _encode(block, shape, chunks, (grid.shard_rows, grid.width))
@@ -58,7 +58,7 @@ def _encode(
 
 
 def chunk_checksums(data: bytes | memoryview, grid: Grid, shard: int) -> list[int]:
-    """The crc32c of each chunk, as a shard's bytes have them."""
+    """The crc32c of each chunk, as stored in a shard's bytes."""
     step = grid.chunk_bytes + CRC_BYTES
     ends = range(grid.chunk_bytes, step * grid.chunks(shard), step)
     return [int.from_bytes(data[end : end + CRC_BYTES], "little") for end in ends]
@@ -70,8 +70,7 @@ def read_flat(
     """The first `shape` of an unsharded chunk, checked.
 
     Raises:
-        Damaged: if it is missing, too short, its crc32c does not fit, or it is not the object that
-            the digest says.
+        DamagedError: if it is missing or too short, or its crc32c or the digest does not fit.
     """
     try:
         data = np.fromfile(path, np.uint8)
@@ -91,7 +90,7 @@ def check_index(tail: bytes, grid: Grid, count: int, path: Path) -> None:
     """Check a shard's index: its crc32c, and that its `count` chunks lie one after the other.
 
     Raises:
-        Damaged: if not.
+        DamagedError: if not.
     """
     index = np.frombuffer(tail[:-CRC_BYTES], "<u8").reshape(-1, 2)
     step = grid.chunk_bytes + CRC_BYTES
@@ -114,10 +113,10 @@ def read_shard(
         grid: how the array is cut.
         shard: its number.
         out: where the rows go.
-        sums: crc32c of each chunk as committed, beside the one that the file has of itself.
+        sums: crc32c of each chunk as committed, checked in addition to the file's own.
 
     Raises:
-        Damaged: naming the rows, if the file is missing, cut, or a checksum does not fit.
+        DamagedError: naming the rows, if the file is missing or truncated or a checksum is wrong.
     """
     first, _ = grid.bounds(shard)
     memory, _ = _map(path, grid, shard)
@@ -134,7 +133,7 @@ def read_shard(
 
 
 def damaged_rows(path: Path, grid: Grid, shard: int, sums: list[int]) -> list[tuple[int, int]]:
-    """Ranges of rows whose bytes are not those that were committed; checks every byte.
+    """Ranges of rows whose bytes differ from those committed; checks every byte.
 
     Args:
         path: the shard's file.
@@ -159,7 +158,7 @@ def damaged_rows(path: Path, grid: Grid, shard: int, sums: list[int]) -> list[tu
 
 
 def _map(path: Path, grid: Grid, shard: int) -> tuple[mmap.mmap, os.stat_result]:
-    """A shard's bytes in the page cache, with an index that has been checked."""
+    """Memory-map a shard and check its index."""
     try:
         with path.open("rb") as file:
             stat = os.fstat(file.fileno())
@@ -177,7 +176,7 @@ def _stored(data: NDArray[np.uint8], at: int) -> int:
 
 
 class MappedShard:
-    """A shard's rows in the page cache; each chunk is checked once, before it is first used."""
+    """A memory-mapped shard; each chunk's checksum is checked once, before its first use."""
 
     def __init__(
         self, path: Path, grid: Grid, shard: int, sums: Sequence[int] | None = None
@@ -195,13 +194,13 @@ class MappedShard:
         self._step = math.gcd(self._row_bytes, CRC_BYTES)  # every row begins at a multiple of it
         windows = (len(memory) - self._row_bytes) // self._step + 1
         strides = (self._step, dtype.itemsize)
-        # Every window of a row's length: one index finds a row in spite of the sums between chunks.
+        # A view of every row-long window: one index finds a row despite the sums between chunks.
         self._windows: NDArray[Any] = np.ndarray((windows, grid.width), dtype, memory, 0, strides)
         self._unchecked = np.ones(grid.chunks(shard), bool)
         self._all_checked = False
 
     def fresh(self) -> bool:
-        """Whether the file is still the one that was mapped; looked at once a second."""
+        """Whether the file is still the mapped one; checked at most once a second."""
         now = time.monotonic()
         if now < self._look:
             return True
@@ -216,7 +215,7 @@ class MappedShard:
         """(K, D) of rows numbered within the shard, in any order.
 
         Raises:
-            Damaged: if a chunk's checksum does not fit.
+            DamagedError: if a chunk's checksum does not fit.
         """
         chunk = rows // self._chunk_rows
         if not self._all_checked:
@@ -230,7 +229,7 @@ class MappedShard:
         return found
 
     def sound(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """(K,) whether each row's chunk is as it was written."""
+        """(K,) whether each row's chunk is undamaged."""
         chunk = rows // self._grid.chunk_rows
         numbers, inverse = np.unique(chunk, return_inverse=True)
         return np.array([self._sound(int(n)) for n in numbers], bool)[inverse]

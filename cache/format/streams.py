@@ -1,4 +1,4 @@
-"""Streams: what one encoder's features of one modality are, and what a row can be."""
+"""Streams: the key, description and values of one encoder's features of one modality."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ DTYPES = ("float16", "float32")
 
 @dataclass(frozen=True)
 class StreamKey:
-    """What a stream is, whatever rows it has: the fingerprint says what made it."""
+    """Identity of a stream, whatever its rows: encoder, fingerprint and modality."""
 
     encoder: str
     fingerprint: str
@@ -26,26 +26,26 @@ class StreamKey:
 
     @property
     def name(self) -> str:
-        """`clip/image`: what the command line says."""
+        """`clip/image`, as on the command line."""
         return f"{self.encoder}/{self.modality}"
 
     @property
     def label(self) -> str:
-        """`clip-1a2b3c4d/image`: what tells fingerprints apart, and the path in the Zarr group."""
+        """`clip-1a2b3c4d/image`, with the fingerprint; also the path in the Zarr group."""
         return f"{self.encoder}-{self.fingerprint[:8]}/{self.modality}"
 
 
 @dataclass(frozen=True)
 class StreamSpec:
-    """What an encoder makes of a modality.
+    """What an encoder produces from a modality.
 
     Attributes:
         kind: kind of the modality.
         width: D.
         dtype: of the stored values, float16 or float32.
         sequence: whether a row is (T_i, D) instead of (D,).
-        fields: what the fingerprint is made of.
-        provenance: what else is worth recording; `weights` is pretrained, weight-free or random.
+        fields: the inputs of the fingerprint.
+        provenance: further facts to record; `weights` is pretrained, weight-free or random.
     """
 
     kind: str
@@ -58,14 +58,14 @@ class StreamSpec:
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """A stream of a dataset as it stands.
+    """The current state of a stream of a dataset.
 
     Attributes:
         key: encoder, fingerprint, modality.
         kind, width, dtype, sequence, fields, provenance: as in `StreamSpec`.
         rows: N.
         counts: rows that are ok, absent, failed and pending.
-        complete: whether every row is settled and readable.
+        complete: whether no row is pending and all are readable.
         snapshot: id of the samples that the rows belong to.
         generation: counts from 1; changed rows or order make a new one.
         path: the Zarr group.
@@ -88,13 +88,13 @@ class StreamInfo:
 
 @dataclass(frozen=True)
 class StreamValues:
-    """A whole stream.
+    """All rows of a stream.
 
     Attributes:
         values: (N, D), or (sum T, D) of a sequence stream; NaN where a row is not present.
         offsets: (N + 1,) int64 of a sequence stream, else None; row i is values[o[i]:o[i + 1]].
         present: (N,) bool.
-        state: (N,) uint8: 0 not yet, 1 ok, 2 absent, 3 failed.
+        state: (N,) uint8: 0 pending, 1 ok, 2 absent, 3 failed.
     """
 
     values: NDArray[Any]
@@ -104,10 +104,10 @@ class StreamValues:
 
 
 def check_key(key: StreamKey) -> None:
-    """Refuse names that would not be path parts.
+    """Check a key: names that can be path parts, and a full fingerprint.
 
     Raises:
-        MmfuseError: for such a name, or a fingerprint that is none.
+        MmfuseError: for another name or fingerprint.
     """
     for what, word in (("encoder", key.encoder), ("modality", key.modality)):
         if "/" in check_name(what, word):
@@ -120,7 +120,7 @@ STATES = ("pending", "ok", "absent", "failed")  # by their number in the array `
 
 
 def count_states(state: NDArray[np.uint8]) -> dict[str, int]:
-    """Rows by state, by name."""
+    """Number of rows in each state, by the state's name."""
     numbers = np.bincount(state, minlength=len(STATES))
     return {name: int(n) for name, n in zip(STATES, numbers, strict=True)}
 
@@ -128,11 +128,11 @@ def count_states(state: NDArray[np.uint8]) -> dict[str, int]:
 def resolve(
     dataset: str, streams: Sequence[StreamInfo], words: Sequence[str] | None
 ) -> list[StreamInfo]:
-    """The complete streams that the words mean, in their order, each once; commas part words.
+    """The complete streams that the words name, in their order, each once; commas separate words.
 
     Raises:
-        MmfuseError: for a word that means none, or several fingerprints of one name, or streams
-            whose rows belong to different samples.
+        MmfuseError: for a word that matches none, or several fingerprints of one name, or streams
+            of different samples.
     """
     if words is None:
         found = [info for info in streams if info.complete]
@@ -152,7 +152,7 @@ def resolve(
 
 
 def display_names(infos: Sequence[StreamInfo]) -> list[str]:
-    """What to call each of some streams: `clip/image`, or its label where several are called so."""
+    """Names of streams: `clip/image`, or the label where several have the same name."""
     plain = [info.key.name for info in infos]
     return [
         name if plain.count(name) == 1 else info.key.label
@@ -173,7 +173,7 @@ def _none(dataset: str, streams: Sequence[StreamInfo], word: str | None) -> Mmfu
         what = f"{info.key.label} of {dataset} is not complete"
         done = info.rows - info.counts["pending"]
         command = f"mmfuse extract --dataset {dataset} --encoder {info.key.encoder}"
-        return MmfuseError(f"{what} ({done} of {info.rows} rows); to go on, run: {command}")
+        return MmfuseError(f"{what} ({done} of {info.rows} rows); to resume, run: {command}")
     encoder = "ENCODER" if word is None else word.partition("/")[0].partition("-")[0]
     command = f"mmfuse extract --dataset {dataset} --encoder {encoder}"
     known = sorted(i.key.name for i in streams if i.complete)

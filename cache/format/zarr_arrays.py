@@ -1,4 +1,4 @@
-"""zarr.json and shard bytes, made by zarr in memory; the only file that imports zarr."""
+"""`zarr.json` and shard bytes, encoded by zarr in memory; the only file that imports zarr."""
 
 import json
 import math
@@ -19,10 +19,9 @@ def memory_array(
     shards: tuple[int, ...] | None,
     attributes: Mapping[str, Any] | None = None,
 ) -> tuple[Any, dict[str, Any]]:
-    """An array of ours in memory, and the objects it consists of by key.
+    """A Zarr array in memory, and its objects by key.
 
-    crc32c for each chunk, no compression, NaN where floats were never written, all chunks
-    written whatever is in them.
+    crc32c for each chunk, no compression, fill value NaN for floats, empty chunks are written.
     """
     objects: dict[str, Any] = {}
     array = zarr.create_array(
@@ -50,7 +49,7 @@ def sharded(grid: Grid) -> bytes:
 
 
 def flat(shape: tuple[int, ...], dtype: str, chunk_rows: int) -> bytes:
-    """`zarr.json` of an unsharded array that is cut along its first axis."""
+    """`zarr.json` of an unsharded array, chunked along its first axis."""
     return _metadata(shape, dtype, (max(1, chunk_rows), *shape[1:]), None)
 
 

@@ -1,7 +1,7 @@
 """Zarr metadata of a generation: the `zarr.json` of its groups and arrays, written once.
 
-What is written is what zarr's own `create_array` gives, as compact JSON, so that any Zarr v3
-reader opens a store without us.
+It is what zarr's own `create_array` gives, as compact JSON, so that any Zarr v3 reader opens a
+store without mmfuse.
 """
 
 import json
@@ -16,7 +16,7 @@ from cache.storage.objects import content_digest, put, put_record
 
 
 def publish_nodes(generation: Generation) -> None:
-    """Write the Zarr metadata of a pooled or a sealed generation, as far as it is not there."""
+    """Write the missing Zarr metadata of a pooled or a sealed generation."""
     if not generation.spec.sequence:
         publish_pooled(generation)
     elif generation.seal() is not None:
@@ -24,7 +24,7 @@ def publish_nodes(generation: Generation) -> None:
 
 
 def publish_pooled(generation: Generation) -> None:
-    """Write the nodes of a pooled generation that are not there yet; they never change."""
+    """Write the missing `zarr.json` files of a pooled generation; they never change."""
     rows, flat_rows = generation.rows, min(generation.rows, generation.grid.shard_rows)
     arrays = {
         "values": lambda: sharded(generation.grid),
@@ -36,7 +36,7 @@ def publish_pooled(generation: Generation) -> None:
 
 
 def publish_sequence(generation: Generation, frames: Grid, flat_rows: int) -> None:
-    """Write the nodes of a sequence generation, once its number of frames is known."""
+    """Write the `zarr.json` files of a sequence generation, once its frames are counted."""
     rows = generation.rows
     arrays = {
         "values": lambda: sharded(frames),

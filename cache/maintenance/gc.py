@@ -1,4 +1,4 @@
-"""Collecting garbage: what no reader sees any more, shown as a plan before anything is deleted."""
+"""Garbage collection: plan, then delete, old generations, unused streams and leftover files."""
 
 import contextlib
 import time
@@ -14,20 +14,18 @@ from cache.runs import list_runs
 from cache.storage.leases import is_alive
 from cache.storage.objects import DamagedError, delete, orphans, user_errors
 
-MIN_AGE_SECONDS = (
-    3600.0  # seconds: what another process may have written just now and not yet named
-)
+MIN_AGE_SECONDS = 3600.0  # younger files may belong to a process that is still writing
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """Something to delete.
+    """Files that can be deleted together.
 
     Attributes:
-        dataset, name: what it belongs to.
-        why: one word or two: `old generation`, `unreferenced stream`, `orphan`.
-        paths: files and folders, in the order in which they go.
-        bytes: what that frees.
+        dataset, name: what they belong to.
+        why: `old generation`, `unreferenced stream`, `orphan`.
+        paths: files and folders, in the order of deletion.
+        bytes: freed by deleting them.
     """
 
     dataset: str
@@ -38,10 +36,10 @@ class Garbage:
 
 
 def plan_gc(home: Home, *, streams: bool = False) -> list[Garbage]:
-    """What can go; deletes nothing.
+    """List what can be deleted; deletes nothing.
 
-    Old generations, and what killed processes left, always. With `streams`, whole streams too that
-    no run names and beside which a newer stream of the same encoder and modality exists.
+    Always old generations and leftovers of killed processes. With `streams`, also whole streams
+    that no run used and that have a newer stream of the same encoder and modality.
 
     Args:
         home: where.
@@ -57,20 +55,20 @@ def plan_gc(home: Home, *, streams: bool = False) -> list[Garbage]:
     for dataset in home.datasets():
         paths = DatasetPaths.of(home, dataset)
         open_store(paths, dataset, create=False)
-        kept = _streams(paths)
-        for stream, generations in kept.items():
+        by_stream = _streams(paths)
+        for stream, generations in by_stream.items():
             found += _old_generations(dataset, stream, generations)
         if streams:
-            found += _unreferenced(dataset, kept, used)
-        found += _orphans(dataset, paths, kept, snapshots)
+            found += _unreferenced(dataset, by_stream, used)
+        found += _orphans(dataset, paths, by_stream, snapshots)
     return found
 
 
 def collect_garbage(garbage: Iterable[Garbage]) -> int:
-    """Delete what a plan lists; returns the bytes that were freed.
+    """Delete the files of a plan; returns the bytes freed.
 
     Raises:
-        MmfuseError: if something may not be deleted.
+        MmfuseError: if a file cannot be deleted.
     """
     freed = 0
     for item in garbage:
@@ -97,33 +95,33 @@ def _streams(paths: DatasetPaths) -> dict[StreamPaths, list[Generation]]:
 def _old_generations(
     dataset: str, stream: StreamPaths, generations: list[Generation]
 ) -> Iterator[Garbage]:
-    """Those that are not what readers see: older ones, and finished ones that were left behind."""
+    """Generations that readers do not see: older ones, and complete ones left unpublished."""
     seen = current_generation(stream)
     if seen is None:
         return
     for generation in generations:
         left = generation.number < seen[0] or generation.complete()
-        if generation.number != seen[0] and left and not _at_work(generation.paths):
+        if generation.number != seen[0] and left and not _is_leased(generation.paths):
             name = f"{stream.label} generation {generation.number}"
             yield _item(dataset, name, "old generation", _of_generation(generation.paths))
 
 
 def _unreferenced(
-    dataset: str, kept: dict[StreamPaths, list[Generation]], used: set[tuple[str, str]]
+    dataset: str, by_stream: dict[StreamPaths, list[Generation]], used: set[tuple[str, str]]
 ) -> Iterator[Garbage]:
     newest: dict[str, float] = {}
     keys: dict[StreamPaths, StreamKey] = {}
-    for stream, generations in kept.items():
+    for stream, generations in by_stream.items():
         if generations and stream.current.exists():
             keys[stream] = generations[-1].key
             name, made = keys[stream].name, stream.current.stat().st_mtime
             newest[name] = max(newest.get(name, 0.0), made)
     for stream, key in keys.items():
         older = stream.current.stat().st_mtime < newest[key.name]
-        busy = any(_at_work(generation.paths) for generation in kept[stream])
+        busy = any(_is_leased(generation.paths) for generation in by_stream[stream])
         if older and not busy and (dataset, key.fingerprint) not in used:
             paths: list[Path] = [stream.current]
-            for generation in kept[stream]:
+            for generation in by_stream[stream]:
                 paths += _of_generation(generation.paths)
             yield _item(dataset, stream.label, "unreferenced stream", [*paths, stream.meta])
 
@@ -131,54 +129,54 @@ def _unreferenced(
 def _orphans(
     dataset: str,
     paths: DatasetPaths,
-    kept: dict[StreamPaths, list[Generation]],
+    by_stream: dict[StreamPaths, list[Generation]],
     snapshots: set[str],
 ) -> Iterator[Garbage]:
     unfinished = orphans(paths.scratch)
     if unfinished:
         yield _item(dataset, f"{len(unfinished)} unfinished files", "orphan", unfinished)
     named = snapshots | {
-        seen[1] for stream in kept if (seen := current_generation(stream)) is not None
+        seen[1] for stream in by_stream if (seen := current_generation(stream)) is not None
     }
-    lone = [p for p in paths.snapshots.glob("*") if p.stem not in named and _settled(p)]
+    lone = [p for p in paths.snapshots.glob("*") if p.stem not in named and _is_old(p)]
     if lone:
         yield _item(dataset, f"{len(lone)} files of old samples", "orphan", lone)
     leftovers = [
         path
-        for generations in kept.values()
+        for generations in by_stream.values()
         for generation in generations
-        if generation.complete() and not _at_work(generation.paths)
+        if generation.complete() and not _is_leased(generation.paths)
         for folder in (generation.paths.journal, generation.paths.claims)
         for path in folder.glob("*")
     ]
     if leftovers:
         yield _item(dataset, f"{len(leftovers)} leftovers of finished shards", "orphan", leftovers)
-    for stream in kept:
+    for stream in by_stream:
         for number in stream.generations():
             generation_paths = stream.generation(number)
-            if not generation_paths.record.exists() and _settled(generation_paths.meta):
-                left = [generation_paths.group, generation_paths.meta]  # an interrupted collection
+            if not generation_paths.record.exists() and _is_old(generation_paths.meta):
+                left = [generation_paths.group, generation_paths.meta]  # an interrupted deletion
                 yield _item(dataset, f"{stream.label} generation {number}", "orphan", left)
-    groups = {g.paths.group for generations in kept.values() for g in generations}
+    groups = {g.paths.group for generations in by_stream.values() for g in generations}
     records = {
-        stream.generation(number).group for stream in kept for number in stream.generations()
+        stream.generation(number).group for stream in by_stream for number in stream.generations()
     }
     for group in sorted(p for p in paths.zarr.glob("*/*") if p.is_dir()):
-        if group not in groups | records and _settled(group):
+        if group not in groups | records and _is_old(group):
             yield _item(dataset, group.relative_to(paths.zarr).as_posix(), "orphan", [group])
 
 
 def _of_generation(paths: GenerationPaths) -> list[Path]:
-    """Proofs first: a kill leaves a generation without finished shards, never a false one."""
+    """Paths to delete, commits first: a kill leaves an incomplete generation, no false one."""
     proofs = [paths.commits, paths.seal, paths.seal_copy, paths.journal]
     return [*proofs, paths.group, paths.record, paths.meta]
 
 
-def _at_work(paths: GenerationPaths) -> bool:
+def _is_leased(paths: GenerationPaths) -> bool:
     return any(is_alive(path) for path in paths.claims.glob("*.json"))
 
 
-def _settled(path: Path) -> bool:
+def _is_old(path: Path) -> bool:
     try:
         return time.time() - path.stat().st_mtime > MIN_AGE_SECONDS
     except FileNotFoundError:

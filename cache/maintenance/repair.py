@@ -1,8 +1,8 @@
-"""Mending: what is damaged is taken back, so that the next `extract` encodes those rows alone.
+"""Repair: damaged rows are discarded, so that the next `extract` encodes only those again.
 
-Nothing that is damaged is read. Of a pooled stream the commit objects of damaged shards go; of a
-sequence stream the sound rows are cut into parts again first, since shards of frames are shared by
-many rows. Records that can be made again are made again.
+Nothing damaged is read. In a pooled stream, the commit objects of damaged shards are deleted; a
+sequence stream is split into parts first, since its shards of frames are shared by many rows.
+Records that can be restored are written again.
 """
 
 import json
@@ -17,7 +17,7 @@ from cache.writing.sequences import split_into_parts
 
 
 def repair(home: Home, damages: Iterable[Damage]) -> None:
-    """Take back what was found damaged; run the extract commands afterwards.
+    """Discard damaged rows and files; run the extract commands afterwards.
 
     Raises:
         MmfuseError: if the store cannot be written.
@@ -26,7 +26,7 @@ def repair(home: Home, damages: Iterable[Damage]) -> None:
     for damage in damages:
         if damage.generation is not None:
             by_generation[damage.dataset, damage.label, damage.generation].append(damage)
-        else:  # a pointer, a snapshot, the store's record: the next extract writes them anew
+        else:  # a pointer, snapshot or store record: the next extract writes it again
             delete(damage.path)
             if damage.what == "snapshot":
                 delete(damage.path.with_suffix(".parquet"))
@@ -36,7 +36,7 @@ def repair(home: Home, damages: Iterable[Damage]) -> None:
 
 
 def extract_commands(damages: Iterable[Damage]) -> list[str]:
-    """The extract commands that encode again what was taken back."""
+    """The extract commands that encode the discarded rows again."""
     words = {(d.dataset, d.label.partition("/")[0].rpartition("-")[0]) for d in damages if d.label}
     return [f"mmfuse extract --dataset {name} --encoder {word}" for name, word in sorted(words)]
 
@@ -52,7 +52,7 @@ def _repair_generation(paths: GenerationPaths, damages: list[Damage]) -> None:
     for path in nodes:
         delete(path)
     if nodes and generation is not None:
-        from cache.format.zarr_metadata import publish_nodes  # zarr: only where something is lost
+        from cache.format.zarr_metadata import publish_nodes  # it imports zarr
 
         delete(paths.nodes)
         publish_nodes(generation)
@@ -65,7 +65,7 @@ def _repair_generation(paths: GenerationPaths, damages: list[Damage]) -> None:
 
 
 def _unseal(generation: Generation, damages: list[Damage]) -> None:
-    """Cut parts where rows are damaged; a damaged seal alone is written again from its copy."""
+    """Split into parts if rows are damaged; restore a damaged seal from its copy."""
     seal = generation.seal()
     if seal is None or any(damage.what in {"rows", "commit"} for damage in damages):
         split_into_parts(generation)
@@ -76,7 +76,7 @@ def _unseal(generation: Generation, damages: list[Damage]) -> None:
 
 
 def _restore_record(paths: GenerationPaths) -> None:
-    """The record is in the Zarr group's attributes too; without it the rows are encoded again."""
+    """Restore a record from the Zarr group's attributes, or delete it: rows are encoded again."""
     delete(paths.record)
     try:
         node = json.loads((paths.group / "zarr.json").read_bytes())

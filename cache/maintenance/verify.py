@@ -1,8 +1,8 @@
-"""Verifying: every byte of a store against what was written; names the stream and the rows.
+"""Verification: checks every byte of a store; reports damaged streams and rows.
 
-Values are checked by the crc32c of every chunk against the commit object, so that a shard which
-was exchanged for another sound one is found too; everything else by blake2b. No single changed bit
-of an object, a record or Zarr metadata goes unseen. Nothing is changed here: see `mending`.
+Values are checked by the crc32c of every chunk against the commit object, so that a shard replaced
+by another valid one is found too; everything else by blake2b. Any single changed bit of an object,
+a record or Zarr metadata is found. Nothing is changed here: see `repair`.
 """
 
 import contextlib
@@ -32,12 +32,12 @@ Track = Callable[..., Iterable["Check"]]
 
 @dataclass(frozen=True)
 class Damage:
-    """Something that is not as it was written.
+    """A damaged or missing file.
 
     Attributes:
         dataset, label, generation: which stream; label is "" for what belongs to the dataset.
         rows: from, up to; None where it is not about rows.
-        shard: number of the unit of work that has to be done again, or None.
+        shard: number of the shard to encode again, or None.
         path: the file.
         what: `rows`, `commit`, `record`, `pointer`, `node`, `seal`, `snapshot`, `origin`,
             `latency`, `report` or `store`.
@@ -61,7 +61,7 @@ class Damage:
 
 @dataclass(frozen=True)
 class Check:
-    """Something to check: an object or a record, and what it costs if it is damaged."""
+    """A check of one object or record, and the damage to report if it fails."""
 
     damage: Damage
     check: Callable[[], list[tuple[int, int]] | bool]  # damaged rows, or whether it is damaged
@@ -70,7 +70,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was checked and what was found."""
+    """Result of a verification: damages, and how many streams and bytes were checked."""
 
     damages: tuple[Damage, ...]
     streams: int
@@ -85,7 +85,7 @@ def verify(
     Args:
         home: where.
         datasets: names; None means all of them.
-        track: shows progress over `track(pieces, label, total)`.
+        track: progress, called as `track(pieces, label, total)`.
 
     Raises:
         MmfuseError: if a newer mmfuse wrote a store.
@@ -172,7 +172,7 @@ def _generation(dataset: str, generation: Generation, *, seen: bool) -> Iterator
         commit = generation.commit(shard)
         if commit is None:
             path = paths.commit(shard.number)
-            if seen or path.exists():  # what readers see should have them all
+            if seen or path.exists():  # the current generation should have all commits
                 yield _always(Damage(dataset, label, number, rows, shard.number, path, "commit"))
             continue
         for name, stored in commit.objects.items():
@@ -266,7 +266,7 @@ def _record_damaged(path: Path) -> bool:
 
 def _snapshot_damaged(path: Path) -> bool:
     if _record_damaged(path):
-        return False  # said already
+        return False  # reported already
     record = get_record(path)
     return record is None or not _fits(path.with_suffix(".parquet"), record["table"])
 

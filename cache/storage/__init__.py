@@ -1,1 +1,1 @@
-"""Whole files written under a temporary name and renamed; leases; digests of files."""
+"""Atomic whole-file writes, leases, and remembered digests of files."""

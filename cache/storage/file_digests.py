@@ -1,4 +1,4 @@
-"""The memory of file digests by git's rule: a file that has not changed is not read again."""
+"""Remembered file digests: by git's rule, a file that has not changed is not read again."""
 
 import contextlib
 import io
@@ -26,7 +26,7 @@ _SCHEMA = {
 
 
 def stamps(paths: Sequence[str]) -> pl.DataFrame:
-    """What the file system says of each path: size, mtime_ns, inode; null where there is no file.
+    """size, mtime_ns and inode of each path; null where there is no file.
 
     Args:
         paths: absolute, or relative to the working directory; "" counts as no file.
@@ -34,7 +34,7 @@ def stamps(paths: Sequence[str]) -> pl.DataFrame:
     size: list[int | None] = []
     mtime: list[int | None] = []
     inode: list[int | None] = []
-    stat = os.stat  # this loop is what a no-op extract of files costs
+    stat = os.stat  # this loop is the cost of a no-op extract of files
     for path in paths:
         try:
             found = stat(path)
@@ -51,16 +51,16 @@ def stamps(paths: Sequence[str]) -> pl.DataFrame:
 
 
 class DigestMemory:
-    """Digests by place, each good while size, mtime_ns and inode match and mtime is older.
+    """Digests by place, each valid while size, mtime_ns and inode match and the mtime is old.
 
-    "Older" is older than the moment before the file was read, by more than a file system's
-    coarsest clock: a file changed in the same tick as it was read is read once more.
+    Old means: more than `RACY_NS`, a file system's coarsest clock tick, before the file was read. A
+    file that changed in the tick in which it was read is read again.
     """
 
     def __init__(self, path: Path, *, forget: bool = False) -> None:
         self.path = path
         self._known = pl.DataFrame(schema=_SCHEMA) if forget else _read(path)
-        self._learnt: list[pl.DataFrame] = []
+        self._learned: list[pl.DataFrame] = []
 
     def recall(self, places: pl.Series, seen: pl.DataFrame) -> pl.Series:
         """The digest of each place as 16 bytes, null where it has to be read.
@@ -96,28 +96,28 @@ class DigestMemory:
         frame = seen.with_columns(
             place=places, recorded_ns=pl.lit(recorded_ns, pl.Int64), digest=column
         )
-        self._learnt.append(frame.select(*_SCHEMA).filter(pl.col("size").is_not_null()))
+        self._learned.append(frame.select(*_SCHEMA).filter(pl.col("size").is_not_null()))
 
     def save(self) -> None:
-        """Write what was learnt, in whole and atomically; nothing learnt writes nothing.
+        """Write new digests, atomically; without new ones nothing is written.
 
         Where two processes save at once, the last one wins: the other's files are read again.
 
         Raises:
             MmfuseError: when the disk is full, read-only or not ours.
         """
-        if not sum(map(len, self._learnt)):
+        if not sum(map(len, self._learned)):
             return
-        known = pl.concat([self._known, *self._learnt]).unique("place", keep="last")
+        known = pl.concat([self._known, *self._learned]).unique("place", keep="last")
         buffer = io.BytesIO()
         known.write_parquet(buffer)
         put(self.path, buffer.getbuffer())
-        self._known, self._learnt = known, []
+        self._known, self._learned = known, []
 
 
 def _read(path: Path) -> pl.DataFrame:
     if path.is_file():
-        # A memory that cannot be read is a memory lost, not an error: files are read again.
+        # An unreadable memory is no error: the files are read again.
         with contextlib.suppress(pl.exceptions.PolarsError, OSError):
             frame = pl.read_parquet(path, memory_map=False)
             if frame.schema == _SCHEMA:

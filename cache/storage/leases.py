@@ -1,9 +1,9 @@
-"""Claims: one writer a shard, by create-if-absent; whoever dies or falls silent loses it.
+"""Leases: one writer per shard; they expire when the process dies or stops its heartbeat.
 
-Claim files are numbered: <shard>.<epoch>.json. The highest epoch holds the shard unless it says
-released, its process is gone, or its last beat is older than EXPIRY. Taking over is creating the
-next epoch, which only one can; nothing is deleted before the shard's commit exists. So no two
-processes can both believe that they removed the same stale claim.
+Lease files are numbered: <shard>.<epoch>.json. The highest epoch holds the shard unless it is
+released, its process is gone, or its last heartbeat is older than EXPIRY. To take over is to create
+the next epoch (create-if-absent: only one process can); nothing is deleted before the shard's
+commit exists. So no two processes can both believe that they removed the same stale lease.
 """
 
 import contextlib
@@ -26,14 +26,14 @@ from cache.storage.objects import (
     put_record,
 )
 
-EXPIRY = 120.0  # seconds without a beat
-HEARTBEAT = 15.0  # seconds between beats
-_LIVE: set[str] = set()  # tokens that this process holds, whatever it could write about them
+EXPIRY = 120.0  # seconds without a heartbeat
+HEARTBEAT = 15.0  # seconds between heartbeats
+_LIVE: set[str] = set()  # tokens of the leases this process holds, even if it cannot write them
 
 
 @dataclass
 class Lease:
-    """A claim that this process holds, kept alive by a thread until it is released."""
+    """A lease that this process holds; a thread sends heartbeats until it is released."""
 
     folder: Path
     name: str
@@ -45,7 +45,7 @@ class Lease:
     _writing: threading.Lock = field(default_factory=threading.Lock)
 
     def record(self, *, released: bool = False) -> dict[str, object]:
-        """Who holds it, and when that was last true."""
+        """The lease file's content: the holder and the time of this heartbeat."""
         pid = os.getpid()
         return {
             "machine": machine_id(),
@@ -58,29 +58,29 @@ class Lease:
 
     @property
     def path(self) -> Path:
-        """The claim's file."""
+        """The lease's file."""
         return _path(self.folder, self.name, self.epoch)
 
     def start(self) -> None:
-        """Begin to beat."""
+        """Start the heartbeat thread."""
         _LIVE.add(self.token)
         threading.Thread(
-            target=self._send_heartbeats, name=f"claim-{self.name}", daemon=True
+            target=self._send_heartbeats, name=f"lease-{self.name}", daemon=True
         ).start()
 
     def held(self) -> bool:
-        """Whether nobody has taken over while this process slept."""
+        """Whether no other process has taken over."""
         return not _path(self.folder, self.name, self.epoch + 1).exists()
 
     def release(self) -> None:
-        """Let others have the shard."""
+        """Release the lease, so that others can take the shard."""
         self._end()
-        with self._writing, contextlib.suppress(MmfuseError):  # disk full: our end will do
+        with self._writing, contextlib.suppress(MmfuseError):  # disk full: it expires
             if self.path.exists():  # gone after a commit
                 put_record(self.path, self.record(released=True), self.scratch)
 
     def retire(self) -> None:
-        """Remove every claim of a shard whose commit exists."""
+        """Remove every lease file of a shard whose commit exists."""
         self._end()
         with self._writing:
             for epoch in range(self.epoch + 1):
@@ -92,13 +92,16 @@ class Lease:
 
     def _send_heartbeats(self) -> None:
         while not self._stop.wait(self.interval):
-            with self._writing, contextlib.suppress(MmfuseError):  # disk full: at the next beat
+            with (
+                self._writing,
+                contextlib.suppress(MmfuseError),
+            ):  # disk full: retried at the next heartbeat
                 if not self._stop.is_set() and self.path.exists():
                     put_record(self.path, self.record(), self.scratch)
 
 
 def acquire(folder: Path, name: str, scratch: Path) -> Lease | None:
-    """Claim a shard, or None while another live process holds it."""
+    """Acquire the lease of a shard; None while another live process holds it."""
     epoch = 0
     while (path := _path(folder, name, epoch)).exists():
         epoch += 1

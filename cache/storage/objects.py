@@ -1,6 +1,6 @@
-"""Objects: whole files that are published at once or not at all, and JSON records that know it.
+"""Objects: whole files written atomically, and JSON records that carry their own digest.
 
-Only what an object store can do as well: put whole, create if absent, get, delete, list.
+Only operations that an object store has too: put whole, create if absent, get, delete, list.
 """
 
 import contextlib
@@ -30,12 +30,12 @@ _ADVICE = {
 
 
 class DamagedError(MmfuseError):
-    """Bytes are not what was written."""
+    """Stored bytes are not those that were written."""
 
 
 @contextlib.contextmanager
 def user_errors(path: Path) -> Iterator[None]:
-    """Turn what the system refuses into an error that says what to do.
+    """Turn an OSError that the user can fix into a MmfuseError that says what to do.
 
     Raises:
         MmfuseError: disk full, quota, read-only, no permission, input/output error.
@@ -52,10 +52,10 @@ def user_errors(path: Path) -> Iterator[None]:
 def put(path: Path, data: bytes | memoryview, scratch: Path | None = None) -> None:
     """Write a whole file atomically: temporary file, fsync, rename; what was there is replaced.
 
-    A reader sees the old bytes or the new ones; after a power cut it is still one of the two.
+    A reader sees the old bytes or the new ones; after a power cut it is one of the two.
 
     Args:
-        path: the file; its folder is made where there is none.
+        path: the file; its folder is created if needed.
         data: all of it.
         scratch: folder of the temporary file, on the same file system; the file's own if None.
 
@@ -69,7 +69,7 @@ def put(path: Path, data: bytes | memoryview, scratch: Path | None = None) -> No
 
 
 def create(path: Path, data: bytes, scratch: Path) -> bool:
-    """Publish bytes under a name that nobody has taken; False if somebody has.
+    """Create a file with these bytes; False if the name is taken.
 
     Raises:
         MmfuseError: when the disk is full, read-only or not ours.
@@ -89,19 +89,19 @@ def create(path: Path, data: bytes, scratch: Path) -> bool:
 
 
 def delete(path: Path) -> None:
-    """Remove an object; one that is gone already is fine."""
+    """Delete an object, if it exists."""
     with user_errors(path), contextlib.suppress(FileNotFoundError):
         path.unlink()
         sync_folder(path.parent)
 
 
 def put_record(path: Path, record: Mapping[str, object], scratch: Path) -> None:
-    """Publish a JSON record with its own digest inside."""
+    """Write a JSON record with its own digest inside."""
     put(path, pack_record(record), scratch)
 
 
 def create_record(path: Path, record: Mapping[str, object], scratch: Path) -> bool:
-    """Publish a JSON record unless the name is taken."""
+    """Write a JSON record unless the name is taken."""
     return create(path, pack_record(record), scratch)
 
 
@@ -109,7 +109,7 @@ def get_record(path: Path) -> dict[str, Any] | None:
     """A JSON record, or None where there is none.
 
     Raises:
-        Damaged: if it is not what was written.
+        DamagedError: if it is not what was written.
     """
     try:
         with user_errors(path):
@@ -130,7 +130,7 @@ def unpack_record(data: bytes, path: Path) -> dict[str, Any]:
     """The record in these bytes.
 
     Raises:
-        Damaged: if its digest does not fit.
+        DamagedError: if its digest does not fit.
     """
     body, mark, tail = data.rpartition(b',"check":"')
     body += b"}"
@@ -149,7 +149,7 @@ def content_digest(data: bytes | memoryview) -> str:
 
 
 def ensure_folder(folder: Path) -> None:
-    """Make a folder and its parents, each durable in its own parent.
+    """Create a folder and its parents, each fsynced in its own parent.
 
     Raises:
         MmfuseError: where a file is in the way, or the system has no folders there.
@@ -166,8 +166,8 @@ def ensure_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder survive a power cut, where the system has that."""
-    with contextlib.suppress(PermissionError):  # a folder that may be written but not read
+    """Fsync a folder, so that renames in it survive a power cut."""
+    with contextlib.suppress(PermissionError):  # a folder that is writable but not readable
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -176,7 +176,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def machine_id() -> str:
-    """This machine, as far as process numbers mean anything: host and process namespace."""
+    """Host name and process namespace: where process numbers are comparable."""
     try:
         return f"{socket.gethostname()}:{Path('/proc/self/ns/pid').readlink()}"
     except OSError:
@@ -184,7 +184,7 @@ def machine_id() -> str:
 
 
 def process_start(pid: int) -> str | None:
-    """When a process of this machine began, in the system's ticks; None if there is none."""
+    """Start time of a process on this machine, in system ticks; None if it is not running."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -192,11 +192,11 @@ def process_start(pid: int) -> str | None:
             return None
         return "" if _answers(pid) else None
     fields = stat.rpartition(")")[2].split()
-    return None if fields[0] == "Z" else fields[19]  # a zombie holds nothing any more
+    return None if fields[0] == "Z" else fields[19]  # a zombie holds no lease
 
 
 def orphans(scratch: Path) -> list[Path]:
-    """Unfinished files whose process is gone, or which are older than a day."""
+    """Temporary files whose process is gone, or which are older than a day."""
     if not scratch.is_dir():
         return []
     host, now = _host(), time.time()

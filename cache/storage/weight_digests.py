@@ -1,4 +1,4 @@
-"""What is remembered of weights files: their digests by git's rule, and golden probes."""
+"""Remembered digests of weights files (by git's rule), and recorded probe vectors."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from cache.storage.objects import put
 
 @dataclass(frozen=True)
 class WeightsMemory:
-    """A small JSON file, or nothing kept beyond this process where `path` is None."""
+    """Digests and probe vectors in a small JSON file; in this process only if `path` is None."""
 
     path: Path | None
 
@@ -42,12 +42,12 @@ class WeightsMemory:
         return None if known is None else np.array(known, np.float64)
 
     def record(self, key: str, vector: NDArray[np.float32]) -> None:
-        """Keep a probe's vector (D,) for good."""
+        """Record a probe's vector (D,)."""
         self._keep("probes", key, [float(f"{value:.6g}") for value in vector])
 
     def _load(self, section: str) -> dict[str, object]:
         if self.path is not None:
-            # A memory that cannot be read is lost, not an error: files are read again.
+            # An unreadable memory is no error: the files are read again.
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 return dict(json.loads(self.path.read_text(encoding="utf-8")).get(section, {}))
         return {}
@@ -62,4 +62,4 @@ class WeightsMemory:
             put(self.path, json.dumps(everything).encode())
 
 
-_PROCESS: dict[str, list[object]] = {}  # what this process has read, by resolved path
+_PROCESS: dict[str, list[object]] = {}  # digests of files read by this process, by resolved path

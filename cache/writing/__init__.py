@@ -1,1 +1,1 @@
-"""How a stream is filled: shards are claimed, journalled and committed whole."""
+"""Writing a stream: shards are leased, journalled, and committed whole."""

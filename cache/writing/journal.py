@@ -1,7 +1,7 @@
-"""The journal: rows that were encoded but whose shard is not committed; a kill loses ≤ one beat.
+"""The journal: encoded rows whose shard is not committed yet, one file per checkpoint.
 
-One immutable object a checkpoint, `<shard>-<epoch>-<number>.npz`; a torn one is no object at all,
-since it is published whole. They go when the shard's commit exists.
+A kill loses at most the rows since the last checkpoint. Files are `<shard>-<epoch>-<number>.npz`,
+immutable and written atomically; they are deleted once the shard's commit exists.
 """
 
 import io
@@ -27,11 +27,11 @@ class Failure:
     transient: bool = False
 
 
-Retry = bool | Collection[str]  # of failures: all, none, or those for these reasons
+Retry = bool | Collection[str]  # failures to retry: all, none, or those with these reasons
 
 
 def is_retried(failure: Failure, retry: Retry) -> bool:
-    """Whether a failure is to be tried again: all are, or its reason is; `transient` is many."""
+    """Whether `retry` covers a failure; the word `transient` covers every transient one."""
     if isinstance(retry, bool):
         return retry
     return failure.reason in retry or (failure.transient and "transient" in retry)
@@ -39,11 +39,11 @@ def is_retried(failure: Failure, retry: Retry) -> bool:
 
 @dataclass(frozen=True)
 class JournalEntry:
-    """What one checkpoint holds.
+    """The content of one checkpoint.
 
     Attributes:
         rows: (K,) int64 row numbers of the stream.
-        lengths: (K,) int64 frames a row; all 1 where the stream is pooled.
+        lengths: (K,) int64 frames per row; all 1 in a pooled stream.
         values: (sum of lengths, D) in the stored dtype.
         failures: why rows failed, by row number.
         truncated: (K,) bool, whether a row's input was cut to the encoder's length.
@@ -63,7 +63,7 @@ class Journal:
         self._folder, self._prefix, self._scratch = folder, f"{shard:05d}-", scratch
 
     def write(self, entry: JournalEntry, epoch: int, number: int) -> None:
-        """Publish a checkpoint, durable when this returns."""
+        """Write a checkpoint; it is durable when this returns."""
         buffer = io.BytesIO()
         rows = [[row, f.reason, f.detail, f.transient] for row, f in entry.failures.items()]
         failures = json.dumps(rows)
@@ -78,7 +78,7 @@ class Journal:
         put(self._folder / f"{self._prefix}{epoch}-{number}.npz", buffer.getbuffer(), self._scratch)
 
     def read(self) -> list[JournalEntry]:
-        """Every checkpoint that is as it was written; others are as if they had never been."""
+        """Every undamaged checkpoint; damaged ones are ignored."""
         found = (_read(path) for path in self._paths())
         return [entry for entry in found if entry is not None]
 
@@ -105,4 +105,4 @@ def _read(path: Path) -> JournalEntry | None:
                 cut,
             )
     except (FileNotFoundError, zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError):
-        return None  # zip's own CRC-32 found it
+        return None  # damage is found by zip's own CRC-32

@@ -1,4 +1,4 @@
-"""Opening: which generation a set of rows is, made if there is none; lost shards are taken back."""
+"""Opening a stream to write: find or create the generation of its rows, drop lost shards."""
 
 import contextlib
 
@@ -20,11 +20,11 @@ from cache.writing.writer import Rows
 def open_generation(
     paths: DatasetPaths, key: StreamKey, spec: StreamSpec, rows: Rows, *, retry_failed: bool
 ) -> Generation:
-    """The generation to fill; commits of shards that are gone or cut are taken back.
+    """The generation to fill; commits whose objects are missing or truncated are deleted.
 
     Raises:
-        MmfuseError: for names or a dtype that cannot be stored, or a fingerprint that only begins
-            like the one that is stored.
+        MmfuseError: for names or a dtype that cannot be stored, or a fingerprint that
+            shares only its first digits with the stored one.
     """
     check_key(key)
     if spec.dtype not in DTYPES:
@@ -35,7 +35,7 @@ def open_generation(
 
 
 def check_same(found: StreamKey, key: StreamKey) -> None:
-    """Refuse a fingerprint that shares no more than its first digits with what is stored.
+    """Check that the stored fingerprint is the requested one in all its digits.
 
     Raises:
         MmfuseError: naming both.
@@ -43,7 +43,7 @@ def check_same(found: StreamKey, key: StreamKey) -> None:
     if found.fingerprint != key.fingerprint:
         raise MmfuseError(
             f"two fingerprints of {key.name} begin alike: {found.fingerprint} is stored, "
-            f"{key.fingerprint} is asked for; extract it under another --home"
+            f"{key.fingerprint} is requested; extract it under another --home"
         )
 
 
@@ -52,8 +52,8 @@ def _find(
 ) -> Generation:
     name = identity(rows.inputs, rows.absent)
     while True:
-        # One look at what there is: a generation that another process makes after it takes the
-        # number that is tried here, so that this one looks again and finds it.
+        # One listing: a generation that another process creates afterwards takes the number tried
+        # here, so that this process lists again and finds it.
         numbers = [n for n in stream.generations() if any(stream.generation(n).meta.iterdir())]
         same = [g for g in _generations(stream, key, numbers) if g.identity == name]
         base, retries = _preferred(same, current_generation(stream)), None
@@ -81,7 +81,7 @@ def _grid(rows: int, spec: StreamSpec) -> Grid:
 def _generations(stream: StreamPaths, key: StreamKey, numbers: list[int]) -> list[Generation]:
     found = []
     for number in numbers:
-        with contextlib.suppress(DamagedError):  # `cache verify` names it; its rows are not trusted
+        with contextlib.suppress(DamagedError):  # reported by `cache verify`; its rows are not used
             generation = read_generation(stream.generation(number))
             if generation is not None:
                 check_same(generation.key, key)
@@ -90,7 +90,7 @@ def _generations(stream: StreamPaths, key: StreamKey, numbers: list[int]) -> lis
 
 
 def _preferred(same: list[Generation], seen: tuple[int, str] | None) -> Generation | None:
-    """Of generations with the same rows: what readers see, else what is done, else the newest."""
+    """Of generations with the same rows: the current one, else a complete one, else the newest."""
     if not same:
         return None
     number = seen[0] if seen else -1

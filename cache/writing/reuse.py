@@ -1,4 +1,4 @@
-"""Known rows: what other generations and datasets of a home have already encoded, by digest."""
+"""Reuse of rows that other generations or datasets of a home have encoded, by input digest."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,15 +24,15 @@ NO_FAILURES = pl.DataFrame(
 
 @dataclass(frozen=True)
 class ReusedRows:
-    """Rows that need no encoder: where they go, how long they are, what they hold."""
+    """Rows that need no encoding: their positions, lengths and values."""
 
-    at: NDArray[np.int64]  # (K,) positions in what was asked for
-    lengths: NDArray[np.int64]  # (K,) frames a row; all 1 where pooled
+    at: NDArray[np.int64]  # (K,) positions among the requested inputs
+    lengths: NDArray[np.int64]  # (K,) frames per row; all 1 where pooled
     values: NDArray[Any]  # (sum of lengths, D)
 
 
 class KnownRows:
-    """Encoded rows of several generations by the digest of their input; the first one counts."""
+    """Encoded rows of several generations by input digest; earlier generations win."""
 
     def __init__(self, generations: Sequence[Generation]) -> None:
         self._readers = [Reader(generation) for generation in generations]
@@ -49,12 +49,12 @@ class KnownRows:
         )
 
     def has(self, inputs: Digests) -> NDArray[np.bool_]:
-        """(N,) whether each input was encoded before; whether it is still good shows later."""
+        """(N,) whether each input was encoded before; damage is found by `recall`."""
         found: NDArray[np.bool_] = self._index[0].find(inputs) >= 0
         return found
 
     def recall(self, inputs: Digests) -> Iterator[ReusedRows]:
-        """The known ones of these (N, 16) inputs, source by source, checked."""
+        """The known ones of these (N, 16) inputs, by source; damaged rows are left out."""
         lookup, sources, rows = self._index
         position = lookup.find(inputs)
         known = np.flatnonzero(position >= 0)
@@ -66,7 +66,7 @@ class KnownRows:
 
 
 class FailedBefore:
-    """Rows that failed in earlier generations of a stream, by digest: not tried again unasked."""
+    """Failures in earlier generations of a stream, by input digest; not retried by default."""
 
     def __init__(self, generations: Sequence[Generation]) -> None:
         self._generations = generations
@@ -105,7 +105,7 @@ def failures_by_row(table: pl.DataFrame) -> dict[int, Failure]:
 
 
 def related_generations(home: Home, generation: Generation) -> list[Generation]:
-    """Generations in this home that hold the same encoder's rows of the same kind.
+    """Generations in this home with rows of the same encoder and kind.
 
     The stream's own come first, newest first; then other modalities and other datasets.
     """

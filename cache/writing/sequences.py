@@ -1,4 +1,4 @@
-"""Sequences: when all parts are in, they become one array of frames, in whole shards."""
+"""Sequence streams: parts are assembled into one array of frames, and cut into parts again."""
 
 import io
 from dataclasses import replace
@@ -19,12 +19,12 @@ from cache.format.shards import chunk_checksums, encode_flat, encode_shard
 from cache.format.streams import ABSENT, FAILED, OK
 from cache.storage.objects import DamagedError, content_digest, delete, put, put_record
 
-PART_FRAMES = 256  # frames a row that a part's size is planned for; they are not known before
+PART_FRAMES = 256  # frames per row that a part's size is planned for; unknown before encoding
 PART_BYTES = 48 << 20
 
 
 def part_grid(rows: int, width: int, dtype: str) -> Grid:
-    """How the rows of a sequence stream are cut into units of work, before lengths are known."""
+    """Grid of a sequence stream's units of work, before lengths are known."""
     row = PART_FRAMES * width * np.dtype(dtype).itemsize
     return Grid(rows, width, dtype, min(rows, max(16, PART_BYTES // row)), 1)
 
@@ -33,8 +33,7 @@ def assemble(generation: Generation, inputs: Digests) -> None:
     """Write the arrays of a sequence stream from its parts, seal them, and remove the parts.
 
     The inputs are the writer's: a part that was cut from an assembled stream may lack them.
-
-    Memory is that of two shards. What a kill interrupts is done again, byte by byte the same.
+    Needs memory for two shards. After a kill, the same bytes are written again.
     """
     lengths, state = _small(generation)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
@@ -98,7 +97,7 @@ def _part(generation: Generation, number: int) -> Part:
 
 
 class _Frames:
-    """The frames of all parts, as if they were one array; keeps the part that was read last."""
+    """The frames of all parts as one array; the last part that was read is cached."""
 
     def __init__(self, generation: Generation, offsets: NDArray[np.int64]) -> None:
         self._generation, self._offsets = generation, offsets
@@ -123,10 +122,10 @@ class _Frames:
 
 
 def split_into_parts(generation: Generation) -> None:
-    """Cut the sound rows of an assembled sequence stream into parts again, and unseal it.
+    """Split an assembled sequence stream into parts again, and remove its seal.
 
-    Shards of rows that hold a row which is not sound lose their commit. What a kill interrupts
-    costs no more than that the rest is encoded again.
+    Shards with a damaged row lose their commit, so that they are encoded again; after a kill, so
+    are the shards that were not split yet.
     """
     paths, scratch = generation.paths, generation.paths.stream.dataset.scratch
     parts = _PartCutter(generation)
@@ -150,14 +149,14 @@ def split_into_parts(generation: Generation) -> None:
 
 
 class _PartCutter:
-    """Parts cut from the assembled arrays, as far as these are sound."""
+    """Cuts parts from the undamaged rows of assembled arrays."""
 
     def __init__(self, generation: Generation) -> None:
         self._generation, self._reader = generation, Reader(generation)
         self._offsets = _offsets(generation, self._reader)
 
     def cut(self, commit: Commit) -> bytes | None:
-        """The part of a shard, or None if one of its rows is not sound."""
+        """The encoded part of a shard, or None if one of its rows is damaged."""
         state = self._state(commit)
         if self._offsets is None or state is None:
             return None
@@ -171,7 +170,7 @@ class _PartCutter:
         return Part(values, lengths, state, inputs).encode()
 
     def _state(self, commit: Commit) -> NDArray[np.uint8] | None:
-        """From lengths and failures: the array may be what is damaged."""
+        """State from lengths and failures, since the stored array may be damaged."""
         if len(commit.lengths) != len(commit.shard):
             return None
         state = np.where(np.array(commit.lengths) > 0, OK, ABSENT).astype(np.uint8)

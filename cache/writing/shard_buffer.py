@@ -1,4 +1,4 @@
-"""Blocks: the rows of one shard while they are collected, whatever order they come in."""
+"""ShardBuffer: the rows of one shard in memory until it is committed, filled in any order."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from cache.format.streams import OK, PENDING, StreamSpec
 
 
 class ShardBuffer:
-    """State and values of a shard's rows; rows are numbered within the shard here."""
+    """State and values of a shard's rows, numbered within the shard."""
 
     def __init__(self, rows: int, spec: StreamSpec) -> None:
         self._spec = spec
@@ -23,14 +23,14 @@ class ShardBuffer:
         if spec.sequence:
             self._frames = [self._empty] * rows
         else:
-            # Not filled yet: whole shards of fresh memory cost tenths of a second where they are
-            # touched first, which is the engine's thread here and the writing one's in `fill`.
+            # Not initialised: the first touch of a whole shard's memory takes tenths of a second,
+            # better spent in the writing thread's `fill` than in the engine's thread here.
             self._pooled = np.empty((rows, spec.width), spec.dtype)
 
     def fill(
         self, rows: NDArray[np.int64], lengths: NDArray[np.int64], values: NDArray[Any]
     ) -> None:
-        """Settle rows as ok; values is (sum of lengths, D) in the stored dtype."""
+        """Set rows as ok; values is (sum of lengths, D) in the stored dtype."""
         self.state[rows] = OK
         if not self._spec.sequence:
             self._pooled[rows] = values
@@ -40,7 +40,7 @@ class ShardBuffer:
             self._frames[row] = piece
 
     def follow(self, first: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Give pending rows what the first row with their input has; returns those that failed."""
+        """Copy to pending rows the first row with their input; returns those whose first failed."""
         pending = np.flatnonzero((self.state == PENDING) & (self.state[first] != PENDING))
         leaders = first[pending]
         ok = self.state[leaders] == OK
@@ -59,7 +59,7 @@ class ShardBuffer:
 
     @property
     def lengths(self) -> list[int]:
-        """Frames of each row of a sequence stream; 0 where there are none. Empty where pooled."""
+        """Frames per row of a sequence stream, 0 for rows without; empty for a pooled stream."""
         return [len(piece) for piece in self._frames]
 
     def whole(self) -> tuple[NDArray[np.int64], NDArray[Any]]:
@@ -71,7 +71,7 @@ class ShardBuffer:
 
 
 class CheckedVectors:
-    """Vectors that came from an encoder, with the reason why some of them cannot be kept."""
+    """An encoder's vectors in the stored dtype, with the reasons why some cannot be stored."""
 
     def __init__(self, values: Sequence[NDArray[Any]] | NDArray[Any], spec: StreamSpec) -> None:
         stacked, self._lengths = _stack(values, spec)
@@ -86,7 +86,7 @@ class CheckedVectors:
             self.reason[row[~np.isfinite(stacked).all(1)]] = "non-finite"
 
     def good(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]:
-        """Positions of the rows that can be kept, their lengths and their values."""
+        """Positions, lengths and values of the rows that can be stored."""
         at = np.flatnonzero(self.reason == "")
         if len(at) == len(self._lengths):
             return at, self._lengths, self._stored
@@ -95,7 +95,7 @@ class CheckedVectors:
 
 
 def _finite(stored: NDArray[Any]) -> NDArray[np.bool_]:
-    """(rows,) whether no exponent is all ones; on the bits, since float16 is slow as a number."""
+    """(rows,) whether all values are finite, by their bits, since float16 arithmetic is slow."""
     word, exponent = ("<u2", 0x7C00) if stored.dtype.itemsize == 2 else ("<u4", 0x7F800000)
     bits = np.ascontiguousarray(stored).view(word) & np.array(exponent, word)
     finite: NDArray[np.bool_] = (bits != exponent).all(1)

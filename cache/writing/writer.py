@@ -1,7 +1,7 @@
-"""Writing: shards of a stream are claimed, filled and committed whole; then it is published.
+"""StreamWriter: leases, fills and commits whole shards of a stream, then publishes it.
 
-For one shard: claim, journal while it is filled, objects, commit object, then journal and claim
-are removed. A kill between any two leaves a store that the next run takes up.
+Steps of one shard: lease; journal while it is filled; objects; commit object; then journal and
+lease are deleted. After a kill between any two steps, the next run resumes.
 """
 
 import io
@@ -46,12 +46,12 @@ from cache.writing.reuse import (
 )
 from cache.writing.shard_buffer import CheckedVectors, ShardBuffer
 
-WAIT = 0.2  # seconds between looks at another process that assembles the stream
+WAIT = 0.2  # seconds between checks while another process assembles the stream
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What is to be encoded: (N, 16) digests, (N,) where nothing is, and the samples' snapshot."""
+    """Rows of a stream: (N, 16) input digests, (N,) absent rows, and the samples' snapshot id."""
 
     inputs: Digests
     absent: NDArray[np.bool_]
@@ -62,12 +62,12 @@ class Rows:
 
 
 class StreamWriter:
-    """One generation of a stream while it is filled, by this process and perhaps others.
+    """Fills one generation of a stream; several processes may share it.
 
     Attributes:
         shards: the units of work, committed or not.
-        retry: which failures of earlier runs are tried again.
-        run: who this is, in every commit it makes.
+        retry: which failures of earlier runs are retried.
+        run: id of this run, in every commit it makes.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class StreamWriter:
 
     @property
     def complete(self) -> bool:
-        """Whether every row is settled and readers see this generation."""
+        """Whether no row is pending and readers see this generation."""
         seen = current_generation(self.generation.paths.stream) == (
             self.generation.number,
             self._snapshot,
@@ -92,23 +92,23 @@ class StreamWriter:
         return seen and self.generation.complete()
 
     def claim(self, shard: Shard) -> "ShardClaim | None":
-        """The shard to fill; None if it is committed, or another live process holds it."""
+        """Lease a shard to fill it; None if it is committed, or another live process holds it."""
         paths = self.generation.paths
         if self.generation.commit(shard) is not None:
             return None
         lease = acquire(paths.claims, f"{shard.number:05d}", paths.stream.dataset.scratch)
         if lease is None:
             return None
-        if self.generation.commit(shard) is not None:  # while we were claiming it
+        if self.generation.commit(shard) is not None:  # committed meanwhile
             lease.retire()
             return None
         return ShardClaim(self, shard, lease)
 
     def finish(self) -> bool:
-        """Publish: point readers here, once every shard is committed.
+        """Publish the generation to readers, once every shard is committed.
 
         Returns:
-            Whether readers see it now; False while other processes still hold shards.
+            Whether it is published; False while other processes still hold shards.
         """
         if len(self.generation.commits()) < len(self.shards):
             return False
@@ -126,13 +126,13 @@ class StreamWriter:
 
     @cached_property
     def failed_before(self) -> FailedBefore:
-        """Failures of this stream's other generations, those to be tried again among them."""
+        """Failures in this stream's other generations, those to retry included."""
         own = self.generation.paths.stream
         return FailedBefore([g for g in self._relatives if g.paths.stream == own])
 
     @cached_property
     def truncated(self) -> DigestIndex:
-        """Inputs whose vectors are elsewhere in this home and that were cut to length."""
+        """Inputs encoded elsewhere in this home that were cut to the encoder's length."""
         readers = [Reader(generation) for generation in self._relatives]
         inputs = [reader.inputs[reader.truncated] for reader in readers if reader.truncated.any()]
         return DigestIndex.of(np.concatenate([np.zeros((0, 16), np.uint8), *inputs]))
@@ -163,7 +163,7 @@ class StreamWriter:
                 lease.release()
 
     def _remove_leftovers(self) -> None:
-        """Remove what processes left that were killed between a commit and their own tidying."""
+        """Delete files of processes that were killed between a commit and their own cleanup."""
         paths = self.generation.paths
         for folder in (paths.journal, paths.claims, paths.parts):
             for path in folder.glob("*"):
@@ -188,13 +188,13 @@ class StreamWriter:
 
 
 class ShardClaim:
-    """A shard that this process alone fills; leaving the context lets others have it.
+    """A leased shard, which only this process fills; leaving the context releases the lease.
 
     Attributes:
-        shard: which rows.
+        shard: its rows.
         todo: (K,) int64 row numbers to encode: the first row of each distinct unknown input.
-        resumed: (J,) int64 row numbers that the journal of a broken-off run holds; with `todo`,
-            what that run was to encode, so that batches can be cut where it cut them.
+        resumed: (J,) int64 row numbers in the journal of an interrupted run; with `todo`, the rows
+            that run had to encode, so that batches can be cut at the same places.
     """
 
     def __init__(self, writer: StreamWriter, shard: Shard, lease: Lease) -> None:
@@ -235,14 +235,14 @@ class ShardClaim:
         values: Sequence[NDArray[Any]],
         truncated: Sequence[bool] = (),
     ) -> int:
-        """Settle rows with their vectors (D,), or (T_i, D) of a sequence stream.
+        """Set rows to their vectors (D,), or (T_i, D) of a sequence stream.
 
         A vector that is not finite, or not in the stored dtype, fails its row with the reason
-        `non-finite` or `overflow`; a sequence without frames fails with `empty`. `truncated` says
-        of each row whether its input was cut to length; nothing was, if it is left out.
+        `non-finite` or `overflow`; a sequence without frames fails with `empty`. `truncated`:
+        whether each row's input was cut to length; by default none was.
 
         Returns:
-            How many failed so.
+            How many rows failed in this way.
 
         Raises:
             MmfuseError: if a vector has another width than the stream.
@@ -262,12 +262,12 @@ class ShardClaim:
         return len(local) - len(at)
 
     def fail(self, row: int, failure: Failure) -> None:
-        """Settle a row as failed, with the reason that tables and retries go by."""
+        """Set a row as failed; its reason is shown in tables and selects retries."""
         self._buffer.state[self._local([row])] = FAILED
         self._failures[int(row)] = self._unsaved_failures[int(row)] = failure
 
     def checkpoint(self) -> None:
-        """Journal what has been put since the last one; durable when this returns."""
+        """Journal the rows set since the last checkpoint; durable when this returns."""
         rows = np.concatenate([np.zeros(0, np.int64), *self._unsaved])
         if not len(rows) and not self._unsaved_failures:
             return
@@ -287,7 +287,7 @@ class ShardClaim:
         """Publish the shard: its objects first, then the commit that proves them.
 
         Raises:
-            ValueError: if rows are still to be encoded.
+            ValueError: if rows are pending.
             MmfuseError: if the disk refuses, or another process has taken the shard over.
         """
         for row in self._buffer.follow(self._first).tolist():
@@ -347,7 +347,7 @@ class ShardClaim:
         return objects, chunks
 
     def _fill_from_journal(self) -> None:
-        """What a killed process left of this shard."""
+        """Take rows from the journal of an interrupted run."""
         entries = self._journal.read()
         for row, failure in [item for entry in entries for item in entry.failures.items()]:
             self.resumed = np.append(self.resumed, row)
@@ -358,11 +358,11 @@ class ShardClaim:
             self._buffer.fill(rows, entry.lengths, entry.values)
             self._truncated[rows] = entry.truncated
             self.resumed = np.concatenate([self.resumed, entry.rows])
-            for row in self._failures.keys() & set(entry.rows.tolist()):  # failed, and tried again
+            for row in self._failures.keys() & set(entry.rows.tolist()):  # failed, then retried
                 del self._failures[row]
 
     def _fill_from_known(self) -> None:
-        """What this stream's other shards, other generations and other datasets hold."""
+        """Take rows from other generations and datasets, and from this stream's earlier shards."""
         pending = np.flatnonzero(self._buffer.state == PENDING)
         for known in self._writer.known.recall(self._inputs[pending]):
             rows = pending[known.at]

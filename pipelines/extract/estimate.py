@@ -1,4 +1,4 @@
-"""Estimates: how long an extraction will take, from three timed batches; nothing is stored."""
+"""Estimated duration of an extraction, from three timed batches; nothing is stored."""
 
 import statistics
 import time
@@ -21,18 +21,18 @@ from pipelines.extract.options import ExtractOptions, batch_budget, worthwhile_w
 from pipelines.extract.plan import StreamPlan
 
 _BATCHES = 3
-_SLOW_BATCH = 8  # samples a timed batch of a model, where a full one could take a minute
-PROBED = 8  # samples that are prepared to tell how long the rest will take
+_SLOW_BATCH = 8  # samples per timed batch of a model, where a full one could take a minute
+PROBED = 8  # samples prepared to estimate the time of the rest
 _TIMED = 21  # samples that are encoded one by one to measure latency
 _SECONDS = 1.0  # about how long that may take
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one stream will take.
+    """Estimated seconds of one stream.
 
     Attributes:
-        seconds: for all new inputs, or as many as the limit allows, loading included.
+        seconds: for all new inputs, at most `limit` of them, loading included.
         load: seconds until the first vector.
         prepare: seconds to read and prepare an input, in one process.
         encode: seconds to encode one.
@@ -51,16 +51,16 @@ def estimate(
 ) -> Estimate | None:
     """Time three batches of a stream's own inputs.
 
-    Loads the encoder's weights, and so imports torch where it needs it. A fitted encoder is fitted,
-    and what it learnt is not kept.
+    Loads the encoder's weights, which may import torch. A fitted encoder is fitted, but its state
+    is not stored.
 
     Args:
         stream: from `plan`.
-        home: where a fitted encoder's state may be.
-        options: whose workers, batches and limit are reckoned with.
+        home: where a fitted encoder's state may be stored.
+        options: of the planned extraction: workers, batches, limit.
 
     Returns:
-        None where something has to be downloaded first, or no sample can be read and encoded.
+        None if weights must be downloaded first, or no sample can be read and encoded.
 
     Raises:
         MmfuseError: from the encoder.
@@ -83,7 +83,7 @@ def estimate(
     load = _timed(batch_encoder, readable[:1])
     groups = bucketed_batches(
         [sample.cost for sample in readable], BatchBudget(size)
-    )  # by length, as they will
+    )  # by length, as in the extraction
     seconds = [_timed(batch_encoder, [readable[place] for place in group]) for group in groups]
     if not batch_encoder.succeeded:
         return None
@@ -98,23 +98,23 @@ def estimate(
 
 
 def _timed(batch_encoder: BatchEncoder, samples: list[Prepared]) -> float:
-    """Seconds for one batch; what fails in it costs itself, as it would in earnest."""
+    """Seconds for one batch, failing samples included."""
     start = time.perf_counter()
     batch_encoder.encode([one.item for one in samples], [one.cost for one in samples])
     return time.perf_counter() - start
 
 
 def probe_samples(stream: StreamPlan, count: int = PROBED) -> list[Prepared]:
-    """Some of a stream's samples, evenly spaced, prepared in this process."""
+    """Evenly spaced samples of a stream, prepared in this process."""
     return list(_probes(stream, np.flatnonzero(~stream.inputs.absent), count))
 
 
 def measure_latency(stream: StreamPlan, rows: NDArray[np.int64]) -> dict[str, float] | None:
-    """Seconds that one new sample takes: read, prepared and encoded alone, p50 and p95.
+    """Seconds to read, prepare and encode one sample alone: p50 and p95.
 
     Args:
         stream: already extracted.
-        rows: (K,) those that have a vector; a sample that killed a worker would kill us.
+        rows: (K,) rows with a vector; other samples might kill this process.
 
     Returns:
         None where fewer than two samples can be encoded.
@@ -127,7 +127,7 @@ def measure_latency(stream: StreamPlan, rows: NDArray[np.int64]) -> dict[str, fl
         start = time.perf_counter()
         try:
             stream.encoder.encode(stream.modality.kind, [found.item])
-        except Exception:  # whatever it was, the row it belongs to has said so
+        except Exception:  # already recorded as the row's failure
             continue
         seconds.append(found.read + found.prepare + time.perf_counter() - start)
         if time.monotonic() > end and len(seconds) > 1:

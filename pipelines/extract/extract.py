@@ -1,4 +1,4 @@
-"""Extraction: plan → read and prepare → batch → encode → write, each leg timed; stage 1."""
+"""Stage 1, extraction: plan → read and prepare → batch → encode → write, each step timed."""
 
 import signal
 import statistics
@@ -47,22 +47,22 @@ def extract(
 ) -> list[StreamReport]:
     """Fill the store with every encoder's features of every modality that it serves.
 
-    Only inputs that no store under this home holds are encoded. Ctrl-C finishes the batch in hand,
-    keeps what was done, and ends the list with a report that says `interrupted`; the next call
-    goes on by itself. A second Ctrl-C does not wait for the batch.
+    Only inputs that no store under this home holds are encoded. Ctrl-C finishes the current batch,
+    saves finished rows, and ends the list with a report whose `interrupted` is true; the next call
+    resumes. A second Ctrl-C does not wait for the batch.
 
     Args:
         dataset: the rows.
         encoders: built ones, such as `build_encoder("pixels")`.
         home: where the store is.
-        options: how to go about it.
+        options: workers, batches, limits, retries.
         track: progress, called as `track(items, label, total)`.
 
     Returns:
-        One report a stream, in the order of the modalities.
+        One report per stream, in the order of the modalities.
 
     Raises:
-        MmfuseError: what the person at the keyboard can mend; what was done before it is kept.
+        MmfuseError: for what the user can fix; rows finished before it stay in the store.
     """
     options, track = options or ExtractOptions(), track or untracked
     origins.keep(home, dataset)
@@ -85,13 +85,13 @@ def extract(
 
 
 class GracefulInterrupt:
-    """While entered, the first Ctrl-C only sets `asked`; the second one interrupts as ever.
+    """Graceful Ctrl-C: the first one only sets `requested`, the second raises KeyboardInterrupt.
 
-    In a thread other than the main one, where Python delivers no signals, `asked` stays False.
+    Outside the main thread, where Python delivers no signals, `requested` stays False.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._before: Any = None
 
     def __enter__(self) -> "GracefulInterrupt":
@@ -109,13 +109,13 @@ class GracefulInterrupt:
             signal.signal(signal.SIGINT, self._before)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True
 
 
 class Extraction:
-    """Moves streams one after another; has the worker processes and knows what memory bears."""
+    """Extracts streams one by one; holds the worker pool and the known memory limits."""
 
     def __init__(self, home: Home, options: ExtractOptions, track: Track, samples: Samples) -> None:
         self._home, self._options, self._track, self._samples = home, options, track, samples
@@ -136,10 +136,10 @@ class Extraction:
             self._workers.close()
 
     def extract(self, stream: StreamPlan, skipped: dict[str, tuple[str, ...]]) -> StreamReport:
-        """One stream, from its plan to its report.
+        """Extract one stream and report on it.
 
         Raises:
-            MmfuseError: what the person at the keyboard can mend.
+            MmfuseError: for what the user can fix.
         """
         work, store = Work(), FeatureStore(self._home, stream.dataset.name)
         with work.timings.timed("total"):
@@ -167,7 +167,7 @@ class Extraction:
         return done
 
     def _prepare_encoder(self, stream: StreamPlan, work: Work) -> None:
-        """Fetch, fit and load what is needed; decide how many workers pay."""
+        """Download weights, fit and load the encoder as needed; choose the number of workers."""
         if stream.found.new and stream.download is not None:
             stream.download.fetch(self._track)
         fit(stream, self._home)
@@ -180,14 +180,14 @@ class Extraction:
             return
         probes = probe_samples(stream)
         readable = [found.item for found in probes if found.failure is None]
-        if loads and readable:  # loaded now, the record says on what device and in what dtype
+        if loads and readable:  # load now, so that provenance has the device and dtype
             with work.timings.timed("load"):
                 stream.encoder.encode(stream.modality.kind, readable[:1])
         seconds = statistics.median(p.read + p.prepare for p in probes) * stream.found.new
         work.workers = worthwhile_workers(seconds) if wanted is None else wanted
 
     def run_stream(self, stream: StreamPlan, writer: StreamWriter, work: Work) -> None:
-        """Everything that is left to encode, and what is known, onto the shelf."""
+        """Run one stream: prepare, batch, encode, write."""
         options = self._options
         batch_encoder = BatchEncoder(
             stream.encoder, stream.modality.kind, self._memory_limits, _memory_key(stream)
@@ -197,7 +197,7 @@ class Extraction:
         with GracefulInterrupt() as interrupt:
             ahead = 2 if work.workers else 1
             most = max_failures(stream, options)
-            stop = lambda: interrupt.asked  # noqa: E731
+            stop = lambda: interrupt.requested  # noqa: E731
             runner_options = RunnerOptions(
                 batch_budget(stream, options), ahead, options.strict, most, stop
             )
@@ -212,13 +212,13 @@ class Extraction:
             except AllInputsFailedError:
                 keep = False
                 raise
-            except KeyboardInterrupt:  # the second Ctrl-C, or one that no handler took
-                interrupt.asked = True
+            except KeyboardInterrupt:  # the second Ctrl-C, or one outside the handler
+                interrupt.requested = True
             finally:
                 progress.close()
                 shard_writer.close(keep=keep)
         work.take(runner, shard_writer)
-        work.interrupted = interrupt.asked
+        work.interrupted = interrupt.requested
 
     def _preparer(self, workers: int) -> Preparer:
         if not workers:
@@ -232,6 +232,6 @@ class Extraction:
 
 
 def _memory_key(stream: StreamPlan) -> str:
-    """What a memory ceiling holds for: these weights on this device."""
+    """Key of a memory limit: encoder, kind and device."""
     device = stream.encoder.provenance().get("device", "cpu")
     return f"{stream.key.label.split('/')[0]} {stream.modality.kind} {device}"

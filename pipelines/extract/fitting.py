@@ -1,4 +1,4 @@
-"""Fitted encoders: statistics of training rows, learnt once and kept beside the stream."""
+"""Fitting of encoders on training rows; the state is stored beside the stream."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def fit(plan: "StreamPlan", home: Home, *, keep: bool = True) -> None:
-    """Restore what the encoder learnt for this stream before, or let it learn now and keep that.
+    """Restore the encoder's fitted state for this stream, or fit it now and store the state.
 
     Args:
-        plan: of the stream; an encoder that learns nothing is left alone.
-        home: where the state is kept, beside the stream.
-        keep: whether to keep what is learnt now.
+        plan: of the stream; an encoder that is not fitted is left unchanged.
+        home: where the state is stored, beside the stream.
+        keep: whether to store a new state.
 
     Raises:
         MmfuseError: where no training row can be read.
@@ -48,13 +48,13 @@ def fit(plan: "StreamPlan", home: Home, *, keep: bool = True) -> None:
         if not keep:
             return
         create_record(paths.stream(plan.key.label).fitted, record, paths.scratch)
-        # What is kept is what is used: a resumed run, or another process, has the same.
+        # The stored state is used, so that resumed runs and other processes use the same.
         state = get_record(paths.stream(plan.key.label).fitted)
     encoder.restore(state["state"] if state else {})
 
 
 def _readable(dataset: Dataset, modality: Modality, rows: NDArray[np.int64]) -> Iterator[Any]:
-    """Payloads of rows, save those that cannot be read: they become failures when encoded."""
+    """Payloads of the readable rows; the others become failures when encoded."""
     for cell in dataset.table[modality.name].gather(rows).to_list():
         try:
             yield read(modality.kind, cell, dataset.root)

@@ -1,4 +1,4 @@
-"""Row identities: sixteen bytes for every cell of a modality, read from disk only where needed."""
+"""Input digests: sixteen bytes per cell of a modality; unchanged files are not read again."""
 
 import hashlib
 import os
@@ -22,18 +22,18 @@ from pipelines.media.cells import FILES, TEXTS, absent, raw
 from pipelines.media.payloads import Unreadable
 from pipelines.progress import Track, untracked
 
-_BLOCK = 256  # files that are read ahead of their digests' being taken
+_BLOCK = 256  # files that are read ahead
 _ROWS = 1 << 16
-_THREADS = 8  # hashing lets go of the interpreter, and discs answer several questions at once
+_THREADS = 8  # hashing releases the GIL, and disks serve several reads at once
 
 
 @dataclass(frozen=True)
 class InputDigests:
-    """What a modality's rows are, by content.
+    """Digests of a modality's cells.
 
     Attributes:
-        digests: (N, 16) uint8; zeros where the cell is absent. A cell that cannot be read has the
-            digest of its words, so that it is known again until it can be.
+        digests: (N, 16) uint8; zeros where the cell is absent. An unreadable cell has the
+            digest of its text and error, so that it is recognised until it can be read.
         absent: (N,) bool.
     """
 
@@ -44,12 +44,12 @@ class InputDigests:
 def input_digests(
     dataset: Dataset, modality: Modality, memory: DigestMemory, track: Track = untracked
 ) -> InputDigests:
-    """Digests of every cell of a modality; files that the memory knows are not opened.
+    """Digests of every cell of a modality; files with a remembered digest are not opened.
 
     Args:
         dataset: the rows.
         modality: which column of them.
-        memory: digests of files from earlier runs; what is read now is learnt and saved.
+        memory: digests of files from earlier runs; new ones are added and saved.
         track: progress over the files that are read.
     """
     column = dataset.table[modality.name]
@@ -73,7 +73,7 @@ def _in_table(column: pl.Series, kind: Kind) -> NDArray[np.uint8]:
 
 
 def _cells(column: pl.Series, kind: Kind) -> Iterator[bytes]:
-    """One bytes a row that is equal where, and only where, the payload would be."""
+    """Bytes per row, equal if and only if the payloads are equal."""
     if column.dtype == pl.Binary or (column.dtype == pl.String and kind in TEXTS):
         return iter(column.cast(pl.Binary).fill_null(b"").to_list())
     if isinstance(column.dtype, pl.Struct):
@@ -98,13 +98,13 @@ def _cell(kind: Kind, cell: object) -> bytes:
 
 
 def _records(column: pl.Series) -> Iterator[bytes]:
-    """Records by columns, since a million of them as JSON would take half a minute."""
+    """Bytes of records, built by column: a million of them as JSON would take half a minute."""
     frame = column.struct.unnest()
     names = sorted(frame.columns)
     words = [name for name in names if not _numeric(frame[name].dtype)]
     plain = [name for name in names if name not in words]
     head = repr([(name, str(frame[name].dtype)) for name in words + plain]).encode()
-    fixed = np.zeros((len(frame), len(plain), 9), np.uint8)  # eight bytes and whether they are
+    fixed = np.zeros((len(frame), len(plain), 9), np.uint8)  # eight bytes of value, one of null
     for place, name in enumerate(plain):
         values = frame[name].to_physical()
         values = values.fill_nan(None) if values.dtype.is_float() else values
@@ -118,20 +118,20 @@ def _records(column: pl.Series) -> Iterator[bytes]:
 
 
 def _numeric(dtype: pl.DataType) -> bool:
-    """Whether eight bytes hold any value of it."""
+    """Whether eight bytes hold any value of a dtype."""
     exact = dtype.is_numeric() and dtype != pl.UInt64 and not dtype.is_decimal()
     return exact or dtype.is_temporal() or dtype == pl.Boolean
 
 
 def _texts(values: pl.Series) -> list[bytes]:
-    """Each value as its length and itself, or a word for null, so that neighbours never merge."""
+    """Each value with its length before it, so that neighbouring values cannot be confused."""
     if values.dtype == pl.String:
         return [b"-" if v is None else b"%d:%b" % (len(v), v) for v in values.cast(pl.Binary)]
     return [b"%d:%b" % (len(v), v) for v in (repr(value).encode() for value in values)]
 
 
 def _series(column: pl.Series) -> Iterator[bytes]:
-    """Series of width 1 as slices of one array; the bytes are those of `reading.raw`."""
+    """Series of width 1 as slices of one array; the bytes are those of `media.cells.raw`."""
     flat = column.explode(empty_as_null=False).drop_nulls().to_numpy().astype("<f4").tobytes()
     width = (1).to_bytes(4, "little")
     start = 0
@@ -160,7 +160,7 @@ def _files(
         reading = _reading(cells.gather(unknown).to_list(), partial(_read, modality.kind, root))
         try:
             results.extend(track(reading, label, len(unknown)))
-        finally:  # what was read before Ctrl-C need not be read again
+        finally:  # digests taken before Ctrl-C are saved
             done = unknown.head(len(results))
             rows = _rows(b"".join(result.digest for result in results))
             good = pl.Series([result.readable for result in results], dtype=pl.Boolean)
@@ -179,7 +179,7 @@ def _files(
 
 
 def _stamps(cells: list[str], top: str) -> pl.DataFrame:
-    """What the file system says of each file, or of the archive that it may be a member of."""
+    """size, mtime_ns and inode of each file, or of the archive that may contain it."""
     seen = stamps([f"{top}/{cell}" for cell in cells] if top else [""] * len(cells))
     lacking = seen["size"].is_null().arg_true().to_list()
     if not lacking or not top:
@@ -201,7 +201,7 @@ class _Read:
 
 
 def _reading(cells: list[str], read: Callable[[str], _Read]) -> Iterator[_Read]:
-    """Files read by several threads, in order, a block ahead at most."""
+    """Read files in several threads, in order, at most a block ahead."""
     with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(cells), _BLOCK):
             yield from pool.map(read, cells[start : start + _BLOCK])
@@ -215,7 +215,7 @@ def _read(kind: Kind, root: Path | None, cell: str) -> _Read:
 
 
 def _rows(joined: bytes) -> NDArray[np.uint8]:
-    """Digests one after another → (N, 16)."""
+    """Concatenated digests → (N, 16)."""
     return np.frombuffer(joined, np.uint8).reshape(-1, DIGEST_BYTES).copy()
 
 

@@ -1,4 +1,4 @@
-"""ExtractOptions: how to extract, and what follows from it for workers and batches."""
+"""ExtractOptions, and the numbers of workers, failures and batch rows that follow from them."""
 
 from dataclasses import dataclass
 
@@ -9,27 +9,27 @@ from pipelines.extract.engine.shard_writer import CHECKPOINT_SECONDS
 from pipelines.extract.engine.worker_pool import TIMEOUT
 from pipelines.extract.plan import StreamPlan
 
-MIN_SECONDS_FOR_WORKERS = 10.0  # seconds of preparing below which spawning processes gains nothing
+MIN_SECONDS_FOR_WORKERS = 10.0  # below this much preparing, spawning processes gains nothing
 _MOST_WORKERS = 16
 
 
 @dataclass(frozen=True)
 class ExtractOptions:
-    """How to extract; what is extracted is the dataset's and the encoders' matter.
+    """Options of an extraction, beside the dataset and the encoders.
 
     Attributes:
-        workers: processes that read and prepare; 0 for none; None for as many as pay: none where
-            the work would take under ten seconds, else one less than there are cores (at most 16).
+        workers: processes that read and prepare; 0 for none; None chooses: none if
+            preparing would take under ten seconds, else one less than the cores (at most 16).
         strict: stop with an error at the first sample that fails, instead of recording it.
         max_bad: share of a run's inputs above which failures end it; None for any share.
-        retry_failed: encode once more what failed in earlier runs: all of it, or that for these
-            reasons; the word `transient` stands for every reason that may pass by itself.
-        limit: encode at most this many distinct inputs of each stream; the next run goes on.
-        rehash: read every file again to know it, whatever is remembered of it.
-        timeout: seconds one sample may take in a worker before it counts as hanging.
-        batch_rows: samples a batch, if they are alike; None for what kind and device suggest.
+        retry_failed: encode inputs again that failed in earlier runs: all, or those with these
+            reasons; `transient` stands for every transient failure.
+        limit: encode at most this many distinct inputs of each stream; the next run resumes.
+        rehash: read every file again, ignoring remembered digests.
+        timeout: seconds per sample in a worker before the worker counts as hung.
+        batch_rows: samples per batch of equal costs; None for the default of kind and device.
         checkpoint: seconds between two checkpoints.
-        latency: whether a few samples are encoded once more, one by one, to tell what one takes.
+        latency: whether to measure the time per sample, by encoding a few one by one.
     """
 
     workers: int | None = None
@@ -45,12 +45,12 @@ class ExtractOptions:
 
 
 def worthwhile_workers(seconds: float) -> int:
-    """Processes that are worth starting for so many seconds of reading and preparing."""
+    """Number of worker processes that pay off for so many seconds of reading and preparing."""
     return max(1, min(_MOST_WORKERS, cores() - 1)) if seconds > MIN_SECONDS_FOR_WORKERS else 0
 
 
 def max_failures(stream: StreamPlan, options: ExtractOptions) -> int | None:
-    """How many of the inputs that a run encodes may fail; None for all of them."""
+    """Number of a run's inputs that may fail; None for any number."""
     if options.max_bad is None:
         return None
     new = stream.found.new if options.limit is None else min(options.limit, stream.found.new)
@@ -58,7 +58,7 @@ def max_failures(stream: StreamPlan, options: ExtractOptions) -> int | None:
 
 
 def batch_budget(stream: StreamPlan, options: ExtractOptions) -> BatchBudget:
-    """What one batch of a stream may be: as asked, or as kind and device suggest."""
+    """Batch budget of a stream: from the options, or the default of kind and device."""
     if options.batch_rows is not None:
         return BatchBudget(options.batch_rows)
     device = str(stream.encoder.provenance().get("device", "cpu"))

@@ -1,4 +1,4 @@
-"""Plans of extraction: which streams, which rows are known, what is left to encode; no torch."""
+"""Extraction plans: streams, known rows, and inputs left to encode; imports no torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -35,19 +35,18 @@ _ROW_BYTES = 18  # digest, presence and state of a row
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """One encoder on one modality, before anything is done.
+    """Plan of one stream: one encoder on one modality.
 
     Attributes:
-        key: names the stream.
-        encoder: makes it.
-        dataset: whose rows it has.
+        key: of the stream.
+        encoder: that encodes it.
+        dataset: of its rows.
         modality: which column of them.
-        inputs: what each row is, by content.
-        fields: what the fingerprint is made of.
-        found: what the store has of it: rows that are known, that failed, that are new.
+        inputs: digests of the rows.
+        fields: the inputs of the fingerprint.
+        found: rows that are cached, that failed, and that are new.
         width: D, or None until a fitted encoder is fitted.
-        download: what the encoder fetches first (`repository`, `size` in bytes, `licence`), or
-            None.
+        download: weights to fetch first (`repository`, `size` in bytes, `licence`), or None.
     """
 
     key: StreamKey
@@ -72,7 +71,7 @@ class StreamPlan:
 
     @property
     def disk(self) -> int | None:
-        """Bytes that a new stream will take; None before its width is known, 0 if it is there.
+        """Bytes that a new stream will take; None before its width is known, 0 if it is cached.
 
         For a sequence stream, with one frame a row.
         """
@@ -84,13 +83,13 @@ class StreamPlan:
 
     @property
     def spec(self) -> StreamSpec:
-        """What the store is told of the stream, once the width is known."""
+        """Description of the stream for the store; requires a known width."""
         if self.found.complete and self.found.spec is not None:
             return self.found.spec  # asking a loaded encoder again could import torch
         encoder = self.encoder
         width = encoder.kinds[self.modality.kind]
         if width is None:
-            raise MmfuseError(f"encoder {encoder.name} does not say its width after it was fitted")
+            raise MmfuseError(f"encoder {encoder.name} gives no width after it was fitted")
         provenance = {"weights": encoder.weights, **encoder.provenance()}
         if call := build_call(encoder):
             provenance[BUILD_CALL] = asdict(call)
@@ -108,25 +107,24 @@ def plan(
     rehash: bool = False,
     track: Track = untracked,
 ) -> list[StreamPlan]:
-    """What extraction would do: every encoder with every modality of a kind that it serves.
+    """Plan an extraction: every encoder with every modality of a kind that it serves.
 
-    Files are read where their digests are not remembered, nothing else is; nothing is encoded,
-    and torch is not imported.
+    Reads only files without a remembered digest; encodes nothing and imports no torch.
 
     Args:
         dataset: the rows.
-        encoders: built ones; the same one twice counts once.
-        home: whose stores are looked at.
-        retry_failed: whether what failed before counts as new, or for which reasons.
-        rehash: forget the digests of files, and read them all.
-        track: progress over files that are read.
+        encoders: built ones; duplicates count once.
+        home: of the stores.
+        retry_failed: whether inputs that failed before count as new, or those with these reasons.
+        rehash: ignore remembered digests and read all files.
+        track: progress over the files read.
 
     Raises:
-        MmfuseError: if no modality is served, naming the encoders that would serve.
+        MmfuseError: if no encoder serves a modality; names encoders that would.
     """
     served = [(e, m) for m in dataset.modalities for e in encoders if m.kind in e.kinds]
     if not served:
-        raise _nobody(dataset, encoders)
+        raise _unserved_error(dataset, encoders)
     memory = DigestMemory(home.digests(dataset.name), forget=rehash)
     wanted = [m for m in dataset.modalities if any(m is modality for _, modality in served)]
     known = {m.name: input_digests(dataset, m, memory, track) for m in wanted}
@@ -150,7 +148,7 @@ def plan(
 
 
 def unserved(dataset: Dataset, encoders: Sequence[Encoder]) -> dict[str, tuple[str, ...]]:
-    """Modalities that none of the encoders serves, with the names of those that would."""
+    """Modalities that no given encoder serves, with the names of encoders that would."""
     left = [m for m in dataset.modalities if not any(m.kind in e.kinds for e in encoders)]
     return {modality.name: _serving(modality) for modality in left}
 
@@ -158,7 +156,7 @@ def unserved(dataset: Dataset, encoders: Sequence[Encoder]) -> dict[str, tuple[s
 def identity_fields(
     encoder: Encoder, dataset: Dataset, modality: Modality, found: InputDigests
 ) -> dict[str, object]:
-    """What a stream's fingerprint is made of: the encoder's fields, and what it was fitted on."""
+    """Fields of a stream's fingerprint: the encoder's, and the digest of its training rows."""
     fields: dict[str, object] = {
         "encoder": encoder.name,
         "kind": modality.kind,
@@ -172,7 +170,7 @@ def identity_fields(
 
 
 def _spec(encoder: Encoder, modality: Modality, fields: Mapping[str, object]) -> StreamSpec | None:
-    """What an encoder makes, without its provenance; None while only fitting tells the width."""
+    """Spec of the stream without provenance; None while the width depends on fitting."""
     width = None if is_fitted_encoder(encoder) else encoder.kinds[modality.kind]
     if width is None:
         return None
@@ -180,9 +178,9 @@ def _spec(encoder: Encoder, modality: Modality, fields: Mapping[str, object]) ->
 
 
 def _serving(modality: Modality) -> tuple[str, ...]:
-    """Names of the encoders on the shelf that know a modality's kind."""
-    shelf = catalog.entries("encoders")
-    return tuple(n for n, entry in shelf.items() if modality.kind in _kinds(entry))
+    """Names of the installed encoders that serve a modality's kind."""
+    entries = catalog.entries("encoders")
+    return tuple(n for n, entry in entries.items() if modality.kind in _kinds(entry))
 
 
 def _kinds(entry: catalog.Entry) -> Mapping[object, object]:
@@ -190,7 +188,7 @@ def _kinds(entry: catalog.Entry) -> Mapping[object, object]:
     return kinds if isinstance(kinds, dict) else {}
 
 
-def _nobody(dataset: Dataset, encoders: Sequence[Encoder]) -> MmfuseError:
+def _unserved_error(dataset: Dataset, encoders: Sequence[Encoder]) -> MmfuseError:
     names = ", ".join(encoder.name for encoder in encoders) or "no encoder"
     have = "; ".join(
         f"{m.name} ({m.kind}) is served by {', '.join(_serving(m)) or 'none'}"

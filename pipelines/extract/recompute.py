@@ -1,4 +1,4 @@
-"""Recomputing: rows drawn at random are encoded once more and compared with what is kept."""
+"""Recompute check: random rows are encoded again and compared with the stored vectors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ from pipelines.extract.fitting import fit
 from pipelines.extract.plan import StreamPlan, plan
 
 BOUND = {"float32": 0.99999, "float16": 0.999}
-"""Smallest cosine that counts as the same vector, by the dtype that is kept."""
+"""Smallest cosine that counts as the same vector, by stored dtype."""
 
 
 @dataclass(frozen=True)
 class Recomputed:
-    """What a stream's rows were worth the second time.
+    """Result of recomputing rows of one stream.
 
     Attributes:
-        key: which stream.
+        key: of the stream.
         rows: (K,) row numbers that were encoded again.
-        worst: smallest cosine between a kept vector and its second encoding; 1 for no rows.
-        differing: ids of the rows below `BOUND`, or that could not be encoded again.
+        worst: smallest cosine between a stored vector and its second encoding; 1 for no rows.
+        differing: ids of rows below `BOUND` or not encodable again.
     """
 
     key: StreamKey
@@ -43,13 +43,13 @@ def recompute(
 
     Args:
         dataset: its name in the store.
-        sources: plans of complete streams, see `complete`.
-        home: where they are kept.
-        count: rows a stream, at most those that have a vector.
-        seed: of the draw.
+        sources: plans of complete streams, see `complete_plans`.
+        home: where they are stored.
+        count: rows per stream, at most those with a vector.
+        seed: random seed of the choice.
 
     Raises:
-        MmfuseError: from an encoder, such as weights that are not there.
+        MmfuseError: from an encoder, for example if weights are missing.
     """
     store = FeatureStore(home, dataset)
     return [
@@ -59,13 +59,13 @@ def recompute(
 
 
 def complete_plans(dataset: object, encoders: Sequence[Encoder], *, home: Home) -> list[StreamPlan]:
-    """Plans of the streams that these encoders made of a dataset.
+    """Plans of complete streams of these encoders, in whichever dtype they are stored.
 
     Raises:
         MmfuseError: if one of them is not complete.
     """
     plans = plan(dataset, encoders, home=home)  # type: ignore[arg-type]
-    if not all(each.found.complete for each in plans):  # perhaps kept in the other dtype
+    if not all(each.found.complete for each in plans):  # perhaps stored in the other dtype
         others = [_with_other_dtype(one) for one in encoders]
         found = plan(dataset, others, home=home)  # type: ignore[arg-type]
         pairs = zip(plans, found, strict=True)
@@ -73,8 +73,8 @@ def complete_plans(dataset: object, encoders: Sequence[Encoder], *, home: Home) 
     for each in plans:
         if not each.found.complete:
             raise MmfuseError(
-                f"{each.key.name} of {each.dataset.name} is not in the cache as these words make "
-                f"it; run: mmfuse extract --dataset {each.dataset.name} --encoder "
+                f"{each.key.name} of {each.dataset.name} is not in the cache with these options; "
+                f"run: mmfuse extract --dataset {each.dataset.name} --encoder "
                 f"{each.key.encoder}, or --explain for why"
             )
     return plans
@@ -91,8 +91,8 @@ def _with_other_dtype(encoder: Encoder) -> Encoder:
 def _recompute_stream(
     store: FeatureStore, source: StreamPlan, home: Home, count: int, draw: np.random.Generator
 ) -> Recomputed:
-    kept = store.whole(source.key)
-    there = np.flatnonzero(kept.present)
+    stored = store.whole(source.key)
+    there = np.flatnonzero(stored.present)
     rows = np.sort(draw.choice(there, min(count, len(there)), replace=False))
     fit(source, home)
     ids, table = source.dataset.table["id"], source.dataset.table[source.modality.name]
@@ -100,18 +100,18 @@ def _recompute_stream(
     worst, differing = 1.0, []
     for row in rows.tolist():
         span = slice(row, row + 1)
-        if kept.offsets is not None:
-            span = slice(*kept.offsets[row : row + 2].tolist())
+        if stored.offsets is not None:
+            span = slice(*stored.offsets[row : row + 2].tolist())
         cell = Cell(row, table[row], source.inputs.digests[row].tobytes())
-        near = _cosine(kept.values[span], _again(recipe, cell, str(kept.values.dtype)))
+        near = _cosine(stored.values[span], _again(recipe, cell, str(stored.values.dtype)))
         worst = min(worst, near)
-        if near < BOUND[str(kept.values.dtype)]:
+        if near < BOUND[str(stored.values.dtype)]:
             differing.append(ids[row])
     return Recomputed(source.key, rows, worst, tuple(differing))
 
 
 def _again(recipe: Recipe, cell: Cell, dtype: str) -> NDArray[np.float64] | None:
-    """One row's vector or frames (T, D) as the store would keep it; None if it fails now."""
+    """One row's vector or frames (T, D) in the stored dtype; None if it fails now."""
     prepared = prepare(recipe, cell)
     if prepared.failure is not None:
         return None
@@ -120,10 +120,10 @@ def _again(recipe: Recipe, cell: Cell, dtype: str) -> NDArray[np.float64] | None
 
 
 def _cosine(
-    kept: NDArray[np.float16] | NDArray[np.float32], again: NDArray[np.float64] | None
+    stored: NDArray[np.float16] | NDArray[np.float32], again: NDArray[np.float64] | None
 ) -> float:
     """Smallest cosine of two (T, D); 1 where both are zero, -1 where shapes differ."""
-    first = kept.astype(np.float64)
+    first = stored.astype(np.float64)
     if again is None or again.shape != first.shape:
         return -1.0
     lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(again, axis=1)

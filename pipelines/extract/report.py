@@ -1,4 +1,4 @@
-"""Summaries of extraction: what became of each stream, how fast, and what held it up."""
+"""Extraction reports: row counts, speed and bottleneck of each stream."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,24 +15,24 @@ from pipelines.extract.plan import StreamPlan
 
 @dataclass(frozen=True)
 class StreamReport:
-    """What became of one stream.
+    """Report of one stream.
 
     Attributes:
-        key: names it.
+        key: of the stream.
         kind: kind of its modality.
         rows: N; always ok + absent + failed + pending.
         ok: rows with a vector.
         absent: rows without the modality.
         failed: rows that failed, by reason, in this run and before.
-        pending: rows not settled yet: after Ctrl-C, with a limit, or while others are at work.
+        pending: rows not encoded yet: after Ctrl-C, with a limit, or held by other processes.
         new: distinct inputs that this run encoded.
         new_failed: distinct inputs that failed in this run.
-        reused: rows with a vector that needed no encoding: known before, or equal to another row.
+        reused: rows with a vector that needed no encoding: cached, or equal to another row.
         complete: whether stage 2 can read it.
-        interrupted: whether Ctrl-C ended it.
-        workers: processes that prepared.
+        interrupted: whether Ctrl-C ended the run.
+        workers: number of worker processes.
         seconds: read, prepare, encode, write, total, and load where weights were loaded.
-        rows_per_second: inputs settled by this run, in a second of its time.
+        rows_per_second: inputs encoded or failed in this run, per second.
         bottleneck: one sentence.
         truncated: rows with a vector whose input was cut to the encoder's length.
         skipped: modalities that no named encoder serves, with the encoders that would.
@@ -67,7 +67,7 @@ class StreamReport:
         return sum(self.failed.values())
 
     def record(self) -> dict[str, object]:
-        """As JSON."""
+        """The report as JSON values."""
         own = {name: getattr(self, name) for name in self.__dataclass_fields__}
         own |= {"key": self.key.label, "fingerprint": self.key.fingerprint}
         own |= {"path": str(self.path), "failures": self.failures}
@@ -77,7 +77,7 @@ class StreamReport:
 
 @dataclass
 class Work:
-    """What was done for one stream, while it is being done."""
+    """Counters and timings of one stream while it is extracted."""
 
     timings: Timings = field(default_factory=Timings)
     workers: int = 0
@@ -86,7 +86,7 @@ class Work:
     interrupted: bool = False
 
     def take(self, runner: Runner, shard_writer: ShardWriter) -> None:
-        """Add up what the runner moved and what the shelf refused."""
+        """Take the counts of the runner and the shard writer."""
         self.timings.write = shard_writer.seconds
         self.new = runner.encoded - shard_writer.refused
         self.new_failed = runner.failed.total() + shard_writer.refused
@@ -95,7 +95,7 @@ class Work:
 def report(
     stream: StreamPlan, writer: StreamWriter, work: Work, skipped: dict[str, tuple[str, ...]]
 ) -> StreamReport:
-    """What became of a stream: from the store what it holds, from the work what it took."""
+    """Report on a stream: row counts from the store, timings from the work."""
     now = row_counts(writer.generation, stream.inputs.absent)
     settled = work.new + work.new_failed
     return StreamReport(

@@ -116,7 +116,10 @@ def test_what_a_killed_process_held_is_taken_over(tmp_path):
 def test_ctrl_c_ends_quietly_and_the_next_run_goes_on(tmp_path, workers):
     """SIGINT to the whole process group, as a terminal sends it: no traceback, nothing redone."""
     process = start(tmp_path, "0.02", workers, start_new_session=True)
-    time.sleep(1.5)
+    deadline = time.monotonic() + 60
+    while not any((tmp_path / "features").glob("*.meta/streams/*/*/1/journal/*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)
     first = end(process)
     (report,) = first["reports"]

@@ -139,7 +139,7 @@ def test_an_item_that_cannot_be_sent_is_its_own_failure(crew):
     """What cannot be pickled costs its cell, and the detail says why."""
     results = crew.submit(RECIPE, cells("a", "lambda", "b")).result(30)
     assert [r.failure and r.failure.reason for r in results] == [None, "error", None]
-    assert "cannot be sent" in results[1].failure.detail
+    assert "cannot be pickled" in results[1].failure.detail
 
 
 def test_what_the_user_must_mend_stops_the_order(crew):
@@ -164,10 +164,10 @@ def test_workers_that_cannot_begin_are_an_error_not_a_wait():
     workers = WorkerPool(1)
     try:
         future = workers.submit(Recipe(Unborn(), "text", None), cells("a"))
-        with pytest.raises(MmfuseError, match=r"end before they begin.*--workers 0"):
+        with pytest.raises(MmfuseError, match=r"die at start-up.*--workers 0"):
             future.result(60)
         again = workers.submit(RECIPE, cells("a"))
-        with pytest.raises(MmfuseError, match="end before they begin"):
+        with pytest.raises(MmfuseError, match="die at start-up"):
             again.result(10)
     finally:
         workers.close()

@@ -1,1 +1,1 @@
-"""How rows move in an extraction: prepared in worker processes, batched, encoded, written."""
+"""The extraction engine: prepare in worker processes, batch, encode, write."""

@@ -1,4 +1,4 @@
-"""Bucketing: samples of like cost share a batch, so that little is computed on padding."""
+"""Batches of samples with similar cost, and encoding them within the memory of the device."""
 
 import contextlib
 import json
@@ -18,8 +18,8 @@ from cache.writing.journal import Failure
 from pipelines.encoding.encoder import Encoder
 from pipelines.media.payloads import Unreadable
 
-# Samples that are prepared before the first of them is encoded: many where lengths vary and items
-# are small, few where an item is large. No batch leaves its window.
+# Samples prepared before the first of them is encoded: many where lengths vary and items are
+# small, few where an item is large. A batch never spans two windows.
 WINDOWS: dict[Kind, int] = {
     "text": 2048,
     "code": 2048,
@@ -30,20 +30,20 @@ WINDOWS: dict[Kind, int] = {
     "layout": 512,
     "video": 64,
 }
-_MAX_SHORT_FACTOR = 4  # batches of short samples may hold this many times the usual number
+_MAX_SHORT_FACTOR = 4  # batches of short samples may hold this many times more rows
 MAX_FIRST_FAILURES = 100  # inputs that may fail before the first succeeds
-_BUCKETS = 40  # powers of two beyond a length that are looked at
+_BUCKETS = 40  # powers of two above a length that are searched
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 @dataclass(frozen=True)
 class BatchBudget:
-    """What one batch may be.
+    """Limits of one batch.
 
     Attributes:
-        rows: samples in a batch whose costs are alike.
-        cost: most padded cost of a batch, which is its size times its largest cost; None for
-            `rows` times the window's mean cost.
+        rows: samples in a batch of equal costs.
+        cost: largest padded cost of a batch, its size times its largest cost; None for `rows` times
+            the window's mean cost.
     """
 
     rows: int
@@ -51,7 +51,7 @@ class BatchBudget:
 
 
 # One batch on a CPU should not outlast the time between two checkpoints; one on a GPU should fill
-# it. Costs are tokens, samples of sound (here at 16 kHz) and pictures; see `Encoder.prepare`.
+# it. Costs are tokens, audio samples (here at 16 kHz) and images; see `Encoder.prepare`.
 _WEIGHT_FREE = BatchBudget(256)
 _CPU: dict[Kind, BatchBudget] = {
     "text": BatchBudget(32, 4_096),
@@ -68,12 +68,12 @@ _GPU: dict[Kind, BatchBudget] = {
 
 
 def default_budget(kind: Kind, device: str, *, weights: bool) -> BatchBudget:
-    """What a batch may be, if nobody says otherwise.
+    """Default batch budget of a kind on a device.
 
     Args:
         kind: of the modality.
         device: where it is encoded, `cpu` or another.
-        weights: whether the encoder has any; without, encoding costs next to nothing.
+        weights: whether the encoder has weights; without, encoding is cheap.
     """
     if not weights:
         return _WEIGHT_FREE
@@ -83,7 +83,7 @@ def default_budget(kind: Kind, device: str, *, weights: bool) -> BatchBudget:
 
 
 def bucketed_batches(costs: Sequence[int], budget: BatchBudget) -> list[list[int]]:
-    """Positions in batches, dearest first: what does not fit into memory shows at once.
+    """Positions grouped into batches, costliest first, so that out-of-memory shows at once.
 
     Equal costs stay in order. A batch holds at most `budget.rows` samples (four times as many if
     they are short) and at most `budget.cost` padded, but always one.
@@ -107,11 +107,11 @@ def bucketed_batches(costs: Sequence[int], budget: BatchBudget) -> list[list[int
 
 
 class AllInputsFailedError(MmfuseError):
-    """Everything fails: the data's place or the encoder is wrong, not single rows."""
+    """All first inputs failed: the data path or the encoder is wrong, not single rows."""
 
 
 class MemoryLimits:
-    """The padded cost that fits into a device's memory, in a small JSON file.
+    """Largest padded cost that fits into a device's memory, stored in a small JSON file.
 
     One number for each encoder, device and bucket of lengths: attention takes more of the same
     padded cost where inputs are long. A bucket ends at a power of two.
@@ -121,15 +121,15 @@ class MemoryLimits:
         self._path = path
         self._known: dict[str, int] = {}
         if path is not None and path.is_file():
-            # A memory that cannot be read is lost, not an error: it is found out again.
+            # An unreadable file is no error: limits are found again.
             with contextlib.suppress(OSError, ValueError):
                 self._known = {str(k): int(v) for k, v in json.loads(path.read_text()).items()}
 
     def get(self, key: str, longest: int) -> int | None:
-        """What is known to be the most for a batch whose longest input costs so much.
+        """The known limit for a batch whose longest input has this cost; None if unknown.
 
-        A bucket that was never tried takes the ceiling of the next longer one that was, times how
-        much shorter it is: what memory that goes by the square of the length would bear.
+        An untried bucket takes the limit of the next longer one that was tried, times how much
+        shorter it is, as for memory that grows with the square of the length.
         """
         bucket = _bucket(longest)
         for times in (1 << power for power in range(_BUCKETS)):
@@ -139,18 +139,18 @@ class MemoryLimits:
         return None
 
     def lower(self, key: str, longest: int, cost: int) -> None:
-        """Remember, also for the next run, that more than `cost` does not fit."""
+        """Record, also for later runs, that more than `cost` does not fit."""
         self._known[f"{key} {_bucket(longest)}"] = cost
         if self._path is not None:
             put(self._path, json.dumps(self._known, indent=1, sort_keys=True).encode())
 
 
 class BatchEncoder:
-    """An encoder of one kind on one device, and what it has been seen to bear.
+    """Encodes batches, halving them on out-of-memory.
 
     Attributes:
-        succeeded: whether any input was ever encoded.
-        retries: batches that were cut because of memory.
+        succeeded: whether any input was encoded.
+        retries: batches that were halved because of memory.
     """
 
     def __init__(self, encoder: Encoder, kind: Kind, limits: MemoryLimits, key: str) -> None:
@@ -163,12 +163,12 @@ class BatchEncoder:
     def encode(self, items: Sequence[Any], costs: Sequence[int]) -> list[NDArray[Any] | Failure]:
         """Prepared items → a vector or a failure each, in order.
 
-        A batch above the known limit is cut beforehand, one that runs out of memory lowers the
-        limit and is cut, one that fails otherwise is cut to find the item at fault.
+        A batch above the known limit is halved beforehand; one that runs out of memory lowers the
+        limit and is halved; one that fails otherwise is halved to find the failing item.
 
         Raises:
             MmfuseError: from the encoder.
-            HopelessError: when the first hundred inputs have all failed.
+            AllInputsFailedError: when the first hundred inputs have all failed.
         """
         longest = max(costs)
         limit = self._limits.get(self._key, longest)
@@ -194,21 +194,21 @@ class BatchEncoder:
         return first + self.encode(items[middle:], costs[middle:])
 
     def _attempt(self, items: Sequence[Any]) -> list[NDArray[Any]] | Failure:
-        """The vectors, or why not; the traceback and what it holds are gone when this returns."""
+        """The vectors, or the failure; the traceback and its tensors are freed on return."""
         try:
             found = self._encoder.encode(self._kind, items)
         except MmfuseError:
             raise
         except Unreadable as fault:
             return Failure(fault.reason, fault.detail, fault.transient)
-        except Exception as error:  # an encoder's fault with one sample never ends the run
+        except Exception as error:  # an encoder's error on one sample never ends the run
             if _out_of_memory(error):
                 return Failure("out-of-memory", str(error).split("\n")[0], transient=True)
             return Failure("error", f"{type(error).__name__}: {error}")
         if len(found) != len(items):
             raise MmfuseError(
                 f"encoder {self._encoder.name} gave {len(found)} vectors for {len(items)} inputs "
-                f"of kind {self._kind}; it must give one each, in order"
+                f"of kind {self._kind}; it must give one for each, in order"
             )
         return [np.asarray(vector) for vector in found]
 
@@ -227,7 +227,7 @@ def _bucket(longest: int) -> int:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Torch's own error by its name, since this file must not import torch; or by its words."""
+    """Whether an error is out-of-memory, by name or message, since this file imports no torch."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(
@@ -236,7 +236,7 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def _release() -> None:
-    """Give cached blocks back, so that a smaller batch finds memory in one piece."""
+    """Free torch's cached blocks, so that a smaller batch finds contiguous memory."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""Reading and preparing samples: a cell of the table → what the model eats, or why not."""
+"""Preparing samples: a cell of the table → the encoder's input, or a failure."""
 
 import pickle
 import time
@@ -19,7 +19,7 @@ from pipelines.media.payloads import Unreadable
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the cells of one stream are prepared; small and picklable, workers get a copy."""
+    """Encoder, kind and root to prepare the cells of one stream; picklable, for workers."""
 
     encoder: Encoder
     kind: Kind
@@ -28,7 +28,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell to prepare: its row, what the table holds, and the digest it was planned by."""
+    """One cell to prepare: its row, its value in the table, and its planned digest."""
 
     row: int
     value: object
@@ -37,7 +37,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A cell after preparing: an item and its cost, or a failure; and the seconds it took."""
+    """A prepared cell: an item and its cost, or a failure; and the seconds it took."""
 
     row: int
     item: Any
@@ -48,33 +48,33 @@ class Prepared:
 
 
 class Preparer(Protocol):
-    """Prepares cells, here or in other processes."""
+    """Prepares cells, in this process or in others."""
 
     def submit(self, recipe: Recipe, cells: Sequence[Cell]) -> "Future[list[Prepared]]":
-        """Cells → what became of each, in their order, now or later."""
+        """Start preparing cells; the future gives one result per cell, in order."""
 
     def close(self) -> None:
-        """End whatever runs."""
+        """Stop, and end worker processes."""
 
 
 class InlinePreparer:
-    """Prepares in this process, at once: right for few or cheap cells."""
+    """Prepares in this process, synchronously; for few or cheap cells."""
 
     def submit(self, recipe: Recipe, cells: Sequence[Cell]) -> "Future[list[Prepared]]":
-        """Cells → what became of each; done when it returns."""
+        """Prepare cells; the future is done when this returns."""
         future: Future[list[Prepared]] = Future()
         future.set_result([prepare(recipe, cell) for cell in cells])
         return future
 
     def close(self) -> None:
-        """Nothing runs."""
+        """Nothing to stop."""
 
 
 def prepare(recipe: Recipe, cell: Cell) -> Prepared:
-    """Read, decode and prepare one cell; whatever is wrong with it becomes its failure.
+    """Read, decode and prepare one cell; errors become its failure.
 
     Raises:
-        MmfuseError: what the person at the keyboard must mend, from the encoder.
+        MmfuseError: from the encoder, for what the user can fix.
     """
     start = read = time.perf_counter()
     item, cost, failure = None, 0, None
@@ -89,7 +89,7 @@ def prepare(recipe: Recipe, cell: Cell) -> Prepared:
         failure = Failure(fault.reason, fault.detail, fault.transient)
     except MmfuseError:
         raise
-    except Exception as error:  # an encoder's fault with one sample never ends the run
+    except Exception as error:  # an encoder's error on one sample never ends the run
         failure = Failure("error", f"{type(error).__name__}: {error}")
     end = time.perf_counter()
     return Prepared(cell.row, item, cost, failure, read - start, end - read)
@@ -97,14 +97,14 @@ def prepare(recipe: Recipe, cell: Cell) -> Prepared:
 
 def _check_unchanged(kind: Kind, data: bytes, planned: bytes) -> None:
     if digest(kind, data) != planned:
-        raise Unreadable("changed", "the file changed while the run went on", transient=True)
+        raise Unreadable("changed", "the file changed during the run", transient=True)
 
 
 def check_picklable(result: Prepared) -> Prepared:
-    """The result itself, or a failure where its item cannot be pickled to another process."""
+    """The result, or a failure if its item cannot be pickled."""
     try:
         pickle.dumps(result.item)
     except Exception as error:  # pickling raises whatever the object's own code does
-        detail = f"prepare gave what cannot be sent: {type(error).__name__}: {error}"
+        detail = f"prepare returned an item that cannot be pickled: {type(error).__name__}: {error}"
         return replace(result, item=None, failure=Failure("error", detail))
     return result

@@ -1,4 +1,4 @@
-"""The runner: one stream's rows, prepared ahead, encoded in batches, and handed to the shelf."""
+"""Runs one stream: prepare, batch, encode, write."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -28,19 +28,19 @@ from pipelines.extract.engine.timings import Timings
 from pipelines.extract.plan import StreamPlan
 from pipelines.media.cells import FILES
 
-_TICK = 0.2  # seconds between two looks for Ctrl-C
+_TICK = 0.2  # seconds between checks for Ctrl-C
 
 
 @dataclass(frozen=True)
 class RunnerOptions:
-    """How one stream is moved.
+    """Options of running one stream.
 
     Attributes:
         budget: of one batch.
-        ahead: windows that are prepared while another one is encoded.
+        ahead: windows prepared while another one is encoded.
         strict: whether the first failure ends the run.
-        max_bad: failures that end the run when there are more; None for any number.
-        stop: says whether to end after the batch in hand.
+        max_bad: largest allowed number of failures; None for any number.
+        stop: returns whether to end after the current batch.
     """
 
     budget: BatchBudget
@@ -51,13 +51,13 @@ class RunnerOptions:
 
 
 class Runner:
-    """Moves one stream's rows from the table to the shelf.
+    """Prepares, encodes and hands over one stream's rows to the shard writer.
 
     Attributes:
-        timings: seconds spent, by part.
-        encoded: inputs that were encoded.
-        failed: inputs that failed, by reason.
-        types: inputs that failed, by the ending of their files' names.
+        timings: seconds spent, by step.
+        encoded: number of inputs encoded.
+        failed: number of failures by reason.
+        types: number of failures by file suffix.
     """
 
     def __init__(
@@ -74,21 +74,21 @@ class Runner:
         self.encoded = 0
         self.failed: Counter[str] = Counter()
         self.types: Counter[str] = Counter()
-        self._all_failed = not plan.found.known  # until one input is found to be readable
+        self._all_failed = not plan.found.known  # until one input is readable
 
     def run(
         self, queue: ShardQueue, preparer: Preparer, shard_writer: ShardWriter
     ) -> Generator[int, None, None]:
-        """Move everything that the supply has; gives one number for each input settled.
+        """Run all windows of the queue; yields once per input encoded or failed.
 
-        Inside a window, where batches go from long inputs to short ones, the numbers come as its
-        cost is spent and not as its rows are, so that an ETA computed from them does not drift.
-        Ends early, between two batches, when `stop` says so.
+        Inside a window, where batches go from long inputs to short ones, it yields in proportion
+        to cost and not to rows, so that an ETA computed from it does not drift. Ends early, between
+        two batches, when `stop` returns True.
 
         Raises:
             MmfuseError: from the encoder or the store; when strict, at the first failure; when
-                more have failed than may.
-            HopelessError: when the first hundred inputs have all failed.
+                more than `max_bad` have failed.
+            AllInputsFailedError: when the first hundred inputs have all failed.
         """
         ahead: deque[tuple[Window, Future[list[Prepared]]]] = deque()
         while not self._stop():
@@ -116,7 +116,7 @@ class Runner:
         ]
 
     def _wait(self, future: "Future[list[Prepared]]") -> list[Prepared] | None:
-        """The results, or None if Ctrl-C comes first."""
+        """The results, or None after Ctrl-C."""
         while True:
             try:
                 return future.result(_TICK)
@@ -127,17 +127,17 @@ class Runner:
     def _encode_window(
         self, window: Window, prepared: list[Prepared], shard_writer: ShardWriter
     ) -> Iterator[int]:
-        """Encode one window and hand it over."""
-        self.timings.read += sum(one.read for one in prepared)
-        self.timings.prepare += sum(one.prepare for one in prepared)
-        bad = {one.row: one.failure for one in prepared if one.failure is not None}
+        """Encode one window and hand it to the shard writer."""
+        self.timings.read += sum(sample.read for sample in prepared)
+        self.timings.prepare += sum(sample.prepare for sample in prepared)
+        bad = {sample.row: sample.failure for sample in prepared if sample.failure is not None}
         bad = {row: failure for row, failure in bad.items() if row in window.todo}
-        good = [one for one in prepared if one.failure is None]
+        good = [sample for sample in prepared if sample.failure is None]
         self._all_failed &= not good
         self._hand_over(window, list(bad), list(bad.values()), shard_writer)
         yield from range(len(bad))
-        # Whole batches were settled by a broken-off run, or, after a limit, a part of one.
-        cut = bucketed_batches([one.cost for one in good], self._options.budget)
+        # An interrupted run finished whole batches, or, with a limit, part of one.
+        cut = bucketed_batches([sample.cost for sample in good], self._options.budget)
         todo = [[good[p] for p in places if good[p].row in window.todo] for places in cut]
         todo = [batch for batch in todo if batch]
         rows, whole, spent, reported = sum(map(len, todo)), sum(map(_padded, todo)), 0, 0
@@ -154,10 +154,10 @@ class Runner:
     def _encode(self, window: Window, batch: list[Prepared], shard_writer: ShardWriter) -> None:
         with self.timings.timed("encode"):
             found = self._batch_encoder.encode(
-                [one.item for one in batch], [one.cost for one in batch]
+                [sample.item for sample in batch], [sample.cost for sample in batch]
             )
-        cut = truncations(self._plan.encoder, [one.item for one in batch])
-        self._hand_over(window, [one.row for one in batch], found, shard_writer, cut)
+        cut = truncations(self._plan.encoder, [sample.item for sample in batch])
+        self._hand_over(window, [sample.row for sample in batch], found, shard_writer, cut)
 
     def _hand_over(
         self,
@@ -184,7 +184,7 @@ class Runner:
             self._count(row, Failure("non-finite", "the vector holds NaN or infinity"))
 
     def _check_share(self, refused: int) -> None:
-        """End the run when too many have failed, vectors that the store refused included."""
+        """Raise when too many inputs have failed, vectors that the store refused included."""
         most, failed = self._options.max_bad, self.failed.total() + refused
         if most is not None and failed > most:
             raise MmfuseError(
@@ -199,7 +199,7 @@ class Runner:
         return f"{self._plan.dataset.name}: {self._plan.modality.name}"
 
     def _describe_failures(self, refused: int = 0) -> str:
-        """What failed, by reason and by type of file."""
+        """Failures by reason and by file suffix, as text."""
         reasons = self.failed + Counter({"non-finite or overflow": refused})
         both = [found.most_common() for found in (reasons, self.types) if found]
         return "; ".join(", ".join(f"{n:,} {word}" for word, n in found) for found in both)
@@ -215,8 +215,8 @@ class Runner:
             name = self._plan.dataset.table["id"][row]
             raise MmfuseError(
                 f"{where} of sample {name} (row {row}) cannot be encoded by "
-                f"{self._plan.encoder.name}: {detail}; what was done before it is kept; without "
-                "--strict it would be recorded and left out"
+                f"{self._plan.encoder.name}: {detail}; rows finished before it are kept; "
+                "without --strict it would be recorded and left out"
             )
         if self._all_failed and self.failed.total() >= MAX_FIRST_FAILURES:
             raise AllInputsFailedError(
@@ -227,5 +227,5 @@ class Runner:
 
 
 def _padded(batch: Sequence[Prepared]) -> int:
-    """What a batch costs, padding included."""
-    return len(batch) * max(one.cost for one in batch)
+    """Cost of a batch, padding included."""
+    return len(batch) * max(sample.cost for sample in batch)

@@ -1,4 +1,4 @@
-"""Supply: which rows come next, shard by shard, with other processes at work on the same stream."""
+"""ShardQueue: the next rows to encode, shard by shard; several processes share a stream."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,19 +12,19 @@ from cache.writing.writer import ShardClaim, StreamWriter
 from pipelines.extract.engine.shard_writer import ShardWriter
 
 Rows = NDArray[np.int64]
-_POLL = 0.25  # seconds between two looks at what other processes hold
-_OWN = 0.005  # seconds between two looks at what this process is about to commit
+_POLL = 0.25  # seconds between checks of shards that other processes hold
+_OWN = 0.005  # seconds between checks of shards that this process is about to commit
 
 
 @dataclass(frozen=True)
 class Window:
-    """Rows of one shard that are bucketed together.
+    """Rows of one shard that are batched together.
 
     Attributes:
-        claim: the shard they are of.
-        rows: row numbers, with those that a broken-off run has encoded already.
-        todo: those that are to be encoded now.
-        last: whether the shard can be committed after it.
+        claim: the leased shard.
+        rows: row numbers, those already encoded by an interrupted run included.
+        todo: rows to encode now.
+        last: whether the shard is complete after this window.
     """
 
     claim: ShardClaim
@@ -34,10 +34,10 @@ class Window:
 
 
 class ShardQueue:
-    """Windows of every shard that this process can have; waits for those that others hold.
+    """Windows of every shard that this process can lease; waits for shards that others hold.
 
     Attributes:
-        done: whether there is nothing more to come.
+        done: whether there are no more windows.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class ShardQueue:
         self.done = False
 
     def next(self, stop: Callable[[], bool], *, wait: bool) -> Window | None:
-        """The next window, or None: for now without `wait`, else for good (or as `stop` says)."""
+        """The next window; None if there is none (without `wait`: none yet), or on `stop`."""
         while not stop():
             window = next(self._windows, None)
             if window is not None or self.done:
@@ -60,7 +60,7 @@ class ShardQueue:
         return None
 
     def _claim(self, timeout: float) -> bool:
-        """Take one more shard; False if there is no room or others hold what is left."""
+        """Lease one more shard; False if there is no room or others hold the rest."""
         if self._left == 0 or not self._shards:
             self.done = True
             return False
@@ -81,7 +81,7 @@ class ShardQueue:
         generation = self._writer.generation
         for shard in list(self._shards):
             if self._depends_on_open(shard):
-                return None  # nor a later shard, whose inputs may be this one's
+                return None  # nor a later shard, which may share this one's inputs
             claim = self._writer.claim(shard)
             if claim is not None:
                 self._shards.remove(shard)
@@ -91,7 +91,7 @@ class ShardQueue:
         return None
 
     def _depends_on_open(self, shard: Shard) -> bool:
-        """Whether inputs of a shard are being encoded as those of an earlier one, still open."""
+        """Whether a shard has inputs that are being encoded in an earlier, still open shard."""
         if not self._shard_writer.open:
             return False
         first = self._writer.first[shard.start : shard.stop]
@@ -113,10 +113,10 @@ class ShardQueue:
     def _cut_windows(
         self, claim: ShardClaim, rows: Rows, todo: Rows, *, whole: bool
     ) -> Iterator[Window]:
-        """Windows of a shard, one at a time: a million rows as Python's numbers are 60 MB.
+        """Windows of a shard, lazily: a million rows as Python integers are 60 MB.
 
-        They are cut by position among all rows that this run, or the broken-off one before it, was
-        to encode, so that a resumed shard sees the batches it would have seen.
+        They are cut by position among all rows that this run, or the interrupted one before it, had
+        to encode, so that a resumed shard has the same batches.
         """
         for start in range(0, len(rows), self._size):
             own = rows[start : start + self._size]

@@ -1,4 +1,4 @@
-"""The write leg: threads that put vectors on the shelf while the next batch is encoded."""
+"""ShardWriter: threads that write vectors to the store while the next batch is encoded."""
 
 import queue
 import threading
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from cache.writing.journal import Failure
 from cache.writing.writer import ShardClaim
 
-CHECKPOINT_SECONDS = 15.0  # between two checkpoints: what a kill -9 costs, with a batch on top
-BUFFERS = 2  # shards that are held in memory: one that fills, one that is committed
-_AHEAD = 4  # batches that may wait for the thread
+CHECKPOINT_SECONDS = 15.0  # between checkpoints: a kill -9 loses this much and a batch
+BUFFERS = 2  # shards in memory: one that fills, one that is committed
+_AHEAD = 4  # batches that may wait in the queue
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ class _Put:
 
 
 class ShardWriter:
-    """Takes batches in order, checkpoints by the clock, commits whole shards.
+    """Writes batches in order, checkpoints at intervals, commits whole shards.
 
-    One thread puts and checkpoints, another one commits, so that the next shard fills meanwhile.
-    An error of the store is raised where the next batch is handed over, or at `close`.
+    One thread writes and checkpoints, another one commits, so that the next shard fills meanwhile.
+    An error of the store is raised when the next batch is handed over, or by `close`.
 
     Attributes:
         seconds: time spent writing.
-        refused: vectors that the store could not keep: not finite, or too large for its dtype.
-        open: shards that were begun and are not committed.
+        refused: vectors that cannot be stored: not finite, or too large for the dtype.
+        open: shards begun and not yet committed.
     """
 
     def __init__(self, checkpoint_seconds: float = CHECKPOINT_SECONDS) -> None:
@@ -60,7 +60,7 @@ class ShardWriter:
         self.open.append(claim)
 
     def acquire_room(self, timeout: float) -> bool:
-        """Wait until another shard may be begun; False if that takes longer than `timeout` s."""
+        """Wait until another shard may begin; False if that takes longer than `timeout` seconds."""
         self._check()
         return self._room.acquire(timeout=timeout)
 
@@ -75,18 +75,18 @@ class ShardWriter:
         found: Sequence[NDArray[Any] | Failure],
         truncated: Sequence[bool] = (),
     ) -> None:
-        """Hand over a batch: for each row a vector or a failure, and whether its input was cut."""
+        """Hand over a batch: a vector or a failure per row, and whether its input was cut."""
         self._hand_over(_Put(claim, rows, found, truncated or [False] * len(rows)))
 
     def commit(self, claim: ShardClaim) -> None:
-        """Hand over a shard of which every row has been put."""
+        """Hand over a shard whose rows have all been put."""
         self._hand_over(claim)
 
     def close(self, *, keep: bool = True) -> None:
-        """Finish what was handed over, and let go of the shards that were not committed.
+        """Finish the queue, and release the shards that were not committed.
 
         Args:
-            keep: whether to checkpoint them first.
+            keep: whether to checkpoint those shards first.
         """
         self._keep = keep
         self._queue.put(None)
@@ -106,7 +106,7 @@ class ShardWriter:
         last = time.monotonic()
         while (item := self._queue.get()) is not None:
             if self._failed:
-                continue  # the queue is emptied, so that nobody waits for this thread
+                continue  # empty the queue, so that no caller blocks
             with self._guarded():
                 if isinstance(item, _Put):
                     self.refused += _put(item)
@@ -135,7 +135,7 @@ class ShardWriter:
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        """Time what is done, and keep an error for where the engine next looks."""
+        """Time the block, and store its error, to be raised in the engine's thread."""
         start = time.perf_counter()
         try:
             yield
@@ -151,7 +151,7 @@ class ShardWriter:
 
 
 def _put(item: _Put) -> int:
-    """Settle a batch; returns how many of its vectors were refused."""
+    """Write a batch to its shard; returns the number of refused vectors."""
     rows, values, truncated = [], [], []
     for row, found, cut in zip(item.rows, item.found, item.truncated, strict=True):
         if isinstance(found, Failure):

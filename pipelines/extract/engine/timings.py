@@ -1,21 +1,21 @@
-"""Legs: the seconds of each part of an extraction, and one sentence that names the slowest."""
+"""Timings: seconds of each step of an extraction, and a sentence that names the bottleneck."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-_BOTTLENECK_SHARE = 1 / 3  # share of the time below which no stage held the others up
-_MIN_SECONDS_FOR_ADVICE = 30.0  # seconds above which advice is worth a reader's time
+_BOTTLENECK_SHARE = 1 / 3  # share of the time above which a step is the bottleneck
+_MIN_SECONDS_FOR_ADVICE = 30.0  # shorter runs get no advice
 
 
 @dataclass
 class Timings:
     """Seconds of one stream's extraction.
 
-    `load` is what the first sample took, weights included, before the others were begun. `read` and
-    `prepare` are summed over workers; the `waited` ones are those in which the encoder stood still,
-    for inputs or for the shelf.
+    `load` is the first sample, loading of weights included, before the others begin. `read` and
+    `prepare` are summed over workers; in the `waited` ones the encoder was idle, waiting for inputs
+    or for the shard writer.
     """
 
     read: float = 0.0
@@ -28,21 +28,21 @@ class Timings:
     total: float = 0.0
 
     @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Add the seconds that the block takes to a stage."""
+    def timed(self, step: str) -> Iterator[None]:
+        """Add the duration of the block to a step."""
         start = time.perf_counter()
         try:
             yield
         finally:
-            setattr(self, stage, getattr(self, stage) + time.perf_counter() - start)
+            setattr(self, step, getattr(self, step) + time.perf_counter() - start)
 
     def seconds(self) -> dict[str, float]:
-        """The timings and the whole, in seconds."""
+        """Seconds of each step and in total."""
         timings = ("load", "read", "prepare", "encode", "write", "total")
-        return {stage: round(getattr(self, stage), 4) for stage in timings}
+        return {step: round(getattr(self, step), 4) for step in timings}
 
     def bottleneck(self, workers: int, cores: int) -> str:
-        """Which stage the others waited for, with its share of the time, and what would help."""
+        """One sentence: the slowest step, its share of the time, and advice."""
         spent = max(self.total - self.load, 1e-9)
         parts = {
             "inputs": self.waited_inputs,
@@ -51,13 +51,13 @@ class Timings:
         }
         slowest = max(parts, key=lambda part: parts[part])
         if parts[slowest] < _BOTTLENECK_SHARE * spent:
-            return "start-up and bookkeeping took most of the time: no stage was a bottleneck"
+            return "start-up and bookkeeping took most of the time: no step was a bottleneck"
         share = f"{min(1.0, parts[slowest] / spent):.0%}"
         if slowest == "encode":
             return f"encoding took {share} of the time: it was the bottleneck"
         if slowest == "writer":
             return f"the encoder waited {share} of the time for the disk: it was the bottleneck"
-        stage = "reading" if self.read > self.prepare else "preparing"
+        step = "reading" if self.read > self.prepare else "preparing"
         more = min(cores, 2 * workers) if workers else cores - 1
         advice = (
             f"; try --workers {more}"
@@ -66,9 +66,7 @@ class Timings:
         )
         if workers:
             return (
-                f"the encoder waited {share} of the time for inputs: {stage} was the bottleneck "
+                f"the encoder waited {share} of the time for inputs: {step} was the bottleneck "
                 f"({workers} worker{'s' * (workers > 1)}{advice})"
             )
-        return (
-            f"{stage} inputs took {share} of the time: it was the bottleneck (no workers{advice})"
-        )
+        return f"{step} inputs took {share} of the time: it was the bottleneck (no workers{advice})"

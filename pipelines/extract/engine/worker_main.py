@@ -1,4 +1,4 @@
-"""What runs in a spawned worker: cells in, prepared items out, until the pipe closes."""
+"""Main loop of a worker process: receives cells, sends prepared items, until the pipe closes."""
 
 import os
 import pickle
@@ -15,10 +15,10 @@ def work(pipe: Connection, current: Any) -> None:  # noqa: ANN401 - a shared arr
 
     Args:
         pipe: both ways, pickled messages.
-        current: shared doubles: number of the cell in work (-1 for none) and the monotonic second
-            it was begun, which name the culprit when this process dies or hangs.
+        current: shared doubles: position of the current cell (-1 for none) and the monotonic second
+            it began, which tell the parent the cell at which this process died or hung.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # the workers are the parallelism
     from pipelines import catalog
@@ -28,12 +28,12 @@ def work(pipe: Connection, current: Any) -> None:  # noqa: ANN401 - a shared arr
     try:
         pipe.send_bytes(READY)
     except OSError:
-        return  # the parent was done before this process had begun
+        return  # the parent ended before this process was ready
     while True:
         try:
             message = pickle.loads(pipe.recv_bytes())
         except (EOFError, OSError):
-            return  # the parent is gone or done
+            return  # the parent has ended
         number, recipe, cells = message
         try:
             if recipe is not None:
@@ -56,7 +56,7 @@ def work(pipe: Connection, current: Any) -> None:  # noqa: ANN401 - a shared arr
 
 
 def _packed(results: list[Any]) -> bytes:
-    """The results pickled; an item that cannot be is its own cell's failure."""
+    """The pickled results; an item that cannot be pickled becomes its cell's failure."""
     from pipelines.extract.engine.prepare import check_picklable
 
     try:

@@ -1,4 +1,4 @@
-"""Workers: spawned processes that prepare samples; none that dies or hangs is waited for."""
+"""Process pool that prepares samples and replaces dead or hung workers."""
 
 import contextlib
 import pickle
@@ -22,18 +22,18 @@ from pipelines.extract.engine.prepare import Cell, Prepared, Recipe
 from pipelines.extract.engine.worker_main import READY, work
 
 TIMEOUT = 600.0  # seconds one sample may take before its worker counts as hanging
-MAX_KILLS = 2  # times a sample may end its worker before it is left alone
-_MAX_STARTUP_DEATHS = 3  # workers that may end before they have begun
-_CHUNK_SECONDS = 0.05  # work handed out at a time: long against a message, short against a wait
+MAX_KILLS = 2  # workers that a sample may kill before it is recorded as failed
+_MAX_STARTUP_DEATHS = 3  # workers that may die before they are ready
+_CHUNK_SECONDS = 0.05  # work per chunk: long against a message, short against a wait
 _CHUNK_CELLS = 256
-_TICK = 1.0  # seconds between two looks for a worker that hangs
+_TICK = 1.0  # seconds between checks for hung workers
 
 
 class WorkerPool:
-    """A crew of spawned processes behind `submit`; never forked, so no lock is ever inherited.
+    """A pool of spawned worker processes; never forked, so that no lock is inherited.
 
-    One thread hands out cells, takes in results and watches the crew. A process that ends or
-    hangs is replaced; the sample it was at is tried once more and then recorded as failed.
+    One thread sends cells, receives results and watches the processes. A process that dies or
+    hangs is replaced; its current sample is retried once and then recorded as failed.
     """
 
     def __init__(self, count: int, timeout: float = TIMEOUT) -> None:
@@ -46,10 +46,10 @@ class WorkerPool:
         self._thread.start()
 
     def submit(self, recipe: Recipe, cells: Sequence[Cell]) -> "Future[list[Prepared]]":
-        """Cells → what became of each, in their order, when the future is done.
+        """Queue cells; the future gives one result per cell, in order.
 
         Raises:
-            MmfuseError: for an encoder that cannot be sent to another process.
+            MmfuseError: for an encoder that cannot be pickled.
         """
         future: Future[list[Prepared]] = Future()
         if cells:
@@ -63,7 +63,7 @@ class WorkerPool:
         return future
 
     def close(self) -> None:
-        """End the crew; what was submitted and not done is dropped."""
+        """End the processes; unfinished cells are dropped."""
         self._submitted.put(None)
         self._wake.send_bytes(b"-")
         self._thread.join()
@@ -100,7 +100,7 @@ class WorkerPool:
                     if chunk is None:
                         return
                     scheduler.waiting.append(chunk)
-        except Exception as error:  # whoever waits must hear of it, whatever it is
+        except Exception as error:  # every waiting future must get it
             self._broken = error
             scheduler.fail(error)
             while not self._submitted.empty():
@@ -112,7 +112,7 @@ class WorkerPool:
 
 
 class _Submission:
-    """What was submitted at once, and what has come back of it."""
+    """One call of `submit`: its future and the results so far."""
 
     def __init__(
         self, future: "Future[list[Prepared]]", recipe: Recipe, packed: bytes, count: int
@@ -122,23 +122,23 @@ class _Submission:
         self._count = count
 
     def settle(self, place: int, result: Prepared) -> None:
-        """Take in one result; the last one completes the future."""
+        """Add one result; the last one completes the future."""
         self._results[place] = result
         if len(self._results) == self._count and not self.future.done():
             self.future.set_result([self._results[number] for number in range(self._count)])
 
     def fail(self, error: BaseException) -> None:
-        """Let whoever waits hear of an error."""
+        """Set the future's exception."""
         if not self.future.done():
             self.future.set_exception(error)
 
 
 @contextlib.contextmanager
 def _without_main() -> Iterator[None]:
-    """Let a process start without running the user's script again.
+    """Hide `__main__`, so that a new process does not run the user's script again.
 
     Spawned processes import the parent's `__main__`. A script that calls `extract` at its top
-    level would extract again in every worker, and wait for the very claims its parent holds.
+    level would extract again in every worker, and wait for leases that its parent holds.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
@@ -150,19 +150,19 @@ def _without_main() -> Iterator[None]:
 
 @dataclass
 class _Chunk:
-    """Cells of one order that are handed out together, with their places in it."""
+    """Cells of one submission that are sent together, with their positions in it."""
 
     submission: _Submission
     cells: list[tuple[int, Cell]]
 
 
 class _Worker:
-    """One process, what it has in hand, and the recipes that it knows."""
+    """One worker process, its current chunk, and the recipes it has received."""
 
     def __init__(self) -> None:
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        # number of the cell in work and the monotonic second that it was begun
+        # position of the current cell and the monotonic second it began
         self.current = context.RawArray("d", [-1.0, 0.0])
         arguments = (theirs, self.current)
         self.process = context.Process(
@@ -176,18 +176,18 @@ class _Worker:
         self.known: set[int] = set()
 
     def send(self, chunk: _Chunk) -> None:
-        """Send cells, and how to prepare them where the worker does not know yet."""
+        """Send a chunk, with its recipe if the worker does not have it yet."""
         self.chunk = chunk
         submission = chunk.submission
         number = id(submission.recipe)
         recipe = None if number in self.known else submission.packed
         self.known.add(number)
         message = (number, recipe, [cell for _, cell in chunk.cells])
-        with contextlib.suppress(OSError):  # it died: found at its sentinel
+        with contextlib.suppress(OSError):  # it died: noticed by its sentinel
             self.pipe.send_bytes(pickle.dumps(message, 5))
 
-    def receive(self) -> Any:  # noqa: ANN401 - a list of results, an error, or None for a sign of life
-        """What the worker sent.
+    def receive(self) -> Any:  # noqa: ANN401 - a list of results, an error, or None when ready
+        """Receive the worker's message.
 
         Raises:
             EOFError, OSError: if it died.
@@ -199,12 +199,12 @@ class _Worker:
         return pickle.loads(answer)
 
     def hangs(self, timeout: float) -> bool:
-        """Whether it has been at one cell for longer than `timeout` seconds."""
+        """Whether its current cell takes longer than `timeout` seconds."""
         place, since = self.current
         return self.chunk is not None and place >= 0 and time.monotonic() - since > timeout
 
     def end(self) -> int | None:
-        """Make an end of it; its exit code."""
+        """End the process; returns its exit code."""
         self.pipe.close()
         self.process.join(0.1 if self.chunk else 1.0)
         if self.process.is_alive():
@@ -216,7 +216,7 @@ class _Worker:
 
 
 class _Scheduler:
-    """Hands out cells, takes in results, replaces whoever fell."""
+    """Sends cells, receives results, and replaces dead or hung workers."""
 
     def __init__(self, count: int, timeout: float) -> None:
         self.waiting: deque[_Chunk] = deque()
@@ -224,10 +224,10 @@ class _Scheduler:
         self._workers: list[_Worker] = []
         self._kills: Counter[tuple[int, int]] = Counter()
         self._startup_deaths = 0
-        self._cell_seconds = 0.0  # seconds a cell takes, of late
+        self._cell_seconds = 0.0  # moving average of seconds per cell
 
     def hand_out(self) -> None:
-        """Give waiting cells to every worker that has none."""
+        """Send waiting cells to every idle worker."""
         while self.waiting and len(self._workers) < self._count:
             self._workers.append(_Worker())
         for worker in self._workers:
@@ -235,7 +235,7 @@ class _Scheduler:
                 worker.send(self._next_chunk())
 
     def wait(self, woken: connection.Connection) -> bool:
-        """Wait for news of the crew, a second at most; True when something was submitted."""
+        """Wait for messages and deaths, a second at most; True when something was submitted."""
         pipes: dict[Any, _Worker] = {worker.pipe: worker for worker in self._workers}
         ends: dict[Any, _Worker] = {worker.process.sentinel: worker for worker in self._workers}
         signalled = connection.wait([woken, *pipes, *ends], _TICK)
@@ -257,7 +257,7 @@ class _Scheduler:
         return False
 
     def fail(self, error: BaseException) -> None:
-        """Let everybody who waits hear of an error."""
+        """Set an error on every unfinished submission."""
         held = [worker.chunk for worker in self._workers if worker.chunk]
         for chunk in [*self.waiting, *held]:
             chunk.submission.fail(error)
@@ -268,7 +268,7 @@ class _Scheduler:
             worker.end()
 
     def _next_chunk(self) -> _Chunk:
-        """The next cells for one worker: some 50 ms of them, and never more than its share."""
+        """The next cells for one worker: about 50 ms of work, at most its share."""
         chunk = self.waiting[0]
         share = -(-len(chunk.cells) // self._count)
         fitting = int(_CHUNK_SECONDS / self._cell_seconds) if self._cell_seconds else 4
@@ -297,7 +297,7 @@ class _Scheduler:
         self._startup_deaths = 0
 
     def _replace_dead(self, worker: _Worker, reason: str) -> None:
-        """Put what a dead worker had in hand back; twice fatal cells are failures."""
+        """Requeue a dead worker's cells; a cell that kills two workers is recorded as failed."""
         place, chunk = int(worker.current[0]), worker.chunk
         code = worker.end()
         if chunk is None or not 0 <= place < len(chunk.cells):
@@ -306,7 +306,7 @@ class _Scheduler:
                 self.waiting.appendleft(chunk)
             if self._startup_deaths >= _MAX_STARTUP_DEATHS:
                 raise MmfuseError(
-                    f"worker processes end before they begin (exit code {code}); use --workers 0"
+                    f"worker processes die at start-up (exit code {code}); use --workers 0"
                 )
             return
         number, cell = chunk.cells[place]
@@ -315,7 +315,7 @@ class _Scheduler:
             self.waiting.appendleft(_Chunk(chunk.submission, rest))
         self._kills[id(chunk.submission.recipe), cell.row] += 1
         if self._kills[id(chunk.submission.recipe), cell.row] < MAX_KILLS:
-            # Alone, so that nothing else is lost if it kills again.
+            # Alone, so that no other cell is lost if it kills again.
             self.waiting.appendleft(_Chunk(chunk.submission, [(number, cell)]))
             return
         detail = f"preparing it ended {MAX_KILLS} worker processes, the last with exit code {code}"
