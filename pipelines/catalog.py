@@ -1,4 +1,4 @@
-"""name → module → build(); lists plug-ins with one line each and imports none of them."""
+"""Find plug-ins by name or path, and list them from their sources without importing them."""
 
 import ast
 import contextlib
@@ -15,7 +15,7 @@ from typing import Literal
 
 from cache.errors import MmfuseError, unknown
 
-Shelf = Literal["datasets", "encoders", "methods"]
+PluginGroup = Literal["datasets", "encoders", "methods"]
 _FILES: dict[str, str] = {}
 _OLD_NAMES = {  # modules that 0.1 told plug-in authors to import from → where their names are now
     "pipelines.batching": ("pipelines.features.table",),
@@ -31,7 +31,7 @@ _OLD_NAMES = {  # modules that 0.1 told plug-in authors to import from → where
 
 @dataclass(frozen=True)
 class Entry:
-    """A plug-in as its source reads: nothing of it has been imported."""
+    """A plug-in as read from its source, without importing it."""
 
     name: str
     summary: str
@@ -40,22 +40,22 @@ class Entry:
     module: str = ""
 
 
-def entries(shelf: Shelf) -> dict[str, Entry]:
-    """Every plug-in of a shelf by name: our folder, then entry points `mmfuse.<shelf>`."""
-    folder = Path(__file__).parent / shelf
+def entries(group: PluginGroup) -> dict[str, Entry]:
+    """Every plug-in of a type by name: our folder, then entry points `mmfuse.<group>`."""
+    folder = Path(__file__).parent / group
     files = sorted(p for p in folder.glob("*.py") if p.stem != "__init__")
-    found = {p.stem: _entry(p.stem, p, f"pipelines.{shelf}.{p.stem}") for p in files}
-    for point in entry_points(group=f"mmfuse.{shelf}"):
+    found = {p.stem: _entry(p.stem, p, f"pipelines.{group}.{p.stem}") for p in files}
+    for point in entry_points(group=f"mmfuse.{group}"):
         package = getattr(point.dist, "name", "") or "another package"
         found.setdefault(point.name, Entry(point.name, f"from {package}", None, {}, point.value))
     return found
 
 
 def described(word: str) -> Entry:
-    """An encoder of the shelf, or a plug-in's file by its path, as its source reads.
+    """Read the source of an encoder, by its name or its path, without importing it.
 
     Raises:
-        MmfuseError: for an unknown name, or a file that is no Python.
+        MmfuseError: for an unknown name, or a file that is not Python.
     """
     if not word.endswith(".py"):
         check("encoders", word)
@@ -67,41 +67,41 @@ def described(word: str) -> Entry:
         raise MmfuseError(f"{word}, line {error.lineno}: {error.msg}") from error
 
 
-def check(shelf: Shelf, name: str) -> None:
-    """Raise MmfuseError for a name that is not on the shelf or a path without a file."""
+def check(group: PluginGroup, name: str) -> None:
+    """Raise MmfuseError for an unknown name or a path without a file."""
     if name.endswith(".py"):
         if not Path(name).is_file():
-            raise MmfuseError(f"no such file: {name} (asked for as one of the {shelf})")
-    elif name not in (known := entries(shelf)):
-        raise unknown(shelf.removesuffix("s"), name, known)
+            raise MmfuseError(f"no such file: {name} (one of the {group})")
+    elif name not in (known := entries(group)):
+        raise unknown(group.removesuffix("s"), name, known)
 
 
-def find(shelf: Shelf, name: str) -> ModuleType:
-    """The plug-in's module, imported: by name, or by a path that ends in `.py`.
+def find(group: PluginGroup, name: str) -> ModuleType:
+    """Import a plug-in's module by name, or by a path that ends in `.py`.
 
     Raises:
         MmfuseError: for an unknown name (with the nearest), a missing file or library, or a
             module without `build`.
     """
-    check(shelf, name)
+    check(group, name)
     if name.endswith(".py"):
         path = Path(name)
-        module = _imported(name, lambda: _from_path(f"mmfuse_{shelf}_{path.stem}", path))
+        module = _imported(name, lambda: _from_path(f"mmfuse_{group}_{path.stem}", path))
     else:
-        known = entries(shelf)
+        known = entries(group)
         module = _imported(name, lambda: importlib.import_module(known[name].module))
     if not callable(getattr(module, "build", None)):
-        raise MmfuseError(f"{name}: a plug-in is a module with a function `build`; it has none")
+        raise MmfuseError(f"{name}: a plug-in is a module with a function `build`; this has none")
     return module
 
 
 def files() -> dict[str, str]:
-    """Plug-ins that were found by path, module to file: what another process must import too."""
+    """Module → file of plug-ins imported by path, for `import_files` in another process."""
     return dict(_FILES)
 
 
 def import_files(found: Mapping[str, str]) -> None:
-    """Import what `files` gave in another process, so that objects of it can be unpickled here."""
+    """Import what `files` returned in another process, so that its objects unpickle here."""
     for name, path in found.items():
         if name not in sys.modules:
             _from_path(name, Path(path))

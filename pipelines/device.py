@@ -21,10 +21,10 @@ def cores() -> int:
 
 
 def check_device(word: str) -> str:
-    """The word, if it names a device; whether this machine has it is torch's to say.
+    """The word, if it names a device; whether this machine has it is not checked.
 
     Raises:
-        MmfuseError: with the words that are known; `cuda` and `xpu` may be numbered, as `cuda:1`.
+        MmfuseError: with the known ones; `cuda` and `xpu` may be numbered, as `cuda:1`.
     """
     if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", word):
         raise unknown("device", word, DEVICES)
@@ -46,8 +46,8 @@ def pick_device(word: str) -> "torch.device":
     """The device that a word names; `auto` is the first CUDA device, else the CPU.
 
     Raises:
-        MmfuseError: for an unknown word, or a device that this machine does not have; nothing
-            falls back by itself.
+        MmfuseError: for an unknown word, or a device that this machine does not have; there is
+            no fallback.
     """
     import torch
 

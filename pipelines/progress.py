@@ -1,4 +1,4 @@
-"""Track: the one hook around long work; an optional plain function that shows progress."""
+"""Progress hook: a callable that wraps an iterable and shows how much of it is done."""
 
 from collections.abc import Iterable
 from typing import Protocol, TypeVar
@@ -7,12 +7,12 @@ Item = TypeVar("Item")
 
 
 class Track(Protocol):
-    """Passes items on, showing how many of `total` have gone by under a label."""
+    """Yields the items and shows how many of `total` are done, under a label."""
 
     def __call__(self, items: Iterable[Item], label: str, total: int | None, /) -> Iterable[Item]:
         """The same items, in the same order."""
 
 
 def untracked(items: Iterable[Item], label: str, total: int | None, /) -> Iterable[Item]:
-    """Progress that nobody watches."""
+    """The items without any progress display."""
     return items

@@ -1,4 +1,4 @@
-"""Columns of the user's own table: what kind each one is, and its cells as a dataset keeps them."""
+"""Columns of the user's own table: guess their kinds and convert their cells."""
 
 import re
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ SUFFIXES: dict[Kind, tuple[str, ...]] = {
     "video": (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"),
 }
 _SEPARATED = re.compile(r"[,;\s]+")
-_LOOK = 200  # cells that a guess looks at, where looking at all would be slow
+_LOOK = 200  # cells that a guess looks at, for speed
 
 
 @dataclass(frozen=True)
 class ModalitySpec:
-    """A modality as the user asks for it: its name, its kind, and the columns it is made of."""
+    """A modality asked for by the user: its name, its kind, and its columns."""
 
     name: str
     kind: Kind
@@ -33,17 +33,17 @@ class ModalitySpec:
 
 @dataclass(frozen=True)
 class ColumnGuess:
-    """What a table's columns look like, and one sentence a column for the user to judge."""
+    """Guessed modalities of a table, and one sentence on each column."""
 
     parts: tuple[ModalitySpec, ...]
     notes: tuple[str, ...]
 
 
 def parse_modality(words: str) -> ModalitySpec:
-    """`poster=image`, `plot=text:summary` or `stats=tabular:height,weight` as a Part.
+    """Parse `poster=image`, `plot=text:summary` or `stats=tabular:height,weight` as a ModalitySpec.
 
     Raises:
-        MmfuseError: for anything else, or a kind that there is not.
+        MmfuseError: for anything else, or an unknown kind.
     """
     name, equals, rest = words.partition("=")
     kind, colon, columns = rest.partition(":")
@@ -64,10 +64,10 @@ def parse_modality(words: str) -> ModalitySpec:
 
 
 def guess_modalities(frame: pl.DataFrame, taken: Sequence[str]) -> ColumnGuess:
-    """Kinds of all columns but the taken ones; what is tabular becomes one modality, `table`.
+    """Guess the kinds of all columns not in `taken`; tabular ones become one modality, `table`.
 
-    File names go by their endings, lists of numbers are series, numbers, dates and words from a
-    small stock are tabular, other words are text, or code where lines and brackets abound.
+    File names go by their endings; lists of numbers are series; numbers, dates and words of few
+    distinct values are tabular; other words are text, or code where lines and brackets abound.
     """
     parts: list[ModalitySpec] = []
     notes, record = [], []
@@ -86,7 +86,7 @@ def guess_modalities(frame: pl.DataFrame, taken: Sequence[str]) -> ColumnGuess:
 
 
 def cells(frame: pl.DataFrame, part: ModalitySpec) -> pl.Series:
-    """One column of cells for a modality, as `Dataset.table` wants them.
+    """The cells of a modality as one column of `Dataset.table`.
 
     Raises:
         MmfuseError: where the columns cannot be of that kind.
@@ -108,7 +108,7 @@ def cells(frame: pl.DataFrame, part: ModalitySpec) -> pl.Series:
             raise MmfuseError(f"column {part.columns[0]!r} holds {column.dtype}, not {part.kind}")
         return column.cast(pl.String)
     if isinstance(column.dtype, pl.Struct) and "bytes" in column.struct.fields:
-        column = column.struct.field("bytes").alias(part.name)  # as Hugging Face keeps media
+        column = column.struct.field("bytes").alias(part.name)  # as Hugging Face stores media
     if column.dtype not in (pl.String, pl.Binary):
         raise MmfuseError(
             f"column {part.columns[0]!r} holds {column.dtype}, not paths of {part.kind}"
@@ -117,15 +117,15 @@ def cells(frame: pl.DataFrame, part: ModalitySpec) -> pl.Series:
 
 
 def check_paths(column: pl.Series, root: Path, where: str) -> None:
-    """That path cells stay inside the root, and that the first of them are not all absent.
+    """Check that path cells stay inside the root, and that some of the first ones exist.
 
     Raises:
         MmfuseError: with the first offending cells.
     """
     if column.dtype != pl.String:
         return
-    bold = column.filter(column.str.contains(r"^[/~]|\.\.")).drop_nulls()
-    outside = [cell for cell in bold if _fault(cell, root) == "outside-root"]
+    suspect = column.filter(column.str.contains(r"^[/~]|\.\.")).drop_nulls()
+    outside = [cell for cell in suspect if _fault(cell, root) == "outside-root"]
     if outside:
         shown = ", ".join(map(repr, outside[:3]))
         raise MmfuseError(
@@ -151,11 +151,11 @@ def numbers(column: pl.Series) -> pl.Series | None:
 
 
 def _reserved(name: str) -> tuple[None, str] | None:
-    """Why a column is left out for its name alone: it may tell the answer."""
+    """Why a column is left out for its name alone: it may leak the target."""
     if name.lower() in TARGETS:
-        return None, "it is called as a target is"
+        return None, "it is named like a target"
     if name.lower().startswith("split"):
-        return None, "it is called as a split is"
+        return None, "it is named like a split"
     return None
 
 
@@ -240,7 +240,7 @@ def _records(frame: pl.DataFrame, part: ModalitySpec) -> pl.Series:
 
 
 def _dates(column: pl.Series) -> pl.Series | None:
-    """ISO dates or moments, where every cell is one."""
+    """The column as ISO dates or datetimes, or None unless every cell is one."""
     if column.dtype != pl.String or not column.str.contains(r"^\d{4}-\d\d-\d\d").all():
         return None
     for parsed in (column.str.to_date(strict=False), column.str.to_datetime(strict=False)):
@@ -291,12 +291,12 @@ def _fault(cell: str, root: Path) -> str:
 
 
 def _fresh(word: str, parts: Sequence[ModalitySpec]) -> str:
-    """The word itself, or with a number behind it where a part is already called so."""
+    """The name, with a number appended where another modality has it already."""
     taken = {part.name for part in parts} | {"id", "split", "target", "group"}
     numbered = (f"{word}_{number}" for number in range(2, len(taken) + 3))
     return word if word not in taken else next(name for name in numbered if name not in taken)
 
 
 def as_name(name: str) -> str:
-    """A column's name as a word of the command line."""
+    """A column's name with only the characters that a modality's name may have."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip("._-") or "column"

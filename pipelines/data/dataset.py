@@ -1,4 +1,4 @@
-"""Dataset: rows before encoding, one polars row a sample, with what is to be predicted."""
+"""The Dataset class: raw samples, one polars row each, with their splits and targets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from cache.samples import SPLITS, Modality, Samples, Task
 
 @dataclass(frozen=True)
 class Dataset:
-    """A named table of samples, checked where it is made and trusted after.
+    """A named table of samples, validated when it is built.
 
     Attributes:
-        name: word of the command line and path part, such as `mug/pkm_t1`.
+        name: used on the command line and in paths, such as `mug/pkm_t1`.
         table: one row a sample. `id` (String, unique), `split` (String: train, val, test, or ""),
             `target` (Int64 class number | List(Int64) label numbers | Float64), optionally `group`
             (String), and one column a modality; null = absent. Cells by kind: image, audio, video:
@@ -31,8 +31,8 @@ class Dataset:
         root: folder that paths are relative to; `a/b.png` is looked for below it, else as the
             member `a/b.png` of `a.zip` there.
         source: real or synthetic data.
-        licence: one line for what leaves this machine (`cache pack`).
-        origin: of one's own data: what it was read from and how, see `origins`.
+        licence: one line that exported features carry (`cache pack`).
+        origin: for the user's own data: what it was read from and how, see `origins`.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Dataset:
     origin: Mapping[str, object] | None = None
 
     def __post_init__(self) -> None:
-        """Check what later rooms trust: names, unique ids, known splits, a target that varies."""
+        """Check names, unique ids, known splits, and a target that varies."""
         check_name("dataset", self.name)
         for modality in self.modalities:
             check_name("modality", modality.name)
@@ -72,7 +72,7 @@ class Dataset:
             raise MmfuseError(f"{self.name}: the target has only one value in the train split")
 
     def samples(self) -> Samples:
-        """The same rows as stage 2 sees them."""
+        """The same rows as arrays, for training and evaluation."""
         target = self.table["target"]
         if self.task.kind == "labels":
             targets = np.zeros((len(target), self.task.outputs), np.float32)
@@ -94,7 +94,7 @@ class Dataset:
 
 
 def _words(column: pl.Series) -> NDArray[np.object_]:
-    """Few words over many rows, each of them one object however often it occurs."""
+    """A column of few distinct words as objects; equal words share one object."""
     found = np.empty(len(column), object)
     for word in column.unique().to_list():
         found[(column == word).to_numpy()] = word

@@ -1,4 +1,4 @@
-"""A folder a class (and perhaps a folder a split above them) as a Dataset."""
+"""Read a folder per class (optionally below a folder per split) as a Dataset."""
 
 import os
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from pipelines.data.tables import Note, TableOptions, assemble
 
 
 def load_folder(path: Path, options: TableOptions, note: Note | None = None) -> Dataset:
-    """Files by class: `cats/a.png`, or by split and class: `train/cats/a.png`.
+    """Read files by class (`cats/a.png`), or by split and class (`train/cats/a.png`).
 
-    Files of one place and stem are one sample of several modalities: `cats/a.png` and `cats/a.wav`.
+    Files of one folder and stem are modalities of one sample: `cats/a.png` and `cats/a.wav`.
 
     Raises:
         MmfuseError: for a folder without such files, or with two of one kind and stem.
@@ -47,7 +47,7 @@ def load_folder(path: Path, options: TableOptions, note: Note | None = None) -> 
         row[kind] = place.as_posix()
     if not rows:
         endings = " ".join(ending for endings in SUFFIXES.values() for ending in endings)
-        raise MmfuseError(f"{root} holds no folder a class with files in it ({endings})")
+        raise MmfuseError(f"{root} holds no class folders with files in them ({endings})")
     empty = _classes(folders, by_split) - {row["label"] for row in rows.values()}
     if empty and note is not None:
         shown = ", ".join(sorted(empty)[:5])
@@ -65,7 +65,7 @@ def load_folder(path: Path, options: TableOptions, note: Note | None = None) -> 
 
 
 def _classes(folders: Sequence[Path], by_split: bool) -> set[str]:  # noqa: FBT001
-    """Names of the folders that each stand for a class."""
+    """Names of the class folders."""
     inner = (
         inside for folder in folders for inside in (folder.iterdir() if by_split else [folder])
     )

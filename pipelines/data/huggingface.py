@@ -1,4 +1,4 @@
-"""A dataset of the Hugging Face hub (`hf:org/name`) as a Dataset, by the package `datasets`."""
+"""Read a dataset of the Hugging Face hub (`hf:org/name`) with the package `datasets`."""
 
 import importlib
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from pipelines.data.tables import Note, TableOptions, assemble
 
 
 def load_hub(name: str, options: TableOptions, note: Note | None = None) -> Dataset:
-    """A dataset of the Hugging Face hub, all its splits, through the package `datasets`.
+    """Load all splits of a dataset of the Hugging Face hub.
 
     Raises:
         MmfuseError: where the package is not installed, or the hub has no such dataset.
@@ -31,7 +31,7 @@ def load_hub(name: str, options: TableOptions, note: Note | None = None) -> Data
     frames = [_frame(part).with_columns(split=pl.lit(word)) for word, part in loaded.items()]
     frame = pl.concat(frames, how="diagonal_relaxed")
     if set(loaded) < {"train", "validation", "test"} and options.split is None:
-        frame = frame.drop("split")  # one that lacks a side is dealt anew
+        frame = frame.drop("split")  # one that lacks a split is split anew
     store = name.replace("/", "-")
     return assemble(frame, Path(store), None, replace(options, name=options.name or store), note)
 
@@ -56,7 +56,7 @@ def _frame(part: Any) -> pl.DataFrame:  # noqa: ANN401 - the package is optional
 
 
 def _encoded(cell: Mapping[str, Any] | None) -> bytes | None:
-    """The bytes of a picture or a sound, which the hub keeps inline or names by a path."""
+    """The bytes of an image or audio cell, which the hub stores inline or names by a path."""
     if cell is None:
         return None
     data: bytes | None = cell["bytes"]

@@ -1,4 +1,4 @@
-"""Origins: what one's own data was read from, kept with its features, so that a name opens it."""
+"""Origin of the user's own data, stored with its features so that a name reopens it."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -14,13 +14,13 @@ from pipelines.data.tables import TableOptions
 
 
 def known(dataset: Dataset, word: str, options: TableOptions) -> Dataset:
-    """The dataset with what it was read from; paths become absolute."""
+    """The dataset with its origin (word and options); paths become absolute."""
     place = word if word.startswith("hf:") else str(Path(word).expanduser().absolute())
     return replace(dataset, origin={"word": place, "options": asdict(options)})
 
 
 def keep(home: Home, dataset: Dataset) -> None:
-    """Keep a dataset's origin beside its features.
+    """Store a dataset's origin beside its features.
 
     Raises:
         MmfuseError: if the store cannot be written.
@@ -31,20 +31,20 @@ def keep(home: Home, dataset: Dataset) -> None:
 
 
 def recall(home: Home, name: str, typed: TableOptions) -> tuple[str, TableOptions] | None:
-    """The word and options that made the features of this name; what was typed goes first.
+    """The word and options that a named dataset was read with; typed options take precedence.
 
-    None where there are no such features, or nobody knows what they were made from.
+    None where there are no such features, or their origin is not recorded.
     """
     try:
         found = _read(DatasetPaths.of(home, name))
-    except MmfuseError:  # no name of a store
+    except MmfuseError:  # not a dataset name
         return None
     if found is None:
         return None
     options = _options(found["options"])
     default = asdict(TableOptions())
-    said = {field: value for field, value in vars(typed).items() if value != default[field]}
-    return found["word"], replace(options, **said)
+    given = {field: value for field, value in vars(typed).items() if value != default[field]}
+    return found["word"], replace(options, **given)
 
 
 def _read(paths: DatasetPaths) -> dict[str, Any] | None:

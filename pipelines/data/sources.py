@@ -1,4 +1,4 @@
-"""A dataset word → datasets: a built-in name, `group/task`, or a path to the user's own data."""
+"""Open datasets by word: a built-in name, `group/task`, or a path to the user's own data."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -25,16 +25,16 @@ def open_dataset(
     note: Note | None = None,
     home: Home | None = None,
 ) -> list[Dataset]:
-    """The datasets a word means; more than one where it names a group.
+    """Open the datasets that a word names; more than one for a group.
 
     Args:
-        word: `digits`, `mug`, `mug/pkm_t1`, a `.csv`, `.parquet` or `.jsonl` file, a folder with a
-            folder a class, a task's folder in MuG's layout, `hf:org/name`, a plug-in's `.py`, or
-            the name of features that were made of one of these.
-        roots: folders with `<name>/` below, in the order they are tried.
-        table: how to read own data; of it, `split` also chooses another split of a known dataset.
-        note: told one sentence for everything that was guessed about own data.
-        home: where features know what they were made of.
+        word: `digits`, `mug`, `mug/pkm_t1`, a `.csv`, `.parquet` or `.jsonl` file, a folder with
+            one folder per class, a task's folder in MuG's layout, `hf:org/name`, a plug-in's
+            `.py`, or the name of features that were made of one of these.
+        roots: folders that may hold `<name>/`, in the order they are searched.
+        table: how to read own data; its `split` also chooses another split of a known dataset.
+        note: called with one sentence for each guess about own data.
+        home: whose features record what they were made of.
 
     Raises:
         MmfuseError: for an unknown word (with the nearest), data that is not there (with every
@@ -46,7 +46,9 @@ def open_dataset(
     if name in known:
         return _named(name, task, roots, options)
     if (options.name or "").partition("/")[0] in known:
-        raise MmfuseError(f"--name {options.name}: a known dataset is called so; choose another")
+        raise MmfuseError(
+            f"--name {options.name}: a built-in dataset has that name; choose another"
+        )
     opened = _own(word, options, note)
     before = origins.recall(home, word, options) if opened is None and home is not None else None
     if before is not None:
@@ -82,20 +84,18 @@ def open_dataset(
 def new_rows(
     rows: pl.DataFrame, dataset: str, *, roots: Sequence[Path] = (), home: Home | None = None
 ) -> pl.DataFrame:
-    """New samples of a dataset; where it has a layout of its own, read as that.
+    """Convert new samples of a dataset; those in its own file layout become its modalities.
 
     Args:
         rows: one a sample, in columns of the dataset's own files or one a modality.
         dataset: whose modalities are wanted.
-        roots: folders with `<name>/` below, as in `open_dataset`.
-        home: where features know what they were made of.
+        roots: folders that may hold `<name>/`, as in `open_dataset`.
+        home: whose features record what they were made of.
     """
     name, _, task = dataset.partition("/")
     if name in catalog.entries("datasets"):
         layout = catalog.find("datasets", name)
-        below = [root.expanduser().absolute() / name for root in roots]
-        ready = (f for f in below if _ready(f, getattr(layout, "LOOKS_FOR", ("*",))))
-        top = next(ready, None) if hasattr(layout, "new_rows") else None
+        top = _data_folder(name, roots, _patterns(layout)) if hasattr(layout, "new_rows") else None
         folder = layout.tasks(top).get(task) if top else None
     else:
         layout = catalog.find("datasets", "mug")
@@ -108,7 +108,7 @@ def new_rows(
 
 
 def _own(word: str, options: TableOptions, note: Note | None) -> list[Dataset] | None:
-    """What a word for one's own data means; None where it is no such word."""
+    """Open the user's own data; None where the word names none."""
     path = Path(word).expanduser()
     if word.endswith(".py"):
         return _built(catalog.find("datasets", word), path.stem, None, "", options)
@@ -129,11 +129,11 @@ def _named(name: str, task: str, roots: Sequence[Path], options: TableOptions) -
     module = catalog.find("datasets", name)
     if not getattr(module, "NEEDS_DATA", False):
         return _built(module, name, None, task, options)
+    folder = _data_folder(name, roots, _patterns(module))
+    if folder is not None:
+        return _built(module, name, folder, task, options)
     tried = [root.expanduser().absolute() / name for root in roots]
-    for folder in tried:
-        if _ready(folder, getattr(module, "LOOKS_FOR", ("*",))):
-            return _built(module, name, folder, task, options)
-    places = "".join(f"\n  looked in {folder}" for folder in tried) or "\n  no folder to look in"
+    places = "".join(f"\n  looked in {place}" for place in tried) or "\n  no folder to look in"
     source = getattr(module, "SOURCE", "its authors")
     raise MmfuseError(
         f"no data for {name}{places}\n  source: {source}\n"
@@ -151,7 +151,7 @@ def _built(
     if task:
         if "task" not in accepted:
             raise MmfuseError(
-                f"{name} is one dataset, it has no part {task!r}; use --dataset {name}"
+                f"{name} is one dataset without parts such as {task!r}; use --dataset {name}"
             )
         given["task"] = task
     if options != TableOptions(split=options.split):
@@ -164,7 +164,7 @@ def _built(
 
 @dataclass(frozen=True)
 class DatasetEntry:
-    """One line of `mmfuse list datasets`."""
+    """One row of `mmfuse list datasets`."""
 
     name: str
     summary: str
@@ -173,7 +173,7 @@ class DatasetEntry:
 
 
 def list_datasets(roots: Sequence[Path] = ()) -> list[DatasetEntry]:
-    """Every known dataset: whether it is ready, and where it lies or how to get it.
+    """Every known dataset: whether its data is here, and where it is or how to get it.
 
     Reads the plug-ins' sources and lists folders; imports none of them and opens no data.
     """
@@ -185,13 +185,20 @@ def list_datasets(roots: Sequence[Path] = ()) -> list[DatasetEntry]:
             continue
         patterns = constants.get("LOOKS_FOR", ("*",))
         assert isinstance(patterns, tuple)
-        folders = [root.expanduser().absolute() / name for root in roots]
-        there = next((folder for folder in folders if _ready(folder, patterns)), None)
+        there = _data_folder(name, roots, patterns)
         source = str(constants.get("SOURCE", "see its module"))
         where = str(there) if there else f"put it into <data>/{name}; source: {source}"
         found.append(DatasetEntry(name, entry.summary, ready=there is not None, where=where))
     return found
 
 
-def _ready(folder: Path, patterns: Sequence[str]) -> bool:
-    return any(next(folder.glob(pattern), None) is not None for pattern in patterns)
+def _data_folder(name: str, roots: Sequence[Path], patterns: Sequence[str]) -> Path | None:
+    """The first `<root>/<name>` that holds a file of one of the patterns."""
+    folders = (root.expanduser().absolute() / name for root in roots)
+    return next((f for f in folders if any(any(f.glob(pattern)) for pattern in patterns)), None)
+
+
+def _patterns(module: ModuleType) -> Sequence[str]:
+    """What a dataset plug-in looks for in its folder; any file where it does not say."""
+    found: Sequence[str] = getattr(module, "LOOKS_FOR", ("*",))
+    return found

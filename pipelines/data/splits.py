@@ -1,4 +1,4 @@
-"""Splits: the words for train, val and test, and how rows are dealt to them by a stored seed."""
+"""Train, val and test splits: parse split words, assign rows by shares, or make folds."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
@@ -19,10 +19,10 @@ WORDS = {
 
 
 def parse_split_words(column: pl.Series, where: str) -> pl.Series:
-    """A column of split words in our three; missing cells mean "in no split".
+    """Map a column of split words to train, val and test; missing cells are in no split ("").
 
     Args:
-        column: any case, `dev`, `valid` and `validation` for val.
+        column: in any case; also `dev`, `valid` and `validation` for val.
         where: the table, for the message.
 
     Raises:
@@ -39,7 +39,7 @@ def parse_split_words(column: pl.Series, where: str) -> pl.Series:
 
 
 def parse_shares(text: str) -> tuple[float, float, float]:
-    """`0.8/0.1/0.1` → the three shares of train, val and test.
+    """Parse `0.8/0.1/0.1` as the shares of train, val and test.
 
     Raises:
         MmfuseError: unless there are three positive numbers that sum to one.
@@ -63,26 +63,26 @@ def assign_splits(
     strata: Sequence[Hashable] | None = None,
     groups: Sequence[Hashable] | None = None,
 ) -> NDArray[np.object_]:
-    """(N,) split words by share: every stratum dealt evenly, or every group on one side.
+    """(N,) split words by share, stratified, or with every group in one split.
 
-    Of each stratum the first row drawn goes to train, so that no class is met first in the test
-    split. Groups are dealt largest first, each to the split that lacks most rows; strata are then
-    not balanced, and the shares hold to within a group.
+    Of each stratum the first row drawn goes to train, so that no class is only in val or test.
+    Groups are assigned largest first, each to the split that lacks most rows; strata are then not
+    balanced, and the shares hold to within a group.
 
     Args:
         parts: shares of train, val and test.
-        seed: the same seed deals the same rows alike.
+        seed: the same seed splits the same rows alike.
         strata: (N,) classes to balance; ignored with groups.
         groups: (N,) what must stay together; None where a row stands alone.
 
     Raises:
         MmfuseError: for fewer than three groups.
     """
-    numbers = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     if groups is not None:
-        return _deal_groups(parts, groups, numbers)
+        return _assign_groups(parts, groups, generator)
     members = _members(strata or ())
-    drawn = [numbers.permutation(rows) for rows in members.values()]
+    drawn = [generator.permutation(rows) for rows in members.values()]
     first = np.array([rows[0] for rows in drawn], np.int64)
     rest = np.concatenate([rows[1:] for rows in drawn])
     count = len(first) + len(rest)
@@ -93,20 +93,20 @@ def assign_splits(
 
 
 def _spread(counts: tuple[int, int, int]) -> NDArray[np.object_]:
-    """Split words, each as often as asked and each evenly spaced over the whole."""
+    """Split words in the given counts, each evenly spaced over the whole."""
     words = np.repeat(np.array(SPLITS, object), counts)
     places = np.concatenate([(np.arange(n) + 0.5) / max(n, 1) for n in counts])
     return words[np.argsort(places, kind="stable")]
 
 
-def _deal_groups(
-    parts: tuple[float, float, float], groups: Sequence[Hashable], numbers: np.random.Generator
+def _assign_groups(
+    parts: tuple[float, float, float], groups: Sequence[Hashable], generator: np.random.Generator
 ) -> NDArray[np.object_]:
     alone = [("a row alone", row) if group is None else group for row, group in enumerate(groups)]
     members = list(_members(alone).values())
     if len(members) < 3:
         raise MmfuseError(f"three splits need three groups at least; there are {len(members)}")
-    order = sorted(numbers.permutation(len(members)), key=lambda place: -len(members[place]))
+    order = sorted(generator.permutation(len(members)), key=lambda place: -len(members[place]))
     lacking = np.array(parts) * len(groups)
     splits = np.empty(len(groups), object)
     for place in order:
@@ -125,13 +125,13 @@ def _members(labels: Sequence[Hashable]) -> dict[Hashable, list[int]]:
 
 
 def assign_folds(samples: Samples, folds: int, seed: int = 0) -> NDArray[np.int64]:
-    """(N,) which fold each row is in; rows in no split are in fold -1.
+    """(N,) the fold of each row; -1 for rows in no split.
 
-    Groups are dealt out whole, the largest first, each to the fold where it leaves the classes
+    Groups are assigned whole, the largest first, each to the fold where it leaves the classes
     (or labels, or quarters of a value) most even; equals are ordered by the seed.
 
     Args:
-        samples: the rows; without groups each row is one of its own.
+        samples: the rows; without groups each row is its own group.
         folds: how many.
         seed: of the order.
 
@@ -166,7 +166,7 @@ def with_fold(samples: Samples, folds: int, fold: int, seed: int = 0) -> Samples
     """The same rows with fold `fold` as test, the next one as val, and the others as train.
 
     Raises:
-        MmfuseError: for a fold that there is not, and as `fold_of`.
+        MmfuseError: for an unknown fold, and as `assign_folds`.
     """
     if not 0 <= fold < folds:
         raise MmfuseError(f"there are folds 0 to {folds - 1}, not {fold}")
@@ -179,7 +179,7 @@ def with_fold(samples: Samples, folds: int, fold: int, seed: int = 0) -> Samples
 
 
 def _columns(samples: Samples, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(K, C + 1) what is to be even between folds: classes, and the number of rows."""
+    """(K, C + 1) what the folds balance: class counts and the number of rows."""
     targets: NDArray[Any] = samples.targets[rows]
     if samples.task.kind == "value":
         targets = np.searchsorted(np.quantile(targets, [0.25, 0.5, 0.75]), targets)

@@ -1,4 +1,4 @@
-"""Files of tables (CSV, TSV, Parquet, JSON lines) → data frames; what is wrong is named by line."""
+"""Read CSV, TSV, Parquet and JSON-lines files as data frames; errors name the line."""
 
 import codecs
 import csv
@@ -13,15 +13,15 @@ import polars as pl
 from cache.errors import MmfuseError
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
-_SEPARATORS = ";\t|"  # that a .csv may have where its header holds no comma
-_LOOK = 1 << 16  # bytes in which the header is looked for
+_SEPARATORS = ";\t|"  # tried for a .csv whose header holds no comma
+_LOOK = 1 << 16  # bytes searched for the header
 
 
 def read_table(path: Path) -> pl.DataFrame:
-    """A CSV, TSV, Parquet or JSON-lines file; cells of CSV are words.
+    """Read a CSV, TSV, Parquet or JSON-lines file; cells of CSV are strings.
 
-    UTF-8 with or without a mark, UTF-16 with one. A CSV whose header holds no comma may be
-    separated by semicolons, tabs or bars, as spreadsheets save it.
+    UTF-8 with or without a byte-order mark, UTF-16 with one. A CSV whose header holds no comma may
+    be separated by semicolons, tabs or bars, as spreadsheets save it.
 
     Raises:
         MmfuseError: for a file that is not there, cannot be read, or is of another kind.
@@ -47,7 +47,7 @@ def read_table(path: Path) -> pl.DataFrame:
 
 
 def _in_utf8(path: Path) -> Path | bytes:
-    """The path itself where polars reads it as it is, else its text as UTF-8 without a mark."""
+    """The path where polars can read it, else its text as UTF-8 without a byte-order mark."""
     with path.open("rb") as file:
         start = file.read(4)
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -64,7 +64,7 @@ def _separator(source: Path | bytes) -> str:
 
 
 def _check_header(source: Path | bytes, separator: str, path: Path) -> None:
-    """That no two columns share a name: which of them is meant would be a guess."""
+    """Refuse two columns of one name, since which one is meant would be a guess."""
     header = next(csv.reader(io.StringIO(_start(source)), delimiter=separator), [])
     if twice := [name for name, count in Counter(header).items() if count > 1]:
         raise MmfuseError(f"{path}: two columns are named {twice[0]!r}; rename one of them")
@@ -78,10 +78,10 @@ def _start(source: Path | bytes) -> str:
 
 
 def _why(path: Path, error: Exception) -> str:
-    """What is wrong in words of the file, with the line where that can be found."""
-    said = " ".join(str(error).split("\n", 1)[0].split())
+    """The error in terms of the file, with its line where that can be found."""
+    message = " ".join(str(error).split("\n", 1)[0].split())
     if path.suffix.lower() == ".parquet" or isinstance(error, OSError):
-        return said
+        return message
     try:
         text = path.read_bytes()
         if not text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -90,7 +90,7 @@ def _why(path: Path, error: Exception) -> str:
         line = text[: fault.start].count(b"\n") + 1
         return f"line {line} is not UTF-8 (byte 0x{text[fault.start]:02x}); save it as UTF-8"
     faults = _bad_objects(text) if path.suffix.lower() in (".jsonl", ".ndjson") else _ragged(text)
-    return next(faults, said)
+    return next(faults, message)
 
 
 def _bad_objects(text: bytes) -> Iterator[str]:
@@ -98,18 +98,18 @@ def _bad_objects(text: bytes) -> Iterator[str]:
         try:
             found = json.loads(line, parse_constant=_no_constant) if line.strip() else {}
         except ValueError as error:
-            yield f"line {number} is no JSON: {error}"
+            yield f"line {number} is not JSON: {error}"
             continue
         if not isinstance(found, dict):
-            yield f"line {number} is no object; a line is one sample, such as {{'text': 'a word'}}"
+            yield f"line {number} is not an object; a line is one sample: {{'text': 'a word'}}"
 
 
 def _no_constant(word: str) -> None:
-    raise ValueError(f"{word} is no word of JSON; write null for what is missing")
+    raise ValueError(f"{word} is not JSON; write null for what is missing")
 
 
 def _ragged(text: bytes) -> Iterator[str]:
-    """Records of a CSV with more cells than its header, by line."""
+    """Describe the records of a CSV that have more cells than its header."""
     source = _separator(text)
     words = text.decode("utf-16" if text[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     records = csv.reader(io.StringIO(words, newline=""), delimiter=source)
@@ -119,4 +119,4 @@ def _ragged(text: bytes) -> Iterator[str]:
             if len(record) > width:
                 yield f"line {records.line_num} has {len(record)} cells, the header {width}"
     except csv.Error:
-        return  # a cell too long for this second look
+        return  # a cell too long for Python's csv module

@@ -1,4 +1,4 @@
-"""Own data: a CSV, Parquet or JSON-lines table as a Dataset, guessing what is not said."""
+"""Read the user's own table as a Dataset, guessing what the options leave out."""
 
 import hashlib
 import re
@@ -24,18 +24,18 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class TableOptions:
-    """How to read own data; every word may be left out, and what is guessed is then told.
+    """How to read the user's own data; what is left out is guessed and reported.
 
     Attributes:
-        modalities: what to use as what; `columns.part` makes one from a word such as
+        modalities: columns by kind; `columns.parse_modality` makes one from a word such as
             `poster=image` or `stats=tabular:height,weight`. Empty: guessed from the columns.
         target: the column to predict; else one named target, label, class or y.
-        task: `classes`, `labels` or `value`; else judged by the target's values.
+        task: `classes`, `labels` or `value`; else guessed from the target's values.
         id: the column of ids; else one named id, else rows are numbered.
         split: a column of split words, or shares of train/val/test; else a column named split,
             else 0.8/0.1/0.1.
-        group: a column whose equal values stay on one side of the split.
-        name: of the store; else the file's stem and six hex of its path.
+        group: a column; rows of equal value stay in one split.
+        name: of the dataset; else the file's stem and six hex digits of its path.
         seed: of the split by shares.
     """
 
@@ -50,15 +50,15 @@ class TableOptions:
 
 
 def load(path: Path, options: TableOptions, note: Note | None = None) -> Dataset:
-    """A table's file as a dataset.
+    """Read a table file as a dataset.
 
     Args:
         path: the file; path cells are relative to its folder.
         options: which column is what.
-        note: told one sentence for everything that was guessed.
+        note: called with one sentence for each guess.
 
     Raises:
-        MmfuseError: for whatever is wrong with it, before any work.
+        MmfuseError: for anything that is wrong with it.
     """
     return assemble(read_table(path), path, path.absolute().parent, options, note)
 
@@ -66,17 +66,17 @@ def load(path: Path, options: TableOptions, note: Note | None = None) -> Dataset
 def assemble(
     frame: pl.DataFrame, path: Path, root: Path | None, options: TableOptions, note: Note | None
 ) -> Dataset:
-    """A data frame as a dataset.
+    """Turn a data frame into a dataset.
 
     Args:
         frame: one row a sample; blank cells count as absent.
-        path: its name in messages, and what its store is named after.
+        path: its name in messages; its dataset is named after it.
         root: what path cells are relative to.
         options: which column is what.
-        note: told one sentence for everything that was guessed.
+        note: called with one sentence for each guess.
 
     Raises:
-        MmfuseError: for whatever is wrong with it.
+        MmfuseError: for anything that is wrong with it.
     """
     tell = note or (lambda _: None)
     where = str(path)
@@ -88,13 +88,13 @@ def assemble(
     frame = frame.with_columns(
         pl.when(pl.col(pl.String).str.strip_chars() != "").then(pl.col(pl.String)).name.keep()
     )
-    target_name = options.target or _only(frame, TARGETS, where)
+    target_name = options.target or _find_target(frame, TARGETS, where)
     ids, id_name = _ids(frame, options.id, where)
     target, task = encode_target(frame[target_name], options.task, where, tell, ids)
     split, split_name = _split(
         frame, strata(target, task), options, where, evenly=EVENLY[task.kind], tell=tell
     )
-    _tell_unseen(split, target, task, tell)
+    _report_unseen(split, target, task, tell)
     table = pl.DataFrame([ids, split, target])
     if options.group:
         table = table.with_columns(frame[options.group].cast(pl.String).alias("group"))
@@ -141,7 +141,7 @@ def _check_part(
 
 
 def store_name(path: Path) -> str:
-    """The file's stem and six hex of its absolute path: two files of one name are two stores."""
+    """Dataset name of a file: its stem and six hex digits of its absolute path."""
     full = str(path.expanduser().absolute())
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", path.stem).lstrip("._-") or "data"
     return f"{stem}-{hashlib.blake2b(full.encode(), digest_size=3).hexdigest()}"
@@ -152,7 +152,7 @@ def _check(frame: pl.DataFrame, name: str, where: str) -> None:
         raise unknown(f"column in {where}", name, frame.columns)
 
 
-def _only(frame: pl.DataFrame, names: tuple[str, ...], where: str) -> str:
+def _find_target(frame: pl.DataFrame, names: tuple[str, ...], where: str) -> str:
     found = [column for column in frame.columns if column.lower() in names]
     if len(found) != 1:
         listed = ", ".join(found or frame.columns)
@@ -172,7 +172,7 @@ def _ids(frame: pl.DataFrame, name: str | None, where: str) -> tuple[pl.Series, 
         shown = ", ".join(twice.unique(maintain_order=True).head(3))
         raise MmfuseError(
             f"{where}: ids in column {name!r} are not unique: {shown}; "
-            f"mend them, or name another column by --id"
+            f"repair them, or name another column by --id"
         )
     return ids, name
 
@@ -186,7 +186,7 @@ def _split(
     evenly: str,
     tell: Note,
 ) -> tuple[pl.Series, str]:
-    """The split words and the column they come from ("" where rows were dealt)."""
+    """The split words and the column they come from ("" where rows were split by shares)."""
     name = options.split or next((c for c in frame.columns if c.lower() == "split"), None)
     if name in frame.columns:
         words = splits.parse_split_words(frame[name], where)
@@ -194,13 +194,13 @@ def _split(
             if not (words == split).any():
                 raise MmfuseError(
                     f"{where}: the {split} split is empty in column {name!r}; "
-                    f"to deal the rows anew: --split {SHARES}"
+                    f"to split the rows anew: --split {SHARES}"
                 )
         return words, str(name)
     parts = splits.parse_shares(name or SHARES)
     groups = frame[options.group].to_list() if options.group else None
-    dealt = splits.assign_splits(parts, seed=options.seed, strata=classes, groups=groups)
-    words = pl.Series("split", list(dealt), pl.String)
+    assigned = splits.assign_splits(parts, seed=options.seed, strata=classes, groups=groups)
+    words = pl.Series("split", list(assigned), pl.String)
     sizes = {split: int((words == split).sum()) for split in ("train", "val", "test")}
     if not all(sizes.values()):
         raise MmfuseError(
@@ -209,23 +209,23 @@ def _split(
         )
     how = f"groups of {options.group!r} whole" if options.group else evenly
     shown = ", ".join(f"{split} {size}" for split, size in sizes.items())
-    tell(f"rows dealt {name or SHARES} ({shown}), {how}, seed {options.seed}")
+    tell(f"rows split {name or SHARES} ({shown}), {how}, seed {options.seed}")
     return words, ""
 
 
-def _tell_unseen(split: pl.Series, target: pl.Series, task: Task, tell: Note) -> None:
-    """A class that no train row has cannot be answered; better known before than after."""
+def _report_unseen(split: pl.Series, target: pl.Series, task: Task, tell: Note) -> None:
+    """Report classes without train rows: they cannot be predicted."""
     if task.kind != "classes":
         return
-    met = set(target.filter(split == "train"))
-    lost = {int(number) for number in target.filter(split.is_in(["val", "test"]))} - met
-    if lost:
-        shown = ", ".join(task.names[number] for number in sorted(lost)[:5])
-        tell(f"no train row has {len(lost)} of the classes of val or test, such as: {shown}")
+    seen = set(target.filter(split == "train"))
+    unseen = {int(number) for number in target.filter(split.is_in(["val", "test"]))} - seen
+    if unseen:
+        shown = ", ".join(task.names[number] for number in sorted(unseen)[:5])
+        tell(f"no train row has {len(unseen)} of the classes of val or test, such as: {shown}")
 
 
 def _hint(classes: list[int]) -> str:
-    """Why rows do not suffice where most are the only ones of their class."""
+    """Why the rows are too few, where most are the only ones of their class."""
     count = len(set(classes))
     if 2 * count <= len(classes):
         return ""

@@ -1,4 +1,4 @@
-"""Targets of own data: a column as classes, sets of labels or values, and strata to deal by."""
+"""Encode a target column as classes, label sets or values; strata for stratified splits."""
 
 import re
 from collections.abc import Callable
@@ -11,15 +11,15 @@ from cache.errors import MmfuseError, unknown
 from cache.samples import Task
 
 KINDS = ("classes", "labels", "value")
-TARGETS = ("target", "label", "labels", "class", "y")  # names of columns that are meant as one
+TARGETS = ("target", "label", "labels", "class", "y")  # column names that mean the target
 EVENLY = {
     "classes": "each class evenly",
     "labels": "the rarest label of a row evenly",
     "value": "each tenth of the values evenly",
 }
-"""What `strata` balances, in words."""
-_MANY = re.compile(r"\s*[|;]\s*")  # between the labels of one cell
-_FEW = 20  # as many different whole numbers are still classes
+"""What `strata` balances, for messages."""
+_SEPARATOR = re.compile(r"\s*[|;]\s*")  # between the labels of one cell
+_FEW = 20  # at most this many distinct whole numbers count as classes
 
 
 def encode_target(
@@ -29,7 +29,7 @@ def encode_target(
     tell: Callable[[str], None],
     ids: pl.Series | None = None,
 ) -> tuple[pl.Series, Task]:
-    """A column as `target` (class numbers, lists of label numbers, or floats) and its task.
+    """Encode a column as `target` (class numbers, lists of label numbers, or floats); its task.
 
     A list, or words joined by `|` or `;`, are labels; fractions, or more than 20 whole numbers, a
     value; all else classes. Names are sorted, whole numbers by size. A row without labels (an empty
@@ -37,27 +37,29 @@ def encode_target(
 
     Args:
         column: as the table has it.
-        wanted: `classes`, `labels` or `value` in place of this judgement.
+        wanted: `classes`, `labels` or `value`, instead of guessing.
         where: the table, for messages.
-        tell: told how the target was taken.
+        tell: called with a sentence on how the target was read.
         ids: (N,) of the rows, for messages.
 
     Raises:
-        MmfuseError: for missing targets, one class only, or values that are no numbers.
+        MmfuseError: for missing targets, one class only, or values that are not numbers.
     """
     name = column.name
     if column.dtype in (pl.Categorical, pl.Enum):
         column = column.cast(pl.String)
     if wanted not in (None, *KINDS):
         raise unknown("kind of task", wanted or "", KINDS)
-    kind = wanted or _judged(column.drop_nulls())
+    kind = wanted or _guess_kind(column.drop_nulls())
     if column.null_count() and (kind != "labels" or column.is_null().all()):
         first = "" if ids is None else f", such as {ids.filter(column.is_null())[0]}"
         raise MmfuseError(f"{where}: {column.null_count()} rows have no {name!r} to predict{first}")
     if kind == "value":
         values = column.cast(pl.Float64, strict=False)
         if values.null_count() or not values.is_finite().all():
-            raise MmfuseError(f"{where}: {name!r} holds what is no number; it cannot be a value")
+            raise MmfuseError(
+                f"{where}: {name!r} holds cells that are not numbers; it cannot be a value"
+            )
         target, task = values, Task("value", (name,))
     elif kind == "labels":
         target, task = _labels(column)
@@ -76,7 +78,7 @@ def encode_target(
 
 
 def strata(target: pl.Series, task: Task) -> list[int]:
-    """(N,) what to balance when rows are dealt: the class, the rarest label, or the decile."""
+    """(N,) strata for splitting: the class, the rarest label, or the decile of the value."""
     if task.kind == "classes":
         return target.to_list()
     if task.kind == "value":
@@ -89,15 +91,12 @@ def strata(target: pl.Series, task: Task) -> list[int]:
     return [min(labels, key=lambda label: counts[label], default=-1) for labels in rows]
 
 
-def _judged(column: pl.Series) -> Literal["classes", "labels", "value"]:
+def _guess_kind(column: pl.Series) -> Literal["classes", "labels", "value"]:
     if isinstance(column.dtype, pl.List | pl.Array):
         return "labels"
-    if column.dtype == pl.String:
-        if column.str.contains(r"[|;]").any():
-            return "labels"
-        numbers = column.cast(pl.Float64, strict=False)
-    else:
-        numbers = column.cast(pl.Float64, strict=False)
+    if column.dtype == pl.String and column.str.contains(r"[|;]").any():
+        return "labels"
+    numbers = column.cast(pl.Float64, strict=False)
     if column.dtype == pl.Boolean or numbers.null_count():
         return "classes"
     whole = (numbers % 1 == 0).all()
@@ -111,7 +110,9 @@ def _labels(column: pl.Series) -> tuple[pl.Series, Task]:
         ]
     else:
         words = column.cast(pl.String)
-        rows = [[label for label in _MANY.split((cell or "").strip()) if label] for cell in words]
+        rows = [
+            [label for label in _SEPARATOR.split((cell or "").strip()) if label] for cell in words
+        ]
     names = _sorted({label for labels in rows for label in labels})
     numbers = {name: number for number, name in enumerate(names)}
     encoded = [sorted({numbers[label] for label in labels}) for labels in rows]
@@ -120,7 +121,7 @@ def _labels(column: pl.Series) -> tuple[pl.Series, Task]:
 
 def _classes(column: pl.Series, where: str) -> tuple[pl.Series, Task]:
     if column.dtype.is_nested() or column.dtype == pl.Binary:
-        raise MmfuseError(f"{where}: {column.name!r} holds {column.dtype}, which are no classes")
+        raise MmfuseError(f"{where}: {column.name!r} holds {column.dtype}, which cannot be classes")
     words = column.cast(pl.String)
     if column.dtype.is_float():  # 1.0 is class 1
         words = words.str.replace(r"\.0$", "")

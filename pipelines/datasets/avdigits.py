@@ -1,8 +1,8 @@
-"""Spoken digits, six speakers, each paired with a handwritten one of the same class; by speaker.
+"""Spoken digits paired with handwritten digits of the same class; splits by speaker.
 
-Recordings: Free Spoken Digit Dataset, 8 kHz; pictures: MNIST test set. The pairing is artificial,
-so the modalities are independent given the class, as in AV-MNIST. No speaker is on two sides of the
-split; `--split split_official` is the recordings' own, easier one, with speakers shared.
+Recordings: Free Spoken Digit Dataset, six speakers, 8 kHz; images: MNIST test set. The pairing is
+artificial, so the modalities are independent given the class, as in AV-MNIST. No speaker is in two
+splits; `--split split_official` is the recordings' own, easier split, with speakers shared.
 """
 
 from pathlib import Path
@@ -29,7 +29,7 @@ def build(root: Path, *, split: str = "split") -> Dataset:
     """The rows of `manifest.csv`, in its order.
 
     Args:
-        root: folder of the manifest, the pictures and the recordings.
+        root: folder of the manifest, the images and the recordings.
         split: column of the manifest to split by.
 
     Raises:
@@ -45,7 +45,7 @@ def build(root: Path, *, split: str = "split") -> Dataset:
     names = tuple("0123456789")
     strange = sorted(set(cells["label"].fill_null("").unique()) - set(names))
     if strange:
-        raise MmfuseError(f"{path}: label {strange[0]!r} is no digit")
+        raise MmfuseError(f"{path}: label {strange[0]!r} is not a digit")
     table = pl.DataFrame(
         {
             "id": cells["id"],

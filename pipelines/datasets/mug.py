@@ -1,15 +1,16 @@
-"""MuG: game cards, monsters and skins by picture, text and table; eight tasks, or any so laid out.
+"""MuG: classify game cards, monsters and skins by image, text and table; eight tasks.
 
 J. Lu et al., "MuG: A Multimodal Classification Benchmark on Game Data with Tabular, Textual, and
 Visual Fields" (2023), https://arxiv.org/abs/2302.02978. A task is a folder with `info.json`,
-`train.csv`, `dev.csv`, `test.csv` and the pictures in `train_images.zip` … or `train_images/` ….
+`train.csv`, `dev.csv`, `test.csv` and the images in `train_images.zip` … or `train_images/` …;
+other data in this layout is read as well.
 
 `info.json` must name the `label`; it may name `id_col`, `image_col`, `text_cols`,
-`categorical_cols`, `numerical_cols` and `classes`. Where it names no columns, they are told apart
-by their cells in all three files (never by the label): every cell a number, numeric; more than one
-value in a hundred distinct and three words or more a value, or most values distinct, textual; else
-categorical. The id, the label, pictures, columns with one value, and numbers that number the rows
-are left out. Empty cells are missing; the word None is a word (a class of pkm_t2).
+`categorical_cols`, `numerical_cols` and `classes`. Where it names no columns, their kinds
+are guessed from their cells in all three files (never from the label): every cell a number,
+numeric; more than one value in a hundred distinct and three words or more a value, or most values
+distinct, textual; else categorical. The id, the label, images, columns with one value, and numbers
+that number the rows are left out. Empty cells are missing; `None` is a word (a class of pkm_t2).
 
 Text is the textual and categorical cells joined by spaces in column order, as in the paper, missing
 ones skipped; table is the numeric and categorical ones. A `splits.csv` in the task's folder or
@@ -57,7 +58,7 @@ def build(root: Path, *, task: str | None = None, split: str | None = None) -> l
         split: a column of `splits.csv` to use in place of the three files.
 
     Raises:
-        MmfuseError: for an unknown task, or a folder that is not so laid out.
+        MmfuseError: for an unknown task, or a folder in another layout.
     """
     found = tasks(root)
     if task is None:
@@ -117,7 +118,7 @@ def new_rows(folder: Path, rows: pl.DataFrame) -> pl.DataFrame:
     """New samples in columns of the task's own files as its modalities; other columns stay.
 
     Raises:
-        MmfuseError: for a folder that is not so laid out, or words where numbers belong.
+        MmfuseError: for a folder in another layout, or words where numbers belong.
     """
     info = _info(folder)
     _, named, image, kinds = _layout(info, _rows(folder))
@@ -133,7 +134,7 @@ def new_rows(folder: Path, rows: pl.DataFrame) -> pl.DataFrame:
 def _layout(
     info: Mapping[str, object], cells: pl.DataFrame
 ) -> tuple[pl.Series, str, str | None, dict[str, str]]:
-    """Ids, the column they come from, the column of pictures, and the kinds of the others."""
+    """Ids, the column they come from, the column of images, and the kinds of the others."""
     image = _image_column(info, cells)
     ids, named = _ids(info, cells)
     return ids, named, image, _kinds(info, cells, {str(info["label"]), image or "", named})
@@ -142,7 +143,7 @@ def _layout(
 def _modalities(
     cells: pl.DataFrame, image: str | None, kinds: Mapping[str, str]
 ) -> list[pl.Series]:
-    """A column a modality, named after it; without those that the cells have nothing for."""
+    """One column per modality, named after it, for those that have columns."""
     made = [cells[image].alias("image")] if image else []
     words = [column for column, kind in kinds.items() if kind != "numeric"]
     if words:
@@ -164,7 +165,7 @@ def _info(folder: Path) -> Mapping[str, object]:
 
 
 def _rows(folder: Path) -> pl.DataFrame:
-    """The three files under one another: words or null, and whence (`split of`, `row of`)."""
+    """The three files concatenated: strings or null, and their origin (`split of`, `row of`)."""
     parts = []
     for word in ("train", "dev", "test"):
         path = folder / f"{word}.csv"
@@ -200,7 +201,7 @@ def _image_column(info: Mapping[str, object], cells: pl.DataFrame) -> str | None
 
 
 def _ids(info: Mapping[str, object], cells: pl.DataFrame) -> tuple[pl.Series, str]:
-    """The ids and the column they come from; rows are numbered by file where no column serves."""
+    """The ids and the column they come from; rows are numbered by file where there is none."""
     named = str(info.get("id_col", ""))
     for name in (named, *(column for column in cells.columns if column.lower() == "id")):
         if name in cells.columns:
@@ -271,12 +272,12 @@ def _numbers(column: pl.Series) -> pl.Series:
     numbers = column.cast(pl.Float64, strict=False)
     wrong = column.filter(numbers.is_null() & column.is_not_null())
     if len(wrong):
-        raise MmfuseError(f"column {column.name!r} is called numeric but holds {wrong[0]!r}")
+        raise MmfuseError(f"column {column.name!r} is listed as numeric but holds {wrong[0]!r}")
     return numbers.set(numbers.is_nan(), None)
 
 
 def _regrouped(table: pl.DataFrame, folder: Path, split: str | None) -> pl.DataFrame:
-    """The table with groups, and with another split where one is asked for."""
+    """The table with groups, and with another split if requested."""
     path = next(
         (p for p in (folder / "splits.csv", folder.parent / "splits.csv") if p.is_file()), None
     )

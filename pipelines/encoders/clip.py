@@ -1,4 +1,4 @@
-"""CLIP and its kin through open_clip: images, text and video in one space, raw vectors."""
+"""CLIP and related models through open_clip: image, text and video embeddings, not normalised."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -98,18 +98,18 @@ class Clip(PretrainedEncoder):
         The cost is the number of tokens or images.
 
         Raises:
-            Unreadable: for a text of blanks only.
+            Unreadable: for a text of white space only.
         """
         if kind == "text":
             if not payload.strip():
-                raise Unreadable("empty", "the text holds nothing but blanks")
+                raise Unreadable("empty", "the text is only white space")
             tokens, cut = self._tokenise(payload)
             return (tokens, cut), len(tokens)
         values, cost = image_pixels(kind, payload, self.checkpoint.preprocess, self.frames)
         return (values, False), cost
 
     def truncated(self, item: Item) -> bool:
-        """Whether some of a text was left out for its length."""
+        """Whether a text was cut for its length."""
         return item[1]
 
     @property
@@ -166,7 +166,7 @@ class Clip(PretrainedEncoder):
 
     @cached_property
     def _words(self) -> dict[str, File]:
-        """Files of a vocabulary that is not CLIP's own."""
+        """Files of a tokenizer that is not CLIP's own."""
         wanted, folder = self.checkpoint.tokenizer, self.checkpoint.folder
         if wanted is not None:
             return find_files(wanted, self.memory)[0]
@@ -212,14 +212,14 @@ def build(
     """A CLIP checkpoint as an encoder; nothing is loaded yet.
 
     Args:
-        model: MODEL/TAG of open_clip, such as `ViT-B-16/openai`; the tag `random` is never trained.
+        model: MODEL/TAG of open_clip, such as `ViT-B-16/openai`; the tag `random` is untrained.
         weights: a weights file of that model (.safetensors, or .pt and .bin of plain tensors), or a
             folder with `open_clip_config.json` and weights.
-        device: where it encodes.
-        dtype: what it computes in.
-        sequence: keep a vector for each picture of a film.
-        frames: pictures taken of a film.
-        memory: file where digests and golden probes are kept.
+        device: `auto`, `cpu`, `cuda`, …
+        dtype: compute dtype.
+        sequence: a vector for each image of a video.
+        frames: evenly spaced images taken of a video.
+        memory: file of weights digests and golden probes.
     """
     name, _, published = (model or DEFAULT).partition("/")
     if weights is None:
@@ -240,5 +240,5 @@ def build(
 
 
 def _folder(files: Mapping[str, File]) -> Path | None:
-    """Where the files of one repository lie together."""
+    """Folder that holds the files of one repository."""
     return next((file.path.parent for file in files.values() if file.path), None)

@@ -24,11 +24,11 @@ def build(
 
     Args:
         weights: folder with config.json, weights and vocabulary, instead of the published ones.
-        device: where it encodes.
-        dtype: what it computes in.
+        device: `auto`, `cpu`, `cuda`, …
+        dtype: compute dtype.
         sequence: a vector for each token.
-        length: most tokens; what is longer is cut and counted.
-        memory: file where digests and golden probes are kept.
+        length: maximal number of tokens; longer texts are cut and counted.
+        memory: file of weights digests and golden probes.
     """
     folder = find_model_files("codebert", REPOSITORY, weights, memory)
     return TransformersModel(

@@ -1,4 +1,4 @@
-"""Character and word n-grams of text or code, hashed to a fixed width; no weights."""
+"""Hashed character and word n-grams of text or code; no weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ WORDS = (1, 2)
 
 @dataclass(frozen=True)
 class Hashing:
-    """Half of the width counts character n-grams, half word n-grams; damped, signed, length 1."""
+    """Signed log counts of character n-grams (half the width) and word n-grams, L2-normalised."""
 
     width: int
     name: str = "hashing"
@@ -35,7 +35,7 @@ class Hashing:
         return {"text": self.width, "code": self.width}
 
     def fields(self, kind: Kind) -> dict[str, object]:
-        """What is counted and into how many places."""
+        """N-gram ranges and width."""
         return {
             "encoder": self.name,
             "version": VERSION,
@@ -45,17 +45,17 @@ class Hashing:
         }
 
     def provenance(self) -> dict[str, object]:
-        """The library that hashes."""
+        """Version of scikit-learn, which hashes."""
         return {"versions": {"scikit-learn": version("scikit-learn")}}
 
     def prepare(self, kind: Kind, payload: Any) -> tuple[str, int]:  # noqa: ANN401
         """The text itself; the cost is 1 since nothing is padded.
 
         Raises:
-            Unreadable: for a text of blanks only.
+            Unreadable: for a text of white space only.
         """
         if not payload.strip():
-            raise Unreadable("empty", "the text holds nothing but blanks")
+            raise Unreadable("empty", "the text is only white space")
         return payload, 1
 
     def encode(self, kind: Kind, batch: Sequence[Any]) -> list[NDArray[Any]]:
@@ -86,5 +86,5 @@ class Hashing:
 
 
 def build(*, width: int = 1024) -> Hashing:
-    """Hashed n-grams as an encoder; `width` is the number of places they are hashed to."""
+    """Hashed n-grams as an encoder; `width` is the number of hash buckets."""
     return Hashing(width)

@@ -1,4 +1,4 @@
-"""Any transformers encoder of text, sound or pictures: `hf:org/name`."""
+"""Any transformers encoder of text, audio or images: `hf:org/name`."""
 
 from pathlib import Path
 
@@ -28,20 +28,20 @@ def build(
 ) -> TransformersModel:
     """A model of the transformers library as an encoder; nothing is loaded yet.
 
-    DINO, SigLIP, WavLM, Whisper's encoder, ModernBERT and kin; a model's kinds are those that its
-    vocabulary and preprocessor are for. Models that bring code of their own are refused.
+    DINO, SigLIP, WavLM, Whisper's encoder, ModernBERT and others; a model's kinds follow from
+    its tokenizer and preprocessor. Models that need code of their own are refused.
 
     Args:
         model: repository of the hub, or a folder.
         weights: folder with config.json, weights, and vocabulary or preprocessor_config.json.
-        device: where it encodes.
-        dtype: what it computes in.
-        sequence: all tokens or frames instead of one vector; for video one vector a picture.
+        device: `auto`, `cpu`, `cuda`, …
+        dtype: compute dtype.
+        sequence: all tokens or frames instead of one vector; for video one vector an image.
         pooling: auto, cls, mean, max or pooler.
         layer: index into the hidden states; -1 is the last.
-        length: most tokens of a text.
-        frames: pictures taken of a film.
-        memory: file where digests and golden probes are kept.
+        length: maximal number of tokens of a text.
+        frames: evenly spaced images taken of a video.
+        memory: file of weights digests and golden probes.
     """
     if model is None and weights is None:
         raise MmfuseError("hf needs a model: --encoder hf:org/name, or --weights FOLDER")

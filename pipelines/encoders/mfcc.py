@@ -1,4 +1,4 @@
-"""Log-mel and MFCC statistics of sound, or their sequence; no weights."""
+"""Log-mel and MFCC statistics of audio, or their frames as a sequence; no weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ KINDS: dict[Kind, int | None] = {"audio": 248}
 VERSION = 1
 WINDOW, HOP = 0.025, 0.010  # seconds, as is usual for speech
 BANDS, COEFFICIENTS = 64, 20
-FLOOR = 80.0  # decibels below the loudest place of a clip that are told apart
-PARTS = 3  # the clip's beginning, middle and end, by their mean coefficients
+FLOOR = 80.0  # dynamic range in decibels below a clip's maximum
+PARTS = 3  # equal parts of a clip whose mean coefficients are features
 
 
 @dataclass(frozen=True)
 class Mfcc:
     """64 log-mel bands and 20 cepstral coefficients every 10 ms, or statistics of them.
 
-    A clip's statistics are means and standard deviations of the 84 rows, means of the rows' changes
-    in size (delta) for the coefficients, and the coefficients' means in three parts of the clip.
+    A clip's statistics are means and standard deviations of the 84 rows, mean absolute deltas of
+    the coefficients, and the coefficients' means in three equal parts of the clip.
     """
 
     rate: int
@@ -41,7 +41,7 @@ class Mfcc:
         return {"audio": rows if self.sequence else 2 * rows + COEFFICIENTS * (1 + PARTS)}
 
     def fields(self, kind: Kind) -> dict[str, object]:
-        """The rate that clips are brought to, the window, and what is kept of it."""
+        """Sample rate, window and numbers of bands and coefficients."""
         return {
             "encoder": self.name,
             "version": VERSION,
@@ -54,7 +54,7 @@ class Mfcc:
         }
 
     def provenance(self) -> dict[str, object]:
-        """The libraries that resample and transform."""
+        """Versions of the libraries that resample and transform."""
         libraries = ("librosa", "soxr", "scipy")
         return {"versions": {library: version(library) for library in libraries}}
 
@@ -62,23 +62,23 @@ class Mfcc:
         """Waveform → (84, T) rows or (D,) statistics, float32; the cost is 1.
 
         Raises:
-            Unreadable: for sound without samples or with NaN or infinity among them.
+            Unreadable: for audio without samples or with NaN or infinity among them.
         """
         import librosa
 
-        sound = np.asarray(payload.samples, np.float32)
-        if not sound.size:
+        samples = np.asarray(payload.samples, np.float32)
+        if not samples.size:
             raise Unreadable("empty", "the clip has no samples")
-        if not np.isfinite(sound).all():
+        if not np.isfinite(samples).all():
             raise Unreadable("non-finite", "the clip holds NaN or infinity")
         if payload.rate != self.rate:
-            sound = librosa.resample(sound, orig_sr=payload.rate, target_sr=self.rate)
+            samples = librosa.resample(samples, orig_sr=payload.rate, target_sr=self.rate)
         window, hop = round(WINDOW * self.rate), round(HOP * self.rate)
         size = 1 << (window - 1).bit_length()
-        if len(sound) < size:
-            sound = np.pad(sound, (0, size - len(sound)))
+        if len(samples) < size:
+            samples = np.pad(samples, (0, size - len(samples)))
         power = librosa.feature.melspectrogram(
-            y=sound, sr=self.rate, n_fft=size, win_length=window, hop_length=hop, n_mels=BANDS
+            y=samples, sr=self.rate, n_fft=size, win_length=window, hop_length=hop, n_mels=BANDS
         )
         mel = librosa.power_to_db(power, top_db=FLOOR)  # (64, T)
         cepstrum = librosa.feature.mfcc(S=mel, n_mfcc=COEFFICIENTS)  # (20, T)

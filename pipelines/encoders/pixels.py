@@ -1,4 +1,4 @@
-"""A small grey picture, contrast-normalised, or its gradients (`pixels:hog`); no weights."""
+"""Small grey-scale image, contrast-normalised, or its HOG features (`pixels:hog`); no weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from pipelines.encoding.encoder import Storage
 KINDS: dict[Kind, int | None] = {"image": 256}
 VERSION = 1
 CELL = 8  # pixels a side of one cell of gradient directions
-FLAT = 1.0  # standard deviation in grey levels below which a picture counts as flat
+FLAT = 1.0  # standard deviation in grey levels below which an image counts as flat
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Grey values at one size, each picture with mean 0 and standard deviation 1; or its HOG."""
+    """Grey values at one size, standardised per image; or HOG features."""
 
     size: int
     look: Literal["grey", "hog"]
@@ -36,16 +36,16 @@ class Pixels:
         return {"image": self.size**2 if self.look == "grey" else 36 * blocks}
 
     def fields(self, kind: Kind) -> dict[str, object]:
-        """The look, its size and this encoder's version."""
+        """Feature type, size and this encoder's version."""
         return {"encoder": self.name, "version": VERSION, "look": self.look, "size": self.size}
 
     def provenance(self) -> dict[str, object]:
-        """The libraries that resized the picture and took its gradients."""
+        """Versions of the libraries that resize and compute gradients."""
         libraries = ["pillow"] if self.look == "grey" else ["pillow", "scikit-image"]
         return {"versions": {library: version(library) for library in libraries}}
 
     def prepare(self, kind: Kind, payload: Any) -> tuple[NDArray[Any], int]:  # noqa: ANN401
-        """RGB picture → (size, size) uint8 grey, or its (D,) float32 HOG; the cost is 1."""
+        """RGB image → (size, size) uint8 grey, or its (D,) float32 HOG; the cost is 1."""
         from PIL import Image
 
         grey = payload.convert("L").resize((self.size, self.size), Image.Resampling.BICUBIC)
@@ -59,7 +59,7 @@ class Pixels:
         return found.astype(np.float32), 1
 
     def encode(self, kind: Kind, batch: Sequence[Any]) -> list[NDArray[Any]]:
-        """Prepared pictures → (D,) float32 each; a flat picture is all zeros."""
+        """Prepared images → (D,) float32 each; a flat image is all zeros."""
         if self.look == "hog":
             return list(batch)
         values = np.stack(batch).reshape(len(batch), -1).astype(np.float32)  # (B, D)
@@ -73,7 +73,7 @@ def build(*, model: str | None = None, size: int | None = None) -> Pixels:
 
     Args:
         model: `grey` (default) or `hog`, histograms of oriented gradients (Dalal and Triggs 2005).
-        size: pixels a side the picture is squashed to; 16 for `grey`, 32 for `hog`.
+        size: pixels a side the image is squashed to; 16 for `grey`, 32 for `hog`.
     """
     look = model or "grey"
     if look not in ("grey", "hog"):

@@ -1,4 +1,4 @@
-"""ResNet-18 or -50 through timm, its head removed: pictures and films as one vector."""
+"""ResNet-18 or ResNet-50 through timm without classifier: one vector per image or video."""
 
 from pathlib import Path
 
@@ -25,13 +25,13 @@ def build(
     """A ResNet (He et al. 2015) trained on ImageNet as an encoder; nothing is loaded yet.
 
     Args:
-        model: `18` (512 numbers, default) or `50` (2048).
+        model: `18` (width 512, default) or `50` (2048).
         weights: folder with timm's config.json and weights.
-        device: where it encodes.
-        dtype: what it computes in.
-        sequence: keep a vector for each picture of a film.
-        frames: pictures taken of a film.
-        memory: file where digests and golden probes are kept.
+        device: `auto`, `cpu`, `cuda`, …
+        dtype: compute dtype.
+        sequence: a vector for each image of a video.
+        frames: evenly spaced images taken of a video.
+        memory: file of weights digests and golden probes.
     """
     depth = (model or "18").removeprefix("resnet")
     if depth not in MODELS:

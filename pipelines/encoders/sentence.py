@@ -1,4 +1,4 @@
-"""Any sentence-transformers model: `sentence:org/name` or a folder; its own pooling and steps."""
+"""Any sentence-transformers model with its own pooling and dense layers: `sentence:org/name`."""
 
 import json
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ NEEDS_WEIGHTS = True
 MODULES, PROMPTS, LIMITS = (
     "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json",
 )  # fmt: skip
-ENDLESS = 1 << 30  # tokens: the model's own places are the limit
-# In the order in which sentence-transformers joins them; its words to ours.
+ENDLESS = 1 << 30  # tokens: only the model's own positions limit the length
+# sentence-transformers' pooling words → ours, in the order in which it concatenates them.
 _POOLS = {
     "cls_token": "cls", "max_tokens": "max", "mean_tokens": "mean",
     "mean_sqrt_len_tokens": "mean_sqrt_len_tokens", "weightedmean_tokens": "weightedmean",
@@ -34,18 +34,18 @@ def build(
     dtype: str = "auto",
     memory: Path | None = None,
 ) -> TransformersModel:
-    """A sentence-transformers model as an encoder; read by our own code, nothing loaded yet.
+    """A sentence-transformers model as an encoder; nothing is loaded yet.
 
-    Its vectors equal those of `SentenceTransformer.encode`: tokenizer, longest text, lower case,
-    default prompt, pooling, dense layers and normalisation are as its folder says.
+    Its vectors equal those of `SentenceTransformer.encode`, whose package is not needed: tokenizer,
+    length, lower case, default prompt, pooling, dense layers and normalisation as in its folder.
 
     Args:
         model: repository of the hub (`all-MiniLM-L6-v2` is short for sentence-transformers/…), or
             a folder.
         weights: such a folder.
-        device: where it encodes.
-        dtype: what it computes in.
-        memory: file where digests and golden probes are kept.
+        device: `auto`, `cpu`, `cuda`, …
+        dtype: compute dtype.
+        memory: file of weights digests and golden probes.
 
     Raises:
         MmfuseError: for a folder without modules.json, or with modules of another kind.
@@ -63,8 +63,8 @@ def build(
     strange = set(modules) - {"Transformer", "Pooling", "Dense", "Normalize"}
     if strange or not {"Transformer", "Pooling"} <= set(modules):
         raise MmfuseError(
-            f"sentence: {weights or repository} is made of {', '.join(modules)}; only a "
-            "Transformer with Pooling, and Dense and Normalize after it, can be read"
+            f"sentence: {weights or repository} consists of {', '.join(modules)}; only a "
+            "Transformer with Pooling, and Dense and Normalize after it, is supported"
         )
     folder = _whole(first, modules)
     steps: list[Dense | Normalize] = []
@@ -84,7 +84,7 @@ def build(
 
 
 def _whole(first: ModelFiles, modules: Mapping[str, str]) -> ModelFiles:
-    """The folder with the files of every module."""
+    """The model's folder with the files of every module."""
     inner = f"{modules['Transformer']}/" if modules["Transformer"] else ""
     groups = [tuple(f"{inner}{name}" for name in WEIGHTS), (f"{inner}config.json",)]
     groups += [(f"{modules[k]}/config.json",) for k in ("Pooling", "Dense") if k in modules]
@@ -116,7 +116,7 @@ def _dense(folder: ModelFiles, place: str) -> Dense:
     config = folder.files[f"{place}/config.json"]
     weights = next(f for n, f in folder.files.items() if n in {f"{place}/{w}" for w in WEIGHTS})
     if config.path is None:
-        raise MmfuseError(f"sentence: {place}/config.json was to be fetched and is not here")
+        raise MmfuseError(f"sentence: {place}/config.json was to be downloaded and is missing")
     return dense(place, config.path, weights.name.rpartition("/")[2], weights.sha256)
 
 

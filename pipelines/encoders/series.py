@@ -1,4 +1,4 @@
-"""Time series as statistics of windows, or scaled as they are; no weights."""
+"""Window statistics of time series, or their scaled steps as a sequence; no weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,18 +15,18 @@ from pipelines.media.payloads import Unreadable
 
 KINDS: dict[Kind, int | None] = {"series": None}
 VERSION = 1
-LIMIT = 10.0  # scaled values beyond this count as this
-WHOLE = 8  # statistics of the whole series: mean, std, least, most, first, last, slope, known
+LIMIT = 10.0  # scaled values are clipped to this
+WHOLE = 8  # statistics of the whole series: mean, std, min, max, first, last, slope, share known
 
 
 @dataclass
 class Series:
-    """Each variable centred on its training median and divided by its training range of quartiles.
+    """Series scaled per variable by the training rows' median and interquartile range.
 
-    Statistics are those of the whole series (mean, standard deviation, least, most, first, last,
-    slope over the series, share of values that are not missing) and the mean of each of `windows`
-    equal parts, a part without any value being 0. With `sequence`, every step is its values,
-    0 where missing, and one place for each variable that says which are missing.
+    Statistics are those of the whole series (mean, standard deviation, minimum, maximum, first,
+    last, slope over the series, share of values that are not missing) and the mean of each of
+    `windows` equal parts, a part without any value being 0. With `sequence`, every step is its
+    values, 0 where missing, and one indicator for each variable that is 1 where it is missing.
     """
 
     windows: int
@@ -38,21 +38,21 @@ class Series:
 
     @property
     def kinds(self) -> Mapping[Kind, int | None]:
-        """`series` → numbers a variable × variables of the training rows; None before those."""
+        """`series` → features per variable × variables of the training rows; None until fitted."""
         each = 2 if self.sequence else WHOLE + self.windows
         return {"series": None if self.scales is None else each * len(self.scales)}
 
     def fields(self, kind: Kind) -> dict[str, object]:
-        """The options; what the training rows were is for the engine to add."""
+        """The options; extraction adds the digest of the training rows."""
         own = {"windows": self.windows, "limit": LIMIT, "sequence": self.sequence}
         return {"encoder": self.name, "version": VERSION, **own}
 
     def provenance(self) -> dict[str, object]:
-        """Nothing but numpy computes here."""
+        """Version of numpy."""
         return {"versions": {"numpy": np.__version__}}
 
     def fit(self, kind: Kind, payloads: Sequence[Any]) -> dict[str, object]:
-        """Learn how many variables there are and how large each is, from training rows alone.
+        """Learn the number of variables and their scales, from training rows alone.
 
         Raises:
             MmfuseError: where there are no training rows.
@@ -66,10 +66,10 @@ class Series:
         return {"scales": self.scales}
 
     def restore(self, state: Mapping[str, object]) -> None:
-        """Take up what an earlier `fit` returned."""
+        """Load a state that `fit` returned."""
         scales = state["scales"]
         if not isinstance(scales, list):
-            raise MmfuseError("series: the stored state holds no scales; extract anew")
+            raise MmfuseError("series: the stored state holds no scales; extract again")
         self.scales = scales
 
     def prepare(self, kind: Kind, payload: Any) -> tuple[NDArray[np.float32], int]:  # noqa: ANN401
@@ -93,7 +93,7 @@ class Series:
         return values, 1
 
     def encode(self, kind: Kind, batch: Sequence[Any]) -> list[NDArray[Any]]:
-        """Series → (D,) float32 each, variable after variable; or (T, 2 V) with `sequence`.
+        """Series → (D,) float32 each, by variable; or (T, 2 V) with `sequence`.
 
         Raises:
             MmfuseError: before `fit` or `restore`.
@@ -114,7 +114,7 @@ class Series:
 
 
 def _scale(column: NDArray[np.float64]) -> list[float]:
-    """Median and range of quartiles; where that is 0, the standard deviation; else 1."""
+    """Median and interquartile range; where that is 0, the standard deviation; else 1."""
     known = column[np.isfinite(column)]
     if not known.size:
         return [0.0, 1.0]
@@ -148,7 +148,7 @@ def build(*, windows: int = 8, sequence: bool = False) -> Series:
     """Window statistics of time series as an encoder.
 
     Args:
-        windows: equal parts of which the means are kept.
-        sequence: every step of the series instead.
+        windows: number of equal parts whose means are features.
+        sequence: a vector for every step instead.
     """
     return Series(windows, sequence)

@@ -1,4 +1,4 @@
-"""Numbers, categories and dates of a table's row, scaled by its training rows; no weights."""
+"""Scaled numbers, one-hot categories and date features of table rows; no weights."""
 
 import math
 import re
@@ -18,25 +18,25 @@ from pipelines.media.payloads import Unreadable
 
 KINDS: dict[Kind, int | None] = {"tabular": None}
 VERSION = 1
-LIMIT = 3.0  # scaled numbers are squashed smoothly into (-LIMIT, LIMIT)
-HUGE = 1e30  # stands for infinity before squashing
+LIMIT = 3.0  # scaled numbers are smoothly clipped to (-LIMIT, LIMIT)
+HUGE = 1e30  # replaces infinity before clipping
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
 _YEAR = 365.2425 * 86400  # seconds
 
-Column = dict[str, Any]  # what was learnt of a column, as JSON
+Column = dict[str, Any]  # what was learnt about a column, as JSON
 Values = list[object]  # a column's cells, None where missing
 
 
 @dataclass
 class Tabular:
-    """Each column as a block of numbers, by what its training cells were.
+    """Each column as a block of features that depends on its training cells.
 
-    - numbers: centred on the median, divided by the interquartile range, squashed by
+    - numbers: centred on the median, divided by the interquartile range, clipped by
       x / √(1 + (x/3)²) (robust scaling and smooth clipping; Holzmüller, Grinsztajn and Steinwart,
-      "Better by Default", NeurIPS 2024, section 3), so that one wild cell cannot drown a row;
-    - categories: one place each, and one for all that were rare or never seen in training;
+      "Better by Default", NeurIPS 2024, section 3), so that one outlier does not dominate a row;
+    - categories: one-hot, with one place for all that were rare or unseen in training;
     - dates: a number as above, and sine and cosine of the season, the weekday and the hour;
-    - and one place that says "missing", where a training cell was.
+    - and one missing indicator, where a training cell was missing.
     """
 
     categories: int
@@ -49,13 +49,13 @@ class Tabular:
 
     @property
     def kinds(self) -> Mapping[Kind, int | None]:
-        """`tabular` → the places that the training rows asked for; None before that."""
+        """`tabular` → the width that follows from the training rows; None until fitted."""
         if self.columns is None:
             return {"tabular": None}
         return {"tabular": sum(map(_width, self.columns))}
 
     def fields(self, kind: Kind) -> dict[str, object]:
-        """The options; what the training rows were is for the engine to add."""
+        """The options; extraction adds the digest of the training rows."""
         return {
             "encoder": self.name,
             "version": VERSION,
@@ -64,14 +64,14 @@ class Tabular:
         }
 
     def provenance(self) -> dict[str, object]:
-        """The library that finds scales and categories."""
+        """Version of scikit-learn, which finds scales and categories."""
         return {"versions": {"scikit-learn": version("scikit-learn")}}
 
     def fit(self, kind: Kind, payloads: Sequence[Any]) -> dict[str, object]:
         """Learn columns, scales and categories from training rows alone.
 
         Returns:
-            What was learnt, as JSON; `restore` takes it back.
+            What was learnt, as JSON, for `restore`.
 
         Raises:
             MmfuseError: where there are no training rows, or none of their columns varies.
@@ -90,18 +90,18 @@ class Tabular:
         return {"columns": self.columns}
 
     def restore(self, state: Mapping[str, object]) -> None:
-        """Take up what an earlier `fit` returned."""
+        """Load a state that `fit` returned."""
         columns = state["columns"]
         if not isinstance(columns, list):
-            raise MmfuseError("tabular: the stored state holds no list of columns; extract anew")
+            raise MmfuseError("tabular: the stored state holds no list of columns; extract again")
         self.columns = columns
 
     def prepare(self, kind: Kind, payload: Any) -> tuple[dict[str, object], int]:  # noqa: ANN401
         """The row itself; the cost is 1.
 
         Raises:
-            Unreadable: for what is not a row of named cells, and for a row without any cell, or
-                with none of the columns that training had.
+            Unreadable: for anything but a row of named cells, and for a row without any value, or
+                with none of the training columns.
         """
         if not isinstance(payload, Mapping):
             raise Unreadable("wrong-type", f"a table row has named cells; got {type(payload)}")
@@ -113,7 +113,7 @@ class Tabular:
         return dict(payload), 1
 
     def encode(self, kind: Kind, batch: Sequence[Any]) -> list[NDArray[Any]]:
-        """Rows → (D,) float32 each; cells of columns that training never saw are passed over.
+        """Rows → (D,) float32 each; columns that were not in training are ignored.
 
         Raises:
             MmfuseError: before `fit` or `restore`.
@@ -157,7 +157,7 @@ def _missing(value: object) -> bool:
 
 
 def _moment(value: object) -> datetime | None:
-    """The moment of a date or of an ISO 8601 text, in UTC where it names no zone."""
+    """The datetime of a date or of an ISO 8601 text, in UTC where it names no zone."""
     if isinstance(value, str) and _DATE.fullmatch(value):
         try:
             value = datetime.fromisoformat(value)
@@ -211,7 +211,7 @@ def _block(column: Column, values: Values) -> NDArray[np.float64]:
 
 
 def _number(value: object) -> float:
-    """The number in a cell; NaN for what is none, infinity for what no float can hold."""
+    """A cell as float; NaN for anything else, infinity for integers beyond float's range."""
     if not isinstance(value, int | float):
         return math.nan
     try:
@@ -249,7 +249,7 @@ def build(*, categories: int = 32, rare: float = 0.01) -> Tabular:
     """A table's rows as an encoder.
 
     Args:
-        categories: most places that one column may take, without its rare place.
-        rare: share of the training rows below which a category is rare; so is one seen once.
+        categories: maximal one-hot width of a column, without its place for rare ones.
+        rare: share of the training rows below which a category is rare; so is one that occurs once.
     """
     return Tabular(categories, rare)

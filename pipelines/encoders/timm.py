@@ -1,4 +1,4 @@
-"""Any timm model, its head removed: `timm:NAME.TAG` for pictures and films."""
+"""Any timm model without classifier, for images and videos: `timm:NAME.TAG`."""
 
 from pathlib import Path
 
@@ -26,18 +26,18 @@ def build(
     Args:
         model: NAME.TAG of timm, such as `vit_small_patch14_dinov2.lvd142m`, or org/name of the hub.
         weights: folder with timm's config.json and weights.
-        device: where it encodes.
-        dtype: what it computes in.
-        sequence: keep a vector for each picture of a film.
-        frames: pictures taken of a film.
-        memory: file where digests and golden probes are kept.
+        device: `auto`, `cpu`, `cuda`, …
+        dtype: compute dtype.
+        sequence: a vector for each image of a video.
+        frames: evenly spaced images taken of a video.
+        memory: file of weights digests and golden probes.
     """
     if weights is None and model is None:
         raise MmfuseError("timm needs a model: --encoder timm:NAME.TAG, or --weights FOLDER")
     name = model or ""
     if weights is None and "/" not in name and "." not in name:
         raise MmfuseError(
-            f"timm:{name} does not say which weights; name its tag too, such as "
+            f"timm:{name} does not name its weights; add a tag, such as "
             "timm:resnet50.a1_in1k (timm.list_pretrained() lists them)"
         )
     repository = name if "/" in name else f"timm/{name}"

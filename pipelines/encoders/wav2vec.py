@@ -22,16 +22,16 @@ def build(
 ) -> TransformersModel:
     """A wav2vec 2.0 model (Baevski et al. 2020) as an encoder; nothing is loaded yet.
 
-    Sound is brought to 16 kHz. Models with a group norm over time see clips of one length at a
-    time, so that no clip depends on its batch.
+    Audio is resampled to 16 kHz. Models with a group norm over time get batches of clips of one
+    length, so that no clip's vector depends on its batch.
 
     Args:
         model: repository of the hub, such as `facebook/wav2vec2-base`.
         weights: folder with config.json, weights and preprocessor_config.json.
-        device: where it encodes.
-        dtype: what it computes in.
+        device: `auto`, `cpu`, `cuda`, …
+        dtype: compute dtype.
         sequence: a vector every 20 ms.
-        memory: file where digests and golden probes are kept.
+        memory: file of weights digests and golden probes.
     """
     folder = find_model_files("wav2vec", model or REPOSITORY, weights, memory)
     return TransformersModel(

@@ -1,4 +1,4 @@
-"""Where a model's files come from: a path, the hub's cache, or the hub; and what they are."""
+"""Find and download a model's files: a local path, the hub's cache, or the hub."""
 
 import hashlib
 import http.client
@@ -17,8 +17,8 @@ from cache.storage.weight_digests import WeightsMemory
 from pipelines import catalog
 from pipelines.progress import Track, untracked
 
-TIMEOUT = 5.0  # seconds that the hub has to answer
-STALL_SECONDS = 30.0  # seconds without a byte
+TIMEOUT = 5.0  # seconds to wait for the hub's answer
+STALL_SECONDS = 30.0  # seconds without a byte until a download fails
 CHUNK = 1 << 20
 _ONE = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _BFLOAT16_ONE = 0x3F80
@@ -26,7 +26,7 @@ _BFLOAT16_ONE = 0x3F80
 
 @dataclass(frozen=True)
 class RepositoryFiles:
-    """The files a model needs of a repository: one of each group, and of `extra` what there is."""
+    """Files needed of a repository: one of each group, and those of `extra` that exist."""
 
     repository: str
     groups: tuple[tuple[str, ...], ...]
@@ -35,7 +35,7 @@ class RepositoryFiles:
 
 @dataclass(frozen=True)
 class File:
-    """One file of a model; `path` is None while it is only on the hub."""
+    """One file of a model; `path` is None until it is downloaded."""
 
     name: str
     sha256: str
@@ -45,7 +45,7 @@ class File:
 
 @dataclass(frozen=True)
 class Download:
-    """What is still to be fetched for an encoder, to be told before it is."""
+    """Files that an encoder must still download, with their size and licence."""
 
     repository: str
     commit: str
@@ -58,13 +58,13 @@ class Download:
         return sum(file.size for file in self.files)
 
     def fetch(self, track: Track = untracked) -> None:
-        """Download into the hub's cache; broken off, the next call goes on where it stopped.
+        """Download into the hub's cache; the next call resumes a partial download.
 
         Args:
-            track: shown every mebibyte.
+            track: progress, one step a mebibyte.
 
         Raises:
-            MmfuseError: if the connection breaks, or what came is not what the hub announced.
+            MmfuseError: if the connection breaks, or a file's sha256 is not what the hub stated.
         """
         for file in self.files:
             try:
@@ -72,17 +72,17 @@ class Download:
             except (OSError, http.client.HTTPException) as error:
                 raise MmfuseError(
                     f"{self.repository}: the download of {file.name} broke off ({error}); run the "
-                    "same command again to go on where it stopped"
+                    "same command again to resume it"
                 ) from error
 
 
 def fetch_small(repository: str, name: str, commit: str) -> Path:
-    """Fetch a configuration or vocabulary at once; it lies in the hub's cache then."""
+    """Download a configuration or vocabulary into the hub's cache."""
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     constants.HF_HUB_DISABLE_TELEMETRY = True
-    disable_progress_bars()  # progress is `track`'s to show
+    disable_progress_bars()  # `track` shows progress
     return Path(hf_hub_download(repository, name, revision=commit))
 
 
@@ -109,7 +109,7 @@ def _large(repository: str, file: File, commit: str, track: Track) -> None:
 
 
 def _received(address: str, part: Path, size: int) -> Iterator[int]:
-    """The number of bytes here, after each mebibyte; what an earlier call received comes first."""
+    """Yield the number of bytes on disk after each mebibyte, those of an earlier call first."""
     have = part.stat().st_size if part.exists() else 0
     yield from range(CHUNK, have + 1, CHUNK)
     if have >= size:
@@ -124,7 +124,7 @@ def _received(address: str, part: Path, size: int) -> Iterator[int]:
             file.write(chunk)
             yield file.tell()
     if part.stat().st_size < size:
-        raise ConnectionError(f"{part.stat().st_size:,} of {size:,} bytes came")
+        raise ConnectionError(f"{part.stat().st_size:,} of {size:,} bytes arrived")
 
 
 def _checked(part: Path, file: File) -> None:
@@ -133,7 +133,7 @@ def _checked(part: Path, file: File) -> None:
     if found != file.sha256:
         part.unlink()
         raise MmfuseError(
-            f"{file.name} came damaged: its sha256 is {found}, the hub announced {file.sha256}; "
+            f"{file.name} arrived damaged: its sha256 is {found}, the hub stated {file.sha256}; "
             "it was deleted, run the same command again"
         )
 
@@ -141,13 +141,13 @@ def _checked(part: Path, file: File) -> None:
 def find_files(
     wanted: RepositoryFiles, memory: WeightsMemory
 ) -> tuple[dict[str, File], Download | None]:
-    """The files by name, and what is to be downloaded, if anything.
+    """Files by name, and the download that is still needed, if any.
 
-    Looks in the hub's cache first and asks the hub only for what is not there: the hub knows the
-    sha256 of large files, so an encoder's fingerprint does not need them to be here.
+    Looks in the hub's cache first and asks the hub only for what is not there. The hub states the
+    sha256 of large files, so an encoder's fingerprint does not need them to be downloaded.
 
     Raises:
-        MmfuseError: without the files and without the hub, at once.
+        MmfuseError: where the files are not cached and the hub cannot be used, without retrying.
     """
     for snapshot in _snapshots(wanted.repository):
         names = _choose(wanted, _names(snapshot).__contains__)
@@ -157,7 +157,7 @@ def find_files(
 
 
 def read_local(path: Path, memory: WeightsMemory, name: str = "") -> File:
-    """A local file with its digest."""
+    """A local file with its sha256."""
     return File(name or path.name, memory.sha256(path), path.stat().st_size, path)
 
 
@@ -165,7 +165,7 @@ def local_weights(word: str | Path, encoder: str) -> Path:
     """The file or folder behind `--weights`.
 
     Raises:
-        MmfuseError: if nothing is there.
+        MmfuseError: if there is no such path.
     """
     path = Path(word).expanduser()
     if not path.exists():
@@ -174,7 +174,7 @@ def local_weights(word: str | Path, encoder: str) -> Path:
 
 
 def missing_weights(wanted: RepositoryFiles, why: str) -> MmfuseError:
-    """What to do without weights: where we looked, `--weights`, and who needs no download."""
+    """Error for missing weights: places searched, `--weights`, and encoders without download."""
     from huggingface_hub import constants
 
     free = ", ".join(
@@ -193,7 +193,7 @@ def weights_tag(path: Path) -> Literal["pretrained", "random"]:
     """`random` if no normalisation layer of a safetensors file was ever trained.
 
     Every one-dimensional `…weight` is then exactly all 1 (or all 0, as some are initialised), with
-    a `…bias` of exactly 0; training moves every one of them. Files without any count as pretrained.
+    a `…bias` of exactly 0; training changes them all. Files without any count as pretrained.
     """
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
@@ -220,7 +220,7 @@ def _values(file: Any, start: int, entry: dict[str, Any]) -> np.ndarray[Any, Any
 
 
 def _choose(wanted: RepositoryFiles, has: Callable[[str], bool]) -> list[str] | None:
-    """The first name of each group that is there, and all extras; None if a group lacks one."""
+    """The first existing name of each group, and all existing extras; None if a group has none."""
     chosen = [next((name for name in group if has(name)), None) for group in wanted.groups]
     if None in chosen:
         return None
@@ -233,7 +233,7 @@ def _names(folder: Path) -> set[str]:
 
 
 def _snapshots(repository: str) -> Sequence[Path]:
-    """Folders of the hub's cache that hold a commit of a repository, `main` first, then newest."""
+    """Snapshot folders of a repository in the hub's cache, `main` first, then newest."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
@@ -281,13 +281,13 @@ def _ask(wanted: RepositoryFiles, memory: WeightsMemory) -> tuple[dict[str, File
             files[name] = read_local(fetch_small(wanted.repository, name, commit), memory, name)
         else:
             files[name] = File(name, large.sha256, large.size, None)
-    to_come = tuple(file for file in files.values() if file.path is None)
+    missing = tuple(file for file in files.values() if file.path is None)
     licence = str(getattr(info.card_data, "license", None) or "not stated")
-    download = Download(wanted.repository, commit, licence, to_come)
-    return files, download if to_come else None
+    download = Download(wanted.repository, commit, licence, missing)
+    return files, download if missing else None
 
 
 def _is_network(error: Exception) -> bool:
-    """Whether an error is one of the hub client's transport, whichever library it speaks with."""
+    """Whether an error comes from the hub client's transport, whichever HTTP library it uses."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return isinstance(error, OSError) or bool(names & {"TransportError", "RequestException"})

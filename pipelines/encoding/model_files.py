@@ -1,4 +1,4 @@
-"""A model's folder, here or on the hub: its files, their digests, and its own descriptions."""
+"""A model's folder, local or on the hub: its files, their digests and its JSON configurations."""
 
 import json
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ VOCABULARY = (
     "tokenizer.model",
 )  # fmt: skip
 PREPROCESSOR = "preprocessor_config.json"
-_TOLD_ELSEWHERE = {"transformers_version", "torch_dtype", "dtype"}
+_NOT_IDENTITY = {"transformers_version", "torch_dtype", "dtype"}
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class ModelFiles:
         repository: on the hub; "" for a local folder.
         local: the folder behind `--weights`, or None.
         groups: one file of each group is needed.
-        extra: files that are taken where they are.
-        memory: remembers digests.
-        inner: the folder below it where the model itself lies; "" as a rule. What `described` and
-            `digests` are asked for is below that one.
+        extra: files that are used where they exist.
+        memory: cache of digests.
+        inner: subfolder that holds the model itself, mostly ""; `described` and `digests` take
+            names inside it.
     """
 
     repository: str
@@ -60,18 +60,18 @@ class ModelFiles:
         """By name as the repository has it; without paths for what is still on the hub.
 
         Raises:
-            MmfuseError: where they are neither here nor on the hub.
+            MmfuseError: where they are neither local nor on the hub.
         """
         return self._found[0]
 
     @property
     def download(self) -> Download | None:
-        """What is to be fetched first; None where all is here."""
+        """What is to be downloaded first; None where all of it is local."""
         return self._found[1]
 
     @property
     def path(self) -> Path:
-        """The folder with everything in it, fetched if need be."""
+        """The local folder with all files, downloaded if necessary."""
         if self.download is not None:
             self.download.fetch()
             del self.__dict__["_found"]
@@ -93,7 +93,7 @@ class ModelFiles:
 
     @property
     def tag(self) -> Literal["pretrained", "random"] | None:
-        """Whether the model was ever trained; None where only loading it would tell."""
+        """Whether the model was ever trained; None where that needs loading it."""
         paths = [file.path for file in self.weights]
         if any(path is None for path in paths):
             return "pretrained"
@@ -102,18 +102,18 @@ class ModelFiles:
         return "pretrained" if "pretrained" in [weights_tag(p) for p in paths if p] else "random"
 
     def described(self, name: str) -> dict[str, Any]:
-        """A JSON file of the folder, without what says where and by whom it was written."""
+        """A JSON file of the folder, without keys on where and by which version it was written."""
         file = self.files.get(f"{self.inner}{name}")
         if file is None or file.path is None:
             return {}
         found = json.loads(file.path.read_text(encoding="utf-8"))
         if not isinstance(found, dict):
             raise MmfuseError(f"{file.path}: expected a JSON object")
-        dropped = _TOLD_ELSEWHERE
+        dropped = _NOT_IDENTITY
         return {k: v for k, v in found.items() if k not in dropped and not k.startswith("_")}
 
     def digests(self, names: Iterable[str]) -> dict[str, str]:
-        """Sha256 of those of the named files that are there."""
+        """Sha256 of those named files that exist."""
         whole = {name: f"{self.inner}{name}" for name in names}
         return {n: self.files[w].sha256 for n, w in whole.items() if w in self.files}
 
@@ -145,7 +145,7 @@ class ModelFiles:
     @staticmethod
     def _shards(index: File) -> Iterable[str]:
         if index.path is None:
-            raise MmfuseError(f"{index.name} was to be fetched and is not here")
+            raise MmfuseError(f"{index.name} was to be downloaded and is missing")
         parts: dict[str, str] = json.loads(index.path.read_text(encoding="utf-8"))["weight_map"]
         return parts.values()
 
@@ -160,10 +160,10 @@ def find_model_files(
     extra: tuple[str, ...] = (*VOCABULARY, PREPROCESSOR),
     inner: str = "",
 ) -> ModelFiles:
-    """The folder of a model: `--weights`, else a local path as its name, else the hub's.
+    """Locate a model's files: `--weights`, else a local path as its name, else the hub.
 
     Raises:
-        MmfuseError: for a path that is not there, or a file where a folder is needed.
+        MmfuseError: for a missing path, or a file where a folder is needed.
     """
     local = None
     if weights is not None or repository.startswith((".", "/", "~")):

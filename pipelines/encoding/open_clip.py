@@ -1,4 +1,4 @@
-"""What open_clip publishes (models, tags, preprocessing), read without importing it or torch."""
+"""open_clip checkpoints: models, tags and preprocessing read without importing it; loading."""
 
 import ast
 import copy
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 CONFIG = "open_clip_config.json"
-# In the order in which open_clip itself prefers them in a folder.
+# In open_clip's own order of preference.
 WEIGHTS = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
@@ -45,15 +45,15 @@ TOKENIZER_FILES = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A CLIP model before anything of it is loaded.
+    """Description of a CLIP model that is not loaded yet.
 
     Attributes:
         name: as open_clip's `create_model` takes it.
         config: its architecture as open_clip writes it.
-        preprocess: of pictures.
+        preprocess: of images.
         published: the repository of its tag; None for local or random weights.
         local: a weights file; None for published or random ones.
-        folder: where a local checkpoint keeps its configuration and vocabulary.
+        folder: of a local checkpoint, with its configuration and vocabulary.
     """
 
     name: str
@@ -65,13 +65,13 @@ class Checkpoint:
 
     @property
     def text(self) -> dict[str, Any]:
-        """The part of the configuration that is about text."""
+        """The configuration of the text tower."""
         found: dict[str, Any] = self.config["text_cfg"]
         return found
 
     @property
     def tokenizer(self) -> RepositoryFiles | None:
-        """The vocabulary that is published elsewhere; None for CLIP's own, or a folder's."""
+        """Repository of the tokenizer; None for CLIP's own, or one in the checkpoint's folder."""
         name = self.text.get("hf_tokenizer_name")
         if not name or self.folder is not None:
             return None
@@ -79,16 +79,16 @@ class Checkpoint:
 
     @property
     def tower(self) -> RepositoryFiles | None:
-        """The text tower's configuration where transformers builds it; None for CLIP's own."""
+        """Repository of the text tower's configuration, if transformers builds it; else None."""
         name = self.text.get("hf_model_name")
         return RepositoryFiles(str(name), (("config.json",),)) if name else None
 
 
 def published(model: str, tag: str) -> Checkpoint:
-    """A model of open_clip's list with the weights of one of its tags, or `random` ones.
+    """Describe a model of open_clip's list with the weights of a tag, or `random` ones.
 
     Raises:
-        MmfuseError: for an unknown model or tag, or where the tag was trained with the other GELU.
+        MmfuseError: for an unknown model or tag, or a tag that was trained with the other GELU.
     """
     config = _config(model)
     if tag == "random":
@@ -111,10 +111,10 @@ def published(model: str, tag: str) -> Checkpoint:
 
 
 def local(path: Path, model: str, tag: str) -> Checkpoint:
-    """A weights file of a model of open_clip's list, or a folder in open_clip's hub format.
+    """Describe a local weights file of a listed model, or a folder in open_clip's hub format.
 
     Raises:
-        MmfuseError: for a folder without configuration or weights, or a tag of the other GELU.
+        MmfuseError: for a folder without configuration or weights, or a tag with the other GELU.
     """
     if path.is_dir():
         return _folder(path)
@@ -126,7 +126,7 @@ def local(path: Path, model: str, tag: str) -> Checkpoint:
 
 
 def preprocess(config: dict[str, Any], entry: dict[str, Any]) -> Preprocess:
-    """The preprocessing of a model, from its own input size and its weights' entry."""
+    """Preprocessing of a model, from its input size and its weights' entry in open_clip's table."""
     size = config["vision_cfg"].get("image_size", 224)
     height, width = (size, size) if isinstance(size, int) else size
     mean, std = entry["mean"], entry["std"]
@@ -142,7 +142,7 @@ def preprocess(config: dict[str, Any], entry: dict[str, Any]) -> Preprocess:
 
 
 def vocabulary() -> Path:
-    """The byte pairs of CLIP's own tokenizer."""
+    """File with the byte pairs of CLIP's own tokenizer."""
     return _home() / "bpe_simple_vocab_16e6.txt.gz"
 
 
@@ -200,19 +200,19 @@ def _config(model: str) -> dict[str, Any]:
 
 @cache
 def _table() -> dict[str, Any]:
-    """open_clip's table of published weights: its own code, run without its imports."""
+    """open_clip's table of published weights, by running that part of its code without imports."""
     path = _home() / "pretrained.py"
     constants = (_home() / "constants.py").read_text(encoding="utf-8")
     names: dict[str, Any] = {"copy": copy}
     exec(compile(constants, "constants.py", "exec"), names)
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    kept: list[ast.stmt] = [
+    body: list[ast.stmt] = [
         node
         for node in tree.body
         if isinstance(node, ast.Assign | ast.For | ast.Expr)
         or (isinstance(node, ast.FunctionDef) and node.name.endswith("cfg"))
     ]
-    exec(compile(ast.Module(kept, []), str(path), "exec"), names)
+    exec(compile(ast.Module(body, []), str(path), "exec"), names)
     return names
 
 
@@ -222,18 +222,15 @@ def _tags() -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def _default() -> dict[str, Any]:
-    """Preprocessing of weights that say nothing of it."""
+    """open_clip's default preprocessing."""
     found: dict[str, Any] = _table()["_pcfg"]()
     return found
 
 
 SEED = 0  # of random weights
-
-
 PRECISION = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}  # open_clip's words
 
-
-Tokens = tuple[NDArray[np.int64], bool]  # a text's tokens, and whether some were cut off
+Tokens = tuple[NDArray[np.int64], bool]  # token ids of a text, and whether it was cut
 
 
 def load(
@@ -243,14 +240,14 @@ def load(
     dtype: "torch.dtype",
     device: "torch.device",
 ) -> Any:  # noqa: ANN401 - open_clip has no types
-    """The model in evaluation mode on the device.
+    """Load a model in evaluation mode on the device.
 
     Args:
         checkpoint: what to build.
-        path: its weights; None for random ones, the same for ever.
+        path: its weights; None for random ones from a fixed seed.
         tower: folder of the text tower's configuration, where transformers builds it.
-        dtype: what it computes in.
-        device: where.
+        dtype: compute dtype.
+        device: of the model.
 
     Raises:
         MmfuseError: for weights of another model, or a file that is not plain tensors.
@@ -280,12 +277,12 @@ def load(
 
 
 def tokenizer(text: dict[str, Any], context: int, folder: Path | None) -> Callable[[str], Tokens]:
-    """A function from a text to its tokens.
+    """Build a function from a text to its tokens.
 
     Args:
         text: the `text_cfg` of the model.
-        context: the most tokens it takes.
-        folder: where its vocabulary lies, if it is not CLIP's own.
+        context: maximal number of tokens.
+        folder: of its vocabulary; None for CLIP's own.
     """
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
@@ -299,7 +296,7 @@ def tokenizer(text: dict[str, Any], context: int, folder: Path | None) -> Callab
 
 
 def _cut(tokenizer: Any, context: int, words: str) -> Tokens:  # noqa: ANN401
-    """Tokens from start to end as CLIP's own tokenizer gives them, without the zeros after."""
+    """CLIP's own tokens of a text, without the padding of zeros."""
     tokens = [tokenizer.sot_token_id, *tokenizer.encode(words), tokenizer.eot_token_id]
     cut = len(tokens) > context
     if cut:
@@ -308,13 +305,13 @@ def _cut(tokenizer: Any, context: int, words: str) -> Tokens:  # noqa: ANN401
 
 
 def _padded(tokenizer: Any, context: int, words: str) -> Tokens:  # noqa: ANN401
-    """All tokens up to the context length, padding included, since models may look at it."""
+    """All tokens up to the context length with padding, which such models may attend to."""
     whole = tokenizer.tokenizer(tokenizer.clean_fn(words), truncation=False)["input_ids"]
     return tokenizer([words])[0].numpy(), len(whole) > context
 
 
 def is_causal(model: Any) -> bool:  # noqa: ANN401
-    """Whether a text's vector sees nothing behind its end, so that padding may be left out."""
+    """Whether a text's vector does not depend on the padding, which may then be left out."""
     import open_clip
 
     return (
@@ -325,7 +322,7 @@ def is_causal(model: Any) -> bool:  # noqa: ANN401
 
 
 def encode_causal_text(model: Any, ids: "torch.Tensor") -> "torch.Tensor":  # noqa: ANN401
-    """open_clip's `encode_text` for fewer places than the context length; (B, L) → (B, D)."""
+    """open_clip's `encode_text` for texts shorter than the context length; (B, L) → (B, D)."""
     import torch
 
     length, dtype = ids.shape[1], model.transformer.get_cast_dtype()

@@ -1,4 +1,4 @@
-"""A loaded transformers model: its part for a kind, its hidden states, and how they are pooled."""
+"""Load a transformers model, get its hidden states for a kind, and pool them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HiddenStates:
-    """What a model made of a batch.
+    """Hidden states of a batch.
 
     Attributes:
         values: (B, T, D) float32.
-        pooled: (B, D) by the model's own pool, or None.
-        is_map: whether T was a picture's height and width, of a convolutional model.
+        pooled: (B, D) by the model's own pooler, or None.
+        is_map: whether T is the flattened height × width of a feature map.
     """
 
     values: "torch.Tensor"
@@ -28,36 +28,35 @@ class HiddenStates:
 
 
 def load(encoder: str, place: Path) -> Any:  # noqa: ANN401 - any architecture
-    """A transformers model from its folder, in evaluation mode, nothing of it left to chance.
+    """Load a transformers model in evaluation mode, with no randomly initialised tensors.
 
     Raises:
-        MmfuseError: where weights are missing or do not fit, or the model brings code of its own.
+        MmfuseError: where weights are missing or do not fit, or the model needs code of its own.
     """
     import transformers
     from transformers.utils import logging
 
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call] # what matters is raised here
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call] # errors are raised here
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        model, told = transformers.AutoModel.from_pretrained(
+        model, info = transformers.AutoModel.from_pretrained(
             place, local_files_only=True, trust_remote_code=False, output_loading_info=True
         )
     except (ValueError, OSError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
         raise MmfuseError(f"{encoder}: {place} cannot be loaded: {first}") from error
-    # These are not used here, or not outside of training.
-    left = [n for n in told["missing_keys"] if "pooler" not in n and "masked_spec_embed" not in n]
-    if left or told.get("mismatched_keys"):
+    # Poolers are optional here, and masked_spec_embed is used in training only.
+    left = [n for n in info["missing_keys"] if "pooler" not in n and "masked_spec_embed" not in n]
+    if left or info.get("mismatched_keys"):
         raise MmfuseError(
             f"{encoder}: the weights in {place} lack {len(left)} tensors of "
-            f"{type(model).__name__}, such as {sorted(left)[:2]}; their numbers would be random"
+            f"{type(model).__name__}, such as {sorted(left)[:2]}; they would be random"
         )
-    model.pools = not any("pooler" in name for name in told["missing_keys"])
     return model.eval().requires_grad_(requires_grad=False)
 
 
 def submodel(model: Any, kind: Kind) -> Any:  # noqa: ANN401
-    """The part of a model that serves a kind: one of two towers, or an encoder without decoder."""
+    """Submodel for a kind: one of CLIP's two towers, or the encoder of an encoder-decoder."""
     part = {"text": "text_model", "code": "text_model"}.get(kind, "vision_model")
     if kind != "audio" and hasattr(model, part):
         return getattr(model, part)
@@ -65,7 +64,7 @@ def submodel(model: Any, kind: Kind) -> Any:  # noqa: ANN401
 
 
 def hidden_states(part: Any, arrays: Mapping[str, "torch.Tensor"], layer: int) -> HiddenStates:  # noqa: ANN401
-    """Run a tower; `layer` is an index into its hidden states, -1 its output, after all norms."""
+    """Run a submodel; `layer` indexes its hidden states, -1 is its output after the final norm."""
     import torch
 
     out = part(**arrays, output_hidden_states=layer != -1, return_dict=True)
@@ -83,13 +82,13 @@ def audio_frames(
     hop: int,
     count: int,
 ) -> "torch.Tensor":
-    """How many of `count` states are of sound and not of padding, (B,).
+    """(B,) how many of `count` hidden states are of audio, not of padding.
 
     Args:
-        part: the tower.
+        part: the submodel.
         real: (B,) samples of each clip.
-        given: what the model was given: samples (B, L) or spectrograms (B, …).
-        hop: samples a column of a spectrogram.
+        given: the model's input: samples (B, L) or spectrograms (B, …).
+        hop: samples per spectrogram column.
         count: T of the states.
     """
     import torch
@@ -103,7 +102,7 @@ def audio_frames(
 
 
 def receptive_field(config: Mapping[str, Any]) -> int:
-    """Samples that a model's stack of convolutions needs for its first frame; 1 without one."""
+    """Receptive field in samples of a model's convolutions; 1 without any."""
     field, step = 1, 1
     kernels, strides = config.get("conv_kernel", []), config.get("conv_stride", [])
     for kernel, stride in zip(kernels, strides, strict=True):
@@ -112,12 +111,12 @@ def receptive_field(config: Mapping[str, Any]) -> int:
 
 
 def pool(words: str, found: HiddenStates, present: "torch.Tensor") -> "torch.Tensor":
-    """(B, T, D) → (B, D), or (B, n D) for n ways joined by `+`.
+    """Pool (B, T, D) → (B, D), or (B, n D) for n pooling words joined by `+`.
 
     Args:
         words: of `POOLS`, or `pooler`.
         found: the states.
-        present: (B, T) bool, True where it is not padding; the first is always.
+        present: (B, T) bool, True where it is not padding; always so for the first.
     """
     import torch
 
@@ -126,7 +125,7 @@ def pool(words: str, found: HiddenStates, present: "torch.Tensor") -> "torch.Ten
         if word != "pooler":
             parts.append(POOLS[word](found.values, present[..., None]))
         elif found.pooled is None:
-            raise MmfuseError("this model has no pool of its own; choose cls, mean or max")
+            raise MmfuseError("this model has no pooler of its own; choose cls, mean or max")
         else:
             parts.append(found.pooled.to(torch.float32))
     return torch.cat(parts, dim=-1)

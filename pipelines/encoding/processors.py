@@ -1,4 +1,4 @@
-"""What a transformers model is given: words as tokens, sound as samples, pictures as pixels."""
+"""Preprocessing for transformers models: text to tokens, audio to samples, images to pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ class PreparedInput:
 
     Attributes:
         values: tokens (L,), samples (L,), a spectrogram, or pixels (3, H, W) or (T, 3, H, W).
-        real: how much of it is not padding: tokens or samples.
-        cut: whether some of the input was left out for its length.
+        real: length without padding: tokens or samples.
+        cut: whether the input was cut for its length.
     """
 
     values: NDArray[Any]
@@ -31,28 +31,28 @@ class PreparedInput:
 
 @dataclass(frozen=True)
 class ModelBatch:
-    """A batch for the model: arrays by the name of its argument, and the real length of each."""
+    """A batch for the model: arrays by argument name, and each item's length without padding."""
 
     arrays: dict[str, NDArray[Any]]
     real: NDArray[np.int64]
 
 
 class Processor(Protocol):
-    """How one kind of payload becomes what the model is given."""
+    """Preprocessing of one kind of payload."""
 
     def prepare(self, payload: Any) -> tuple[PreparedInput, int]:  # noqa: ANN401
-        """Payload → item and cost."""
+        """Payload → prepared input and its cost."""
 
     def groups(self, items: Sequence[PreparedInput]) -> list[list[int]]:
-        """Places of items that may share a batch without seeing each other."""
+        """Indices of items that can share a batch without influencing each other."""
 
     def collate(self, items: Sequence[PreparedInput]) -> ModelBatch:
-        """Items of one group → the model's arguments."""
+        """Items of one group → a padded batch."""
 
 
 @dataclass(frozen=True)
 class TextProcessor:
-    """Text and code, by the model's own tokenizer, cut at `length` tokens."""
+    """Text and code, tokenised by the model's own tokenizer, cut at `length` tokens."""
 
     folder: Path
     length: int
@@ -64,10 +64,10 @@ class TextProcessor:
         """Text → tokens; the cost is their number.
 
         Raises:
-            Unreadable: for blanks only.
+            Unreadable: for white space only.
         """
         if not payload.strip():
-            raise Unreadable("empty", "the text holds nothing but blanks")
+            raise Unreadable("empty", "the text is only white space")
         text = self.prompt + payload
         text = text.strip() if self.stripped else text
         text = text.lower() if self.lower else text
@@ -78,11 +78,11 @@ class TextProcessor:
         return PreparedInput(np.array(tokens, np.int64), len(tokens), cut), len(tokens)
 
     def groups(self, items: Sequence[PreparedInput]) -> list[list[int]]:
-        """All together: padding is hidden by the attention mask."""
+        """One group: the attention mask hides padding."""
         return [list(range(len(items)))]
 
     def collate(self, items: Sequence[PreparedInput]) -> ModelBatch:
-        """(B, L) tokens and their mask."""
+        """(B, L) token ids and their mask."""
         real = np.array([item.real for item in items])
         tokens = np.full((len(items), real.max()), self._tokenizer.pad_token_id or 0, np.int64)
         for row, item in zip(tokens, items, strict=True):
@@ -105,13 +105,13 @@ class TextProcessor:
 
 @dataclass(frozen=True)
 class AudioProcessor:
-    """Sound, by the model's own feature extractor at its own rate.
+    """Audio, by the model's own feature extractor at its own rate.
 
     Attributes:
         folder: of the model.
-        shortest: samples below which silence is added, since the model would see nothing.
-        masked: whether the model is told which samples are padding; if not, only clips of one
-            length share a batch, since its group norm looks over the whole of time.
+        shortest: minimal number of samples; shorter clips are padded with silence.
+        masked: whether the model takes an attention mask; if not, only clips of one length share
+            a batch, since its group norm is over all of time.
     """
 
     folder: Path
@@ -119,10 +119,10 @@ class AudioProcessor:
     masked: bool
 
     def prepare(self, payload: Waveform) -> tuple[PreparedInput, int]:
-        """Waveform → what the extractor makes of it; the cost is its number of samples.
+        """Waveform → the extractor's output; the cost is its number of samples.
 
         Raises:
-            Unreadable: for sound without samples or with NaN or infinity.
+            Unreadable: for audio without samples or with NaN or infinity.
         """
         samples = np.asarray(payload.samples, np.float32)
         if not samples.size:
@@ -143,7 +143,7 @@ class AudioProcessor:
         return PreparedInput(values, min(len(samples), most), len(samples) > most), values.size
 
     def groups(self, items: Sequence[PreparedInput]) -> list[list[int]]:
-        """All together if padding can be hidden, else by shape."""
+        """One group if padding can be masked, else by shape."""
         if self.masked and all(item.values.ndim == 1 for item in items):
             return [list(range(len(items)))]
         found: dict[tuple[int, ...], list[int]] = {}
@@ -171,7 +171,7 @@ class AudioProcessor:
 
     @property
     def hop(self) -> int:
-        """Samples a column of a spectrogram."""
+        """Samples per spectrogram column."""
         return int(getattr(self._extractor, "hop_length", 0) or 160)
 
     @property
@@ -189,35 +189,35 @@ class AudioProcessor:
 
 @dataclass(frozen=True)
 class ImageProcessor:
-    """Pictures, resized and cropped by the model's own processor, as uint8 where it leaves them so.
+    """Images, resized and cropped by the model's own processor, as uint8 where that is exact.
 
-    A film is `frames` of its pictures.
+    A video is `frames` of its images.
     """
 
     folder: Path
     frames: int
 
     def prepare(self, payload: Any) -> tuple[PreparedInput, int]:  # noqa: ANN401
-        """Picture → (3, H, W), film → (T, 3, H, W); the cost is the number of pictures."""
+        """Image → (3, H, W), video → (T, 3, H, W); the cost is the number of images."""
         if isinstance(payload, Frames):
             shown = pictures(payload, frame_numbers(payload.count, self.frames))
-            values = np.stack([self._seen(picture) for picture in shown])
+            values = np.stack([self._resized(picture) for picture in shown])
             return PreparedInput(values, len(values)), len(values)
-        return PreparedInput(self._seen(payload), 1), 1
+        return PreparedInput(self._resized(payload), 1), 1
 
     def groups(self, items: Sequence[PreparedInput]) -> list[list[int]]:
-        """All together."""
+        """One group."""
         return [list(range(len(items)))]
 
     def collate(self, items: Sequence[PreparedInput]) -> ModelBatch:
-        """(pictures, 3, H, W), those of films one after another."""
+        """(images, 3, H, W), those of videos one after another."""
         shown = [item.values if item.values.ndim == 4 else item.values[None] for item in items]
         return ModelBatch(
             {"pixel_values": np.concatenate(shown)}, np.array([len(v) for v in shown])
         )
 
     def scale(self, values: Any) -> Any:  # noqa: ANN401 - a tensor on the device
-        """Pixels → what the model's processor would have made of them, on their device."""
+        """Rescale and normalise uint8 pixels on their device, as the model's processor does."""
         import torch
 
         if values.dtype != torch.uint8:
@@ -238,7 +238,7 @@ class ImageProcessor:
         """Without the processor, which each process loads itself."""
         return {name: value for name, value in vars(self).items() if name != "_processor"}
 
-    def _seen(self, picture: Any) -> NDArray[Any]:  # noqa: ANN401
+    def _resized(self, picture: Any) -> NDArray[Any]:  # noqa: ANN401
         own = self._processor(
             images=picture, do_rescale=False, do_normalize=False, return_tensors="pt"
         )

@@ -1,4 +1,4 @@
-"""What sentence-transformers does to pooled vectors: dense layers and normalisation."""
+"""Steps of sentence-transformers after pooling: dense layers and normalisation."""
 
 import json
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "Sigmoid", "SiLU")
 
 @dataclass(frozen=True)
 class Normalize:
-    """Every vector at length 1."""
+    """L2 normalisation."""
 
     @property
     def width(self) -> None:
-        """As before."""
+        """None: the width does not change."""
         return
 
     def fields(self) -> dict[str, object]:
-        """As JSON, for the fingerprint."""
+        """The step as JSON, for the fingerprint."""
         return {"step": "normalise"}
 
     def apply(self, vectors: "torch.Tensor", folder: Path) -> "torch.Tensor":
@@ -39,10 +39,10 @@ class Dense:
     """A linear layer and its activation.
 
     Attributes:
-        place: its folder inside the model's.
-        file: its weights there.
+        place: its subfolder of the model's.
+        file: name of its weights file.
         sha256: of the weights.
-        width: of what comes out.
+        width: of the output.
         activation: a name in torch.nn.
     """
 
@@ -53,7 +53,7 @@ class Dense:
     activation: str
 
     def fields(self) -> dict[str, object]:
-        """As JSON, for the fingerprint."""
+        """The step as JSON, for the fingerprint."""
         own = {"sha256": self.sha256, "activation": self.activation, "width": self.width}
         return {"step": "dense", **own}
 
@@ -68,7 +68,7 @@ def dense(place: str, config: Path, file: str, sha256: str) -> Dense:
     """A dense module as its config.json describes it.
 
     Raises:
-        MmfuseError: for an activation that is not a plain one of torch.nn.
+        MmfuseError: for an activation other than those of `ACTIVATIONS`.
     """
     stated = json.loads(config.read_text(encoding="utf-8"))
     activation = str(stated.get("activation_function") or "Tanh").rpartition(".")[2]

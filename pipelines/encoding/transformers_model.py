@@ -1,4 +1,4 @@
-"""A frozen transformers model as an encoder: its own inputs, a layer of it, pooled over time."""
+"""A transformers model as an encoder: a layer's hidden states, pooled over time."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,23 +43,29 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel as Model
 
 _WIDTHS = ("hidden_size", "d_model", "dim", "n_embd", "embed_dim")
-_OFFSET = ("roberta", "camembert", "mpnet", "longformer", "esm")  # positions start behind padding
-_POOLED = ("siglip",)  # families whose attention pool is trained and meant
+_OFFSET = (
+    "roberta",
+    "camembert",
+    "mpnet",
+    "longformer",
+    "esm",
+)  # position ids start after the padding id
+_POOLED = ("siglip",)  # families with a trained attention pool
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """What is asked of a model.
+    """Options of a transformers model.
 
     Attributes:
         pooling: `cls` (the first token), `mean` or `max` over what is not padding, `pooler` (the
-            model's own); `auto` is mean, and for pictures the first token, the family's own pool,
+            model's own); `auto` is mean, and for images the first token, the family's own pool,
             or the mean of a feature map.
         layer: index into the hidden states; -1 is the last, after its final norm.
-        length: most tokens of a text.
-        frames: pictures of a film, joined by the maximum of each number.
-        stripped: whether blanks around a text are taken off.
-        lower: whether a text is put into lower case first.
+        length: maximal number of tokens of a text.
+        frames: images of a video, pooled by their maximum.
+        stripped: whether white space around a text is stripped.
+        lower: whether a text is lower-cased first.
         prompt: put before every text.
     """
 
@@ -72,7 +78,7 @@ class ModelSettings:
     prompt: str = ""
 
     def __post_init__(self) -> None:
-        """Check words that come from the command line."""
+        """Check the pooling words."""
         known = {"auto", "pooler", *POOLS}
         for word in self.pooling.split("+"):
             if word not in known:
@@ -80,14 +86,14 @@ class ModelSettings:
 
 
 class PostProcessing(Protocol):
-    """What is done to pooled vectors, after the model."""
+    """A step after pooling, such as a dense layer or normalisation."""
 
     @property
     def width(self) -> int | None:
-        """Of what comes out; None for as before."""
+        """Width of the output; None if unchanged."""
 
     def fields(self) -> dict[str, object]:
-        """As JSON, for the fingerprint."""
+        """The step as JSON, for the fingerprint."""
 
     def apply(self, vectors: "torch.Tensor", folder: Path) -> "torch.Tensor":
         """(B, D) → (B, width)."""
@@ -113,10 +119,10 @@ class TransformersModel(FolderEncoder):
 
     @property
     def kinds(self) -> Mapping[Kind, int]:
-        """What its files say it is for, with the width of its hidden states.
+        """Kinds that its files serve, with the width of the vectors.
 
         Raises:
-            MmfuseError: without weights, or for a model that serves none of our kinds.
+            MmfuseError: without weights, or for a model that serves none of the kinds.
         """
         config, preprocessor = self._config, self.folder.described(PREPROCESSOR)
         words = bool(self.folder.digests(VOCABULARY))
@@ -165,7 +171,7 @@ class TransformersModel(FolderEncoder):
         return self._processors[kind].prepare(payload)
 
     def truncated(self, item: PreparedInput) -> bool:
-        """Whether some of an input was left out for its length."""
+        """Whether an input was cut for its length."""
         return item.cut
 
     def _run(
@@ -250,11 +256,13 @@ class TransformersModel(FolderEncoder):
                 return int(config[name])
         if config.get("hidden_sizes"):
             return int(config["hidden_sizes"][-1])
-        raise MmfuseError(f"{self.name}: its config.json does not say how wide its states are")
+        raise MmfuseError(
+            f"{self.name}: its config.json does not state the width of its hidden states"
+        )
 
     @property
     def _length(self) -> int:
-        """Tokens a text is cut at: as asked, but no more than the model has places for."""
+        """Maximal number of tokens: the option, but no more than the model has positions for."""
         config = {**self._config, **self._config.get("text_config", {})}
         places = config.get("max_position_embeddings") or self.settings.length
         if any(family in str(config.get("model_type")) for family in _OFFSET):

@@ -1,1 +1,1 @@
-"""From a cell of a dataset to bytes, and from bytes to a picture, sound, video or text."""
+"""From a cell of a dataset to bytes, and from bytes to an image, audio, video or text."""

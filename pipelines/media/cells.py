@@ -1,4 +1,4 @@
-"""A cell of a dataset → the bytes that identify it → the raw payload an encoder is given."""
+"""Read a dataset cell: cell → the bytes that identify it → the payload for an encoder."""
 
 import io
 import json
@@ -24,8 +24,8 @@ from pipelines.media.payloads import Record, Series, Unreadable
 
 FILES: frozenset[Kind] = frozenset({"image", "audio", "video", "layout"})  # cells may be paths
 TEXTS: frozenset[Kind] = frozenset({"text", "code"})  # cells are the text itself
-MAX_BYTES = 4 << 30  # of one file or archive member; above it something is wrong
-_OPEN_ARCHIVES = 16  # zip handles a process keeps
+MAX_BYTES = 4 << 30  # of one file or archive member; larger ones are refused
+_OPEN_ARCHIVES = 16  # zip files that a process keeps open
 _DATES: dict[str, Callable[[str], object]] = {
     "datetime": datetime.fromisoformat,
     "date": date.fromisoformat,
@@ -34,7 +34,7 @@ _DATES: dict[str, Callable[[str], object]] = {
 
 
 def read(kind: Kind, cell: object, root: Path | None) -> Any:  # noqa: ANN401 - one of the payloads
-    """`raw` and `decode` in one: what `Encoder.prepare` is given.
+    """`raw` and then `decode`: the payload that `Encoder.prepare` takes.
 
     Raises:
         Unreadable: with the reason, when the cell cannot be read or decoded.
@@ -50,7 +50,7 @@ def raw(kind: Kind, cell: object, root: Path | None) -> bytes:
 
     Args:
         kind: kind of the modality.
-        cell: what the table holds; null cells are absent and must not be asked for.
+        cell: what the table holds; null cells are absent and must not be passed.
         root: folder that paths are relative to.
 
     Raises:
@@ -61,7 +61,7 @@ def raw(kind: Kind, cell: object, root: Path | None) -> bytes:
         data = bytes(cell)
     elif kind in FILES:
         if not isinstance(cell, str):
-            raise Unreadable("wrong-type", f"a path or bytes is wanted, this is {_type(cell)}")
+            raise Unreadable("wrong-type", f"expected a path or bytes, this is {_type(cell)}")
         data = _contents(locate(cell, root))
     elif kind in TEXTS:
         data = _text_bytes(cell)
@@ -75,7 +75,7 @@ def raw(kind: Kind, cell: object, root: Path | None) -> bytes:
 
 
 def decode(kind: Kind, data: bytes) -> Any:  # noqa: ANN401 - one of the payloads
-    """Raw bytes → an RGB picture, a str, a Waveform, Frames, a Record or a Series.
+    """Raw bytes → an RGB image, a str, a Waveform, Frames, a Record or a Series.
 
     Raises:
         Unreadable: truncated, damaged, wrong-type, bomb, empty, non-finite, no-decoder.
@@ -117,10 +117,10 @@ class Place:
 
 
 def locate(cell: str, root: Path | None) -> Place:
-    """The file a path cell means: below `root`, else `<top>/…` inside `<root>/<top>.zip`.
+    """Find the file of a path cell: below `root`, else `<top>/…` inside `<root>/<top>.zip`.
 
-    The path may not leave the root by its words (`..`, another absolute path); a symbolic link
-    inside the root is the owner's wish and is followed.
+    The path itself may not lead out of the root (`..`, another absolute path); a symbolic link
+    inside the root is intended by its owner and is followed.
 
     Raises:
         Unreadable: missing-file or outside-root.
@@ -128,7 +128,7 @@ def locate(cell: str, root: Path | None) -> Place:
     if root is None:
         raise Unreadable("missing-file", f"{cell!r} is a path, and the dataset has no data root")
     if not cell or "\0" in cell:
-        raise Unreadable("missing-file", f"{cell!r} is no path")
+        raise Unreadable("missing-file", f"{cell!r} is not a path")
     top = _top(os.fspath(root), os.getcwd())  # noqa: PTH109 - strings: a million cells pass here
     path = os.path.normpath(os.path.join(top, cell))  # noqa: PTH118 - as above
     inside = path[len(top.rstrip("/")) + 1 :]
@@ -149,7 +149,7 @@ def locate(cell: str, root: Path | None) -> Place:
 
 @lru_cache(maxsize=16)
 def _top(root: str, folder: str) -> str:
-    """The root as an absolute path without detours; `folder` is what it is relative to."""
+    """The root as a normalised absolute path; `folder` is what it is relative to."""
     return os.path.normpath(os.path.join(folder, root))  # noqa: PTH118 - as above
 
 
@@ -169,13 +169,13 @@ def _contents(place: Place) -> bytes:
     except FileNotFoundError:
         raise Unreadable("missing-file", f"no file {place.path}") from None
     except PermissionError:
-        raise Unreadable("permission", f"{place.path} may not be read") from None
+        raise Unreadable("permission", f"{place.path} is not readable: permission denied") from None
     except OSError as error:
         raise Unreadable("io", f"{place.path}: {error}", transient=True) from error
 
 
 def _at_once(path: str, flags: int) -> int:
-    """An open that does not wait for the other end, should this be a pipe."""
+    """Open without blocking, should this be a pipe."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
@@ -211,7 +211,7 @@ def _opened(path: str, *_identity: int) -> tuple[zipfile.ZipFile, dict[str, zipf
 
 def _text_bytes(cell: object) -> bytes:
     if not isinstance(cell, str):
-        raise Unreadable("wrong-type", f"text is wanted, this is {_type(cell)}")
+        raise Unreadable("wrong-type", f"expected text, this is {_type(cell)}")
     if not cell.strip():
         raise Unreadable("empty", "the text is empty")
     try:
@@ -229,7 +229,7 @@ def _text(data: bytes) -> str:
 
 def _record_bytes(cell: object) -> bytes:
     if not isinstance(cell, Mapping):
-        raise Unreadable("wrong-type", f"a record is wanted, this is {_type(cell)}")
+        raise Unreadable("wrong-type", f"expected a record, this is {_type(cell)}")
     fields = {str(name): _field(str(name), value) for name, value in cell.items()}
     if all(value is None for value in fields.values()):
         raise Unreadable("empty", "the record has no value at all")
@@ -253,7 +253,7 @@ def _field(name: str, value: object) -> object:
     for type_ in (datetime, date, time):  # a datetime is a date too
         if isinstance(value, type_):
             return [type_.__name__, value.isoformat()]
-    raise Unreadable("wrong-type", f"{name} is {_type(value)}, not a number, a word or a date")
+    raise Unreadable("wrong-type", f"{name} is {_type(value)}, not a number, a string or a date")
 
 
 def _record(data: bytes) -> Record:
@@ -270,7 +270,7 @@ def _record(data: bytes) -> Record:
 def _series_bytes(cell: object) -> bytes:
     """Width V as four bytes, then (T, V) float32; null elements are missing and become NaN."""
     if isinstance(cell, str) or not hasattr(cell, "__iter__"):
-        raise Unreadable("wrong-type", f"a list of numbers is wanted, this is {_type(cell)}")
+        raise Unreadable("wrong-type", f"expected a list of numbers, this is {_type(cell)}")
     rows = [list(row) if hasattr(row, "__iter__") else [row] for row in cell]
     if not rows or not rows[0]:
         raise Unreadable("empty", "the series has no values")
@@ -292,7 +292,7 @@ def _series(data: bytes) -> Series:
     width = int.from_bytes(data[:4], "little")
     body = io.BytesIO(data[4:]).getbuffer()
     if not width or len(body) % (4 * width):
-        raise Unreadable("damaged", "the bytes are no series")
+        raise Unreadable("damaged", "the bytes are not a series")
     return np.frombuffer(body, "<f4").reshape(-1, width).astype(np.float32)  # (T, V)
 
 

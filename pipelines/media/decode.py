@@ -1,4 +1,4 @@
-"""Bytes of a picture, a sound or a film → the payload; every fault is a reason, never a crash."""
+"""Decode encoded images, audio and video; anything wrong with them raises `Unreadable`."""
 
 import io
 import warnings
@@ -13,13 +13,13 @@ from pipelines.media.payloads import Frames, Unreadable, Waveform
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MAX_PIXELS = 89_478_485  # Pillow's own line above which it suspects a decompression bomb
+MAX_PIXELS = 89_478_485  # above it Pillow suspects a decompression bomb
 MAX_SOUND = 1 << 30  # samples of all channels; 4 GB of float32
-_UNKNOWN_LENGTH = (1 << 31) - (1 << 16)  # bytes of a WAV; above it nobody knew
+_UNKNOWN_LENGTH = (1 << 31) - (1 << 16)  # bytes of a WAV; larger stated sizes mean unknown
 
 
 def decode_image(data: bytes) -> "Image":
-    """An upright RGB picture with 8 bits a channel, decoded to the last byte.
+    """An upright RGB image with 8 bits a channel, decoded to the last byte.
 
     The first frame of an animation; 16 bits scaled to 8; EXIF orientation applied; transparency is
     dropped, as the reference pipelines of CLIP and torchvision do, not blended.
@@ -29,9 +29,9 @@ def decode_image(data: bytes) -> "Image":
     """
     from PIL import Image, ImageFile, UnidentifiedImageError
 
-    ImageFile.LOAD_TRUNCATED_IMAGES = False  # somebody's True would turn damage into grey
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # True would turn damaged parts into grey
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on size and odd metadata: judged here
+        warnings.simplefilter("ignore")  # on size and odd metadata, which are checked here
         try:
             with Image.open(io.BytesIO(data)) as image:
                 width, height = image.size
@@ -42,7 +42,7 @@ def decode_image(data: bytes) -> "Image":
         except Unreadable:
             raise
         except UnidentifiedImageError as error:
-            raise Unreadable("wrong-type", "no known picture format") from error
+            raise Unreadable("wrong-type", "no known image format") from error
         except Image.DecompressionBombError as error:
             raise Unreadable("bomb", str(error)) from error
         except Exception as error:  # decoders raise anything on damaged bytes; it costs the cell
@@ -51,14 +51,14 @@ def decode_image(data: bytes) -> "Image":
 
 
 def _upright(image: "Image") -> "Image":
-    """The picture itself, uncopied, where its metadata turn it nowhere."""
+    """Apply the EXIF orientation; the same object where there is nothing to rotate."""
     from PIL import ExifTags, ImageOps
 
     try:
         if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
             return image
         return ImageOps.exif_transpose(image)
-    except Exception:  # a picture with nonsense for metadata is still a picture
+    except Exception:  # invalid metadata do not make the image unreadable
         return image
 
 
@@ -67,7 +67,7 @@ def _rgb(image: "Image") -> "Image":
 
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_eight_bits(np.asarray(image), image.mode)).convert("RGB")
-    if image.mode == "P":  # a palette's transparency wants this way round
+    if image.mode == "P":  # a palette with transparency must be converted to RGBA first
         image = image.convert("RGBA")
     return image if image.mode == "RGB" else image.convert("RGB")
 
@@ -80,7 +80,7 @@ def _eight_bits(values: NDArray[Any], mode: str) -> NDArray[np.uint8]:
     """
     deep = values.astype(np.float64)
     if not np.isfinite(deep).all():
-        raise Unreadable("non-finite", "the picture holds NaN or infinity")
+        raise Unreadable("non-finite", "the image holds NaN or infinity")
     top = deep.max()
     if mode == "F":
         scale = 255.0 if top <= 1 else 1.0
@@ -90,7 +90,7 @@ def _eight_bits(values: NDArray[Any], mode: str) -> NDArray[np.uint8]:
 
 
 def decode_audio(data: bytes) -> Waveform:
-    """Sound as mono float32, channels averaged; WAV, FLAC, OGG and MP3.
+    """Audio as mono float32, channels averaged; WAV, FLAC, OGG and MP3.
 
     Raises:
         Unreadable: wrong-type, truncated, empty, bomb, non-finite.
@@ -100,34 +100,34 @@ def decode_audio(data: bytes) -> Waveform:
     try:
         file = soundfile.SoundFile(io.BytesIO(data))
     except (soundfile.LibsndfileError, ValueError, RuntimeError, TypeError) as error:
-        said = getattr(error, "error_string", error)  # the whole message holds an address
-        detail = f"{said} WAV, FLAC, OGG and MP3 can be read"
+        message = getattr(error, "error_string", error)  # the whole message holds an address
+        detail = f"{message} WAV, FLAC, OGG and MP3 can be read"
         raise Unreadable("wrong-type", detail) from error
     with file:
         if file.frames * file.channels > MAX_SOUND:
             raise Unreadable("bomb", f"{file.frames:,} frames of {file.channels} channels")
-        promised, rate = file.frames, int(file.samplerate)
+        stated, rate = file.frames, int(file.samplerate)
         try:
             channels = file.read(dtype="float32", always_2d=True)  # (T, channels)
         except (soundfile.LibsndfileError, ValueError, RuntimeError, TypeError) as error:
             raise Unreadable("damaged", str(getattr(error, "error_string", error))) from error
     if not len(channels):
-        raise Unreadable("truncated" if promised > 0 else "empty", "the sound has no samples")
-    if lacking := _lacking(data):
-        raise Unreadable("truncated", f"the last {lacking:,} bytes of the sound are not there")
-    if len(channels) < promised < 2**62:  # a stream of unknown length promises the largest number
-        raise Unreadable("truncated", f"{len(channels):,} of {promised:,} samples could be decoded")
+        raise Unreadable("truncated" if stated > 0 else "empty", "the audio has no samples")
+    if missing := _missing_bytes(data):
+        raise Unreadable("truncated", f"the last {missing:,} bytes of the audio are missing")
+    if len(channels) < stated < 2**62:  # a file of unknown length states the largest number
+        raise Unreadable("truncated", f"{len(channels):,} of {stated:,} samples could be decoded")
     samples = channels.mean(axis=1, dtype=np.float32)  # (T,)
     if not np.isfinite(samples).all():
-        raise Unreadable("non-finite", "the sound holds NaN or infinity")
+        raise Unreadable("non-finite", "the audio holds NaN or infinity")
     return Waveform(samples, rate)
 
 
-def _lacking(data: bytes) -> int:
-    """Bytes of sound that a WAV's header promises and the file does not have.
+def _missing_bytes(data: bytes) -> int:
+    """Bytes that a WAV's header states and the file lacks.
 
-    The library reads what is there without a word. A writer to a pipe, who cannot know the
-    length, promises none or next to 2 or 4 GB.
+    soundfile reads what is there without an error. A writer to a pipe, which cannot know the
+    length, states none or nearly 2 or 4 GB.
     """
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         return 0
@@ -141,35 +141,35 @@ def _lacking(data: bytes) -> int:
 
 
 def decode_video(data: bytes) -> Frames:
-    """A film by its number of frames; the pictures are decoded when `pictures` asks for them.
+    """A video with its frame count; `pictures` decodes the frames later.
 
     Raises:
         Unreadable: wrong-type, empty, or no-decoder where the package `av` is not installed.
     """
-    with _film(data) as container:
+    with _open_video(data) as container:
         stream = _video_stream(container)
         rate = float(stream.average_rate or 0)
         # Containers may not know their length, or state it wrongly: packets are counted.
         count = sum(packet.size > 0 for packet in _until_damage(container.demux(stream)))
     if not count:
-        raise Unreadable("empty", "the film has no frames")
+        raise Unreadable("empty", "the video has no frames")
     return Frames(path="", count=count, rate=rate, data=data)
 
 
 def pictures(frames: Frames, numbers: Sequence[int]) -> list["Image"]:
-    """RGB pictures of a film by frame number, in the order asked for, repeats allowed.
+    """Decode frames of a video by number to RGB images, in the given order, repeats allowed.
 
-    A film that ends before its packets promised gives its last picture for later numbers.
+    Where fewer frames can be decoded than were counted, the last one stands for the missing.
 
     Raises:
-        Unreadable: where not a single picture can be decoded.
+        Unreadable: where no frame can be decoded.
     """
     wanted = set(numbers)
     if not wanted:
         return []
     found: dict[int, Image] = {}
     last = None
-    with _film(frames.data or frames.path) as container:
+    with _open_video(frames.data or frames.path) as container:
         stream = _video_stream(container)
         stream.thread_type = "AUTO"
         for number, frame in enumerate(_until_damage(container.decode(stream))):
@@ -179,7 +179,7 @@ def pictures(frames: Frames, numbers: Sequence[int]) -> list["Image"]:
             if number >= max(wanted):
                 break
     if last is None:
-        raise Unreadable("damaged", "not a single picture of the film can be decoded")
+        raise Unreadable("damaged", "no frame of the video can be decoded")
     ending = last.to_image().convert("RGB")
     return [found.get(number, ending) for number in numbers]
 
@@ -190,16 +190,16 @@ def _until_damage(items: Iterator[Any]) -> Iterator[Any]:
     try:
         yield from items
     except av.error.FFmpegError:
-        return  # what came so far is good
+        return  # frames before the damage are good
 
 
 def _video_stream(container: Any) -> Any:  # noqa: ANN401 - av ships no types
     if not container.streams.video:
-        raise Unreadable("wrong-type", "the file has no pictures in it")
+        raise Unreadable("wrong-type", "the file has no video stream")
     return container.streams.video[0]
 
 
-def _film(source: bytes | str) -> Any:  # noqa: ANN401 - av ships no types
+def _open_video(source: bytes | str) -> Any:  # noqa: ANN401 - av ships no types
     try:
         import av
     except ModuleNotFoundError as error:
@@ -208,4 +208,4 @@ def _film(source: bytes | str) -> Any:  # noqa: ANN401 - av ships no types
     try:
         return av.open(io.BytesIO(source) if isinstance(source, bytes) else source)
     except (av.error.FFmpegError, ValueError) as error:
-        raise Unreadable("wrong-type", f"no known film format: {error}") from error
+        raise Unreadable("wrong-type", f"no known video format: {error}") from error

@@ -1,4 +1,4 @@
-"""A picture → the pixels a model eats: resized and cropped as its library does, still uint8."""
+"""Resize and crop an image for a model, bit-equal to its library, as uint8 pixels."""
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What is done to a picture before a model sees it.
+    """Preprocessing of an image: resize, crop and normalisation constants.
 
     Attributes:
-        size: height and width of what the model eats, cut out of the middle.
-        mode: how it is brought to `scale` before: `shortest` until one side fits and the other is
-            too long, `longest` until both fit and the rest is filled, `squash` exactly.
+        size: height and width of the model's input, cropped from the centre.
+        mode: how it is resized to `scale` first: `shortest` until the shorter side fits, `longest`
+            until both sides fit and the rest is filled, `squash` to exactly that size.
         scale: height and width.
         interpolation: `bicubic`, `bilinear`, `nearest` or `lanczos`.
         mean: of each channel, on the scale of 0 to 1; subtracted on the device.
         std: of each channel; divided by on the device.
-        fill: of each channel, around a picture that is too small; 0 to 255.
+        fill: of each channel, around an image that is too small; 0 to 255.
     """
 
     size: tuple[int, int]
@@ -40,7 +40,7 @@ class Preprocess:
 
 
 def pixels(picture: "Image", preprocess: Preprocess) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8, bit-equal to what torchvision's resize and crop give for PIL pictures."""
+    """(H, W, 3) uint8, bit-equal to what torchvision's resize and crop give for PIL images."""
     from PIL import Image
 
     scaled = _scaled(picture.size, preprocess)
@@ -52,7 +52,7 @@ def pixels(picture: "Image", preprocess: Preprocess) -> NDArray[np.uint8]:
 
 
 def _scaled(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
-    """Width and height that a picture is brought to, rounded as torchvision, open_clip and timm."""
+    """Width and height to resize to, rounded as torchvision, open_clip and timm do."""
     width, height = size
     target_height, target_width = preprocess.scale
     if preprocess.mode == "squash":
@@ -67,7 +67,7 @@ def _scaled(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
 
 
 def _centre(values: NDArray[Any], preprocess: Preprocess) -> NDArray[Any]:
-    """The middle (H, W) of a picture, filled up where it is smaller."""
+    """Crop the centre (H, W) of an image, padded where it is smaller."""
     height, width = preprocess.size
     lack_h, lack_w = max(height - values.shape[0], 0), max(width - values.shape[1], 0)
     if lack_h or lack_w:

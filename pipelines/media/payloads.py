@@ -1,4 +1,4 @@
-"""Raw payloads: what a cell of a dataset is once it is decoded, and why it could not be."""
+"""Payload types: decoded cells of a dataset, and the error for cells that cannot be decoded."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Waveform:
-    """Sound: samples (T,) float32 in [-1, 1], mono, at `rate` Hz."""
+    """Audio: samples (T,) float32 in [-1, 1], mono, at `rate` Hz."""
 
     samples: NDArray[np.float32]
     rate: int
@@ -17,9 +17,9 @@ class Waveform:
 
 @dataclass(frozen=True)
 class Frames:
-    """Video: the number of frames it has; `decoding.pictures` decodes RGB pictures by number.
+    """Video: the number of frames it has; `decode.pictures` decodes RGB images by number.
 
-    Exactly one of `path` and `data` (the encoded bytes) says where the film is.
+    Exactly one of `path` and `data` (the encoded bytes) is given.
     """
 
     path: str
@@ -34,14 +34,14 @@ Record = Mapping[str, object]  # one row of a table: numbers, strings, dates; No
 Series = NDArray[np.float32]  # (T, V) values over time, NaN where missing
 
 
-class Unreadable(Exception):  # noqa: N818 - it names a state of a sample, not a fault of ours
-    """A sample that cannot be decoded or encoded; costs exactly its own cell.
+class Unreadable(Exception):  # noqa: N818 - names a state of a sample, not an error of the program
+    """A sample that cannot be decoded or encoded; only its own cell is marked failed.
 
     Attributes:
         reason: one short word for tables, such as `truncated`, `empty`, `missing-file`,
             `wrong-type`, `bomb`, `non-finite`.
         detail: a sentence with the particulars.
-        transient: True where trying again may help (input/output, network).
+        transient: True where a retry may help (input/output, network).
     """
 
     def __init__(self, reason: str, detail: str = "", transient: bool = False) -> None:  # noqa: FBT001, FBT002 - exceptions pickle by position

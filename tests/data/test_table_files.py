@@ -57,9 +57,9 @@ def test_json_lines_with_a_mark_and_empty_lines_are_read(tmp_path):
         ("a.csv", "id,plot\n0,a,b\n".encode("utf-16"), "line 2 has 3 cells, the header 2"),
         ("a.csv", b"id,plot,plot\n0,a,b\n", "two columns are named 'plot'"),
         ("a.csv", b"", "empty CSV"),
-        ("a.jsonl", b'{"id":0}\n{"id":\n', "line 2 is no JSON"),
+        ("a.jsonl", b'{"id":0}\n{"id":\n', "line 2 is not JSON"),
         ("a.jsonl", b'{"id":0,"x":NaN}\n', "write null for what is missing"),
-        ("a.jsonl", b'[{"id":0}]\n', "line 1 is no object"),
+        ("a.jsonl", b'[{"id":0}]\n', "line 1 is not an object"),
         ("a.json", b'[{"id":0}]\n', "one JSON object a line, in a .jsonl"),
     ],
 )

@@ -22,7 +22,7 @@ COUNT = 60
 
 
 def films(count=COUNT):
-    """A small table of films with every kind of cell that a CSV can hold."""
+    """A small table of movies with every kind of cell that a CSV can hold."""
     return pl.DataFrame(
         {
             "id": [f"f{row}" for row in range(count)],
@@ -100,7 +100,7 @@ def test_what_is_guessed_is_told(folder):
     ]  # fmt: skip
     assert dataset.table["table"].struct.fields == ["year", "country", "released"]
     text = "\n".join(told)
-    for line in ("target genre: 2 classes", "rows dealt 0.8/0.1/0.1", "guessed poster: image",
+    for line in ("target genre: 2 classes", "rows split 0.8/0.1/0.1", "guessed poster: image",
                  "guessed plot: text", "guessed country: tabular"):  # fmt: skip
         assert line in text
 
@@ -225,7 +225,7 @@ def test_fractions_are_a_value_and_few_whole_numbers_are_classes(folder):
     assert forced.task.kind == "value"
     with pytest.raises(MmfuseError, match="did you mean classes"):
         open_one(folder / "films.csv", TableOptions(target="genre", task="clases"))
-    assert "holds what is no number" in refused(
+    assert "holds cells that are not numbers" in refused(
         folder / "films.csv", TableOptions(target="genre", task="value")
     )
 
@@ -264,7 +264,7 @@ def test_pictures_may_lie_in_the_table_itself(tmp_path, folder):
 
 @pytest.mark.parametrize("by_split", [False, True])
 def test_a_folder_a_class_is_a_dataset(tmp_path, by_split):
-    """Classes are the folders' names; a picture and a sound of one stem are one sample."""
+    """Classes are the folders' names; an image and an audio clip of one stem are one sample."""
     for split in ("train", "val", "test") if by_split else ("",):
         for name in ("cat", "dog"):
             place = tmp_path / "pets" / split / name
@@ -403,7 +403,7 @@ def test_how_rows_are_dealt_is_said_of_each_task(folder):
     ):
         told = []
         open_one(folder / "films.csv", options, note=told.append)
-        assert any(said in line for line in told if line.startswith("rows dealt")), told
+        assert any(said in line for line in told if line.startswith("rows split")), told
 
 
 @pytest.mark.parametrize("by_split", [False, True])
@@ -448,13 +448,13 @@ def test_files_that_are_no_tables_are_errors(folder):
     (folder / "c.csv").write_text("id,genre\n")
     assert "has no rows" in refused(folder / "c.csv")
     (folder / "empty").mkdir()
-    assert "no folder a class" in refused(folder / "empty", TableOptions())
+    assert "no class folders" in refused(folder / "empty", TableOptions())
 
 
 def test_own_data_may_not_take_the_name_of_a_known_dataset(folder):
-    """Features of films under the name of the digits would be trained on as digits."""
-    assert "a known dataset" in refused(folder / "films.csv", TableOptions(name="digits"))
-    assert "a known dataset" in refused(folder / "films.csv", TableOptions(name="mug/mine"))
+    """Features of movies under the name of the digits would be trained on as digits."""
+    assert "a built-in dataset" in refused(folder / "films.csv", TableOptions(name="digits"))
+    assert "a built-in dataset" in refused(folder / "films.csv", TableOptions(name="mug/mine"))
 
 
 def test_columns_whose_names_look_alike_become_two_modalities(tmp_path):
@@ -512,13 +512,13 @@ def test_what_looks_like_another_target_or_split_is_left_out(folder):
     told = []
     dataset = open_one(path, note=told.append)
     assert not {"label", "split_old"} & set(dataset.table["table"].struct.fields)
-    assert "guessed label: left out (it is called as a target is)" in told
+    assert "guessed label: left out (it is named like a target)" in told
 
 
 def test_the_nearest_dataset_is_named():
     """Unknown words: the nearest name there is."""
     assert "did you mean digits" in refused("digts", TableOptions())
-    assert "no part 'nine'" in refused("digits/nine", TableOptions())
+    assert "without parts such as 'nine'" in refused("digits/nine", TableOptions())
 
 
 def test_offers_say_what_is_ready_and_how_to_get_the_rest(tmp_path):
@@ -557,7 +557,7 @@ def test_the_hub_without_its_package_names_the_package(monkeypatch):
 
 
 def test_a_hub_dataset_is_read_with_its_pictures_and_its_class_names(tmp_path, monkeypatch):
-    """A folder of pictures that the package reads as it would read the hub's; dealt anew."""
+    """A folder of images that the package reads as it would read the hub's; dealt anew."""
     pytest.importorskip("datasets")
     for row in range(40):
         place = tmp_path / "org" / "pets" / "train" / ("cat", "dog")[row % 2]

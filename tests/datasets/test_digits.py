@@ -76,7 +76,7 @@ def test_building_is_fast():
 
 
 def test_every_cell_can_be_read(dataset):
-    """Pictures, clips and phrases decode to what their kinds promise."""
+    """Images, clips and phrases decode to what their kinds promise."""
     for modality in dataset.modalities:
         for cell in dataset.table[modality.name].drop_nulls().head(50):
             assert reading.read(modality.kind, cell, None) is not None

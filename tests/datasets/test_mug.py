@@ -1,4 +1,4 @@
-"""MuG's layout: tasks by name, columns by what is in them, pictures zipped or not."""
+"""MuG's layout: tasks by name, columns by what is in them, images zipped or not."""
 
 import io
 import json
@@ -28,7 +28,7 @@ ROWS = [
 
 
 def png(number):
-    """A small picture that differs by number."""
+    """A small image that differs by number."""
     buffer = io.BytesIO()
     Image.fromarray(np.full((4, 4, 3), 10 * number, np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -111,7 +111,7 @@ def test_dev_is_val_and_ids_are_numbered_where_no_column_serves(root):
 
 
 def test_pictures_are_read_in_their_zip_and_beside_it(root):
-    """The same cells, zipped or not, give the same pictures."""
+    """The same cells, zipped or not, give the same images."""
     zipped, loose = sources.open_dataset("mug", roots=[root])
     for cell in zipped.table["image"]:
         one = reading.read("image", cell, zipped.root)
@@ -137,7 +137,7 @@ def test_named_columns_are_taken_as_named(tmp_path):
 def test_words_in_a_column_called_numeric_are_an_error(tmp_path):
     """A number that is none is said, not silently missing."""
     folder = make(tmp_path / "t", info={"numerical_cols": ["colour"]})
-    with pytest.raises(MmfuseError, match="'colour' is called numeric but holds 'green'"):
+    with pytest.raises(MmfuseError, match="'colour' is listed as numeric but holds 'green'"):
         mug.read(folder, "t")
 
 
@@ -186,7 +186,7 @@ def test_faults_of_a_folder_are_named(tmp_path, root):
 
 
 def test_monsters_are_read_as_their_pack_says(pack):
-    """506/32/94 rows, six and three classes, picture, text and table, families disjoint."""
+    """506/32/94 rows, six and three classes, image, text and table, families disjoint."""
     holiness, intelligence = mug.build(pack("monsters"))
     for dataset, classes in ((holiness, 6), (intelligence, 3)):
         assert dataset.task.outputs == classes

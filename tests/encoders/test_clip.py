@@ -160,7 +160,7 @@ def test_blank_text_is_unreadable(folder):
 
 
 def test_how_pictures_are_cut_makes_no_other_text(folder, tmp_path):
-    """Preprocessing of pictures is in the fingerprint of images and not in that of texts."""
+    """Preprocessing of images is in the fingerprint of images and not in that of texts."""
     make_clip(tmp_path / "squash", resize_mode="squash")
     one = build_encoder("clip", weights=str(folder))
     two = build_encoder("clip", weights=str(tmp_path / "squash"))

@@ -68,7 +68,7 @@ def test_minilm_tells_two_topics_from_sixteen_sentences_of_each(tmp_path):
 
 
 def test_minilm_on_a_slice_of_real_transcripts_beats_the_majority(tmp_path, pack):
-    """Every fourth utterance of people reviewing films, videos apart: +8 points at least."""
+    """Every fourth utterance of people reviewing movies, movies apart: +8 points at least."""
     table = pl.read_csv(pack("mosi_features") / "utterances.csv")
     parts = [
         table.filter(pl.col("split") == split).gather_every(4) for split in ("train", "dev", "test")

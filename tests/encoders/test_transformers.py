@@ -81,7 +81,7 @@ def test_a_group_norm_model_sees_clips_of_one_length_at_a_time(place):
 
 
 def test_bad_sound_is_unreadable(place):
-    """Sound without samples or with NaN has no vector."""
+    """Audio without samples or with NaN has no vector."""
     encoder = build_encoder("wav2vec", weights=str(place("wav2vec")))
     for samples, reason in ((np.zeros(0), "empty"), (np.array([0.0, np.nan]), "non-finite")):
         with pytest.raises(Unreadable, match=reason):

@@ -1,4 +1,4 @@
-"""Films: which pictures are taken of them, and how their vectors are joined or kept."""
+"""Videos: which images are taken of them, and how their vectors are pooled or stored."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ WORDS = {"clip": "clip", "resnet": "resnet", "hf": "dino"}
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory):
-    """40 pictures of a square that moves and changes colour, as an MP4."""
+    """40 images of a square that moves and changes colour, as an MP4."""
     av = pytest.importorskip("av")
     path = tmp_path_factory.mktemp("film") / "film.mp4"
     with av.open(str(path), "w") as container:
@@ -56,7 +56,7 @@ def test_fifteen_pictures_are_evenly_spaced_from_the_first_on():
 
 @pytest.mark.parametrize("word", sorted(WORDS))
 def test_a_film_is_the_maximum_over_its_pictures_vectors(word, place, film):
-    """Each number of a film's vector is the largest among its 15 pictures as images."""
+    """Each number of a video's vector is the largest among its 15 frames as images."""
     encoder = build_encoder(word, weights=place(WORDS[word]))
     kept = build_encoder(word, weights=place(WORDS[word]), sequence=True)
     item, cost = encoder.prepare("video", film)
@@ -72,7 +72,7 @@ def test_a_film_is_the_maximum_over_its_pictures_vectors(word, place, film):
 
 @pytest.mark.parametrize("word", sorted(WORDS))
 def test_films_in_one_batch_do_not_mix(word, place, film):
-    """Films of different lengths keep their own pictures, in order."""
+    """Videos of different lengths keep their own images, in order."""
     encoder = build_encoder(word, weights=place(WORDS[word]), frames=4)
     other = build_encoder(word, weights=place(WORDS[word]), frames=9)
     items = [encoder.prepare("video", film)[0], other.prepare("video", film)[0]]
@@ -90,7 +90,7 @@ def test_the_number_of_pictures_is_in_the_fingerprint_of_films_alone(place):
 
 
 def test_pictures_are_cut_bit_for_bit_as_torchvision_does():
-    """Every mode equals the transforms of open_clip and timm for PIL pictures, to the last bit."""
+    """Every mode equals the transforms of open_clip and timm for PIL images, to the last bit."""
     from open_clip.transform import PreprocessCfg, image_transform_v2
     from timm.data import create_transform
 

@@ -172,7 +172,7 @@ def test_weights_that_came_damaged_are_thrown_away(hub, tmp_path):
     (part,) = tmp_path.rglob("*.part")
     part.write_bytes(b"x" + part.read_bytes()[1:])
     (line,) = _run(hub, tmp_path, "team/model", "fetch")
-    assert "came damaged" in line
+    assert "arrived damaged" in line
     assert not list(tmp_path.rglob("*.part"))
     (line,) = _run(hub, tmp_path)
     assert not json.loads(line)[0]["model.safetensors"][2]

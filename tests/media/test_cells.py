@@ -24,21 +24,21 @@ from pipelines.media.payloads import Unreadable
 
 
 def picture_bytes(image, kind="PNG", **options):
-    """An encoded picture."""
+    """An encoded image."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def sound_bytes(samples, rate=8000, kind="WAV", subtype=None):
-    """An encoded sound."""
+    """An encoded audio clip."""
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, rate, format=kind, subtype=subtype)
     return buffer.getvalue()
 
 
 def film_bytes(count=7):
-    """A film of `count` grey frames, each 30 lighter than the one before."""
+    """A video of `count` grey frames, each 30 lighter than the one before."""
     av = pytest.importorskip("av")
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
@@ -60,7 +60,7 @@ def why(kind, cell, root=None):
 
 @pytest.fixture
 def noise():
-    """A picture that no codec can shorten."""
+    """An image of noise, which compresses badly."""
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8))
 
 
@@ -106,7 +106,7 @@ def test_what_is_no_file_has_its_reason(tmp_path):
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_without_permission_has_its_reason(tmp_path):
-    """A file that may not be read costs its cell and says so."""
+    """A file without read permission fails its own cell, with that reason."""
     path = tmp_path / "x.png"
     path.write_bytes(b"x")
     path.chmod(0)
@@ -169,13 +169,13 @@ def test_half_a_jpeg_is_truncated(noise, monkeypatch):
 
 
 def test_bytes_that_are_no_picture_have_their_reason():
-    """Text under a picture's name is of the wrong type, nothing is empty."""
+    """Text under an image's name is of the wrong type, nothing is empty."""
     assert why("image", b"hello, I am text") == "wrong-type"
     assert why("image", b"") == "empty"
 
 
 def test_orientation_is_applied(noise):
-    """A camera's turned picture is given upright."""
+    """A camera's turned image is decoded upright."""
     exif = Image.Exif()
     exif[0x0112] = 6
     upright = cells.decode("image", picture_bytes(noise, "PNG", exif=exif))
@@ -216,7 +216,7 @@ def test_every_mode_becomes_rgb(noise, mode):
 
 
 def test_cmyk_jpeg_keeps_its_colours():
-    """A red CMYK picture comes out red, not its negative."""
+    """A red CMYK image comes out red, not its negative."""
     data = picture_bytes(Image.new("RGB", (16, 16), (220, 20, 20)).convert("CMYK"), "JPEG")
     red, green, blue = np.asarray(cells.decode("image", data)).mean(axis=(0, 1))
     assert red > 180
@@ -231,14 +231,14 @@ def test_a_palette_with_transparency_gives_its_colours(noise):
 
 
 def test_the_first_frame_of_an_animation_is_given(noise):
-    """An animated GIF counts as its first picture."""
+    """An animated GIF counts as its first image."""
     first, second = noise.convert("P"), Image.new("P", noise.size)
     data = picture_bytes(first, "GIF", save_all=True, append_images=[second])
     assert np.array_equal(cells.decode("image", data), first.convert("RGB"))
 
 
 def test_one_pixel_is_a_picture():
-    """The smallest picture is legal."""
+    """An image of one pixel is valid."""
     one = cells.decode("image", picture_bytes(Image.new("RGB", (1, 1), (1, 2, 3))))
     assert one.getpixel((0, 0)) == (1, 2, 3)
 
@@ -266,7 +266,7 @@ def test_sound_is_mono_at_its_own_rate(kind):
 
 
 def test_bad_sound_has_its_reason(tmp_path):
-    """Empty, NaN and truncated sound, and what is no sound at all."""
+    """Empty, NaN and truncated audio, and what is no audio at all."""
     assert why("audio", sound_bytes(np.zeros(0))) == "empty"
     bad = np.zeros(100, np.float32)
     bad[50] = np.nan
@@ -322,7 +322,7 @@ def test_a_film_gives_its_pictures_by_number():
 
 
 def test_what_is_no_film_has_its_reason():
-    """Text and sound are no film."""
+    """Text and audio are no video."""
     pytest.importorskip("av")
     assert why("video", b"no film in here") == "wrong-type"
     assert why("video", sound_bytes(np.zeros(100))) == "wrong-type"

@@ -125,7 +125,7 @@ def bare_sound(folder: Path) -> Bare:
 
 
 def bare_sight(folder: Path, pool: str) -> Bare:
-    """Transformers' own way from a picture to its vector."""
+    """Transformers' own way from an image to its vector."""
 
     def encode(kind: str, picture: Image.Image) -> Vector:
         import torch
@@ -167,7 +167,7 @@ def bare_sentence(folder: Path, *, dense: bool) -> Bare:
 
 
 def bare_timm(folder: Path) -> Bare:
-    """Timm's own way from a picture to its vector."""
+    """Timm's own way from an image to its vector."""
 
     def encode(kind: str, picture: Image.Image) -> Vector:
         import torch
@@ -191,7 +191,7 @@ def _timm(folder: str) -> tuple[Any, Any]:
 
 
 def bare_clip(folder: Path) -> Bare:
-    """open_clip's own way from a picture or a text to its vector."""
+    """open_clip's own way from an image or a text to its vector."""
 
     def encode(kind: str, payload: Any) -> Vector:
         import torch

@@ -155,7 +155,7 @@ def make_vit(place: Path) -> None:
 
 
 def make_dino(place: Path) -> None:
-    """DINOv2, whose pictures are cut."""
+    """DINOv2, whose images are cut."""
     from transformers import Dinov2Config
 
     _saved(place, "Dinov2Model", Dinov2Config(image_size=28, patch_size=14, **_SMALL))

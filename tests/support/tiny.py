@@ -12,7 +12,7 @@ COLUMNS = ("id", "Image Path", "name", "description", "hp", "size", "secondary_t
 
 
 def mug_task(folder: Path, *, rows: tuple[int, int, int] = (24, 9, 12), seed: int = 0) -> Path:
-    """A task as MuG lays it out: three tables, three zips of pictures, info.json.
+    """A task as MuG lays it out: three tables, three zips of images, info.json.
 
     Args:
         folder: of the task, made with its parents.
@@ -124,7 +124,7 @@ def own_table(folder: Path, name: str, **changes: object) -> Path:
 
 
 def bad_samples(folder: Path) -> Path:
-    """A table of 24 pictures and sounds, of which each of the first ten lacks one in its own way.
+    """A table of 24 images and audio clips; the first ten rows are each damaged in another way.
 
     Args:
         folder: where `media.csv` and its files go.
@@ -158,7 +158,7 @@ def bad_samples(folder: Path) -> Path:
     (folder / "pictures/4.png").mkdir()  # a directory
     (folder / "pictures/5.png").write_bytes(b"")  # an empty file
     (folder / "sounds/6.wav").write_bytes(b"")
-    soundfile.write(folder / "sounds/7.wav", np.zeros(0), 8000)  # sound of no length
+    soundfile.write(folder / "sounds/7.wav", np.zeros(0), 8000)  # audio of no length
     spoilt = np.full(4000, np.nan, np.float32)
     soundfile.write(folder / "sounds/8.wav", spoilt, 8000, subtype="FLOAT")
     (folder / "sounds/9.wav").write_bytes((folder / "pictures/9.png").read_bytes())  # wrong type
