@@ -1,7 +1,7 @@
-"""Numbers by counter: random numbers that are a function of (key, place, index) and nothing else.
+"""Counter-based random numbers: a pure function of (key, place, index), with dropout on top.
 
-They replace generators inside heads: the same under `vmap` for one replica or five, in any order
-of calls, on any device. The hash is integer arithmetic modulo 2^64, so it is exact everywhere.
+They replace generators inside heads: equal under `vmap` for one replica or five, in any order of
+calls, on any device. The hash is integer arithmetic modulo 2^64, so it is exact everywhere.
 """
 
 import zlib
@@ -18,11 +18,11 @@ _SECOND = 0x94D049BB133111EB - (1 << 64)
 
 
 def key(seed: Tensor | int, *counters: Tensor | int) -> Tensor:
-    """A key that differs wherever a seed or a counter (epoch, step) differs.
+    """Random key from a seed and counters (epoch, step); it differs wherever one of them does.
 
     Args:
-        seed: () or (R,) int64, one a replica.
-        counters: what else the numbers depend on, as whole numbers; a tensor of them gives as
+        seed: () or (R,) int64, one per replica.
+        counters: integers that the random numbers also depend on; a tensor of them gives as
             many keys.
 
     Returns:
@@ -36,11 +36,11 @@ def key(seed: Tensor | int, *counters: Tensor | int) -> Tensor:
 
 
 def uniform(key: Tensor, place: str | int, shape: Sequence[int]) -> Tensor:
-    """Uniform numbers in [0, 1), multiples of 2^-24, so float32 and float64 hold the same ones.
+    """Uniform random numbers in [0, 1), multiples of 2^-24: the same in float32 and float64.
 
     Args:
-        key: () int64, such as `batch.numbers`; under `vmap` one a replica.
-        place: what the numbers are for; two places of one key are independent.
+        key: () int64, such as `batch.numbers`; under `vmap` one per replica.
+        place: name of the use; two places of one key are independent.
         shape: shape of the result, known without looking at data.
 
     Returns:
@@ -50,7 +50,7 @@ def uniform(key: Tensor, place: str | int, shape: Sequence[int]) -> Tensor:
 
 
 def normal(key: Tensor, place: str | int, shape: Sequence[int]) -> Tensor:
-    """Normal numbers, mean 0 and deviation 1, from two uniform ones each (Box and Muller).
+    """Standard normal random numbers, from two uniform ones each (Box-Muller).
 
     Args:
         key: as for `uniform`.
@@ -65,41 +65,41 @@ def normal(key: Tensor, place: str | int, shape: Sequence[int]) -> Tensor:
 
 
 def permutation(key: Tensor, place: str | int, count: int) -> Tensor:
-    """The numbers 0 … count - 1 in an order that is a function of (key, place): () → (count,)."""
+    """Random permutation of 0 … count - 1, a function of (key, place): () → (count,)."""
     return torch.argsort(_bits(key, place, (count,)), stable=True)
 
 
 def dropout(x: Tensor, p: float, key: Tensor, place: str | int, *, training: bool) -> Tensor:
-    """Zero each element with chance p and divide the rest by 1 - p, as `nn.Dropout` does.
+    """Dropout as `nn.Dropout`: zero each element with probability p, divide the rest by 1 - p.
 
     Args:
         x: any shape.
-        p: chance of being zeroed, 0 ≤ p < 1.
+        p: probability of being zeroed, 0 ≤ p < 1.
         key: `batch.numbers`.
         place: a name that no other dropout of the same head has.
         training: the module's `self.training`; without it nothing happens.
     """
     if not training or p == 0:
         return x
-    kept = uniform(key, place, x.shape) >= p
-    return torch.where(kept, x / (1 - p), 0)
+    stays = uniform(key, place, x.shape) >= p
+    return torch.where(stays, x / (1 - p), 0)
 
 
 def _bits(key: Tensor, place: str | int, shape: Sequence[int]) -> Tensor:
-    """63 bits an element, so never negative; the top ones are the good ones."""
+    """63 random bits per element, so never negative; the top bits are the best mixed."""
     number = zlib.crc32(place.encode()) if isinstance(place, str) else place
     index = torch.arange(prod(shape), device=key.device).view(tuple(shape)) * _GOLDEN
     return _mix(index + (key + _wrap(number * _SECOND)))
 
 
 def _mix(x: Tensor) -> Tensor:
-    # These shifts carry the sign along, which folds one bit of 64 away: harmless in a hash of
-    # counters, and saves masking it off.
+    # These are arithmetic shifts, which lose one bit of 64: harmless in a hash of counters, and
+    # it saves masking the sign.
     x = (x ^ (x >> 30)) * _FIRST
     x = (x ^ (x >> 27)) * _SECOND
     return x ^ (x >> 31)
 
 
 def _wrap(value: int) -> int:
-    """A whole number as the signed 64-bit integer that it is modulo 2^64."""
+    """An integer modulo 2^64, as a signed 64-bit one."""
     return (value + (1 << 63)) % (1 << 64) - (1 << 63)

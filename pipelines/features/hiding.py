@@ -1,4 +1,4 @@
-"""Hiding: what a missing pattern does to a table, and modality dropout inside a training step."""
+"""Hide features: apply a MissingPattern to a table; modality dropout in a training step."""
 
 import hashlib
 import zlib
@@ -16,11 +16,11 @@ from pipelines.features.table import FeatureTable
 
 @dataclass(frozen=True)
 class HiddenTable:
-    """A table after hiding.
+    """A table with a missing pattern applied.
 
     Attributes:
-        table: with less present.
-        before: (N, K) bool, modalities that were present.
+        table: with fewer cells present.
+        before: (N, K) bool, modalities that were present before.
         pattern: what was hidden.
         frames: of every stream whose frames were hidden, (N, T) bool before and after.
     """
@@ -31,9 +31,9 @@ class HiddenTable:
     frames: tuple[tuple[Tensor, Tensor], ...] = ()
 
     def realised(self, split: str | None = None) -> float:
-        """Share of the cells that were present (in a split) and are hidden now.
+        """Realised missing rate: share of the present cells (of a split) that are hidden.
 
-        Of a pattern that hides frames alone, the same of frames.
+        For a pattern that hides frames alone, share of the present frames.
         """
         rows = slice(None) if split is None else self.table.split(split)
         after = by_modality(self.table.present, self.table.owners)
@@ -42,7 +42,7 @@ class HiddenTable:
         return 1 - sum(int(left[rows].sum()) for _, left in pairs) / there if there else 0.0
 
     def remarks(self, split: str | None = None) -> tuple[str, ...]:
-        """How much was hidden (in a split) where that is not what was asked for, or of frames."""
+        """Notes on the realised rate (in a split): of frames, or where it is below the share."""
         realised, where = self.realised(split), f"{split or 'all'} rows"
         if self.frames:
             return (
@@ -58,7 +58,7 @@ class HiddenTable:
 
 
 def hide(table: FeatureTable, pattern: MissingPattern) -> HiddenTable:
-    """The table with fewer cells present; the pattern is checked where it was made."""
+    """Apply a missing pattern; the pattern is checked where it is made."""
     before = by_modality(table.present, table.owners)  # (N, K)
     keep = torch.ones_like(before)
     for name in pattern.hidden:
@@ -66,43 +66,43 @@ def hide(table: FeatureTable, pattern: MissingPattern) -> HiddenTable:
     if pattern.share:
         u = chances(list(table.samples.ids), table.distinct, pattern.seed).to(table.device)
         keep &= _chosen(u, before & keep, pattern.share, pattern.protocol)
-    less = replace(table, present=table.present & keep[:, list(table.owners)])
+    hidden = replace(table, present=table.present & keep[:, list(table.owners)])
     for name, share in pattern.frames:
-        less = _fewer_frames(less, name, share, pattern.seed)
+        hidden = _fewer_frames(hidden, name, share, pattern.seed)
     if pattern.hidden or pattern.share:
-        return HiddenTable(less, before, pattern)
+        return HiddenTable(hidden, before, pattern)
     named = {name for name, share in pattern.frames if share}
     pairs = zip(table.features, table.modalities, strict=True)
     thinned = [name for name, owner in pairs if owner in named and name in table.frame_present]
-    frames = tuple((table.frame_present[name], less.frame_present[name]) for name in thinned)
-    return HiddenTable(less, before, pattern, frames)
+    frames = tuple((table.frame_present[name], hidden.frame_present[name]) for name in thinned)
+    return HiddenTable(hidden, before, pattern, frames)
 
 
 def chances(ids: Sequence[object], places: Sequence[str], seed: int) -> Tensor:
-    """u(sample id, place, seed) in [0, 1), float64 (N, K): a function of its words alone."""
-    prints = [hashlib.blake2b(str(i).encode(), digest_size=8).digest() for i in ids]
-    base = torch.from_numpy(np.frombuffer(b"".join(prints), np.int64).copy())  # (N,)
+    """Uniform random numbers u(sample id, place, seed) in [0, 1), float64 (N, K), by hashing."""
+    digests = [hashlib.blake2b(str(i).encode(), digest_size=8).digest() for i in ids]
+    base = torch.from_numpy(np.frombuffer(b"".join(digests), np.int64).copy())  # (N,)
     columns = [counter_rng.key(base, seed, zlib.crc32(place.encode())) for place in places]
     # `key` has 63 random bits; a double holds 53.
     return torch.stack([(c >> 10).double() * 2.0**-53 for c in columns], 1)
 
 
 def by_modality(present: Tensor, owners: Sequence[int]) -> Tensor:
-    """(…, M) streams → (…, K) modalities: present where any of its streams is."""
+    """(…, M) streams → (…, K) modalities: present where any stream of the modality is."""
     groups = [[m for m, o in enumerate(owners) if o == k] for k in range(max(owners) + 1)]
     return torch.stack([present[..., group].any(-1) for group in groups], -1)
 
 
 def keep_one_present(u: Tensor, present: Tensor, share: Tensor | float) -> Tensor:
-    """What stays when cells with u < share are hidden, but never a row's last present one.
+    """Cells that stay when those with u < share are hidden, but never a row's last present one.
 
-    The last one is the present cell of the largest u, the same at every share, so what stays at
-    a larger share also stays at a smaller one.
+    The last one is the present cell with the largest u, the same at every share, so patterns
+    nest: what stays at a larger share also stays at a smaller one.
 
     Args:
         u: (N, K) in [0, 1).
-        present: (N, K) bool; what is absent is never the one that stays.
-        share: chance, a number or ().
+        present: (N, K) bool; an absent cell is never the one that stays.
+        share: probability of hiding, a float or ().
     """
     largest = torch.where(present, u, -1.0).argmax(-1, keepdim=True)  # (N, 1)
     last = torch.arange(u.shape[-1], device=u.device) == largest
@@ -110,13 +110,13 @@ def keep_one_present(u: Tensor, present: Tensor, share: Tensor | float) -> Tenso
 
 
 def drop_modalities(present: Tensor, owners: Sequence[int], share: Tensor, key: Tensor) -> Tensor:
-    """Fresh augmentation of one step: (B, M) present → (B, M), never a sample's last modality.
+    """Modality dropout of one training step, (B, M) → (B, M); never a sample's last modality.
 
     Args:
         present: (B, M).
         owners: modality number of each stream.
-        share: () chance.
-        key: () of this replica and step.
+        share: () probability of hiding a modality.
+        key: () random key of this replica and step.
     """
     there = by_modality(present, owners)
     u = counter_rng.uniform(key, "drop rate", there.shape)
@@ -128,7 +128,7 @@ def _chosen(u: Tensor, present: Tensor, share: float, protocol: Protocol) -> Ten
         return u >= share
     if protocol == "bernoulli_guard":
         return keep_one_present(u, present, share)
-    others = present & ~keep_one_present(u, present, 1.0)  # all but one a row
+    others = present & ~keep_one_present(u, present, 1.0)  # all but one per row
     wanted = min(round(int(present.sum()) * share), int(others.sum()))
     order = torch.where(others, u, 2.0).flatten().argsort(stable=True)
     gone = torch.zeros(u.numel(), dtype=torch.bool, device=u.device)

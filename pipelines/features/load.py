@@ -1,4 +1,4 @@
-"""Loading: streams of the feature store as one FeatureTable on the device."""
+"""Load streams of the feature store as one FeatureTable on the device."""
 
 from collections.abc import Sequence
 
@@ -14,12 +14,12 @@ from pipelines.features.table import FeatureTable, pad
 def load_table(
     store: FeatureStore, infos: Sequence[StreamInfo], device: torch.device
 ) -> FeatureTable:
-    """Whole streams side by side, sorted by name, as float32 on the device.
+    """Read whole streams, sorted by name, as float32 tensors on the device.
 
     Args:
         store: of the dataset.
         infos: complete streams of one snapshot, as `store.resolve` gives them.
-        device: where the tensors go and stay.
+        device: where the tensors stay.
     """
     infos = sorted(infos, key=lambda info: (info.key.name, info.key.label))
     features, frames, present = {}, {}, []

@@ -1,4 +1,4 @@
-"""MissingPattern: which modalities or frames are hidden, by name or by chance."""
+"""MissingPattern: which modalities or frames are hidden, by name or at random."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ PROTOCOLS: tuple[Protocol, ...] = ("bernoulli_guard", "bernoulli", "cpm_exact")
 
 @dataclass(frozen=True)
 class MissingPattern:
-    """What is hidden of a table, the same for every method, metric and batch size.
+    """Modalities and frames to hide, the same for every method, metric and batch size.
 
-    By name every stream of a modality is hidden, a sample's last one too. By chance a cell
+    By name every stream of a modality is hidden, a sample's last one too. At random a cell
     (sample, modality) is hidden where u(sample id, modality, seed) < share, so patterns nest
     across shares, and a sample's last modality always stays (`bernoulli_guard`).
 
     Attributes:
         hidden: modalities hidden by name.
-        share: chance η of hiding a cell.
-        seed: of the chance.
-        protocol: `bernoulli` may take a sample's last modality; `cpm_exact` hides an exact
-            number of cells and keeps one a sample.
-        frames: (modality, chance) for frames of its sequence streams; a row's last frame stays.
+        share: missing rate η, the probability of hiding a cell.
+        seed: random seed.
+        protocol: `bernoulli` may hide a sample's last modality; `cpm_exact` hides an exact
+            number of cells and leaves one per sample.
+        frames: (modality, probability) for frames of its sequence streams; a row's last stays.
     """
 
     hidden: tuple[str, ...] = ()
@@ -37,16 +37,16 @@ class MissingPattern:
     frames: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
-        """Check chances and the protocol's name."""
-        for chance in (self.share, *(c for _, c in self.frames)):
-            if not 0 <= chance <= 1:
-                raise MmfuseError(f"a missing rate is a chance from 0 to 1, not {chance}")
+        """Check probabilities and the protocol's name."""
+        for rate in (self.share, *(share for _, share in self.frames)):
+            if not 0 <= rate <= 1:
+                raise MmfuseError(f"a missing rate is a probability from 0 to 1, not {rate}")
         if self.protocol not in PROTOCOLS:
             raise unknown("missing protocol", self.protocol, PROTOCOLS)
 
     @classmethod
     def parse(cls, word: str, modalities: Sequence[str]) -> list["MissingPattern"]:
-        """Patterns of a word of `--missing`, checked: `audio`, `audio,text` together, or `all`.
+        """Checked patterns of a `--missing` word: `audio`, `audio,text` together, or `all`.
 
         Args:
             word: names of modalities; `all` means `every` pattern of them.
@@ -66,19 +66,19 @@ class MissingPattern:
 
     @classmethod
     def named(cls, *modalities: str) -> "MissingPattern":
-        """Every stream of these modalities hidden, in every sample."""
+        """Hide every stream of these modalities, in every sample."""
         return cls(hidden=tuple(sorted(set(modalities))))
 
     @classmethod
     def rate(
         cls, share: float, seed: int = 0, protocol: Protocol = "bernoulli_guard"
     ) -> "MissingPattern":
-        """Each cell hidden with a chance."""
+        """Hide each cell with a probability."""
         return cls(share=share, seed=seed, protocol=protocol)
 
     @classmethod
     def of_frames(cls, modality: str, share: float, seed: int = 0) -> "MissingPattern":
-        """Each frame of a modality's sequences hidden with a chance."""
+        """Hide each frame of a modality's sequences with a probability."""
         return cls(frames=((modality, share),), seed=seed)
 
     @classmethod
@@ -105,7 +105,7 @@ class MissingPattern:
 
     @property
     def label(self) -> str:
-        """What tables and files call it, such as `without audio` or `rate 0.3`."""
+        """Name in tables and files, such as `without audio` or `rate 0.3`."""
         parts = [f"without {'+'.join(self.hidden)}"] if self.hidden else []
         if self.share:
             parts.append(f"rate {self.share:g}")
@@ -115,11 +115,11 @@ class MissingPattern:
         return ", ".join(parts) or "complete"
 
     def check(self, modalities: Sequence[str], sequences: Collection[str] = ()) -> None:
-        """Refuse what cannot be hidden from data with these modalities.
+        """Check that the pattern can be applied to data with these modalities.
 
         Args:
             modalities: that have features.
-            sequences: those of them that have frames.
+            sequences: those of them with frames.
 
         Raises:
             MmfuseError: for an unknown modality, naming what there is; if nothing would be left;

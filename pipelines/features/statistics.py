@@ -1,4 +1,4 @@
-"""Observing: what heads may know of the train rows before training."""
+"""Statistics of the train rows: feature moments, class weights, target scale."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class Moments:
 
 
 def moments(table: FeatureTable) -> dict[str, Moments]:
-    """Mean and deviation of every stream over its present rows (and frames)."""
+    """Mean and standard deviation of every stream over its present rows (and frames)."""
     found = {}
     for number, (name, x) in enumerate(table.features.items()):
         there = table.present[:, number]
@@ -34,7 +34,7 @@ def moments(table: FeatureTable) -> dict[str, Moments]:
 
 
 def class_weights(table: FeatureTable) -> Tensor:
-    """(C,) inverse frequency with mean 1 over rows; for `labels` absent / present, at most 100."""
+    """(C,) inverse class frequency, mean 1 over rows; for `labels` negatives / positives, ≤ 100."""
     task, targets = table.samples.task, table.targets
     if task.kind == "value":
         raise MmfuseError("class weights are for classes and labels, not for a value")
@@ -46,7 +46,7 @@ def class_weights(table: FeatureTable) -> Tensor:
 
 
 def target_scale(samples: Samples) -> Scale:
-    """Mean and deviation of a `value` task's train targets; 0 and 1 for other tasks."""
+    """Mean and standard deviation of a `value` task's train targets; 0 and 1 for other tasks."""
     if samples.task.kind != "value":
         return Scale()
     train = samples.targets[samples.splits == "train"].astype(np.float64)

@@ -1,4 +1,4 @@
-"""FeatureTable and Batch: cached features as tensors that stay on the device, and rows of them."""
+"""FeatureTable and Batch: cached features as tensors on the device, and mini-batches of rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from cache.samples import Samples
 
 @dataclass(frozen=True)
 class Batch:
-    """Some rows of every stream, on the device; checked where it is made, then trusted.
+    """A mini-batch: some rows of every stream, on the device; checked where it is made.
 
     Attributes:
         features: by stream, (B, D), or (B, T, D) for a sequence stream; what is behind
@@ -24,7 +24,7 @@ class Batch:
         targets: (B,) int64 classes, (B, C) float labels, or (B,) float values in units of the
             train rows (mean 0, standard deviation 1).
         rows: (B,) int64 row numbers of the dataset.
-        numbers: () int64 key of this replica and step; see `pipelines.counter_rng`.
+        numbers: () int64 random key of this replica and step; see `pipelines.counter_rng`.
     """
 
     features: Mapping[str, Tensor]
@@ -47,7 +47,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Scale:
-    """What turns `value` targets into units of the train rows, and outputs back."""
+    """Mean and standard deviation that standardise `value` targets, and scale outputs back."""
 
     mean: float = 0.0
     deviation: float = 1.0
@@ -55,7 +55,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Every stream of a dataset side by side, row for row: all that stage 2 sees.
+    """Features of every stream of a dataset, row for row, with targets and splits.
 
     Attributes:
         features: by stream in order, float32 (N, D) or (N, T, D).
@@ -80,12 +80,12 @@ class FeatureTable:
 
     @property
     def device(self) -> torch.device:
-        """Where all of it lies."""
+        """Device of all tensors."""
         return self.present.device
 
     @cached_property
     def owners(self) -> tuple[int, ...]:
-        """For each stream, the number of its modality in `distinct`."""
+        """For each stream, the index of its modality in `distinct`."""
         return tuple(self.distinct.index(m) for m in self.modalities)
 
     @cached_property
@@ -95,7 +95,7 @@ class FeatureTable:
 
     @cached_property
     def targets(self) -> Tensor:
-        """Targets on the device as `Batch` has them."""
+        """Targets on the device, as in `Batch`."""
         if self.samples.task.kind == "value":
             scaled = (self.samples.targets - self.scale.mean) / self.scale.deviation
             return torch.as_tensor(scaled, dtype=torch.float32, device=self.device)
@@ -103,7 +103,7 @@ class FeatureTable:
 
     @cached_property
     def complete(self) -> Tensor:
-        """(N,) bool, which rows have every stream, with a frame at least where it has frames."""
+        """(N,) bool, which rows have every stream, and of sequences at least one frame."""
         there = self.present.all(1)
         for frames in self.frame_present.values():
             there = there & frames.any(1)
@@ -114,7 +114,7 @@ class FeatureTable:
         return np.flatnonzero(self.samples.splits == name)
 
     def take(self, index: NDArray[np.int64]) -> "FeatureTable":
-        """These rows alone; nothing of the others can be reached from it."""
+        """A copy with these rows only."""
         at = torch.as_tensor(index, device=self.device)
         return replace(
             self,
@@ -126,7 +126,7 @@ class FeatureTable:
         )
 
     def window(self, start: int, stop: int) -> "FeatureTable":
-        """Rows from start to stop without copying features."""
+        """A view of the rows from start to stop; features are not copied."""
         index = np.arange(start, stop)
         return replace(
             self,
@@ -153,11 +153,11 @@ def take_samples(samples: Samples, index: NDArray[np.int64]) -> Samples:
 def pad(
     values: NDArray[np.floating], offsets: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Sequences end to end → (N, T, D) float32 with zeros behind each end, and (N, T) bool.
+    """Pad concatenated sequences: (N, T, D) float32, zeros after each end, and (N, T) bool.
 
     Args:
         values: (sum T, D).
-        offsets: (N + 1,) where each row's sequence begins and ends.
+        offsets: (N + 1,) start and end of each row's sequence.
     """
     lengths = np.diff(offsets)
     longest = max(1, int(lengths.max(initial=1)))
@@ -168,16 +168,16 @@ def pad(
 
 
 def shuffled_batches(order: Tensor, complete: Tensor, size: int, least: int) -> list[Tensor]:
-    """The batches of an epoch, (R, B) positions each, every row at least once.
+    """Shuffled mini-batches of an epoch, (R, B) positions each, every row at least once.
 
     With `least`, complete rows are spread evenly over the batches, and a batch whose share of them
-    is smaller is filled up with others of them, which then come more than once an epoch. Its
+    is smaller is filled up with others of them, which then come more than once per epoch. Its
     number of complete rows is the same in every replica, and no row is twice in a batch.
 
     Args:
         order: (R, N) every position once, each replica in its own order.
         complete: by position (P,) bool, which rows are complete.
-        size: rows of a batch, without what it is filled up with.
+        size: rows of a batch before it is filled up.
         least: complete rows that a batch has, or all there are; 0 = leave the order as it is.
     """
     parts = batch_bounds(order.shape[1], size)
@@ -197,12 +197,12 @@ def shuffled_batches(order: Tensor, complete: Tensor, size: int, least: int) -> 
 
 
 def gather(table: FeatureTable, index: Tensor, numbers: Tensor) -> Batch:
-    """R batches side by side: every field of the Batch has a leading axis R.
+    """Gather R mini-batches: every field of the Batch has a leading axis R.
 
     Args:
         table: all rows.
         index: (R, B) int64 positions in the table.
-        numbers: (R,) keys.
+        numbers: (R,) random keys.
     """
     flat, shape = index.flatten(), index.shape
 

@@ -1,9 +1,9 @@
-"""FusionHead: what a method builds, and the presence-aware parts that heads are made of.
+"""The FusionHead contract: what a method builds, the inputs it gets and the outputs it gives.
 
 A head is a pure function of (parameters, buffers, batch): no `.item()`, no Python branch on data,
 no dynamic shapes, no `nn.Dropout` (`pipelines.counter_rng.dropout` replaces it), no in-place
-writes. A buffer is state: a forward that assigns a new tensor to a registered buffer has it carried
-on.
+writes. A buffer is state: a new tensor that a forward assigns to a registered buffer is its value
+from then on.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class Stream:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What `build` gets: the streams in the order of `present`'s columns, and the task."""
+    """Argument of `build`: the streams in the order of `present`'s columns, and the task."""
 
     streams: Mapping[str, Stream]
     task: Task
@@ -50,12 +50,12 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of training with its own weights in motion.
+    """A stage of training, in which only the parameters that it `trains` move.
 
     Attributes:
-        name: as `trains` is asked.
-        steps: optimisation steps of a batch, in order; None = the head's `steps`.
-        monitor: what validation selects by: `task` (task loss of the logits), `loss` (the head's
+        name: what `trains` gets as `stage`.
+        steps: optimisation steps per batch, in order; None = the head's `steps`.
+        monitor: what selects the best epoch: `task` (task loss of the logits), `loss` (the head's
             own loss), `score` (the task's first metric); None = as the plan says.
         plan: fields of the Plan that differ in this stage, such as {"learning_rate": 1e-4}.
     """
@@ -68,14 +68,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class Fused:
-    """A head's opinion.
+    """Output of a head.
 
     Attributes:
         logits: (B, C); for a `value` task (B, 1).
-        tokens: (B, M, H) one vector a stream, or None.
-        stream_logits: (B, M, C) where the method has an opinion of each stream; undefined where
-            absent (but finite).
-        weights: (B, M) how much each stream counted, or None.
+        tokens: (B, M, H) one vector per stream, or None.
+        stream_logits: (B, M, C) where the method has logits per stream; undefined where absent
+            (but finite).
+        weights: (B, M) weight of each stream in the logits, or None.
         extras: what else the loss needs, by name.
     """
 
@@ -103,18 +103,18 @@ class ObservesEpochSize(Protocol):
 
 
 class FusionHead(nn.Module):
-    """Features of M streams, some absent, to C logits.
+    """Base class of fusion heads: features of M streams, some absent, to C logits.
 
     A method overrides `forward`, and of the other methods and attributes what it needs.
     `observe` and `observe_epoch_size` are also called on every submodule that defines them.
 
     Attributes:
-        steps: optimisation steps of every batch, in order.
-        stages: parts of training, in order.
+        steps: optimisation steps per batch, in order.
+        stages: stages of training, in order.
         additive: True where logits are a sum over streams, so that no synergy (XOR) is learned.
-        ignores: streams that the head does not look at, by design.
+        ignores: streams that the head does not use, by design.
         complete_rows: rows with every stream that a training batch should have, or as many as
-            there are; 0 = as chance has it.
+            there are; 0 leaves batches at random.
         frozen: parameters that never receive a gradient (name, or prefix ending in "."), with
             the reason.
     """
@@ -133,12 +133,12 @@ class FusionHead(nn.Module):
         self.register_buffer("class_weight", torch.ones(inputs.outputs))
 
     def __call__(self, batch: Batch) -> Fused:
-        """`forward`, with the streams in the order of `inputs` whatever the batch's order is."""
+        """Call `forward` with the batch's streams put in the order of `inputs`."""
         fused: Fused = super().__call__(with_stream_order(batch, self.inputs.names))
         return fused
 
     def forward(self, batch: Batch) -> Fused:
-        """Opinion on a batch; finite also where nothing is present."""
+        """Output for a batch; finite also where nothing is present."""
         raise NotImplementedError
 
     def observe(self, moments: Mapping[str, Moments]) -> None:
@@ -156,7 +156,7 @@ class FusionHead(nn.Module):
         """
 
     def loss(self, batch: Batch, fused: Fused, step: str) -> Tensor:
-        """What this optimisation step minimises, a scalar; the task's loss unless overridden."""
+        """Loss of this optimisation step, a scalar; the task's loss unless overridden."""
         return self.task_loss(batch, fused.logits)
 
     def task_loss(self, batch: Batch, logits: Tensor, counted: Tensor | None = None) -> Tensor:
@@ -165,13 +165,13 @@ class FusionHead(nn.Module):
         return task_loss(self.inputs.task, logits, batch.targets, rows, self.class_weight)
 
     def trains(self, name: str, step: str, stage: str) -> bool:
-        """Whether a parameter moves (or a buffer is carried on) in this step of this stage."""
+        """Whether a parameter (or buffer) is updated in this step of this stage."""
         return True
 
     def decays(self, name: str, parameter: Tensor) -> bool:
         """Whether weight decay applies: to matrices named `weight…`, and to nothing else.
 
-        So biases, norms, placeholders and queries are left alone.
+        Not to biases, norms, placeholders and queries.
         """
         return name.rsplit(".", 1)[-1].startswith("weight") and parameter.ndim >= 2
 
@@ -183,21 +183,22 @@ class FusionHead(nn.Module):
         fused: Fused,
         step: str,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Change gradients (of what trains in this step) before they are used; buffers are state.
+        """Change the gradients of what trains in this step before the optimiser uses them.
 
-        Runs under `vmap`, one replica at a time; returns new dicts, writes nothing in place.
+        Runs under `vmap`, one replica at a time; returns new gradients and buffers, writes
+        nothing in place.
         """
         return gradients, buffers
 
     def measures(self, batch: Batch, fused: Fused) -> dict[str, float]:
-        """Numbers of the method's own on the rows that are scored, by name; in eval mode.
+        """Metrics of the method's own on the rows that are scored, by name; in eval mode.
 
-        Not under `vmap`: one replica at a time, so values may be looked at.
+        Not under `vmap`: one replica at a time, so Python may read values.
         """
         return {}
 
     def remarks(self, state: Mapping[str, Tensor]) -> tuple[str, ...]:
-        """What a reader of the table should know of the trained state, (R, …) by name."""
+        """Notes on the trained state, (R, …) by name, that are printed with the results."""
         return ()
 
 

@@ -12,7 +12,7 @@ from pipelines.fusion.head import Inputs, Norm, Stream
 
 
 def module_key(name: str) -> str:
-    """A stream's name as a key of `nn.ModuleDict`, which takes no dots."""
+    """A stream's name as a key of `nn.ModuleDict`, where dots are not allowed."""
     return name.replace(".", "~")
 
 
@@ -25,10 +25,10 @@ def value_presence(batch: Batch, name: str) -> Tensor:
 
 
 class Clean(nn.Module):
-    """Features with zeros for what is absent, normalised if asked.
+    """Zero absent values, then normalise: none, L2 per row, or z-score.
 
-    With `zscore` the statistics of the train rows are buffers that the engine fills before
-    training; absent values become 0, which is then the mean.
+    With `zscore` mean and standard deviation of the train rows are buffers, set before training
+    (`observe`); absent values become 0, which is then the mean.
     """
 
     def __init__(self, inputs: Inputs, norm: Norm = "none") -> None:
@@ -40,7 +40,7 @@ class Clean(nn.Module):
                 self.register_buffer(f"deviation_{module_key(name)}", torch.ones(stream.width))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """By stream (B, D) or (B, T, D); neither NaN nor gradient comes from what is absent."""
+        """(B, D) or (B, T, D) by stream; absent values give neither NaN nor gradient."""
         return {name: self._one(batch, name) for name in batch.features}
 
     def _one(self, batch: Batch, name: str) -> Tensor:
@@ -55,7 +55,7 @@ class Clean(nn.Module):
         return x
 
     def observe(self, moments: Mapping[str, Moments]) -> None:
-        """Take the train rows' statistics; a constant dimension keeps deviation 1."""
+        """Set the train rows' statistics; a constant dimension has standard deviation 1."""
         if self.norm != "zscore":
             return
         for name in self.names:
@@ -80,7 +80,7 @@ def pooled(x: Tensor, frame_present: Tensor | None) -> Tensor:
 
 
 class LinearStem(nn.Module):
-    """The simplest front end of a stream: mean over present frames, then one linear map."""
+    """Default stem: mean over present frames, then one linear map."""
 
     def __init__(self, stream: Stream, width: int) -> None:
         super().__init__()
@@ -114,12 +114,12 @@ class Stems(nn.ModuleDict):
 
 
 class Tokens(nn.Module):
-    """Every stream in one width H, a learned placeholder where it is absent.
+    """Project every stream to one width H; a learned placeholder stands where it is absent.
 
     Args:
         inputs: streams and task.
         width: H.
-        placeholder: one vector for all streams, or one each; initialised N(0, 0.02²).
+        placeholder: one vector shared by all streams, or one each; initialised N(0, 0.02²).
         norm: normalisation of the inputs, see `Clean`.
         stem: front end of a stream, `stem(stream, width)` → module (values, frame_present) → H.
     """
@@ -146,17 +146,17 @@ class Tokens(nn.Module):
 
 
 def present_mean(x: Tensor, present: Tensor) -> Tensor:
-    """Mean over what is present: (B, M, H) and (B, M) → (B, H); zeros where nothing is."""
+    """Mean over present streams: (B, M, H) and (B, M) → (B, H); zeros where none is present."""
     total = torch.where(present[..., None], x, 0).sum(1)
     return total / present.sum(1, keepdim=True).clamp(min=1)
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over the counted rows alone; with running statistics in eval mode.
+    """Batch normalisation over chosen rows only; running statistics in eval mode.
 
     `nn.BatchNorm1d` counts its batches in place and sees padded rows; this one is pure. Momentum,
-    unbiased running variance and eps are its defaults. With fewer than two rows counted the
-    running statistics are used and kept.
+    unbiased running variance and eps are its defaults. With fewer than two rows the running
+    statistics are used, and stay as they are.
     """
 
     running_mean: Tensor
@@ -171,14 +171,14 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(width))
 
     def forward(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
-        """(B, H) and which rows count (B,), default all → (B, H)."""
+        """(B, H) and which rows count (B,), by default all → (B, H)."""
         mean, variance = self.running_mean, self.running_var
         if self.training:
             rows = torch.ones_like(x[:, 0], dtype=torch.bool) if rows is None else rows
             count = rows.sum()
             enough = count > 1
-            kept = torch.where(rows[:, None], x, 0)
-            batch_mean = kept.sum(0) / count.clamp(min=1)
+            counted = torch.where(rows[:, None], x, 0)
+            batch_mean = counted.sum(0) / count.clamp(min=1)
             spread = torch.where(rows[:, None], x - batch_mean, 0)
             batch_variance = (spread * spread).sum(0) / count.clamp(min=1)
             unbiased = batch_variance * (count / (count - 1).clamp(min=1))

@@ -1,8 +1,8 @@
-"""Objectives: task, contrastive and matching losses, entropies and weights, as plain functions.
+"""Losses and entropy weights: task, InfoNCE, NT-Xent and matching losses, as pure functions.
 
 Every function is pure and of fixed shape: rows are chosen by `where` and masked means, never by
 indexing, so it runs under `torch.func.vmap`, and a row that is left out changes neither value nor
-gradient. Scores are computed in at least single precision.
+gradient. Similarities are computed in at least single precision.
 """
 
 from typing import Literal
@@ -16,13 +16,13 @@ from cache.samples import Task
 TaskKind = Literal["classes", "labels", "value"]
 
 SHORTEST = 1e-8
-"""Vectors shorter than this have no direction: their cosine with anything is 0."""
+"""Length below which a vector counts as zero: its cosine with anything is 0."""
 
 
 def task_loss(
     task: Task, logits: Tensor, targets: Tensor, rows: Tensor, class_weight: Tensor | None = None
 ) -> Tensor:
-    """Mean loss over the counted rows; 0 with zero gradient where there are none.
+    """Mean task loss over the counted rows; 0 with zero gradient where there are none.
 
     Args:
         task: `classes` cross-entropy, `labels` binary cross-entropy (mean over C), `value`
@@ -61,12 +61,12 @@ def info_nce(
     both_ways: bool = False,
     negatives: Tensor | None = None,
 ) -> Tensor:
-    """Cosine InfoNCE that pulls each present stream towards its own row's fused vector.
+    """InfoNCE on cosines between each present stream and its own row's fused vector.
 
-    The candidates of an anchor are the fused vectors of all rows that have anything at all.
+    The candidates of an anchor are the fused vectors of all rows with any stream present.
 
     Args:
-        anchors: (B, M, H) one vector a stream, before fusion.
+        anchors: (B, M, H) one vector per stream, before fusion.
         fused: (B, H).
         present: (B, M) bool; absent streams are never anchors.
         temperature: divides the cosines.
@@ -97,22 +97,22 @@ def nt_xent(
     form: Literal["paper", "code"] = "paper",
     negatives: Tensor | None = None,
 ) -> Tensor:
-    """NT-Xent against the hardest negatives of each row, in log space.
+    """NT-Xent loss against the k hardest negatives of each row, in log space.
 
     `paper`: −log(pos / (pos + sum of the hardest)), in [0, log(1 + k) + 2/temperature];
     `code`: −log(pos / sum of the hardest), the decoupled form, without a lower bound.
-    The published 1e-7 in the denominator is not needed here: it only keeps a logarithm finite.
+    The published 1e-7 in the denominator is not needed here: it only makes a logarithm finite.
 
     Args:
         cosine: (B, B); row = anchor, column = candidate, the diagonal holds the positives.
         keep: (B,) bool; other rows are neither anchors nor candidates.
         temperature: divides the cosines.
-        hardest: k, the number of negatives a row; fewer where the batch has fewer.
+        hardest: k, the number of negatives per row; fewer where the batch has fewer.
         form: see above.
         negatives: (B, B) bool, False for pairs that must not serve as negatives.
 
     Returns:
-        () mean over the kept rows that have a negative; 0 where there is none.
+        () mean over the rows in `keep` that have a negative; 0 where there is none.
     """
     scores = at_least_float32(cosine) / temperature
     allowed = keep.unsqueeze(-1) & keep & off_diagonal(scores)
@@ -141,7 +141,7 @@ def semantic_matching(
         both_ways: rows against columns and columns against rows, averaged.
 
     Returns:
-        (), at least 0; exactly 0 with a zero gradient where fewer than two rows are kept.
+        (), at least 0; exactly 0 with a zero gradient where `keep` has fewer than two rows.
     """
     scores = cosines(made, real) / max(temperature, 0.01)
     losses = diagonal_cross_entropy(scores, keep)
@@ -151,7 +151,7 @@ def semantic_matching(
 
 
 def entropy_weights(kind: TaskKind, stream_logits: Tensor, present: Tensor) -> Tensor:
-    """(B, M) softmax over the present streams of minus their entropy; zeros where none is present.
+    """(B, M) stream weights: softmax of minus entropy over present streams; zeros where none is.
 
     Args:
         kind: `classes` or `labels`.
@@ -162,16 +162,16 @@ def entropy_weights(kind: TaskKind, stream_logits: Tensor, present: Tensor) -> T
 
 
 def batch_entropy_weights(stream_logits: Tensor, present: Tensor, size: int = 64) -> Tensor:
-    """(B, M) weights by an entropy over the rows that are scored together, as MLA's code has them.
+    """(B, M) stream weights by an entropy over groups of rows, as in MLA's public code.
 
-    Rows are taken by `size` in their order. The softmax runs over the rows of such a group, class
-    by class; its entropies over all classes are added up to one number a stream; the weights are
-    a softmax of minus those numbers over the present streams.
+    Rows are grouped by `size` in their order. The softmax runs over the rows of a group, class by
+    class; its entropies are summed over classes to one value per stream; the weights are a
+    softmax of minus those values over the present streams.
 
     Args:
         stream_logits: (B, M, C).
         present: (B, M) bool.
-        size: rows of a group; the last one has fewer.
+        size: rows of a group; the last group may have fewer.
     """
     count, streams, outputs = stream_logits.shape
     short = -count % size
@@ -202,7 +202,7 @@ def diagonal_cross_entropy(
 
     Args:
         scores: (…, B, B).
-        candidates: (…, B) bool; columns that compete. A row's own column always does.
+        candidates: (…, B) bool; candidate columns. A row's own column always is one.
         negatives: (…, B, B) bool, False for pairs left out.
     """
     allowed = candidates.unsqueeze(-2).expand_as(scores)
@@ -219,7 +219,7 @@ def cosines(rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """Vectors over the last axis at length 1; those shorter than 1e-8 become 0, gradient too."""
+    """Normalise to length 1 over the last axis; vectors below 1e-8 become 0, gradient too."""
     vectors = at_least_float32(vectors)
     square = vectors.square().sum(-1, keepdim=True)
     directed = square > SHORTEST**2
@@ -227,19 +227,19 @@ def unit(vectors: Tensor) -> Tensor:
 
 
 def masked_softmax(scores: Tensor, keep: Tensor, dim: int = -1) -> Tensor:
-    """Softmax over the kept entries; exact zeros elsewhere, and everywhere if none is kept."""
+    """Softmax over the entries in `keep`; exact zeros elsewhere, also where there are none."""
     scores = at_least_float32(scores)
     floor = torch.finfo(scores.dtype).min / 2
     return torch.where(keep, scores.masked_fill(~keep, floor).softmax(dim), 0)
 
 
 def masked_mean(values: Tensor, keep: Tensor, dim: int | None = None) -> Tensor:
-    """Mean of the kept values, over all axes or one; 0 where none is kept."""
-    kept = torch.where(keep, values, 0)
+    """Mean of the values in `keep`, over all axes or one; 0 where there are none."""
+    chosen = torch.where(keep, values, 0)
     count = keep.expand_as(values)
     if dim is None:
-        return kept.sum() / count.sum().clamp(min=1)
-    return kept.sum(dim) / count.sum(dim).clamp(min=1)
+        return chosen.sum() / count.sum().clamp(min=1)
+    return chosen.sum(dim) / count.sum(dim).clamp(min=1)
 
 
 def off_diagonal(scores: Tensor) -> Tensor:
@@ -248,5 +248,5 @@ def off_diagonal(scores: Tensor) -> Tensor:
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """At least single precision: half-precision exponentials overflow at a cosine of 1."""
+    """Cast half precision to float32: its exponentials overflow at a cosine of 1."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

@@ -1,8 +1,8 @@
-"""Stems: small trainable front ends of one stream, over cached tensors: frames in, one vector out.
+"""Stems: trainable front ends of one stream (linear, mean, GRU, BiLSTM, CNN), frames to a vector.
 
 A stem is `stem(values, frame_present)` with clean values (B, D) or (B, T, D), zeros where absent.
-Recurrent ones are written out step by step from matrix products, because fused kernels have no
-batching rule under `vmap`; an absent frame keeps the state, wherever in the sequence it is.
+Recurrent ones are unrolled from matrix products, because fused kernels have no batching rule under
+`vmap`; at an absent frame, wherever in the sequence, the state does not change.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ class Mean(nn.Module):
 
 
 class Gru(nn.Module):
-    """A gated recurrent unit's last state: as `torch.nn.GRU`, one layer, batch first."""
+    """Last state of a GRU, as `torch.nn.GRU` with one layer, batch first."""
 
     def __init__(self, stream: Stream, width: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Gru(nn.Module):
 
 
 class Lstm(nn.Module):
-    """A long short-term memory's last hidden state: as `torch.nn.LSTM`, one layer, one way."""
+    """Last hidden state of an LSTM, as `torch.nn.LSTM` with one layer, one direction."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -78,15 +78,15 @@ class Lstm(nn.Module):
         state = memory = torch.zeros_like(given[:, 0, : self.hidden])
         for each, here in zip(*frame_by_frame(given, there), strict=True):
             gates = each + state @ self.weight_state.mT + self.bias_state
-            taken, kept, fresh, shown = gates.chunk(4, -1)
-            later = kept.sigmoid() * memory + taken.sigmoid() * fresh.tanh()
+            input_gate, forget, fresh, shown = gates.chunk(4, -1)
+            later = forget.sigmoid() * memory + input_gate.sigmoid() * fresh.tanh()
             memory = torch.where(here, later, memory)
             state = torch.where(here, shown.sigmoid() * memory.tanh(), state)
         return state
 
 
 class BiLstm(nn.Module):
-    """Two LSTMs, one from either end, and a linear map of both last states."""
+    """Bidirectional LSTM: a linear map of both directions' last states."""
 
     def __init__(self, stream: Stream, width: int) -> None:
         super().__init__()
@@ -102,9 +102,9 @@ class BiLstm(nn.Module):
 
 
 class Cnn1d(nn.Module):
-    """Three convolutions over time, then the mean over present frames, then a linear map.
+    """1-D CNN: three convolutions over time, mean over present frames, linear map.
 
-    Absent frames are zeros before every convolution, as its padding is, so padding a sequence
+    Absent frames are zeros before every convolution, like its padding, so padding a sequence
     changes nothing.
     """
 
@@ -124,24 +124,24 @@ class Cnn1d(nn.Module):
 
 
 class Cnn2d(nn.Module):
-    """Three convolutions over a picture, halved after the first two, then mean and linear map.
+    """2-D CNN: three convolutions over an image, 2×2 pooling after the first two, mean, linear map.
 
-    A pooled stream of width s² or 3 s² is a grey or coloured picture of side s, row by row; a
-    sequence (T, D) is a grey picture, time by feature, whose absent frames are zeros before every
+    A pooled stream of width s² or 3 s² is a grey or RGB image of side s, row by row; a sequence
+    (T, D) is a grey image, time by feature, whose absent frames are zeros before every
     convolution and do not count in the mean.
     """
 
     def __init__(self, stream: Stream, width: int) -> None:
         super().__init__()
-        self.planes, self.side = (1, 0) if stream.sequence else picture(stream)
-        sizes = [self.planes, max(1, width // 4), max(1, width // 2), width]
+        self.channels, self.side = (1, 0) if stream.sequence else image_shape(stream)
+        sizes = [self.channels, max(1, width // 4), max(1, width // 2), width]
         self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(sizes))
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, frame_present: Tensor | None) -> Tensor:
         """(B, D) or (B, T, D) → (B, H)."""
         if frame_present is None:
-            x, there = x.view(len(x), self.planes, self.side, self.side), None
+            x, there = x.view(len(x), self.channels, self.side, self.side), None
         else:
             x, there = x.unsqueeze(1), frame_present  # (B, 1, T, D), (B, T)
         for number, layer in enumerate(self.layers):
@@ -157,7 +157,7 @@ class Cnn2d(nn.Module):
 
 
 class SharedStem(nn.Module):
-    """Another stream's stem; its parameters belong to that stream and are listed once."""
+    """Weight sharing: calls another stream's stem, whose parameters are registered there only."""
 
     def __init__(self, owner: nn.Module) -> None:
         super().__init__()
@@ -180,14 +180,14 @@ NEED_FRAMES = frozenset({"gru", "bilstm", "cnn1d"})
 
 
 def stems_of(inputs: Inputs, words: str, *, share: bool = False) -> Stem:
-    """What makes the stem of each stream, as `Tokens` asks for it.
+    """Factory of the stem of each stream, for `Stems` and `Tokens`.
 
     Args:
         inputs: the streams.
         words: one word for all, such as `gru`, or by modality `audio=bilstm,image=cnn2d`, the
             others `linear`. Streams without frames are `linear` where a stem needs frames.
-        share: streams of one width and one kind of stem have one stem together, as for many
-            series of one kind.
+        share: streams of the same width and kind of stem share one, as for many series of one
+            kind.
 
     Raises:
         MmfuseError: for unknown words, or a modality without frames whose stem needs them.
@@ -208,37 +208,37 @@ def stems_of(inputs: Inputs, words: str, *, share: bool = False) -> Stem:
 
 
 def frames_of(x: Tensor, frame_present: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Frames and which are present; a pooled stream is one frame."""
+    """Frames (B, T, D) and which are present (B, T); a pooled stream is one frame."""
     if frame_present is not None:
         return x, frame_present
     return x[:, None], torch.ones_like(x[:, :1], dtype=torch.bool)
 
 
 def frame_by_frame(*sequences: Tensor) -> list[tuple[Tensor, ...]]:
-    """Each (B, T, …) as T frames (B, …); presence (B, T) as (B, 1)."""
+    """Unbind over time: each (B, T, …) as T frames (B, …); presence (B, T) as (B, 1)."""
     return [(x[..., None] if x.ndim == 2 else x).unbind(1) for x in sequences]
 
 
 def halved(x: Tensor) -> Tensor:
-    """Mean of every two by two of (…, h, w), with zeros beside a last odd row or column."""
+    """2×2 average pooling of (…, h, w); an odd last row or column is padded with zeros."""
     x = nn.functional.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))
     return nn.functional.avg_pool2d(x, 2)
 
 
-def picture(stream: Stream) -> tuple[int, int]:
-    """Planes and side of a square picture of as many values as the stream is wide."""
-    for planes in (1, 3):
-        side = isqrt(stream.width // planes)
-        if planes * side * side == stream.width:
-            return planes, side
+def image_shape(stream: Stream) -> tuple[int, int]:
+    """Channels and side of the square image that has as many values as the stream is wide."""
+    for channels in (1, 3):
+        side = isqrt(stream.width // channels)
+        if channels * side * side == stream.width:
+            return channels, side
     raise MmfuseError(
-        f"stem cnn2d: {stream.modality} has width {stream.width}, which is not a square picture, "
-        "grey or coloured; use stem=linear"
+        f"stem cnn2d: {stream.modality} has width {stream.width}, which is not a square image, "
+        "grey or RGB; use stem=linear"
     )
 
 
 def _chosen(inputs: Inputs, words: str) -> dict[str, str]:
-    """By modality."""
+    """Word of the stem by modality."""
     framed = {s.modality: False for s in inputs.streams.values()}
     framed |= {s.modality: True for s in inputs.streams.values() if s.sequence}
     if "=" not in words:
@@ -262,6 +262,6 @@ def _chosen(inputs: Inputs, words: str) -> dict[str, str]:
 
 
 def _uniform(rows: int, columns: int | None, hidden: int) -> nn.Parameter:
-    """Uniform within ±1/√H, as `torch.nn.GRU` begins."""
+    """Parameter initialised uniform within ±1/√H, as in `torch.nn.GRU`."""
     shape = (rows,) if columns is None else (rows, columns)
     return nn.Parameter((torch.rand(shape) * 2 - 1) / sqrt(hidden))

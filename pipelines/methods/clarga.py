@@ -1,4 +1,4 @@
-"""CLARGA: streams as nodes of an attention graph, fused by messages and aligned by contrast.
+"""CLARGA: graph attention over streams, with a contrastive loss that aligns them.
 
     h_m   = projection of stream m, or a learned mask token where it is absent      (B, M, H)
     A     = mean over heads of softmax over sources i of ⟨Q h_i, K h_j⟩ / √d_k       (B, M, M)
@@ -7,7 +7,7 @@
     loss  = task loss + contrast · InfoNCE(projections, z)
 
 Paper: "CLARGA: Multimodal Graph Representation Learning over Arbitrary Sets of Modalities" (WACV),
-sections 3.2 and 4.3. Its formulas are not in the text that can be had and no code is public, so
+sections 3.2 and 4.3. Its formulas are not in the text that is available and no code is public, so
 every formula here is a reconstruction from the prose:
 - "diagonal scores and rows corresponding to masked inputs are set to −∞": rows are read as sources.
   An absent stream sends nothing but still receives, so it is imputed from its neighbours; were rows
@@ -16,8 +16,8 @@ every formula here is a reconstruction from the prose:
 - The read-out covers absent nodes too (`readout_missing`): otherwise the mask token has no effect.
 - All constants are unknown: width, heads, layers, temperature, `contrast`, depth of the last
   network and the 1/√H in the read-out are ours.
-- With nothing absent in training the mask token keeps its random start: train with a drop rate
-  before hiding modalities. With two streams each has one neighbour, whose weight is always 1.
+- With nothing absent in training the mask token stays at its random initial value: train with a
+  drop rate before hiding modalities. With two streams each has one neighbour, of weight 1.
 The paper's "sub-quadratic in the number of modalities" does not hold: the graph is complete. Cost
 is O(Σ D_m H + (2 + 2L) M H² + (1 + L) M² H); `uniform` and `mean` alone are linear in M.
 """
@@ -42,7 +42,7 @@ Ablation = Literal["none", "uniform", "no_residual", "no_contrast", "mean"]
 
 @dataclass(frozen=True)
 class Graph:
-    """What the fusion block is made of; see `build`."""
+    """Options of the fusion block; see `build`."""
 
     width: int
     heads: int
@@ -56,7 +56,7 @@ class Graph:
 
 @dataclass(frozen=True)
 class Contrast:
-    """How InfoNCE is added; see `build`."""
+    """Options of the InfoNCE loss; see `build`."""
 
     share: float
     temperature: float
@@ -66,7 +66,7 @@ class Contrast:
 
 
 class Attention(nn.Module):
-    """How strongly each present node speaks to every other: (B, M, H), (B, M) → (B, M, M)."""
+    """Attention from each present node to every other: (B, M, H), (B, M) → (B, M, M)."""
 
     def __init__(self, width: int, heads: int, score: Literal["dot", "gat"]) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Attention(nn.Module):
             self.weight_pair = nn.Parameter(torch.randn(2, heads, width // heads) * 0.1)
 
     def forward(self, nodes: Tensor, present: Tensor) -> Tensor:
-        """(B, source, destination): columns sum to 1, or to 0 where nobody else is present."""
+        """(B, source, destination): columns sum to 1, or to 0 where no other node is present."""
         sends = self.source(nodes).unflatten(-1, (self.heads, -1))  # (B, M, heads, d_k)
         takes = self.destination(nodes).unflatten(-1, (self.heads, -1))  # (B, M, heads, d_k)
         if self.score == "dot":
@@ -91,7 +91,7 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """One round of messages: concatenate, transform, residual, LayerNorm."""
+    """One message-passing layer: concatenate, transform, residual, LayerNorm."""
 
     def __init__(self, graph: Graph, number: int) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class Layer(nn.Module):
 
 
 class Block(nn.Module):
-    """The fusion block: L layers over one graph a sample; blind to the order of nodes."""
+    """The fusion block: L message-passing layers over a graph of streams per sample."""
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class Block(nn.Module):
         self.layers = nn.ModuleList(Layer(graph, number) for number in range(graph.layers))
 
     def forward(self, nodes: Tensor, present: Tensor, numbers: Tensor) -> Tensor:
-        """(B, M, H) projections or mask tokens, (B, M) → (B, M, H)."""
+        """(B, M, H) projections or mask tokens, (B, M) → (B, M, H); permutation equivariant."""
         weights = None
         for number, layer in enumerate(self.layers):
             if self.uniform:
@@ -136,7 +136,7 @@ class Block(nn.Module):
 
 
 class Clarga(FusionHead):
-    """The head over a `Block`; `mean` skips the block and averages the projections."""
+    """Projections, fusion block, read-out and classifier; `mean` averages projections instead."""
 
     def __init__(
         self, inputs: Inputs, tokens: Tokens, graph: Graph, contrast: Contrast,
@@ -186,31 +186,31 @@ class Clarga(FusionHead):
         return masked_softmax(nodes @ self.query / sqrt(nodes.shape[-1]), read)
 
     def _frozen(self) -> dict[str, str]:
-        still = {}
+        frozen = {}
         if not self.readout_missing:
-            still["tokens.placeholder"] = "the read-out leaves absent streams out"
+            frozen["tokens.placeholder"] = "the read-out leaves absent streams out"
         if len(self.inputs.streams) <= 2:
-            still["block.attention."] = "a node with one neighbour gives it weight 1"
+            frozen["block.attention."] = "a node with one neighbour gives it weight 1"
         if len(self.inputs.streams) == 1:
-            still["query"] = "a single node has read-out weight 1"
-        return still
+            frozen["query"] = "a single node has read-out weight 1"
+        return frozen
 
 
 def may_send(present: Tensor) -> Tensor:
-    """(B, M) → (B, source, destination): present, and not to itself."""
+    """Mask of messages (B, M) → (B, source, destination): source present, and not to itself."""
     itself = torch.eye(present.shape[-1], dtype=torch.bool, device=present.device)
     return present.unsqueeze(-1) & ~itself
 
 
 def mean_of_others(nodes: Tensor, present: Tensor) -> Tensor:
-    """The message of equal attention in O(M H): mean of the other present nodes, else zeros."""
+    """Message of uniform attention in O(M H): mean of the other present nodes, or zeros."""
     sent = torch.where(present.unsqueeze(-1), nodes, 0)
     others = present.sum(-1, keepdim=True) - present.to(torch.int64)  # (B, M)
     return (sent.sum(-2, keepdim=True) - sent) / others.clamp(min=1).unsqueeze(-1)
 
 
 def differ(targets: Tensor) -> Tensor:
-    """(B, B) bool: rows that share no class or label."""
+    """(B, B) bool: pairs of rows that share no class or label."""
     if targets.ndim == 1:
         return targets.unsqueeze(-1) != targets
     return targets @ targets.mT == 0
@@ -239,24 +239,24 @@ def build(
     share_stems: bool = False,
     input_norm: Norm = "zscore",
 ) -> FusionHead:
-    """A head over these streams.
+    """Build the head.
 
     Args:
         inputs: streams and task.
         width: H of nodes and fused vector.
         heads: attention heads; divide `width`.
-        layers: L rounds of messages.
-        dropout: of the fused vector.
+        layers: L, number of message-passing layers.
+        dropout: dropout probability of the fused vector.
         contrast: weight of InfoNCE.
         temperature: of InfoNCE.
         ablation: of section 4.3: `uniform` attention, `no_residual`, `no_contrast`, or `mean` of
             the projections without a graph.
-        readout_missing: whether absent nodes are read out (and averaged by `mean`).
+        readout_missing: whether the read-out includes absent nodes (and `mean` averages them).
         mask_token: one vector for all streams, or one each.
-        attn_per_layer: attention anew in every layer, with its own projections.
+        attn_per_layer: new attention in every layer, with its own projections.
         score: scaled dot product, or the additive score of graph attention networks.
         activation: after the transform of a layer.
-        layer_dropout: of the transform of a layer.
+        layer_dropout: dropout probability of the transform of a layer.
         weighting: InfoNCE as a mean over streams, or over all pairs.
         both_ways: InfoNCE from the fused vector to the streams too.
         exclude_same_label: rows of the same class or label are no negatives.
@@ -265,7 +265,7 @@ def build(
         input_norm: none, l2, or zscore by the train rows.
 
     Raises:
-        MmfuseError: for settings that do not fit each other.
+        MmfuseError: for settings that exclude each other.
     """
     if width % heads:
         raise MmfuseError(f"clarga: width {width} is not a multiple of heads {heads}")

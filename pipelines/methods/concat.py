@@ -1,4 +1,4 @@
-"""Concatenation of every stream's projection, then a small network: early fusion.
+"""Early fusion: concatenate every stream's projection, then a small MLP.
 
 Absent streams are learned placeholders (methods.md has zeros for CLARGA's early-fusion baseline;
 with a bias in the projection zeros would not say "absent"). Copy this file to begin your own head.
@@ -14,7 +14,7 @@ from pipelines.fusion.layers import Tokens
 
 
 class Concat(FusionHead):
-    """x_m → H each, (B, M·H) → H → C."""
+    """Each x_m → H; concatenated (B, M·H) → H → C."""
 
     def __init__(self, inputs: Inputs, width: int, drop: float, norm: Norm) -> None:
         super().__init__(inputs)
@@ -34,12 +34,12 @@ class Concat(FusionHead):
 def build(
     inputs: Inputs, *, width: int = 128, dropout: float = 0.1, input_norm: Norm = "zscore"
 ) -> FusionHead:
-    """A head over these streams.
+    """Build the head.
 
     Args:
         inputs: streams and task.
         width: H.
-        dropout: chance of dropping a hidden unit in training.
+        dropout: dropout probability of hidden units.
         input_norm: none, l2, or zscore by the train rows.
     """
     return Concat(inputs, width, dropout, input_norm)

@@ -1,8 +1,8 @@
-"""EF-CL: weaker streams are first aligned to image and text by contrast, then all are joined.
+"""EF-CL: contrastive alignment of weaker streams to image and text, then early fusion.
 
     align      r = P_E(x_E), the projector of a weaker stream E; a: an anchor stream, text or image
                l_i = −log( e^{s_ii} / (e^{s_ii} + Σ_{hardest k} e^{s_ij}) ),  s = cos(a_i, r_j)/τ
-               mean over anchors; only projectors move, for as long as validation improves
+               mean over anchors; only projectors train, for as long as validation improves
     classify   two blocks and a linear layer on [P_E(x_E) ‖ x_text ‖ x_image]; projectors are frozen
 
 Paper: Wernlein, Jana, Sikdar, "Early Fusion with Contrastive Learning" (LREC 2026), section 3.
@@ -15,8 +15,8 @@ differ, each with an option of its own:
   parameter counts come out; E3 its classifier has dropout .2 and LeakyReLU (`classifier`);
 - E4 its rows are the enhanced stream, the paper's are the anchor (`anchor`);
 - E13 most of its runs train on noise, of which the paper says nothing: of every batch and stream
-  15 % of the rows become zeros and another 15 % get N(0, 1) added (`noise`); here behind the
-  projector, and the rows of a batch are drawn anew at every step.
+  15 % of the rows become zeros and another 15 % get N(0, 1) added (`noise`); here after the
+  projector, and the rows of a batch are sampled anew at every step.
 Bugs of the code that are not repeated: E5 "best" weights were the last ones; E6 text stored as
 images; E7 validation anchors taken from training; E8 cache files read but never written; E9 labels
 encoded from raw floats; E10 dropout active while features were projected; E11 graphs kept through
@@ -24,7 +24,7 @@ the frozen projector; E12 one seed whatever was asked; E14 failed samples became
 Ours: the loss in log space without the printed 1e-7; rows without E or without the anchor are out,
 anchor by anchor, and so are batches with fewer than two; the anchors are the streams of modalities
 `text` and `image`, or the first stream where there is neither; anchors of another width have a
-projector of their own; several weaker streams are allowed. What is absent is zeros behind the
+projector of their own; several weaker streams are allowed. Absent streams are zeros after the
 projector (`fill`), as in the code. Pooled features only: frames are averaged. Inputs are z-scored
 unless `preset=official`: raw features are of one scale in CLIP alone, and on `digits` raw ones cost
 six points of accuracy.
@@ -61,11 +61,10 @@ Form = Literal["paper", "code"]
 
 
 class Filler(nn.Module):
-    """What stands behind an absent stream: zeros, its train mean, or a learned vector.
+    """Fill absent streams: with zeros, the train mean, or a learned vector.
 
-    Zeros and learned vectors stand behind the projector, where the projection of zeros would not
-    be zero; means before it. With `learned` the presence of every stream is appended, since zeros
-    are a legal feature.
+    Zeros and learned vectors are put in after the projector, since its output for zeros is not
+    zero; means before it. With `learned` the head also gets presence bits.
     """
 
     def __init__(self, inputs: Inputs, fill: Fill, joined: Mapping[str, int]) -> None:
@@ -78,32 +77,32 @@ class Filler(nn.Module):
             self.learned = nn.ParameterDict(made)
 
     def before(self, name: str, x: Tensor, present: Tensor) -> Tensor:
-        """(B, D) pooled features as the projector gets them."""
+        """Fill the projector's input, pooled features (B, D)."""
         if self.fill != "mean":
             return x
         return torch.where(present[:, None], x, self.get_buffer(f"mean_{module_key(name)}"))
 
     def behind(self, name: str, x: Tensor, present: Tensor) -> Tensor:
-        """(B, D) as the classifier gets them."""
+        """Fill the classifier's input, (B, D)."""
         if self.fill == "mean":
             return x
-        stand_in = self.learned[module_key(name)] if self.fill == "learned" else 0
-        return torch.where(present[:, None], x, stand_in)
+        filler = self.learned[module_key(name)] if self.fill == "learned" else 0
+        return torch.where(present[:, None], x, filler)
 
     def observe(self, moments: Mapping[str, Moments]) -> None:
-        """Take the train rows' means."""
+        """Set the train rows' means."""
         for name, seen in moments.items() if self.fill == "mean" else ():
             self.get_buffer(f"mean_{module_key(name)}").copy_(seen.mean)
 
 
 def corrupt_rows(key: Tensor, place: str, count: int, share: float) -> tuple[Tensor, Tensor]:
-    """Rows of a training batch that are lost and others that get noise, each a share of them.
+    """Row corruption for augmentation: choose rows to zero, and others to add noise to.
 
     Args:
         key: `batch.numbers`.
-        place: a name that no other draw of the same head has.
+        place: a name that no other random numbers of the same head have.
         count: B, rows of the batch.
-        share: of each kind; int(share · B) rows, drawn without replacement, none of both kinds.
+        share: of each kind; int(share · B) rows, sampled without replacement, none twice.
 
     Returns:
         Two (B,) bool.
@@ -114,15 +113,15 @@ def corrupt_rows(key: Tensor, place: str, count: int, share: float) -> tuple[Ten
 
 @dataclass(frozen=True)
 class Contrast:
-    """How projectors are aligned.
+    """Options of the contrastive alignment.
 
     Attributes:
-        form: with the positive in the denominator (`paper`) or without (`code`).
+        form: NT-Xent with the positive in the denominator (`paper`) or without (`code`).
         rows: rows of the similarity matrix: the anchor's, or the enhanced stream's.
-        hardest: k negatives a row.
+        hardest: k negatives per row.
         temperature: τ.
-        drop_duplicates_above: pairs whose anchors have a larger cosine are no negatives.
-        exclude_same_label: pairs of one class or label are no negatives.
+        drop_duplicates_above: pairs whose anchors have a larger cosine are not negatives.
+        exclude_same_label: pairs of one class or label are not negatives.
     """
 
     form: Form
@@ -134,7 +133,7 @@ class Contrast:
 
 
 class Projector(nn.Module):
-    """A weaker stream into the space of its anchors: (B, D) → (B, d_p)."""
+    """Project a weaker stream into the space of an anchor: (B, D) → (B, d_p)."""
 
     def __init__(self, width: int, onto: int, form: Form, place: str) -> None:
         super().__init__()
@@ -144,7 +143,7 @@ class Projector(nn.Module):
         self.norm = nn.LayerNorm(onto) if form == "code" else None
 
     def forward(self, x: Tensor, numbers: Tensor, *, training: bool) -> Tensor:
-        """Residual around tanh; dropout only while it is being aligned."""
+        """Linear, tanh, residual; dropout only in the align stage."""
         first = self.first(x)
         turned = torch.tanh(first)
         if self.second is not None:
@@ -156,10 +155,10 @@ class Projector(nn.Module):
 def contrast_loss(
     contrast: Contrast, made: Tensor, target: Tensor, keep: Tensor, targets: Tensor
 ) -> Tensor:
-    """Contrast between what a projector made and its anchor, (); 0 without two rows.
+    """NT-Xent between a projector's output and its anchor, (); 0 for fewer than two rows.
 
     Args:
-        contrast: how.
+        contrast: options.
         made: (B, d) projections of the enhanced stream.
         target: (B, d) the anchor stream.
         keep: (B,) bool, rows that have both.
@@ -182,7 +181,7 @@ def contrast_loss(
 
 
 class Classifier(nn.Module):
-    """Two blocks and an output layer: (B, inputs) → (B, C)."""
+    """MLP classifier of two blocks with batch norm: (B, inputs) → (B, C)."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int, form: Form) -> None:
         super().__init__()
@@ -192,7 +191,7 @@ class Classifier(nn.Module):
         self.out = nn.Linear(hidden, outputs)
 
     def forward(self, x: Tensor, rows: Tensor, key: Tensor) -> Tensor:
-        """Logits; rows with nothing present do not count in the normalisation."""
+        """Logits; rows with nothing present do not count in batch norm."""
         for number, (linear, norm) in enumerate(zip(self.blocks, self.norms, strict=True)):
             x = norm(linear(x), rows)
             if self.form == "code":
@@ -204,7 +203,7 @@ class Classifier(nn.Module):
 
 
 class EfCl(FusionHead):
-    """Projectors, then a classifier on the joined streams: enhanced ones first, then anchors."""
+    """Projectors, then a classifier on the concatenation: enhanced streams, then anchors."""
 
     frozen: Mapping[str, str] = {
         "classifier.blocks.0.bias": "BatchNorm subtracts it again",
@@ -243,8 +242,8 @@ class EfCl(FusionHead):
         self.classifier = Classifier(total, hidden, inputs.outputs, forms[1])
 
     def forward(self, batch: Batch) -> Fused:
-        """Logits from what the frozen projectors make of the weaker streams."""
-        present, noisy = self._spoilt(batch)  # (B, M) each
+        """Logits from the frozen projectors' outputs and the anchors."""
+        present, noisy = self._corrupted(batch)  # (B, M) each
         values = self._values(batch, present)
         parts = []
         for name in (*self.weaker, *self.anchors):
@@ -262,7 +261,7 @@ class EfCl(FusionHead):
         return Fused(self.classifier(joined, batch.present.any(1), batch.numbers))
 
     def loss(self, batch: Batch, fused: Fused, step: str) -> Tensor:
-        """Contrast while aligning, then the task's loss."""
+        """Contrastive loss in the align stage, then the task's loss."""
         if step != "align" or self.contrast is None:
             return self.task_loss(batch, fused.logits)
         values = self._values(batch, batch.present)
@@ -278,19 +277,19 @@ class EfCl(FusionHead):
         return masked_mean(torch.stack(losses), torch.stack(counted))
 
     def trains(self, name: str, step: str, stage: str) -> bool:
-        """Projectors while aligning, everything else while classifying."""
+        """Projectors in the align stage, everything else in the classify stage."""
         return name.startswith("projectors.") == (step == "align")
 
-    def _spoilt(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """(B, M) what is present once some rows of each stream are lost, and which are in noise."""
+    def _corrupted(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """(B, M) presence after zeroing some rows per stream, and (B, M) which rows get noise."""
         if not self.training or self.noise == 0:
             return batch.present, None
-        rows = len(batch.present)
-        drawn = [
-            corrupt_rows(batch.numbers, f"ef_cl.{n}", rows, self.noise) for n in self.inputs.names
+        count = len(batch.present)
+        each = [
+            corrupt_rows(batch.numbers, f"ef_cl.{n}", count, self.noise) for n in self.inputs.names
         ]
-        lost, noisy = (torch.stack(each, 1) for each in zip(*drawn, strict=True))
-        return batch.present & ~lost, noisy
+        zeroed, noisy = (torch.stack(rows, 1) for rows in zip(*each, strict=True))
+        return batch.present & ~zeroed, noisy
 
     def _values(self, batch: Batch, present: Tensor) -> dict[str, Tensor]:
         """Pooled features (B, D) by stream."""
@@ -327,43 +326,42 @@ def build(
     align_patience: int = 10,
     input_norm: Norm | Literal["preset"] = "preset",
 ) -> FusionHead:
-    """A head over these streams.
+    """Build the head.
 
     Args:
         inputs: streams and task.
-        preset: what `projector`, `loss`, `classifier`, `anchor`, `noise` and `input_norm` are
-            unless named.
+        preset: defaults of `projector`, `loss`, `classifier`, `anchor`, `noise` and `input_norm`.
         projector: as in the paper (linear, tanh, dropout, residual) or the code (E2).
         loss: positive in the denominator, or not (E1).
         classifier: BatchNorm and ReLU, or with dropout and LeakyReLU (E3).
         anchor: rows of the similarity matrix: the anchor's, or the enhanced stream's (E4).
         anchors: modalities (or streams) that the others are aligned to.
-        contrast: false joins the raw streams: plain early fusion.
+        contrast: false concatenates the raw streams: plain early fusion.
         hidden: H of the classifier.
-        hardest: k negatives a row.
+        hardest: k negatives per row.
         temperature: τ of the contrast.
-        fill: behind what is absent: zeros, the train mean, or a learned vector and presence bits.
-        noise: share of a training batch's rows that each stream loses while classifying, and of
-            as many others that get N(0, 1) added; .15 in `official` (E13), none in `paper`.
-        drop_duplicates_above: pairs whose anchors have a larger cosine are no negatives.
-        exclude_same_label: pairs of one class or label are no negatives (then it is supervised).
+        fill: of absent streams: zeros, the train mean, or a learned vector and presence bits.
+        noise: share of a training batch's rows that are zeroed in each stream, and of as many
+            others that get N(0, 1) added, in the classify stage; .15 in `official` (E13), else 0.
+        drop_duplicates_above: pairs whose anchors have a larger cosine are not negatives.
+        exclude_same_label: pairs of one class or label are not negatives (supervised contrast).
         align_learning_rate: of the align stage.
         align_batch_size: of the align stage.
         align_patience: of the align stage.
         input_norm: none, l2, or zscore by the train rows; `official` has none, `paper` zscore.
 
     Raises:
-        MmfuseError: for anchors that are not there, or settings that do not fit.
+        MmfuseError: for unknown anchors, or settings that exclude each other.
     """
     if exclude_same_label and inputs.task.kind == "value":
         raise MmfuseError("ef_cl: exclude_same_label needs classes or labels, not a value")
     form: Form = "code" if preset == "official" else "paper"
     norm: Norm = "none" if form == "code" else "zscore"
     norm = norm if input_norm == "preset" else input_norm
-    spoils = (0.15 if form == "code" else 0.0) if noise == "preset" else noise
-    if not 0 <= spoils <= 0.5:
-        raise MmfuseError(f"ef_cl: noise is a share from 0 to .5, not {spoils}")
-    pulled = Contrast(
+    corrupted = (0.15 if form == "code" else 0.0) if noise == "preset" else noise
+    if not 0 <= corrupted <= 0.5:
+        raise MmfuseError(f"ef_cl: noise is a share from 0 to .5, not {corrupted}")
+    options = Contrast(
         form if loss == "preset" else loss,
         ("enhanced" if form == "code" else "target") if anchor == "preset" else anchor,
         hardest,
@@ -380,7 +378,7 @@ def build(
     return EfCl(
         inputs,
         find_anchors(inputs, anchors),
-        pulled if contrast else None,
+        options if contrast else None,
         norm=norm,
         forms=(
             form if projector == "preset" else projector,
@@ -388,7 +386,7 @@ def build(
         ),
         hidden=hidden,
         fill=fill,
-        noise=spoils,
+        noise=corrupted,
         stages=(
             Stage("align", ("align",), "loss", align),
             Stage("classify", ("classify",), "score" if form == "code" else None),
@@ -397,7 +395,7 @@ def build(
 
 
 def find_anchors(inputs: Inputs, words: Sequence[str]) -> list[str]:
-    """Streams that the others are aligned to, in their order; by modality or by name."""
+    """Anchor streams, in their order, from names of modalities or streams."""
     known = {stream.modality for stream in inputs.streams.values()} | set(inputs.names)
     for word in words:
         if word not in known:

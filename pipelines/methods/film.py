@@ -1,4 +1,4 @@
-"""FiLM: one stream scales and shifts the features of the others.
+"""FiLM: one stream scales and shifts the features of the others (feature-wise modulation).
 
     [γ, β] = W_c x + b_c,   logits = W (γ ⊙ y + β) + b      x: the condition's projection
 
@@ -53,14 +53,14 @@ def build(
     share_stems: bool = False,
     input_norm: Norm = "zscore",
 ) -> FusionHead:
-    """A head over these streams; alone, a stream conditions itself.
+    """Build the head; with one stream, it conditions itself.
 
     Args:
         inputs: streams and task.
         condition: the stream or modality that modulates the others; the first if not named.
         plus_one: 1 + γ instead of γ.
         width: H.
-        dropout: chance of dropping a modulated feature in training.
+        dropout: dropout probability of modulated features.
         stem: front end of the streams, one word or by modality: audio=gru,image=cnn2d.
         share_stems: streams of one width share theirs.
         input_norm: none, l2, or zscore by the train rows.

@@ -1,4 +1,4 @@
-"""Gated fusion: one stream decides, element by element, how much of the others passes.
+"""Gated and bilinear fusion: one stream gates the others element-wise, or by an outer product.
 
     gated             W (σ(x) ⊙ y) + b          x, y: projections, x of the gating stream
     bilinear          W (x ⊗ y) + b             outer product of two projections of width r
@@ -27,7 +27,7 @@ Variant = Literal["gated", "bilinear", "bilinear_gated"]
 
 
 class Gated(FusionHead):
-    """x and y → H each, their product, → C."""
+    """x and y → H each, their (outer) product → C."""
 
     def __init__(
         self, inputs: Inputs, tokens: Tokens, gate: int, *, variant: Variant, width: int,
@@ -61,7 +61,7 @@ def build(
     share_stems: bool = False,
     input_norm: Norm = "zscore",
 ) -> FusionHead:
-    """A head over these streams; alone, a stream gates itself.
+    """Build the head; with one stream, it gates itself.
 
     Args:
         inputs: streams and task.
@@ -69,7 +69,7 @@ def build(
         variant: elementwise gate, outer product, or outer product with a gate.
         width: H of the elementwise gate.
         rank: r of the outer products.
-        dropout: chance of dropping an entry of the product in training.
+        dropout: dropout probability of entries of the product.
         stem: front end of the streams, one word or by modality: audio=gru,image=cnn2d.
         share_stems: streams of one width share theirs.
         input_norm: none, l2, or zscore by the train rows.

@@ -1,9 +1,9 @@
-"""Late fusion: a classifier for each stream, trained on its own; their answers are averaged.
+"""Late fusion: a classifier per stream, trained on its own; their predictions are averaged.
 
 Papers disagree on what is averaged: MLA averages logits with fixed weights, CLARGA's baseline and
 ours are the mean of probabilities; `fusion=logits` and `fusion=df` (entropy weights on logits,
 methods.md 3.4) are options. `df` reproduces MLA's rows "late fusion + DF". Only present streams
-have a say. For `value` tasks every form is the mean of the answers.
+count. For `value` tasks every form is the mean of the predictions.
 """
 
 from typing import Literal
@@ -23,14 +23,14 @@ Fusion = Literal["probabilities", "logits", "df"]
 
 
 class Late(FusionHead):
-    """x_m → H → C for each stream; the mean of what is present."""
+    """x_m → H → C for each stream; mean over present streams."""
 
     additive = True
 
     def __init__(self, inputs: Inputs, width: int, drop: float, norm: Norm, fusion: Fusion) -> None:
         super().__init__(inputs)
         if fusion == "df" and inputs.task.kind == "value":
-            raise MmfuseError("late with fusion=df weighs by entropy, which a value has not")
+            raise MmfuseError("late with fusion=df weights by entropy, which a value does not have")
         self.drop, self.fusion = drop, fusion
         self.clean = Clean(inputs, norm)
         self.hidden = nn.ModuleDict(
@@ -78,7 +78,7 @@ class Late(FusionHead):
 
 
 def _log_mean(logs: Tensor, weights: Tensor) -> Tensor:
-    """Logarithm of the weighted mean of exp(logs) over streams; 0 where no weight is above 0."""
+    """Log of the weighted mean of exp(logs) over streams; 0 where no weight is above 0."""
     counted = weights[..., None] > 0
     shares = torch.where(counted, weights[..., None], 1).log()
     floor = torch.finfo(logs.dtype).min / 4
@@ -94,12 +94,12 @@ def build(
     input_norm: Norm = "zscore",
     fusion: Fusion = "probabilities",
 ) -> FusionHead:
-    """A head over these streams.
+    """Build the head.
 
     Args:
         inputs: streams and task.
         width: H of each stream's own network.
-        dropout: chance of dropping a hidden unit in training.
+        dropout: dropout probability of hidden units.
         input_norm: none, l2, or zscore by the train rows.
         fusion: mean of probabilities, mean of logits, or entropy-weighted logits (df).
     """

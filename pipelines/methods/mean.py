@@ -1,7 +1,7 @@
-"""Mean of the present streams' projections, then a small network: the simplest joint fusion.
+"""Mean pooling of the present streams' projections, then a small MLP.
 
 CLARGA's ablation `mean` (methods.md 1.6) averages absent streams' mask vectors too; this averages
-what is present, so that one more absent stream changes nothing.
+present streams only, so that one more absent stream changes nothing.
 """
 
 import torch
@@ -14,9 +14,9 @@ from pipelines.fusion.layers import Tokens, present_mean
 
 
 class Mean(FusionHead):
-    """x_m → H each, mean over present streams, H → H → C."""
+    """Each x_m → H; mean over present streams, H → H → C."""
 
-    # Where nothing is present the mean is 0; the placeholders of `Tokens` are never looked at.
+    # Where nothing is present the mean is 0; the placeholders of `Tokens` are never used.
     frozen = {"tokens.placeholder": "absent streams are left out of the mean"}  # noqa: RUF012
 
     def __init__(self, inputs: Inputs, width: int, drop: float, norm: Norm) -> None:
@@ -37,12 +37,12 @@ class Mean(FusionHead):
 def build(
     inputs: Inputs, *, width: int = 128, dropout: float = 0.1, input_norm: Norm = "zscore"
 ) -> FusionHead:
-    """A head over these streams.
+    """Build the head.
 
     Args:
         inputs: streams and task.
         width: H.
-        dropout: chance of dropping a hidden unit in training.
+        dropout: dropout probability of hidden units.
         input_norm: none, l2, or zscore by the train rows.
     """
     return Mean(inputs, width, dropout, input_norm)

@@ -1,4 +1,4 @@
-"""Sum of features: projections of one width are added up, then a ReLU and one linear map.
+"""Sum of features: add the streams' projections, then ReLU and a linear classifier.
 
     logits = W ReLU(Σ_m h_m) + b over the present streams,   h_m = projection of stream m
 
@@ -19,7 +19,7 @@ from pipelines.fusion.stems import Stem, stems_of
 
 
 class SumFeatures(FusionHead):
-    """x_m → H each, their sum, H → C."""
+    """Each x_m → H; their sum, H → C."""
 
     def __init__(
         self, inputs: Inputs, width: int, *, stem: Stem, dropout: float, norm: Norm
@@ -49,12 +49,12 @@ def build(
     share_stems: bool = False,
     input_norm: Norm = "zscore",
 ) -> FusionHead:
-    """A head over these streams.
+    """Build the head.
 
     Args:
         inputs: streams and task.
         width: H.
-        dropout: chance of dropping a hidden unit in training.
+        dropout: dropout probability of hidden units.
         stem: front end of the streams, one word or by modality: audio=gru,image=cnn2d.
         share_stems: streams of one width share theirs.
         input_norm: none, l2, or zscore by the train rows.

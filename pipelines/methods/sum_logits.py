@@ -1,11 +1,11 @@
-"""Sum of logits: a linear map of each stream's projection, added up and trained together.
+"""Sum of logits: a linear classifier per stream, logits added and trained jointly.
 
     logits = Σ_m (W_m h_m + b_m) over the present streams,   h_m = ReLU(projection of stream m)
 
 What papers of the OGM-GE and MLA family call "sum" (`fusion_modules.py`, SumFusion): a late sum of
 logits, not of features (that is `sum_features`). Each stream has its own map and its own bias, so
 its own logits are known; they are trained by the loss of their sum alone, unlike `late`. Absent
-streams add nothing. An additive head: it cannot learn what only two streams together say.
+streams add nothing. An additive head: it cannot learn interactions of streams (XOR).
 """
 
 import torch
@@ -19,7 +19,7 @@ from pipelines.fusion.stems import Stem, stems_of
 
 
 class SumLogits(FusionHead):
-    """x_m → H → C for each stream; the sum of what is present."""
+    """x_m → H → C for each stream; sum over present streams."""
 
     additive = True
 
@@ -53,12 +53,12 @@ def build(
     share_stems: bool = False,
     input_norm: Norm = "zscore",
 ) -> FusionHead:
-    """A head over these streams.
+    """Build the head.
 
     Args:
         inputs: streams and task.
         width: H.
-        dropout: chance of dropping a hidden unit in training.
+        dropout: dropout probability of hidden units.
         stem: front end of the streams, one word or by modality: audio=gru,image=cnn2d.
         share_stems: streams of one width share theirs.
         input_norm: none, l2, or zscore by the train rows.

@@ -1,4 +1,4 @@
-"""TRML: absent streams and frames are replaced by virtual ones, translated from what is present.
+"""TRML: absent streams and frames are imputed by translation from the present ones.
 
     ν_a   = mean of the present frames of stream a                                  (B, D_a)
     x̂_m  = mean over present a ≠ m of G_am(ν_a), G two linear maps with GELU        (B, D_m)
@@ -8,23 +8,23 @@
                rows that have both a and m; mean over ordered pairs
 
 Paper: "Toward Robust Multimodal Learning using Multimodal Foundational Models" (arXiv 2401.13697).
-Only a summary of it and review excerpts can be had: that virtual modalities are made by MLPs, that
-an RNN reads frames, that similarities under a temperature are matched by cross-entropy, that the
+Only a summary and review excerpts are available: that virtual modalities are made by MLPs, that an
+RNN reads frames, that similarities under a temperature are matched by cross-entropy, that the
 losses are added and that missing frames are supported, is the paper's; every size, α, τ, which pair
 is matched, both directions, and the following are ours:
 - More than two streams: a translator for every ordered pair and the mean of those present, which
   is the pair form at two; `translator=hub` has one latent space and a cost linear in streams.
 - An absent frame is filled where another stream is present: up to the last present frame, so that
-  padding stays padding; every slot where the stream has no frame at all. Alone, a stream's absent
-  frames keep the GRU's state.
-- In training a row with two streams or more loses one of them with chance `rho`, so that the head
-  meets virtual inputs even in complete data.
+  padding stays padding; every slot where the stream has no frame at all. Where no other is,
+  the GRU's state does not change at absent frames.
+- In training a row with two streams or more loses one of them with probability `rho`, so that the
+  head sees virtual inputs even in complete data.
 - Rows with nothing present get zeros: a learned vector would be in no loss and never learn.
-- Matching is exactly 0 for fewer than two rows, where its cross-entropy would say nothing or NaN.
+- Matching is exactly 0 for fewer than two rows, where its cross-entropy would be 0 or NaN.
 - Inputs are z-scored by default: raw features of several encoders differ in scale by orders of
   magnitude, and on `digits` raw ones do not train at all.
 - Matching compares complete rows alone. They are spread evenly over the batches, and each batch
-  has at least `complete_rows` of them: with few of them they come more than once an epoch, since
+  has at least `complete_rows` of them: with few of them they come more than once per epoch, since
   most batches would match nothing otherwise.
 How well translators work alone is recorded with the scores: `match_r1`, `match_r5` (the share of
 virtual vectors whose own real one is the nearest, or among five) and `match_cosine`, over the rows
@@ -56,7 +56,7 @@ Pairs = dict[tuple[str, str], Tensor]
 
 
 class Translators(nn.Module):
-    """G: from the mean of one stream to that of another; for every ordered pair, or over a hub."""
+    """Translators G from one stream's mean to another's: per ordered pair, or over a hub."""
 
     def __init__(self, inputs: Inputs, hidden: int, kind: Literal["pairs", "hub"]) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Translators(nn.Module):
         self.down = nn.ModuleDict({key(a, m): nn.Linear(hidden, widths[m]) for a, m in pairs})
 
     def forward(self, means: Mapping[str, Tensor], batch: Batch, *, training: bool) -> Pairs:
-        """Every ordered pair (a, m): (B, D_m), what m would be, told by a."""
+        """(B, D_m) by ordered pair (a, m): stream m as predicted from a."""
         made = {}
         for a, x in means.items():
             for m in means:
@@ -92,7 +92,7 @@ def key(source: str, target: str) -> str:
 
 
 class Placeholder(nn.Module):
-    """What stands in for a stream where nothing is translated: zeros or its train mean."""
+    """Train means that fill absent streams where nothing is translated (`virtual=mean`)."""
 
     def __init__(self, inputs: Inputs) -> None:
         super().__init__()
@@ -100,14 +100,14 @@ class Placeholder(nn.Module):
             self.register_buffer(module_key(name), torch.zeros(stream.width))
 
     def observe(self, moments: Mapping[str, Moments]) -> None:
-        """Take the train rows' means."""
+        """Set the train rows' means."""
         for name, seen in moments.items():
             self.get_buffer(module_key(name)).copy_(seen.mean)
 
 
 @dataclass(frozen=True)
 class Matching:
-    """The second loss; see `build`."""
+    """Options of the matching loss; see `build`."""
 
     alpha: float
     temperature: float
@@ -117,7 +117,7 @@ class Matching:
 
 
 class Trml(FusionHead):
-    """Translators, a GRU for every stream with frames, and a small network on all of them."""
+    """Translators, a GRU for every stream with frames, and an MLP on the concatenation."""
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ class Trml(FusionHead):
         self.out = nn.Linear(hidden, inputs.outputs)
 
     def forward(self, batch: Batch) -> Fused:
-        """Logits from streams and virtual streams; what was translated, for the loss."""
+        """Logits from real and virtual streams; translations as `extras` for the loss."""
         values, present = self.clean(batch), has_frames(batch)
         means = self._means(values, batch)
         made = self._translated(means, batch)
@@ -163,21 +163,21 @@ class Trml(FusionHead):
             parts.append(part)
         hidden = torch.relu(self.mix(torch.cat(parts, 1)))
         hidden = dropout(hidden, self.drop, batch.numbers, "trml.out", training=self.training)
-        kept = made if self.training else {}
-        return Fused(self.out(hidden), extras={key(*pair): x for pair, x in kept.items()})
+        extras = made if self.training else {}
+        return Fused(self.out(hidden), extras={key(*pair): x for pair, x in extras.items()})
 
     def observe_epoch_size(self, batches: int, complete_rows: int) -> None:
-        """Take how many rows can be matched."""
+        """Note if complete rows are too few for every batch to have `complete_rows` once."""
         self.few = complete_rows if complete_rows < self.complete_rows * batches else None
 
     def remarks(self, state: Mapping[str, Tensor]) -> tuple[str, ...]:
-        """How few rows matching saw, where they had to come more than once an epoch."""
+        """Note how few rows matching saw, if they had to come more than once per epoch."""
         if self.few is None or self.matching.alpha == 0 or self.translators is None:
             return ()
         return (f"{self.few:,} training rows have every stream, and matching compares those alone",)
 
     def measures(self, batch: Batch, fused: Fused) -> dict[str, float]:
-        """How near virtual vectors come to real ones, mean over ordered pairs of streams."""
+        """Retrieval of real vectors by virtual ones (R@1, R@5, cosine), mean over ordered pairs."""
         if self.translators is None or len(batch.features) < 2:
             return {}
         present, means = has_frames(batch), self._means(self.clean(batch), batch)
@@ -192,7 +192,7 @@ class Trml(FusionHead):
         return {name: fmean(each) if each else float("nan") for name, each in found.items()}
 
     def loss(self, batch: Batch, fused: Fused, step: str) -> Tensor:
-        """Task loss over rows with anything, and α of matching over rows with both of a pair."""
+        """Task loss over rows with any stream, plus α · matching over rows with both of a pair."""
         total = self.task_loss(batch, fused.logits)
         if self.translators is None or self.matching.alpha == 0 or len(batch.features) < 2:
             return total
@@ -241,19 +241,19 @@ class Trml(FusionHead):
         return [(a, m) for a in names for m in names if a != m]
 
     def _shown(self, present: Tensor, batch: Batch) -> Tensor:
-        """Presence after a row of two or more has lost one with chance rho, in training."""
+        """Presence; in training rows of two or more streams lose one with probability rho."""
         if not self.training or self.rho == 0:
             return present
-        chance = uniform(batch.numbers, "trml.rho", (len(present), 1)) < self.rho
+        hides = uniform(batch.numbers, "trml.rho", (len(present), 1)) < self.rho
         order = uniform(batch.numbers, "trml.which", present.shape)
         last = torch.where(present, order, -1).argmax(1, keepdim=True)
         lost = torch.arange(present.shape[1], device=present.device) == last
-        return present & ~(lost & chance & (present.sum(1, keepdim=True) > 1))
+        return present & ~(lost & hides & (present.sum(1, keepdim=True) > 1))
 
     def _virtual(
         self, name: str, like: Tensor, made: Pairs, shown: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """(B, D) what stands in for a stream, and (B,) where there is something to make it of."""
+        """(B, D) virtual stream, and (B,) rows with another stream to make it from."""
         others = [i for i, other in enumerate(self.inputs.names) if other != name]
         known = shown[:, others].any(1)
         if self.translators is None:
@@ -261,11 +261,11 @@ class Trml(FusionHead):
             if self.stand is not None:
                 mean = self.stand.get_buffer(module_key(name)).to(like)
             return torch.where(known[:, None], mean, 0).expand_as(like), known
-        told = [made[self.inputs.names[i], name] for i in others]
-        if not told:
+        translated = [made[self.inputs.names[i], name] for i in others]
+        if not translated:
             return torch.zeros_like(like), known
         count = shown[:, others].sum(1, keepdim=True).clamp(min=1)
-        total = torch.where(shown[:, others, None], torch.stack(told, 1), 0).sum(1)
+        total = torch.where(shown[:, others, None], torch.stack(translated, 1), 0).sum(1)
         virtual = total / count
         return (virtual.detach() if self.detach else virtual), known
 
@@ -311,11 +311,11 @@ def build(
     complete_rows: int = 8,
     input_norm: Norm = "zscore",
 ) -> FusionHead:
-    """A head over these streams.
+    """Build the head.
 
     Args:
         inputs: streams and task.
-        hidden: width of the last network.
+        hidden: width of the MLP.
         translator_hidden: width inside a translator.
         translator: one for every ordered pair of streams, or over a common latent space.
         virtual: translated, or (ablations) zeros or the train mean instead.
@@ -326,15 +326,15 @@ def build(
             one width), or both.
         matching: cross-entropy of similarities, or (ablation) squared error.
         both_ways: rows against columns and columns against rows.
-        rho: chance that a training row of two or more streams loses one.
-        detach: keep the task's loss out of the translators.
-        dropout: before the last linear map.
-        complete_rows: rows with every stream that a training batch has at least; 0 leaves it to
-            chance.
+        rho: probability that a training row of two or more streams loses one.
+        detach: do not train the translators by the task's loss.
+        dropout: dropout probability before the last linear map.
+        complete_rows: minimum number of rows with every stream in a training batch; 0 leaves
+            batches at random.
         input_norm: none, l2, or zscore by the train rows.
 
     Raises:
-        MmfuseError: for prompts of another width than their virtual streams.
+        MmfuseError: for `target` prompt or both with streams of unequal widths.
     """
     if target != "original" and len({s.width for s in inputs.streams.values()}) > 1:
         raise MmfuseError(f"trml: target={target} compares streams of one width; use original")

@@ -1,7 +1,7 @@
-"""One stream alone: what fusion has to beat. Name it by --set stream=clip/image.
+"""Unimodal baseline: an MLP on one stream, named by --set stream=clip/image.
 
 Without a name it is the first stream in alphabetical order, and a note says which. Where the
-stream is absent the answer is a learned constant.
+stream is absent the output is a learned constant.
 """
 
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ class Unimodal(FusionHead):
         return Fused(self.out(hidden))
 
     def remarks(self, state: Mapping[str, Tensor]) -> tuple[str, ...]:
-        """Which stream it is, where nobody said."""
+        """Note which stream it is, if none was named."""
         if self.named:
             return ()
         return (f"unimodal without --set stream=NAME is of {self.stream}, the first by name",)
@@ -60,13 +60,13 @@ def build(
     dropout: float = 0.1,
     input_norm: Norm = "zscore",
 ) -> FusionHead:
-    """A head over one of these streams.
+    """Build the head.
 
     Args:
         inputs: streams and task.
         stream: its name, such as clip/image; a modality's name will do where it has one stream.
         width: H.
-        dropout: chance of dropping a hidden unit in training.
+        dropout: dropout probability of hidden units.
         input_norm: none, l2, or zscore by the train rows.
 
     Raises:

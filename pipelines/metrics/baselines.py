@@ -1,4 +1,4 @@
-"""Sanity: majority class and regularised linear models, the rows every table has beside a head."""
+"""Baselines of every results table: majority class, logistic regression or ridge."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -20,23 +20,23 @@ from pipelines.fusion.layers import pooled
 from pipelines.metrics.metrics import scores
 
 PENALTIES = (1e0, 1e-1, 1e-2, 1e-3, 1e-4)
-"""Halved squared weights are weighed by these against the mean loss of a row, strongest first.
+"""L2 penalties: λ / 2 · |weights|² is added to the mean loss per row; strongest first.
 
 scikit-learn's C is 1 / (penalty × train rows); its Ridge alpha is penalty × train rows.
 """
 ITERATIONS = 100
-_KEPT = 16  # fits of this process that are remembered
+_CACHED = 16  # fits of this process that are cached
 
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear model on the concatenation of some streams, with a bit for each that says present.
+    """A linear model on the concatenation of some streams and a presence bit of each.
 
     Attributes:
         names: the streams.
-        seen: their train moments; features are z-scored, absent ones are then 0.
+        seen: moments of their train rows; features are z-scored, absent ones are then 0.
         weight: (D + 1, C), the last row is the bias.
-        penalty: the one that did best on validation rows.
+        penalty: the best one on validation rows.
     """
 
     names: tuple[str, ...]
@@ -64,7 +64,7 @@ _FITTED: OrderedDict[bytes, Linear] = OrderedDict()
 def majority(
     table: FeatureTable, split: str, pattern: str = "complete", realised: float = 0.0
 ) -> Scores:
-    """What always saying the train rows' most frequent class, labels or mean value scores."""
+    """Scores of a constant: the train rows' majority class or labels, or median value."""
     task, train = table.samples.task, table.samples.targets[table.split("train")]
     rows = table.split(split)
     constant = _constant(task, train)
@@ -85,15 +85,15 @@ def fit_linear(table: FeatureTable, names: Sequence[str] | None = None) -> Linea
     if key not in _FITTED:
         _FITTED[key] = _fit(table, names)
     _FITTED.move_to_end(key)
-    while len(_FITTED) > _KEPT:
+    while len(_FITTED) > _CACHED:
         _FITTED.popitem(last=False)
     return _FITTED[key]
 
 
 def _content(table: FeatureTable, names: Sequence[str]) -> bytes:
-    """Digest of all that a fit looks at, so that the methods of one command share their baselines.
+    """Digest of a fit's inputs: the methods of one command share their baselines by it.
 
-    What is behind absent cells is part of it: undefined bytes may cost a fit, never a wrong one.
+    Undefined bytes behind absent cells are part of it: they may cost a fit, never a wrong one.
     """
     seen = table.take(np.flatnonzero(np.isin(table.samples.splits, ("train", "val"))))
     found = blake2b(repr((names, seen.samples.task)).encode(), digest_size=16)
@@ -129,14 +129,14 @@ def _fit(table: FeatureTable, names: tuple[str, ...]) -> Linear:
 def linear_scores(
     model: Linear, table: FeatureTable, split: str, pattern: str = "complete", realised: float = 0.0
 ) -> Scores:
-    """Its metrics on the rows of a split, of a table that may have had things hidden."""
+    """Scores of a linear model on the rows of a split, of a table that may have cells hidden."""
     part = table.take(table.split(split))
     found = scores(part.samples.task, model.outputs(part), part.samples.targets)
     return Scores(pattern, split, len(part), realised, {k: [v] for k, v in found.items()})
 
 
 def design(table: FeatureTable, names: Sequence[str], seen: dict[str, Moments]) -> Tensor:
-    """(N, D + 1): z-scored streams with 0 where absent, presence bits, and a column of ones."""
+    """Design matrix (N, D + 1): z-scored streams, 0 where absent, presence bits, and ones."""
     columns, bits = [], []
     for name in names:
         there = table.present[:, list(table.features).index(name)]
@@ -155,7 +155,7 @@ def design(table: FeatureTable, names: Sequence[str], seen: dict[str, Moments]) 
 def _constant(task: Task, train: NDArray[Any]) -> NDArray[np.float64]:
     if task.kind == "classes":
         counts = np.bincount(train, minlength=task.outputs)
-        # Log frequencies: argmax is the majority class, and the log loss is that of the prior.
+        # Log frequencies: argmax is the majority class, and the log loss is the prior's.
         return np.log(np.maximum(counts, 1e-9) / len(train))
     if task.kind == "labels":
         share = train.mean(0).clip(1e-9, 1 - 1e-9)
@@ -173,7 +173,7 @@ def _loss(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _logistic(x: Tensor, y: Tensor, task: Task, penalty: float, start: Tensor) -> Tensor:
-    """Minimise mean loss + penalty / 2 · |weights|² (the bias is free) by L-BFGS."""
+    """Logistic regression: mean loss + penalty / 2 · |weights|² by L-BFGS, bias not penalised."""
     weight = start.clone().requires_grad_()
     solver = torch.optim.LBFGS(
         [weight], max_iter=ITERATIONS, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
@@ -192,7 +192,7 @@ def _logistic(x: Tensor, y: Tensor, task: Task, penalty: float, start: Tensor) -
 
 
 def _ridge(x: Tensor, y: Tensor, penalty: float) -> Tensor:
-    """Closed form in double precision; the bias is free."""
+    """Ridge regression in closed form, double precision; the bias is not penalised."""
     a, b = x.double(), y.double()
     center, level = a[:, :-1].mean(0), b.mean()
     a, b = a[:, :-1] - center, b - level
@@ -201,7 +201,7 @@ def _ridge(x: Tensor, y: Tensor, penalty: float) -> Tensor:
         system = a.T @ a / count
         system.diagonal().add_(penalty)
         weight = torch.linalg.solve(system, a.T @ b / count)
-    else:  # the same by the kernel, which is smaller
+    else:  # dual form: the kernel matrix is smaller
         system = a @ a.T / count
         system.diagonal().add_(penalty)
         weight = a.T @ torch.linalg.solve(system, b) / count

@@ -1,6 +1,6 @@
-"""Metrics: what a task's outputs are worth, as plain functions of arrays.
+"""Metrics of classification, multi-label and regression, as functions of arrays.
 
-The first metric of a task is its own: accuracy, micro F1 or mean absolute error.
+The first metric of a task is its primary one: accuracy, micro F1 or mean absolute error.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,12 +16,12 @@ PRIMARY = {"classes": "accuracy", "labels": "micro_f1", "value": "mae"}
 
 
 def scores(task: Task, outputs: Array, targets: NDArray[np.generic]) -> dict[str, float]:
-    """Every metric of the task, its first one first; NaN where a metric is undefined.
+    """Every metric of the task, the primary one first; NaN where a metric is undefined.
 
     Outputs that are not finite make every metric NaN.
 
     Args:
-        task: picks the metrics.
+        task: decides which metrics.
         outputs: (N, C) logits; for `value` (N,) or (N, 1) in units of the target.
         targets: (N,) class numbers, (N, C) zeros and ones, or (N,) values.
     """
@@ -60,7 +60,7 @@ def class_scores(probabilities: Array, targets: NDArray[np.int64]) -> dict[str, 
 def label_scores(probabilities: Array, targets: NDArray[np.generic]) -> dict[str, float]:
     """Metrics of multi-label classification at 0.5; both (N, C).
 
-    `hit_at_1` is the share of rows whose most probable label is one of theirs.
+    `hit_at_1` is the share of rows whose most probable label is true.
     """
     truth, chosen = targets.astype(bool), probabilities >= 0.5
     right = (truth & chosen).sum(0).astype(np.float64)
@@ -82,7 +82,7 @@ def label_scores(probabilities: Array, targets: NDArray[np.generic]) -> dict[str
 
 
 def value_scores(outputs: Array, targets: Array) -> dict[str, float]:
-    """Metrics of regression, those of sentiment in [-3, 3] included (methods.md 5.3).
+    """Metrics of regression, with those of sentiment in [-3, 3] (methods.md 5.3).
 
     `acc2_has0` compares y ≥ 0 with ŷ ≥ 0 on all rows, `acc2_non0` y > 0 with ŷ > 0 where y ≠ 0;
     `acc7` rounds half to even after clipping to [-3, 3]. `r` is NaN for constant outputs.
@@ -98,7 +98,7 @@ def value_scores(outputs: Array, targets: Array) -> dict[str, float]:
 
 
 def metric_terms(task: Task, outputs: Array, targets: NDArray[np.generic]) -> tuple[Array, Array]:
-    """The first metric as a ratio of sums over rows, for resampling: numerators, denominators.
+    """The primary metric as a ratio of sums over rows, for resampling: numerators, denominators.
 
     Returns:
         Two (N,) arrays; the metric of any multiset of rows is sum / sum of theirs.
@@ -120,20 +120,20 @@ def softmax(logits: Array) -> Array:
 
 
 def confusion(targets: NDArray[np.int64], chosen: NDArray[np.int64], count: int) -> Array:
-    """(C, C) counts, rows = truth, columns = choice."""
+    """Confusion matrix (C, C) of counts: rows = true class, columns = predicted class."""
     cells = np.bincount(targets * count + chosen, minlength=count * count)
     return cells.reshape(count, count).astype(np.float64)
 
 
 def log_loss(probabilities: Array, targets: NDArray[np.int64]) -> float:
-    """Mean -log of the probability of the true class, clipped at the smallest double step."""
+    """Mean -log probability of the true class, probabilities clipped to [eps, 1 - eps]."""
     true = probabilities[np.arange(len(targets)), targets]
     eps = np.finfo(np.float64).eps
     return float(-np.log(np.clip(true, eps, 1 - eps)).mean())
 
 
 def calibration_error(probabilities: Array, targets: NDArray[np.int64], bins: int = 15) -> float:
-    """Expected calibration error: |accuracy - confidence| over equal bins of confidence."""
+    """Expected calibration error: mean |accuracy - confidence| over equal bins of confidence."""
     confidence = probabilities.max(1)
     right = probabilities.argmax(1) == targets
     place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
@@ -142,7 +142,7 @@ def calibration_error(probabilities: Array, targets: NDArray[np.int64], bins: in
 
 
 def auroc(values: Array, positive: NDArray[np.bool_]) -> float:
-    """Chance that a positive row has a larger value than a negative one, ties half; or NaN."""
+    """Area under the ROC curve; ties count half; NaN without positive or negative rows."""
     above, below = int(positive.sum()), int((~positive).sum())
     if not above or not below:
         return float("nan")
@@ -155,11 +155,12 @@ def auroc(values: Array, positive: NDArray[np.bool_]) -> float:
 def recall_at(made: Array, real: Array, most: int) -> float:
     """R@k of retrieval: share of rows whose own real vector is among the k of largest cosine.
 
-    A row whose own vector ties with others has its chance of being listed; NaN below two rows.
+    A row whose own vector ties with others counts by its probability of being among the k; NaN
+    below two rows.
 
     Args:
         made: (N, D) queries.
-        real: (N, D) what they should find, row for row.
+        real: (N, D) their targets, row for row.
         most: k.
     """
     if len(made) < 2:
@@ -176,14 +177,14 @@ def recall_at(made: Array, real: Array, most: int) -> float:
 
 
 def mean_cosine(made: Array, real: Array) -> float:
-    """Mean cosine of vectors with their counterparts, (N, D) both; NaN without rows."""
+    """Mean cosine similarity of paired vectors, (N, D) both; NaN without rows."""
     if not len(made):
         return float("nan")
     return float((_directions(made) * _directions(real)).sum(1).mean())
 
 
 def pearson(outputs: Array, targets: Array) -> float:
-    """Correlation, NaN where either is constant."""
+    """Pearson correlation; NaN where either is constant."""
     a, b = outputs - outputs.mean(), targets - targets.mean()
     scale = np.sqrt((a**2).sum() * (b**2).sum())
     tiny = 1e-12 * len(a) * max(1.0, float(np.abs(outputs).max()) * float(np.abs(targets).max()))
@@ -191,7 +192,7 @@ def pearson(outputs: Array, targets: Array) -> float:
 
 
 def better(name: str) -> Callable[[float, float], bool]:
-    """Whether the first score of a metric is better than the second."""
+    """Comparison of two scores of a metric: whether the first is better than the second."""
     if name in LOWER_IS_BETTER:
         return lambda first, second: first < second
     return lambda first, second: first > second
@@ -217,7 +218,7 @@ def _seven(values: Array) -> Array:
 
 
 def ratio(above: Array, below: Array) -> Array:
-    """Quotient, with 0 / 0 = 0, as scikit-learn's `zero_division=0`."""
+    """Division with 0 / 0 = 0, as scikit-learn's `zero_division=0`."""
     below = np.asarray(below, np.float64)
     return np.asarray(np.divide(above, below, out=np.zeros_like(below), where=below > 0))
 

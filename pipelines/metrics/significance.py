@@ -1,4 +1,4 @@
-"""Significance: paired bootstrap intervals, permutation tests, and the correction of Holm."""
+"""Significance: paired bootstrap intervals, permutation tests, and Holm's correction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pipelines.metrics.metrics import ratio
 
-MetricTerms = tuple[NDArray[np.float64], NDArray[np.float64]]  # numerators and denominators, by row
+MetricTerms = tuple[NDArray[np.float64], NDArray[np.float64]]  # numerators and denominators per row
 
 RESAMPLES = 2000
 DRAWS = 10_000
@@ -16,10 +16,10 @@ DRAWS = 10_000
 
 @dataclass(frozen=True)
 class Difference:
-    """How much a run's first metric changed, mean over replicas, with its 95 % interval.
+    """Change of a run's primary metric, mean over replicas, with its 95 % interval.
 
-    The interval is that of a paired bootstrap: test rows and replicas are drawn with replacement
-    2,000 times, the same draw for both patterns, and the 2.5 and 97.5 percentiles taken.
+    The interval is that of a paired bootstrap: test rows and replicas are sampled with replacement
+    2,000 times, the same sample for both patterns; it spans the 2.5 to the 97.5 percentile.
     """
 
     mean: float
@@ -34,38 +34,38 @@ def bootstrap(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Difference:
-    """Difference hidden - complete of a metric that is a ratio of sums over rows.
+    """Bootstrap the difference hidden - complete of a metric that is a ratio of sums over rows.
 
     Args:
-        complete: numerators and denominators, (R, N) each; see `metrics.pieces`.
+        complete: numerators and denominators, (R, N) each; see `metrics.metric_terms`.
         hidden: the same rows under a pattern.
-        resamples: draws of rows and replicas.
-        seed: of the draws.
+        resamples: bootstrap samples of rows and replicas.
+        seed: random seed.
     """
     count, rows = complete[0].shape
     generator = np.random.default_rng(seed)
-    drawn = []
+    changes = []
     for start in range(0, resamples, 100):
         size = min(100, resamples - start)
         weights = generator.multinomial(rows, np.full(rows, 1 / rows), size).astype(np.float64)
         replicas = generator.integers(0, count, (size, count))
         change = _resampled(hidden, weights) - _resampled(complete, weights)  # (R, size)
-        drawn.append(np.take_along_axis(change.T, replicas, 1).mean(1))
+        changes.append(np.take_along_axis(change.T, replicas, 1).mean(1))
     ones = np.ones((1, rows))
     mean = float((_resampled(hidden, ones) - _resampled(complete, ones)).mean())
-    low, high = np.percentile(np.concatenate(drawn), [2.5, 97.5])
+    low, high = np.percentile(np.concatenate(changes), [2.5, 97.5])
     return Difference(mean, float(low), float(high))
 
 
 @dataclass(frozen=True)
 class Paired:
-    """One run against another on the same rows, by the task's first metric.
+    """One run compared with another on the same rows, by the task's primary metric.
 
     Attributes:
         difference: run - reference, mean over replicas.
         low, high: 95 % interval, paired bootstrap over rows.
-        p: chance of a difference at least as large if both were equally good, by swapping their
-            answers row by row at random (two-sided, never 0).
+        p: p-value of a permutation test that swaps the two runs' outputs row by row at random
+            (two-sided, never 0).
     """
 
     difference: float
@@ -77,13 +77,13 @@ class Paired:
 def paired(
     run: MetricTerms, reference: MetricTerms, *, draws: int = DRAWS, seed: int = 0
 ) -> Paired:
-    """Compare two runs by what they did on each row.
+    """Compare two runs row by row: bootstrap interval and permutation test.
 
     Args:
         run: numerators and denominators of the metric, (N,) each, mean over replicas.
         reference: of the same rows.
-        draws: of the bootstrap and of the permutation test.
-        seed: of both.
+        draws: samples of the bootstrap and of the permutation test.
+        seed: random seed.
 
     Source: E. W. Noreen, Computer-Intensive Methods for Testing Hypotheses (1989): approximate
     randomisation, p = (1 + as large) / (1 + draws).
@@ -106,20 +106,20 @@ def paired(
     return Paired(float(seen), float(low), float(high), (1 + as_large) / (1 + draws))
 
 
-def holm(chances: Sequence[float]) -> list[float]:
-    """Holm's step-down correction for several tests: adjusted p, in the order given.
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction for multiple tests: adjusted p-values, in the order given.
 
     Source: S. Holm, A simple sequentially rejective multiple test procedure (1979).
     """
-    order = sorted(range(len(chances)), key=lambda number: chances[number])
-    adjusted, largest = [0.0] * len(chances), 0.0
+    order = sorted(range(len(p_values)), key=lambda number: p_values[number])
+    adjusted, largest = [0.0] * len(p_values), 0.0
     for rank, number in enumerate(order):
-        largest = max(largest, min(1.0, (len(chances) - rank) * chances[number]))
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[number]))
         adjusted[number] = largest
     return adjusted
 
 
-def _resampled(pieces: MetricTerms, counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(…, draws): the metric of each draw, in which row n stands `counts[draw, n]` times."""
-    above, below = pieces
+def _resampled(terms: MetricTerms, counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(…, samples): the metric of each sample, in which row n occurs `counts[sample, n]` times."""
+    above, below = terms
     return ratio(above @ counts.T, below @ counts.T)

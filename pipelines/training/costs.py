@@ -1,4 +1,4 @@
-"""Costs: parameters, multiply-accumulates and batch-of-one latency of a head."""
+"""Cost of a head: parameters, multiply-accumulates (MACs) and latency at batch size one."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -14,22 +14,22 @@ TIMES = 50
 
 
 def parameters(head: FusionHead) -> int:
-    """Number of trained numbers of one head."""
+    """Number of trainable parameters of one head."""
     return sum(p.numel() for p in head.parameters())
 
 
 def with_encoders(
     latencies: Sequence[Mapping[str, float] | None], head: Mapping[str, float]
 ) -> dict[str, float]:
-    """What one new sample takes from raw data to logits; empty where an encoder was never timed.
+    """Latency of one new sample from raw data to logits; empty if an encoder was never timed.
 
     Args:
         latencies: `p50` and `p95` seconds of each stream's reading, preparing and encoding.
         head: as `costs` gives it.
 
     Returns:
-        `with_encoders_p50` and `with_encoders_p95` seconds, one stream after the other: sums, so
-        that the second is an upper bound.
+        `with_encoders_p50` and `with_encoders_p95` seconds, one stream after the other: sums of
+        the streams' percentiles, so the second is an upper bound.
     """
     known = [latency for latency in latencies if latency is not None]
     if len(known) < len(latencies):
@@ -41,11 +41,11 @@ def with_encoders(
 
 
 def costs(head: FusionHead, table: FeatureTable) -> dict[str, float]:
-    """What one row costs the head alone, without encoders.
+    """Measure MACs and latency of a head on one row, without encoders.
 
     Args:
         head: in any mode; left in eval mode.
-        table: rows, of which the first is used, on the device where it is to run.
+        table: rows on the device to measure; the first one is used.
 
     Returns:
         `macs` of matrix products (half of counted flops), `latency_p50` and `latency_p95` seconds.

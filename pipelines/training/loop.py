@@ -1,4 +1,4 @@
-"""The loop: fit() is one page; R replicas on train rows, best weights by validation rows."""
+"""Training loop: R replicas side by side, early stopping, best weights by validation rows."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,17 +28,17 @@ class DivergedError(MmfuseError):
 
 @dataclass(frozen=True)
 class Epoch:
-    """What happened in one epoch, one value a replica; NaN where a replica had stopped.
+    """History of one epoch, one value per replica; NaN where a replica had stopped.
 
     Attributes:
         stage: name of the stage.
         number: from 1.
-        of: epochs at most.
+        of: maximum number of epochs.
         losses: mean training loss.
-        monitored: what selection goes by, smaller is better.
-        scores: the task's first metric on validation rows.
+        monitored: the value that selects the best epoch, smaller is better.
+        scores: the task's primary metric on validation rows.
         rates: learning rates.
-        active: which replicas still train after it.
+        active: which replicas train on after it.
     """
 
     stage: str
@@ -53,13 +53,13 @@ class Epoch:
 
 @dataclass
 class Progress:
-    """Where training stands at the end of an epoch: with it, going on equals never stopping.
+    """State of training after an epoch: resumed from it, training equals never having stopped.
 
     Attributes:
         stage: number of the current stage.
         epoch: epochs done in it.
-        pace: its rates and patience, None before its first epoch.
-        best: the best state so far in this stage, by name (R, …).
+        pace: its learning rates and early stopping, None before its first epoch.
+        best: the best parameters and buffers so far in this stage, by name (R, …).
         history: epochs so far, all stages.
     """
 
@@ -70,20 +70,20 @@ class Progress:
     history: list[Epoch] = field(default_factory=list)
 
     def begin(self, stage: int) -> None:
-        """Before the first epoch of a stage."""
+        """Reset for the first epoch of a stage."""
         self.stage, self.epoch, self.pace, self.best = stage, 0, None, {}
 
 
 @dataclass(frozen=True)
 class FitJob:
-    """What is fitted: rows, and a plan and a seed for every replica.
+    """Input of `fit`: rows, and a plan and a seed for every replica.
 
     Attributes:
         table: train and validation rows and no others.
-        plans: one a replica; they may differ in `plans.VECTOR_FIELDS`.
-        seeds: one a replica.
-        on_epoch: told about each epoch.
-        keep: given what continuing needs after each epoch.
+        plans: one per replica; they may differ in `plan.VECTOR_FIELDS`.
+        seeds: one per replica.
+        on_epoch: called after each epoch.
+        keep: called after each epoch to write a checkpoint.
     """
 
     table: FeatureTable
@@ -104,15 +104,15 @@ class FitJob:
 
 
 def fit(replicas: Replicas, job: FitJob, progress: Progress | None = None) -> list[Epoch]:
-    """Train every stage of R heads; they end with the weights that did best on validation rows.
+    """Train every stage of R heads; each ends with its best weights on validation rows.
 
     Args:
         replicas: initialised heads; changed in place.
         job: rows, plans, seeds.
-        progress: where to go on from, after `replicas` took up the state of then.
+        progress: where to resume, `replicas` having loaded the state of then.
 
     Returns:
-        What happened, epoch by epoch.
+        The history, epoch by epoch.
 
     Raises:
         DivergedError: if a replica never had a finite validation loss.
@@ -160,7 +160,7 @@ def _one_epoch(
     rates: Sequence[Rates | None],
     progress: Progress,
 ) -> list[float]:
-    """Every train row, in an order of each replica's own; mean losses."""
+    """Train one epoch, each replica in its own row order; mean loss per replica."""
     table, stage = job.table, replicas.head.stages[progress.stage].name
     seeds = torch.tensor(list(job.seeds), device=table.device)
     epoch_key = counter_rng.key(seeds, progress.stage, progress.epoch)  # (R,)
@@ -174,22 +174,22 @@ def _one_epoch(
     keys = counter_rng.key(epoch_key, counters[:, None])  # (batches, R)
     for rows, key in zip(parts, keys, strict=True):
         batch = _drop(gather(table, rows, key), table, plans)
-        for turn, step in enumerate(steps):
-            turned = replace(batch, numbers=counter_rng.key(key, turn)) if turn else batch
-            losses = replicas.step(turned, (step, stage), plans[0].optimizer, rates, limits)
+        for number, step in enumerate(steps):
+            own = replace(batch, numbers=counter_rng.key(key, number)) if number else batch
+            losses = replicas.step(own, (step, stage), plans[0].optimizer, rates, limits)
             total += losses.detach().to(total) * rows.shape[1] / len(steps)
     return (total / sum(rows.shape[1] for rows in parts)).tolist()
 
 
 def _drop(batch: Batch, table: FeatureTable, plans: Sequence[Plan]) -> Batch:
-    """Modality dropout, each replica at its own chance."""
-    chances = [plan.drop_rate for plan in plans]
-    if not any(chances):
+    """Modality dropout, each replica at its own rate."""
+    shares = [plan.drop_rate for plan in plans]
+    if not any(shares):
         return batch
-    shares = torch.tensor(chances, device=table.device)
+    rates = torch.tensor(shares, device=table.device)
     owners = table.owners
     present = vmap(lambda p, s, k: drop_modalities(p, owners, s, k))(
-        batch.present, shares, batch.numbers
+        batch.present, rates, batch.numbers
     )
     return replace(batch, present=present)
 
@@ -197,7 +197,7 @@ def _drop(batch: Batch, table: FeatureTable, plans: Sequence[Plan]) -> Batch:
 def _validate(
     replicas: Replicas, held: FeatureTable, plan: Plan, stage: Stage
 ) -> tuple[list[float], list[float]]:
-    """What selection goes by and the first metric, on validation rows, one a replica."""
+    """Monitored value and primary metric on validation rows, one per replica."""
     task, monitor = held.samples.task, stage.monitor or plan.monitor
     logits = replicas.predict(held).logits  # (R, N, C)
     name = PRIMARY[task.kind]
@@ -216,7 +216,7 @@ def _validate(
 
 
 def _first(table: FeatureTable, logits: Tensor) -> float:
-    """The task's first metric alone."""
+    """The task's primary metric alone."""
     above, below = metric_terms(table.samples.task, *decoded(table, logits))
     return float(above.sum() / below.sum()) if below.sum() else 0.0
 
@@ -230,11 +230,11 @@ def decoded(table: FeatureTable, logits: Tensor) -> tuple[Any, Any]:
 
 
 def _remember(replicas: Replicas, progress: Progress, improved: Sequence[bool]) -> None:
-    """Copy the state of the replicas that are at their best."""
+    """Copy the state of the replicas that improved."""
     if not progress.best:
         progress.best = {name: value.clone() for name, value in replicas.state.items()}
         return
-    rows = [r for r, better in enumerate(improved) if better]
+    rows = [r for r, is_better in enumerate(improved) if is_better]
     for name, value in replicas.state.items():
         if rows:
             progress.best[name][rows] = value[rows]

@@ -1,7 +1,7 @@
-"""Optimiser, clipping, schedules and early stopping as vectors over R replicas.
+"""AdamW, SGD, gradient clipping, learning-rate schedules and early stopping for R replicas.
 
-Parameters of R heads lie in one matrix (R, P) a block, so a step is one fused kernel over rows,
-each row with its own rate, and rows of stopped replicas are left out.
+Parameters of R heads lie in one matrix (R, P) per block, so a step is one fused kernel over rows,
+each row with its own learning rate; rows of stopped replicas are left out.
 """
 
 import math
@@ -18,7 +18,7 @@ EPS = 1e-8
 
 
 class ParameterBlock:
-    """Parameters of R replicas that always move together, and their optimiser's state.
+    """Parameters of R replicas that are always updated together, and their optimiser state.
 
     Args:
         parameters: by name, (R, …) each; copied.
@@ -36,7 +36,7 @@ class ParameterBlock:
         self.count = torch.zeros(len(self.flat), device=self.flat.device)
 
     def views(self, matrix: Tensor) -> dict[str, Tensor]:
-        """By name, (R, …) windows into a matrix (R, P) laid out as this block."""
+        """Views (R, …) by name of a matrix (R, P) that is laid out as this block."""
         found, at = {}, 0
         for name in self.names:
             size = math.prod(self.shapes[name])
@@ -45,17 +45,17 @@ class ParameterBlock:
         return found
 
     def gather(self, gradients: Mapping[str, Tensor]) -> Tensor:
-        """(R, P) from gradients by name."""
+        """Flatten gradients by name to (R, P)."""
         return torch.cat([_flat(gradients[name]) for name in self.names], 1)
 
     def segments(self, matrix: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Rows of the decaying columns, and rows of the others."""
+        """Rows of the columns with weight decay, and rows of the others."""
         return matrix[:, : self.border].unbind(0), matrix[:, self.border :].unbind(0)
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What one optimiser step of one replica needs to know."""
+    """Hyperparameters of one optimiser step of one replica."""
 
     learning_rate: float
     weight_decay: float
@@ -65,13 +65,13 @@ class Rates:
 def optimizer_step(
     block: ParameterBlock, gradient: Tensor, rule: Rule, rates: Sequence[Rates | None]
 ) -> None:
-    """One step as `torch.optim.AdamW` or `SGD` (momentum, coupled decay) would do it, in place.
+    """One step in place, equal to `torch.optim.AdamW` or `SGD` (momentum, coupled decay).
 
     Args:
-        block: what moves.
+        block: parameters to update.
         gradient: (R, P).
         rule: which optimiser.
-        rates: one a replica; None leaves a stopped replica exactly as it is.
+        rates: one per replica; None leaves a stopped replica exactly as it is.
     """
     moving = [r for r, rate in enumerate(rates) if rate is not None]
     if len(moving) == len(rates):
@@ -97,11 +97,11 @@ def optimizer_step(
 
 
 def clip_gradients(gradients: Sequence[Tensor], largest: Sequence[float | None]) -> None:
-    """Scale each replica's gradient to a norm of at most `largest`, in place.
+    """Clip each replica's gradient norm to at most `largest`, in place.
 
     Args:
-        gradients: (R, P) of each block; the norm is over all of them, one a replica.
-        largest: one a replica, None for no limit.
+        gradients: (R, P) of each block; the norm is over all of them, one per replica.
+        largest: one per replica, None for no limit.
     """
     if all(limit is None for limit in largest):
         return
@@ -115,7 +115,7 @@ def clip_gradients(gradients: Sequence[Tensor], largest: Sequence[float | None])
 
 @dataclass
 class ReplicaSchedule:
-    """Learning rates of R replicas over the epochs, and which replicas still train.
+    """Learning-rate schedules and early stopping of R replicas.
 
     Attributes:
         rates: initial learning rates.
@@ -125,8 +125,9 @@ class ReplicaSchedule:
         patience: epochs without improvement after which a replica stops; None never.
         least: an improvement must be larger than this.
         best: best monitored value so far, smaller is better.
-        bad: epochs since then; `flat` the same for the plateau.
-        scale: what plateaus have made of the rate.
+        bad: epochs since then.
+        plateau: best value that the plateau schedule counts; `flat` epochs since then.
+        scale: factor on the rate, from plateaus so far.
         active: which replicas still train.
     """
 
@@ -146,7 +147,7 @@ class ReplicaSchedule:
     active: list[bool] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Begin, unless it is continued from a state."""
+        """Fill the initial state, unless it is given (resumed)."""
         count = len(self.rates)
         self.best = self.best or [math.inf] * count
         self.bad = self.bad or [0] * count
@@ -166,7 +167,7 @@ class ReplicaSchedule:
         return [rate * part * scale for rate, scale in zip(self.rates, self.scale, strict=True)]
 
     def observe(self, values: Sequence[float]) -> list[bool]:
-        """Take an epoch's monitored values; returns which active replicas are at their best.
+        """Take an epoch's monitored values; returns which active replicas improved.
 
         A value that is not finite is no improvement. The plateau's threshold is that of
         `torch.optim.lr_scheduler.ReduceLROnPlateau`, 1e-4 relative.
@@ -180,12 +181,12 @@ class ReplicaSchedule:
             )
             self.best[r] = value if improved[r] else self.best[r]
             self.bad[r] = 0 if improved[r] else self.bad[r] + 1
-            self._watch_plateau(r, value)
+            self._step_plateau(r, value)
             if self.patience is not None and self.bad[r] >= self.patience:
                 self.active[r] = False
         return improved
 
-    def _watch_plateau(self, r: int, value: float) -> None:
+    def _step_plateau(self, r: int, value: float) -> None:
         if self.schedule != "plateau":
             return
         best = self.plateau[r]

@@ -1,4 +1,4 @@
-"""Plan: how heads are trained; and `--set` words coerced by what they set."""
+"""Plan: hyperparameters of training; `--set` words coerced to the types of what they set."""
 
 import dataclasses
 import inspect
@@ -20,27 +20,27 @@ Range = tuple[str, Fits]  # NaN fits none of them
 COUNT: Range = ("at least 1", lambda value: value >= 1)
 NONE_OR_MORE: Range = ("at least 0", lambda value: 0 <= value < math.inf)
 POSITIVE: Range = ("above 0", lambda value: 0 < value < math.inf)
-CHANCE: Range = ("from 0 to below 1", lambda value: 0 <= value < 1)
+PROBABILITY: Range = ("from 0 to below 1", lambda value: 0 <= value < 1)
 PLAN: dict[str, Range] = {
     "epochs": COUNT,
     "batch_size": COUNT,
     "learning_rate": POSITIVE,
     "weight_decay": NONE_OR_MORE,
-    "momentum": CHANCE,
+    "momentum": PROBABILITY,
     "clip": ("above 0, or none", lambda value: value > 0),
     "plateau_patience": NONE_OR_MORE,
     "plateau_factor": ("above 0 and at most 1", lambda value: 0 < value <= 1),
     "step_every": COUNT,
     "patience": ("at least 1, or none", COUNT[1]),
     "min_delta": NONE_OR_MORE,
-    "drop_rate": CHANCE,
-    "missing_rate": CHANCE,
+    "drop_rate": PROBABILITY,
+    "missing_rate": PROBABILITY,
     "folds": (
         "0, or at least 3 (train, validation, test)",
         lambda value: value == 0 or value >= 3,
     ),
 }
-"""Of the fields of a plan."""
+"""Valid ranges of the fields of a plan."""
 OPTIONS: dict[str, Range] = {
     "width": COUNT,
     "hidden": COUNT,
@@ -49,46 +49,47 @@ OPTIONS: dict[str, Range] = {
     "rank": COUNT,
     "hardest": COUNT,
     "layers": NONE_OR_MORE,
-    "dropout": CHANCE,
-    "layer_dropout": CHANCE,
+    "dropout": PROBABILITY,
+    "layer_dropout": PROBABILITY,
     "temperature": POSITIVE,
     "align_learning_rate": POSITIVE,
     "align_batch_size": COUNT,
     "align_patience": COUNT,
     "complete_rows": NONE_OR_MORE,
 }
-"""Of the options of methods: a name here means the same wherever it is met."""
+"""Valid ranges of methods' options: a name means the same in every method."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a head is trained; a method's module may have other defaults in its `PLAN`.
+    """Hyperparameters of training; a method's module may set other defaults in its `PLAN`.
 
     Attributes:
-        epochs: at most this many, of each stage.
-        batch_size: rows a step.
-        learning_rate: at the start.
-        weight_decay: of what the head says decays; decoupled for adamw, coupled for sgd.
+        epochs: maximum, per stage.
+        batch_size: rows per step.
+        learning_rate: initial one.
+        weight_decay: of parameters that the head `decays`; decoupled for adamw, coupled for sgd.
         optimizer: adamw or sgd.
         momentum: of sgd.
-        clip: largest norm of a gradient, or None.
+        clip: maximum gradient norm, or None.
         schedule: constant, cosine (to zero over the epochs), plateau, or step.
         plateau_patience: epochs without improvement before `plateau_factor` is applied.
-        plateau_factor: what a plateau multiplies the rate by.
+        plateau_factor: factor on the learning rate at a plateau.
         step_every: epochs between divisions by ten of `step`.
-        patience: epochs without improvement before a replica stops, or None.
+        patience: early stopping: epochs without improvement before a replica stops, or None.
         min_delta: an improvement must be larger than this.
-        monitor: what validation selects by: `task` (task loss), `loss` (the head's own), `score`
-            (the task's first metric).
-        class_weights: weigh classes (or positive labels) by how rare they are in training.
-        drop_rate: chance of hiding each present modality of each sample at every step.
-        missing_rate: chance η of the data protocol, the same in every split.
+        monitor: what selects the best epoch on validation rows: `task` (task loss), `loss` (the
+            head's own), `score` (the task's primary metric).
+        class_weights: weight classes (or positive labels) by inverse frequency in training.
+        drop_rate: modality dropout: probability of hiding each present modality of a sample at
+            every step.
+        missing_rate: probability η of the data protocol, the same in every split.
         missing_protocol: bernoulli_guard, bernoulli or cpm_exact.
-        missing_seed: of the protocol, not of the replicas.
+        missing_seed: random seed of the protocol, not of the replicas.
         folds: cross-validation over all rows instead of the dataset's splits; 0 for none. Each
             fold is a run of its own.
         fold: which of them is the test split; the next one is val. None = each in turn.
-        seeds: one replica each.
+        seeds: random seeds, one replica each.
     """
 
     epochs: int = 100
@@ -115,7 +116,7 @@ class Plan:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
 
     def __post_init__(self) -> None:
-        """Check what would fail late or train nothing."""
+        """Check ranges and seeds."""
         for name in PLAN:
             check_range(name, getattr(self, name))
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
@@ -128,7 +129,7 @@ VECTOR_FIELDS = frozenset({"learning_rate", "weight_decay", "clip", "drop_rate",
 
 @dataclass(frozen=True)
 class Setting:
-    """A plan and a head's options, as one run has them."""
+    """Plan and head options of one run."""
 
     plan: Plan
     options: dict[str, object]
@@ -148,7 +149,7 @@ SettingValues = Mapping[str, Sequence[object] | Untyped]
 def settings(
     module: ModuleType, name: str, words: Mapping[str, object], plan: Plan | None = None
 ) -> list[Setting]:
-    """As `expand_grid`, from words (or values as they are) none of which is coerced yet."""
+    """`expand_grid` of words that are not coerced yet (or values as they are)."""
     untyped = {key: Untyped(word) for key, word in words.items()}
     return expand_grid(module, name, untyped, plan)
 
@@ -188,7 +189,7 @@ def expand_grid(
 
 
 def base_plan(module: ModuleType, name: str) -> Plan:
-    """The method's own defaults: its constant `PLAN` over Plan's."""
+    """Default plan of a method: its constant `PLAN` over Plan's defaults."""
     own = getattr(module, "PLAN", {})
     known = {field.name for field in dataclasses.fields(Plan)}
     for key in own:
@@ -212,7 +213,7 @@ def option_defaults(build: Callable[..., object]) -> dict[str, object]:
 
 
 def coerce(key: str, word: str, kind: Any) -> object:  # noqa: ANN401 - any annotation
-    """A word as the value that an annotation asks for.
+    """Convert a word to the type of an annotation.
 
     Raises:
         MmfuseError: naming the setting, what it takes and what it got.
@@ -256,7 +257,7 @@ def _coerce_union(key: str, word: str, args: tuple[Any, ...]) -> object:
 
 
 def values_of(key: str, word: object, kind: Any) -> list[object]:  # noqa: ANN401
-    """What a word asks for: one value, or several where it lists them (`1e-3,3e-3`).
+    """Typed values of a word: one, or several where it lists them (`1e-3,3e-3`).
 
     Raises:
         MmfuseError: naming the setting, what it takes and what it got.
@@ -272,7 +273,7 @@ def values_of(key: str, word: object, kind: Any) -> list[object]:  # noqa: ANN40
 
 
 def check_range(name: str, value: object) -> None:
-    """Refuse a number that a plan's field or a method's option cannot be; None and words pass.
+    """Check that a plan's field or a method's option is in its range; None and words pass.
 
     Raises:
         MmfuseError: naming it, what it may be, and what it is.
@@ -280,6 +281,6 @@ def check_range(name: str, value: object) -> None:
     known = PLAN.get(name) or OPTIONS.get(name)
     if known is None or isinstance(value, bool) or not isinstance(value, int | float):
         return
-    said, fits = known
+    valid, fits = known
     if not fits(value):
-        raise MmfuseError(f"{name} must be {said}, not {value}")
+        raise MmfuseError(f"{name} must be {valid}, not {value}")

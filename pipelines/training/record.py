@@ -1,4 +1,4 @@
-"""Recording: what a run was, as records and tables, and its method found again."""
+"""Run records: scores, predictions, history and identity of a trained run."""
 
 import datetime
 import hashlib
@@ -30,12 +30,12 @@ from pipelines.training.request import Request
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What the settings of one request share.
+    """A request with its method and rows loaded: what all of its settings share.
 
     Attributes:
-        request: what was asked for.
+        request: the checked request.
         module: the method.
-        source: its text, if it was given as a file.
+        source: the method's source text, if it was given as a file.
         table: all rows, nothing hidden.
         group: of runs.
     """
@@ -48,17 +48,17 @@ class TrainingJob:
 
 
 def make_record(
-    lab: TrainingJob, setting: Setting, hidden: HiddenTable, head: FusionHead
+    job: TrainingJob, setting: Setting, hidden: HiddenTable, head: FusionHead
 ) -> RunRecord:
-    """The record of a run that has not been timed yet.
+    """RunRecord of a setting, still without time, epochs and scores.
 
     Args:
-        lab: what was asked for.
+        job: what the settings share.
         setting: plan and options.
         hidden: the table as trained on.
         head: one of the replicas.
     """
-    request = lab.request
+    request = job.request
     table, run = hidden.table, new_id(request.method, request.dataset)
     store = FeatureStore(request.home, request.dataset)
     alone = costs.costs(head, table)
@@ -67,14 +67,14 @@ def make_record(
     now = datetime.datetime.now(datetime.UTC)
     return RunRecord(
         id=run,
-        group=lab.group,
+        group=job.group,
         dataset=request.dataset,
         snapshot=request.infos[0].snapshot,
         method=request.method,
-        method_digest="" if lab.source is None else digest(lab.source),
+        method_digest="" if job.source is None else digest(job.source),
         task=table.samples.task,
         streams=streams(request),
-        options=_plain(option_defaults(lab.module.build) | setting.options),
+        options=_plain(option_defaults(job.module.build) | setting.options),
         plan=_plain(asdict(setting.plan)),
         seeds=setting.plan.seeds,
         parameters=costs.parameters(head),
@@ -93,15 +93,15 @@ def make_record(
     )
 
 
-def identity(lab: TrainingJob, setting: Setting) -> str:
-    """What a setting would train, as a digest: the same as that of the run it becomes."""
-    request = lab.request
+def identity(job: TrainingJob, setting: Setting) -> str:
+    """Digest of what a setting trains, equal to `identity_of` the run it becomes."""
+    request = job.request
     return fingerprint(
         {
             "dataset": [request.dataset, request.infos[0].snapshot],
-            "method": request.method if lab.source is None else digest(lab.source),
+            "method": request.method if job.source is None else digest(job.source),
             "streams": [stream.identity for stream in streams(request)],
-            "options": _plain(option_defaults(lab.module.build) | setting.options),
+            "options": _plain(option_defaults(job.module.build) | setting.options),
             "plan": _plain(asdict(setting.plan)),
             "versions": [version(name) for name in ("mmfuse", "torch")],
         }
@@ -109,7 +109,7 @@ def identity(lab: TrainingJob, setting: Setting) -> str:
 
 
 def identity_of(record: RunRecord) -> str:
-    """What a run trained, as a digest; neither when nor on which device."""
+    """Digest of what a run trained, without time and device: to find trained settings again."""
     return fingerprint(
         {
             "dataset": [record.dataset, record.snapshot],
@@ -123,12 +123,12 @@ def identity_of(record: RunRecord) -> str:
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """As JSON gives it back."""
+    """Values as they come back from JSON: tuples as lists."""
     return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 
 def streams(request: Request) -> tuple[RunStream, ...]:
-    """The request's streams as a record has them."""
+    """The request's streams as `RunStream`s."""
     names = display_names(request.infos)
     return tuple(_stream(info, name) for info, name in zip(request.infos, names, strict=True))
 
@@ -149,7 +149,7 @@ def _stream(info: StreamInfo, name: str) -> RunStream:
 
 
 def absent(table: FeatureTable, split: str) -> float:
-    """Share of (sample, modality) cells of a split that are absent."""
+    """Fraction of the (sample, modality) cells of a split that are absent."""
     part = table.take(table.split(split))
     return 1 - float(by_modality(part.present, part.owners).float().mean())
 
@@ -157,7 +157,7 @@ def absent(table: FeatureTable, split: str) -> float:
 def score_rows(
     replicas: Replicas, table: FeatureTable, split: str, mine: Sequence[int]
 ) -> tuple[dict[str, list[float]], NDArray[np.float64]]:
-    """Metrics, one value a replica, and outputs (R, N, C) on the rows of a split."""
+    """Metrics, one value per replica, and outputs (R, N, C) on the rows of a split."""
     part = table.take(table.split(split))
     outputs, targets = decoded(part, replicas.predict(part).logits[list(mine)])
     each = [scores(part.samples.task, one, targets) for one in outputs]
@@ -174,7 +174,7 @@ def score_all(
     label: str,
     splits: Sequence[str] = ("val", "test"),
 ) -> tuple[list[Scores], pl.DataFrame]:
-    """Scores on the rows of some splits, and the predictions behind them."""
+    """Scores on the rows of some splits, and their table of predictions."""
     table, found, frames = hidden.table, [], []
     for split in splits:
         metrics, outputs = score_rows(replicas, table, split, mine)
@@ -195,7 +195,7 @@ def score_all(
 def history_table(
     history: Sequence[Epoch], mine: Sequence[int], seeds: Sequence[int]
 ) -> pl.DataFrame:
-    """One row an epoch and seed, of the replicas that are a run's own."""
+    """Training history of a run: one row per epoch and seed, of the replicas `mine`."""
     rows = [
         {
             "stage": epoch.stage,
@@ -214,7 +214,7 @@ def history_table(
 
 
 def epochs_of(history: Sequence[Epoch], replica: int) -> int:
-    """Epochs that a replica trained, all stages."""
+    """Number of epochs that a replica trained, over all stages."""
     return sum(not np.isnan(epoch.rates[replica]) for epoch in history)
 
 

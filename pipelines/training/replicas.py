@@ -1,4 +1,4 @@
-"""Replicas: R heads of one shape trained side by side with stacked parameters and `vmap`."""
+"""Replicas: vmap over R heads of one shape (an ensemble), parameters and buffers stacked."""
 
 import contextlib
 from collections import Counter
@@ -21,19 +21,19 @@ State = dict[str, Tensor]
 Fields = tuple[Mapping[str, Tensor], Tensor, Mapping[str, Tensor], Tensor, Tensor, Tensor]
 EVAL_ROWS = 2048
 OFTEN = 200
-"""Calls with the same shapes after which recording, about as long as 50 calls, pays."""
+"""Calls with the same shapes after which tracing pays; it takes as long as about 50 calls."""
 
 
 class Replicas:
-    """R heads as one: every parameter and buffer has a leading axis R; R = 1 is a case.
+    """R heads stacked: every parameter and buffer has a leading axis R, R = 1 included.
 
     Args:
-        heads: R heads of one shape, initialised each with its own seed.
+        heads: R heads of one shape, each initialised with its own seed.
 
     Attributes:
-        head: the first of them, as a function; its own tensors are not used.
+        head: the first one, called as a function; its own tensors are not used.
         buffers: by name, (R, …).
-        blocks: parameters by which steps of which stages move them.
+        blocks: parameters, grouped by the steps and stages that update them.
     """
 
     def __init__(self, heads: Sequence[FusionHead]) -> None:
@@ -50,18 +50,18 @@ class Replicas:
 
     @property
     def state(self) -> State:
-        """Parameters and buffers by name, (R, …); windows, not copies."""
+        """Parameters and buffers by name, (R, …); views, not copies."""
         return {**self.parameters, **self.buffers}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take up a state; shapes are checked by the copy."""
+        """Load parameters and buffers, (R, …) by name; shapes are checked by the copy."""
         with torch.no_grad():
             for name, view in self.parameters.items():
                 view.copy_(state[name])
         self.buffers = {n: state[n].to(b).clone() for n, b in self.buffers.items()}
 
     def steps(self, stage_name: str) -> tuple[str, ...]:
-        """Optimisation steps of a batch in this stage, in order."""
+        """Optimisation steps per batch in this stage, in order."""
         stage = next(s for s in self.head.stages if s.name == stage_name)
         return self.head.steps if stage.steps is None else stage.steps
 
@@ -79,13 +79,13 @@ class Replicas:
             batch: fields with a leading axis R.
             where: step and stage.
             rule: which optimiser.
-            rates: one a replica; None = stopped, changes nothing, buffers included.
-            limits: largest gradient norm, one a replica, or None.
+            rates: one per replica; None = stopped, nothing changes, buffers included.
+            limits: maximum gradient norm, one per replica, or None.
 
         Returns:
             (R,) losses before the step.
         """
-        moving = [b for b in self.blocks if self._moves(b, *where)]
+        moving = [b for b in self.blocks if self._is_trained(b, *where)]
         trained = {n: self.parameters[n] for b in moving for n in b.names}
         fixed = {n: p for n, p in self.parameters.items() if n not in trained}
         self.head.train()
@@ -96,20 +96,20 @@ class Replicas:
             clip_gradients(flats, limits)
             for block, gradient in zip(moving, flats, strict=True):
                 optimizer_step(block, gradient, rule, rates)
-            self._carry(buffers, rates)
+            self._update_buffers(buffers, rates)
         return torch.as_tensor(losses)
 
     def predict(self, table: FeatureTable) -> Fused:
-        """All replicas' opinions on every row in eval mode: logits (R, N, C) and so on."""
+        """Outputs of all replicas on every row in eval mode: logits (R, N, C) and so on."""
         parts = [self._predict_part(part) for part in _chunks(table, EVAL_ROWS)]
         return _unpack({name: torch.cat([p[name] for p in parts], 1) for name in parts[0]})
 
     def measures(self, table: FeatureTable, mine: Sequence[int]) -> dict[str, list[float]]:
-        """The head's own numbers on every row in eval mode, one value a replica of `mine`."""
+        """The head's own metrics on every row in eval mode, one value per replica in `mine`."""
         if type(self.head).measures is FusionHead.measures:
             return {}
         self.head.eval()
-        part, found = _Measuring(self.head), []
+        part, found = _Measures(self.head), []
         for replica in mine:
             named = {f"head.{name}": value[replica] for name, value in self.state.items()}
             with torch.no_grad():
@@ -117,7 +117,7 @@ class Replicas:
         return {name: [each[name] for each in found] for name in found[0]}
 
     def losses(self, table: FeatureTable, step: str, size: int) -> Tensor:
-        """(R,) mean loss of a step over the rows in eval mode, in batches of `size`."""
+        """Mean loss (R,) of a step over the rows in eval mode, in batches of `size`."""
         self.head.eval()
         total = torch.zeros(self.count, device=table.device)
         for part in _chunks(table, size):
@@ -165,21 +165,21 @@ class Replicas:
         return gradients, loss, after
 
     def _call(self, state: State, batch: Batch, step: str) -> tuple[Tensor, Fused]:
-        """Loss and opinion under a state, whose buffers become what the forward made of them."""
+        """Loss and output under a state; its buffers become those that the forward assigned."""
         named = {f"head.{name}": value for name, value in state.items()}
         loss, fused = functional_call(self._objective, named, (batch, step))
         state.update({name: named[f"head.{name}"] for name in state})
         return loss, fused
 
-    def _carry(self, buffers: State, rates: Sequence[Rates | None]) -> None:
+    def _update_buffers(self, buffers: State, rates: Sequence[Rates | None]) -> None:
         if all(rate is not None for rate in rates):
             self.buffers = buffers
             return
-        going = [rate is not None for rate in rates]
+        active = [rate is not None for rate in rates]
         for name, after in buffers.items():
             before = self.buffers[name]
             shape = (-1, *[1] * (after.ndim - 1))
-            chosen = torch.tensor(going, device=after.device).view(shape)
+            chosen = torch.tensor(active, device=after.device).view(shape)
             self.buffers[name] = torch.where(chosen, after, before)
 
     def _make_blocks(self, parameters: State) -> list[ParameterBlock]:
@@ -197,7 +197,7 @@ class Replicas:
             )
         return blocks
 
-    def _moves(self, block: ParameterBlock, step: str, stage: str) -> bool:
+    def _is_trained(self, block: ParameterBlock, step: str, stage: str) -> bool:
         return self.head.trains(block.names[0], step, stage)
 
     def _views(self) -> None:
@@ -207,7 +207,7 @@ class Replicas:
 
 
 class _Objective(nn.Module):
-    """A head's forward and loss as one call, so that both see the same parameters."""
+    """A head's forward and loss as one call, so that both use the same parameters."""
 
     def __init__(self, head: FusionHead) -> None:
         super().__init__()
@@ -218,8 +218,8 @@ class _Objective(nn.Module):
         return self.head.loss(batch, fused, step), fused
 
 
-class _Measuring(nn.Module):
-    """A head's forward and its own numbers as one call."""
+class _Measures(nn.Module):
+    """A head's forward and its own metrics as one call."""
 
     def __init__(self, head: FusionHead) -> None:
         super().__init__()
@@ -270,11 +270,12 @@ def _unpack(packed: Mapping[str, Tensor]) -> Fused:
 
 
 class Replayed:
-    """A pure function of nested dicts and tuples of tensors, recorded once it is called often.
+    """Trace a pure function of tensors with `make_fx` once it is called often, then replay it.
 
     Args:
-        function: without Python branches on data; called under `torch.no_grad`.
-        often: calls with the same shapes before it is recorded.
+        function: of nested dicts and tuples of tensors, without Python branches on data; called
+            under `torch.no_grad`.
+        often: calls with the same shapes before it is traced.
     """
 
     def __init__(self, function: Callable[..., Any], often: int = OFTEN) -> None:
@@ -282,8 +283,8 @@ class Replayed:
         self.calls: Counter[tuple[object, ...]] = Counter()
         self.records: dict[tuple[object, ...], Callable[..., Any]] = {}
 
-    def __call__(self, *arguments: Any) -> Any:  # noqa: ANN401 - whatever the function takes
-        """What the function returns."""
+    def __call__(self, *arguments: Any) -> Any:  # noqa: ANN401 - any arguments
+        """Return what the function returns."""
         shapes = tuple((tuple(x.shape), x.dtype) for x in tree_leaves(arguments))
         record = self.records.get(shapes)
         with torch.no_grad():
@@ -295,5 +296,5 @@ class Replayed:
             return self.function(*arguments)
 
     def _record(self, shapes: tuple[object, ...], arguments: tuple[Any, ...]) -> None:
-        with contextlib.suppress(Exception):  # a saving, never a condition: eager calls go on
+        with contextlib.suppress(Exception):  # only for speed: without it calls stay eager
             self.records[shapes] = make_fx(self.function)(*arguments)

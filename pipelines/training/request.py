@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from pipelines.training.loop import Epoch
 
 KEEP_SECONDS = 10.0
-"""Seconds between two records of how far training got."""
+"""Seconds between two checkpoints."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A training that was asked for, checked, its settings typed.
+    """Checked arguments of a training, its settings typed.
 
     Attributes:
         method: name, or path of a file.
@@ -88,7 +88,7 @@ def checked_request(
 
     Raises:
         MmfuseError: for unknown names or settings, features that are missing, a task that the
-            method does not have, or a place for runs that cannot be written.
+            method does not support, or a folder for runs that cannot be written.
     """
     check_device(device)
     settings = _typed_settings(method, options or {})
@@ -112,7 +112,7 @@ def checked_request(
 
 
 def _check_task(method: str, dataset: str, task: str) -> None:
-    """Refuse a task that a method's constant `TASKS` does not name."""
+    """Refuse a task that is not in the method's constant `TASKS`."""
     entry = catalog.entries("methods").get(method)
     tasks = entry.constants.get("TASKS") if entry else None
     if task and isinstance(tasks, tuple) and task not in tasks:

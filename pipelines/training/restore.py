@@ -1,4 +1,4 @@
-"""Restoring: the heads and the feature table of a recorded run, built again."""
+"""Restore a recorded run: its heads with their weights, and its feature table."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +25,7 @@ from pipelines.training.run import protocol, resplit
 
 
 def score_test(home: Home, record: RunRecord, device: str = "auto") -> None:
-    """Score a run on test rows as it was trained, where a search had left them out.
+    """Score a run on test rows, under its own missing protocol, if a sweep had left them out.
 
     Raises:
         MmfuseError: as `evaluation.evaluate`.
@@ -46,7 +46,7 @@ def score_test(home: Home, record: RunRecord, device: str = "auto") -> None:
 
 
 def rebuild(record: RunRecord, device: torch.device) -> Replicas:
-    """The run's heads with their weights."""
+    """Build the run's heads and load their weights."""
     streams = {s.name: Stream(s.width, s.modality, s.sequence) for s in record.streams}
     head = method_of(record)(Inputs(streams, record.task), **record.options)
     replicas = Replicas([head.to(device)] * len(record.seeds))
@@ -55,10 +55,10 @@ def rebuild(record: RunRecord, device: torch.device) -> Replicas:
 
 
 def run_table(home: Home, record: RunRecord, device: torch.device) -> FeatureTable:
-    """The features that a run was trained on, nothing hidden.
+    """Load the features that a run was trained on, nothing hidden.
 
     Raises:
-        MmfuseError: if they are gone, or belong to other samples now.
+        MmfuseError: if they are gone, or are of other samples now.
     """
     store = FeatureStore(home, record.dataset)
     there = {(i.key.fingerprint, i.key.modality): i for i in store.streams() if i.complete}
@@ -87,12 +87,12 @@ def linear_name(record: RunRecord) -> str:
 
 
 def plan_of(record: RunRecord) -> Plan:
-    """How it was trained."""
+    """Plan of a recorded run."""
     return Plan(**record.plan | {"seeds": tuple(record.seeds)})
 
 
 def method_of(record: RunRecord) -> Callable[..., Any]:
-    """The `build` of a recorded run; a method given as a file is taken from the run's folder.
+    """`build` of a recorded run's method; one given as a file is the copy in the run's folder.
 
     Raises:
         MmfuseError: if that copy was changed.
@@ -103,5 +103,5 @@ def method_of(record: RunRecord) -> Callable[..., Any]:
     path = record.path / "method.py"
     if digest(path.read_text(encoding="utf-8")) != record.method_digest:
         raise MmfuseError(f"{path} is not what {record.id} was trained with; train again")
-    kept: Callable[..., Any] = catalog.find("methods", str(path)).build
-    return kept
+    copied: Callable[..., Any] = catalog.find("methods", str(path)).build
+    return copied

@@ -1,7 +1,7 @@
-"""Resuming: how far a training got, in one file, so that going on equals never stopping.
+"""Checkpoints: training state in one file; a resumed training equals one never interrupted.
 
-Everything random is a function of (seed, stage, epoch, batch), so weights, the optimiser's state
-and the pace are all there is to keep.
+All randomness is a function of (seed, stage, epoch, batch), so weights, optimiser state and
+learning-rate schedules are all that a checkpoint needs.
 """
 
 import json
@@ -23,20 +23,20 @@ from pipelines.training.replicas import Replicas
 
 
 def checkpoint_writer(path: Path, seconds: float) -> Callable[[Replicas, Progress], None]:
-    """A function for `Job.keep` that writes the file at most once in so many seconds."""
+    """Callback for `FitJob.keep` that writes a checkpoint at most once in so many seconds."""
     last = time.monotonic()
 
-    def keep(replicas: Replicas, progress: Progress) -> None:
+    def write(replicas: Replicas, progress: Progress) -> None:
         nonlocal last
         if time.monotonic() - last >= seconds:
             write_checkpoint(path, replicas, progress)
             last = time.monotonic()
 
-    return keep
+    return write
 
 
 def write_checkpoint(path: Path, replicas: Replicas, progress: Progress) -> None:
-    """Replace the file by where training stands now."""
+    """Write the state of training now, in place of the file."""
     tensors = {f"buffer {n}": b for n, b in replicas.buffers.items()}
     tensors |= {f"best {n}": b for n, b in progress.best.items()}
     for number, block in enumerate(replicas.blocks):
@@ -53,7 +53,7 @@ def write_checkpoint(path: Path, replicas: Replicas, progress: Progress) -> None
 
 
 def read_checkpoint(path: Path, replicas: Replicas) -> Progress | None:
-    """Take up where training stood; None where there is no file.
+    """Load a checkpoint into the replicas and return its progress; None where there is no file.
 
     Raises:
         MmfuseError: if the file is damaged.

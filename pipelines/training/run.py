@@ -1,4 +1,4 @@
-"""Running: one checked request → loaded, fitted, scored, recorded."""
+"""Run a checked request: load features, fit heads, score, record."""
 
 import time
 from collections.abc import Sequence
@@ -37,11 +37,11 @@ from pipelines.training.request import Request
 def run(request: Request) -> list[RunRecord]:
     """Train every setting of a request; one record each, in the order of the grid."""
     grid = grid_of(request)
-    lab = open_job(request)
+    job = open_job(request)
     records: dict[int, RunRecord] = {}
     for numbers in stackable(grid):
         chosen = [grid[number] for number in numbers]
-        records |= dict(zip(numbers, train_together(lab, chosen), strict=True))
+        records |= dict(zip(numbers, train_together(job, chosen), strict=True))
     return [records[number] for number in range(len(grid))]
 
 
@@ -55,7 +55,7 @@ def grid_of(request: Request) -> list[Setting]:
 
 
 def open_job(request: Request) -> TrainingJob:
-    """What the settings of a request share, the rows loaded."""
+    """Load what the settings of a request share: method, source and rows."""
     module = catalog.find("methods", request.method)
     store = FeatureStore(request.home, request.dataset)
     table = load_table(store, request.infos, pick_device(request.device))
@@ -67,7 +67,7 @@ def open_job(request: Request) -> TrainingJob:
 
 
 def _refuse_fitted(request: Request) -> None:
-    """A stream that was fitted on train rows has seen rows that a fold scores."""
+    """Refuse folds on streams of fitted encoders, which have seen rows that a fold scores."""
     for info in request.infos:
         if "fitted_on" in info.fields:
             raise MmfuseError(
@@ -77,7 +77,7 @@ def _refuse_fitted(request: Request) -> None:
 
 
 def stackable(grid: Sequence[Setting]) -> list[list[int]]:
-    """Numbers of the settings of a grid, those together that can be trained in one stack."""
+    """Group the settings of a grid (by number) that can be trained as one stack of replicas."""
     stacks: dict[str, list[int]] = {}
     for number, setting in enumerate(grid):
         same = {k: v for k, v in asdict(setting.plan).items() if k not in VECTOR_FIELDS}
@@ -88,10 +88,10 @@ def stackable(grid: Sequence[Setting]) -> list[list[int]]:
 def build_heads(
     module: ModuleType, inputs: Inputs, options: dict[str, Any], seeds: Sequence[int]
 ) -> list[FusionHead]:
-    """One head a seed, initialised from it alone; the caller's random state stays as it was.
+    """Build one head per seed, initialised from it alone; global random state is restored.
 
     Raises:
-        MmfuseError: if `build` gives something else.
+        MmfuseError: if `build` returns something else.
     """
     heads = []
     for seed in seeds:
@@ -106,7 +106,7 @@ def build_heads(
 
 
 def resplit(table: FeatureTable, plan: Plan) -> FeatureTable:
-    """The table with the splits of the plan's fold, if it has one."""
+    """Apply the splits of the plan's fold, if it has one."""
     if plan.fold is None:
         return table
     samples = with_fold(table.samples, plan.folds, plan.fold)
@@ -114,15 +114,15 @@ def resplit(table: FeatureTable, plan: Plan) -> FeatureTable:
 
 
 def protocol(plan: Plan) -> MissingPattern:
-    """The data protocol of a plan, the same in every split."""
+    """Missing pattern of a plan's data protocol, the same in every split."""
     return MissingPattern.rate(plan.missing_rate, plan.missing_seed, plan.missing_protocol)
 
 
-def train_together(lab: TrainingJob, chosen: Sequence[Setting]) -> list[RunRecord]:
-    """Train and record settings that can be in one stack, times their seeds."""
+def train_together(job: TrainingJob, chosen: Sequence[Setting]) -> list[RunRecord]:
+    """Train and record settings that can be one stack of replicas, settings × seeds."""
     began, plan = time.perf_counter(), chosen[0].plan
-    hidden = hide(resplit(lab.table, plan), protocol(plan))
-    replicas, history = _fit(lab, chosen, hidden.table)
+    hidden = hide(resplit(job.table, plan), protocol(plan))
+    replicas, history = _fit(job, chosen, hidden.table)
     seconds = (time.perf_counter() - began) / len(chosen)
     simple = _baselines(hidden, protocol(plan).label)
     records = []
@@ -135,11 +135,11 @@ def train_together(lab: TrainingJob, chosen: Sequence[Setting]) -> list[RunRecor
             mine,
             seeds,
             label=protocol(plan).label,
-            splits=lab.request.splits,
+            splits=job.request.splits,
         )
         trained = {n: v[mine.start : mine.stop] for n, v in replicas.state.items()}
         record = replace(
-            recording.make_record(lab, setting, hidden, replicas.head),
+            recording.make_record(job, setting, hidden, replicas.head),
             seconds=seconds,
             epochs=tuple(recording.epochs_of(history, r) for r in mine),
             notes=(*hidden.remarks(), *replicas.head.remarks(trained)),
@@ -149,54 +149,54 @@ def train_together(lab: TrainingJob, chosen: Sequence[Setting]) -> list[RunRecor
         record.add_scores(found)
         for name, base in simple.items():
             record.add_scores(base, name)
-        write_run(record, state, epochs, predictions, lab.source)  # last: then it is a run
+        write_run(record, state, epochs, predictions, job.source)  # last: then it is a run
         records.append(record)
-    _unfinished(lab, chosen).unlink(missing_ok=True)
+    _checkpoint_path(job, chosen).unlink(missing_ok=True)
     return records
 
 
 def _fit(
-    lab: TrainingJob, chosen: Sequence[Setting], table: FeatureTable
+    job: TrainingJob, chosen: Sequence[Setting], table: FeatureTable
 ) -> tuple[Replicas, list[Epoch]]:
-    """Train settings × seeds side by side, going on where an earlier try stopped."""
+    """Train settings × seeds side by side, resumed from a checkpoint if there is one."""
     seen = table.take(np.flatnonzero(np.isin(table.samples.splits, ("train", "val"))))
     plans = [setting.plan for setting in chosen for _ in setting.plan.seeds]
     seeds = [seed for setting in chosen for seed in setting.plan.seeds]
-    heads = build_heads(lab.module, inputs_of(table), chosen[0].options, seeds)
+    heads = build_heads(job.module, inputs_of(table), chosen[0].options, seeds)
     prepare(heads, seen, plans[0])
     replicas = Replicas([head.to(table.device) for head in heads])
-    place = _unfinished(lab, chosen)
-    keep = resume.checkpoint_writer(place, lab.request.keep_seconds)
-    job = FitJob(seen, plans, seeds, lab.request.on_epoch, keep)
-    return replicas, fit(replicas, job, resume.read_checkpoint(place, replicas))
+    place = _checkpoint_path(job, chosen)
+    keep = resume.checkpoint_writer(place, job.request.keep_seconds)
+    fitted = FitJob(seen, plans, seeds, job.request.on_epoch, keep)
+    return replicas, fit(replicas, fitted, resume.read_checkpoint(place, replicas))
 
 
 def _baselines(hidden: HiddenTable, label: str) -> dict[str, list[Scores]]:
-    """Majority and a linear model on the concatenation, on validation and test rows."""
+    """Scores of the majority class and of a linear model on validation and test rows."""
     table = hidden.table
     name = baselines.linear_name(table.samples.task)
     model = baselines.fit_linear(table)
     found: dict[str, list[Scores]] = {"majority": [], name: []}
     for split in ("val", "test"):
-        under = (label, hidden.realised(split))
-        found["majority"].append(baselines.majority(table, split, *under))
-        found[name].append(baselines.linear_scores(model, table, split, *under))
+        pattern = (label, hidden.realised(split))
+        found["majority"].append(baselines.majority(table, split, *pattern))
+        found[name].append(baselines.linear_scores(model, table, split, *pattern))
     return found
 
 
-def _unfinished(lab: TrainingJob, chosen: Sequence[Setting]) -> Path:
-    """The file that says how far exactly this training got."""
-    request = lab.request
-    asked = {
-        "method": request.method if lab.source is None else recording.digest(lab.source),
+def _checkpoint_path(job: TrainingJob, chosen: Sequence[Setting]) -> Path:
+    """Path of the checkpoint of exactly this training."""
+    request = job.request
+    identity = {
+        "method": request.method if job.source is None else recording.digest(job.source),
         "dataset": request.dataset,
         "snapshot": request.infos[0].snapshot,
         "streams": [[i.key.fingerprint, i.key.modality, i.generation] for i in request.infos],
         "settings": [repr((s.plan, sorted(s.options.items()))) for s in chosen],
         "versions": [version(name) for name in ("mmfuse", "torch")],
-        "device": str(lab.table.device),
+        "device": str(job.table.device),
     }
-    return request.home.runs / ".unfinished" / f"{fingerprint(asked)[:16]}.safetensors"
+    return request.home.runs / ".unfinished" / f"{fingerprint(identity)[:16]}.safetensors"
 
 
 def prepare(heads: Sequence[FusionHead], table: FeatureTable, plan: Plan) -> None:
@@ -219,7 +219,7 @@ def prepare(heads: Sequence[FusionHead], table: FeatureTable, plan: Plan) -> Non
 
 
 def inputs_of(table: FeatureTable) -> Inputs:
-    """What `build` gets for this table."""
+    """`Inputs` of a table, the argument of `build`."""
     each = zip(table.features.items(), table.modalities, strict=True)
     streams = {n: Stream(x.shape[-1], m, n in table.frame_present) for (n, x), m in each}
     return Inputs(streams, table.samples.task)

@@ -1,6 +1,6 @@
-"""Sweeping: a search over settings by validation rows alone; each trial is an ordinary run.
+"""Hyperparameter search (grid or random) by validation rows; each trial is an ordinary run.
 
-A trial is found again by what it trains: dataset snapshot, streams, method, options, plan and
+A trial is identified by what it trains: dataset snapshot, streams, method, options, plan and
 versions. So the same call after a kill trains only what is missing.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipelines.training.record import TrainingJob
 
 TOGETHER = 8
-"""Settings that are trained side by side at most."""
+"""Maximum number of settings trained side by side."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Trial:
 
     Attributes:
         runs: one, or one a fold.
-        value: mean first metric of the task on validation rows, over folds and seeds.
+        value: mean primary metric of the task on validation rows, over folds and seeds.
     """
 
     runs: tuple[RunRecord, ...]
@@ -42,11 +42,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a search found.
+    """Result of a search.
 
     Attributes:
         trials: best on validation rows first; the first one is chosen.
-        trained: runs that this call trained; the others were there.
+        trained: runs that this call trained; the others existed.
         diverged: settings without a finite validation loss, and why.
     """
 
@@ -69,7 +69,7 @@ def sweep(
     on_trials: Callable[[int, int], None] | None = None,
     keep_seconds: float = KEEP_SECONDS,
 ) -> Sweep:
-    """Train every setting of a grid that no run has yet, and order them by validation rows.
+    """Train every setting of a grid that has no run yet, and rank them on validation rows.
 
     Test rows are scored by the best setting alone.
     A setting that diverges is left out and named; the same call tries it again.
@@ -80,12 +80,12 @@ def sweep(
         home: where features are and runs go.
         features: streams; None = all there are.
         options: as of `train`; words with several values make the grid.
-        trials: this many of the grid, by chance; None = all. More later keep those of before.
-        seed: of that chance.
+        trials: this many of the grid, at random; None = all. More later include those of before.
+        seed: random seed of that choice.
         device: auto, cpu, cuda.
-        on_epoch: told about each epoch.
-        on_trials: told how many runs there are, and of how many.
-        keep_seconds: how often to record how far training got.
+        on_epoch: called after each epoch.
+        on_trials: called with the number of runs there are, and of how many.
+        keep_seconds: between two checkpoints.
 
     Raises:
         MmfuseError: as `train`, or if every setting diverged.
@@ -106,23 +106,23 @@ def sweep(
     from pipelines.training import record  # torch: not needed where something is wrong
     from pipelines.training import run as running
 
-    lab = running.open_job(request)
+    job = running.open_job(request)
     chosen = _choose(running.grid_of(request), trials, seed)
-    wanted = {record.identity(lab, one): one for folds in chosen for one in folds}
-    lab = replace(lab, group=f"sweep-{fingerprint({'trials': sorted(wanted)})[:12]}")
+    wanted = {record.identity(job, one): one for folds in chosen for one in folds}
+    job = replace(job, group=f"sweep-{fingerprint({'trials': sorted(wanted)})[:12]}")
     known = _known(home, wanted)
     missing = [one for name, one in wanted.items() if name not in known]
     diverged: list[str] = []
     if on_trials:
         on_trials(len(known), len(wanted))
     for together in _stacks(missing):
-        for run in _attempt(lab, together, diverged):
+        for run in _attempt(job, together, diverged):
             known[record.identity_of(run)] = run
         if on_trials:
             on_trials(len(known), len(wanted))
     done = []
     for folds in chosen:
-        names = dict.fromkeys(record.identity(lab, one) for one in folds)
+        names = dict.fromkeys(record.identity(job, one) for one in folds)
         if all(name in known for name in names):
             runs = tuple(known[name] for name in names)
             done.append(Trial(runs, _value(runs)))
@@ -137,7 +137,7 @@ def sweep(
 
 
 def _choose(grid: Sequence[Setting], trials: int | None, seed: int) -> list[list[Setting]]:
-    """Settings of a grid, the folds of one together; some of them by chance, in their order."""
+    """Group a grid by setting, its folds together; a random sample of `trials`, in grid order."""
     whole: dict[str, list[Setting]] = {}
     for setting in grid:
         plan = {name: v for name, v in asdict(setting.plan).items() if name != "fold"}
@@ -150,7 +150,7 @@ def _choose(grid: Sequence[Setting], trials: int | None, seed: int) -> list[list
 
 
 def _known(home: Home, wanted: Mapping[str, Setting]) -> dict[str, RunRecord]:
-    """Runs of this home that trained what is wanted, the oldest of each."""
+    """Existing runs of the wanted settings, the oldest of each."""
     from pipelines.training.record import identity_of
 
     found: dict[str, RunRecord] = {}
@@ -162,7 +162,7 @@ def _known(home: Home, wanted: Mapping[str, Setting]) -> dict[str, RunRecord]:
 
 
 def _stacks(grid: Sequence[Setting]) -> Iterator[list[Setting]]:
-    """What is trained side by side, a few at a time."""
+    """Settings that are trained side by side, at most `TOGETHER` at a time."""
     from pipelines.training.run import stackable
 
     for numbers in stackable(grid):
@@ -171,33 +171,33 @@ def _stacks(grid: Sequence[Setting]) -> Iterator[list[Setting]]:
 
 
 def _attempt(
-    lab: "TrainingJob", chosen: Sequence[Setting], diverged: list[str]
+    job: "TrainingJob", chosen: Sequence[Setting], diverged: list[str]
 ) -> Iterator[RunRecord]:
-    """Train settings side by side; where one diverges, each alone."""
+    """Train settings side by side; if one diverges, each alone."""
     from pipelines.training.loop import DivergedError
     from pipelines.training.run import train_together
 
     try:
-        yield from train_together(lab, chosen)
+        yield from train_together(job, chosen)
     except DivergedError as error:
         if len(chosen) > 1:
             for one in chosen:
-                yield from _attempt(lab, [one], diverged)
+                yield from _attempt(job, [one], diverged)
             return
         plan = chosen[0].plan
-        told = {"learning_rate": plan.learning_rate, **chosen[0].options}
-        diverged.append(f"{', '.join(f'{name}={v}' for name, v in told.items())}: {error}")
+        varied = {"learning_rate": plan.learning_rate, **chosen[0].options}
+        diverged.append(f"{', '.join(f'{name}={v}' for name, v in varied.items())}: {error}")
 
 
 def _value(runs: Sequence[RunRecord]) -> float:
-    """Mean over folds and seeds on validation rows."""
+    """Mean primary metric on validation rows, over folds and seeds."""
     name = PRIMARY[runs[0].task.kind]
     found = [s.metrics[name] for run in runs for s in run.scores if s.split == "val"]
     return float(np.mean(np.concatenate(found)))
 
 
 def _ordered(trials: Sequence[Trial]) -> tuple[Trial, ...]:
-    """Best first; equals as in the grid, what is undefined last."""
+    """Best first; ties as in the grid, undefined values last."""
     lower = PRIMARY[trials[0].runs[0].task.kind] in LOWER_IS_BETTER
 
     def place(trial: Trial) -> tuple[bool, float]:

@@ -1,4 +1,4 @@
-"""Training: a method on cached features, all seeds side by side; the run it becomes."""
+"""train(): train a method on cached features, all seeds side by side, and record the run."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -33,17 +33,17 @@ def train(
         dataset: name of a dataset with features under this home.
         home: where features are and runs go.
         features: streams, such as `clip/image` or `clip`; None = all there are.
-        plan: how; None = the method's own defaults.
+        plan: hyperparameters; None = the method's own defaults.
         options: settings by name that change the plan (`epochs`, `drop_rate`, `seeds`) or the
             method (`width`); values as they are, or as words. A word with several values
             (`learning_rate=1e-3,3e-3`) trains every combination.
         group: name that joins the runs of one command.
-        on_epoch: told about each epoch.
+        on_epoch: called after each epoch.
         device: auto, cpu, cuda.
-        keep_seconds: how often to record how far training got; the same call again goes on there.
+        keep_seconds: between two checkpoints; the same call resumes from the last one.
 
     Returns:
-        The run; of several settings the one that did best on validation rows.
+        The run; of several settings the best one on validation rows.
 
     Raises:
         MmfuseError: for unknown names or settings, features that are missing, or training that
@@ -77,7 +77,7 @@ def train_all(
     device: str = "auto",
     keep_seconds: float = KEEP_SECONDS,
 ) -> list[RunRecord]:
-    """As `train`, and every setting's run in the order of the grid."""
+    """As `train`, but return every setting's run, in the order of the grid."""
     request = checked_request(
         method,
         dataset,
@@ -96,7 +96,7 @@ def train_all(
 
 
 def best_of(runs: Sequence[RunRecord]) -> RunRecord:
-    """The run whose mean first metric on validation rows is best; the first of equals."""
+    """Run with the best mean primary metric on validation rows; the first of ties."""
     name = PRIMARY[runs[0].task.kind]
     is_better = better(name)
     best, value = runs[0], _validation(runs[0], name)

@@ -27,7 +27,7 @@ def test_v19_the_realised_rate_does_not_depend_on_the_batch_size():
 
 @pytest.mark.parametrize("size", [1, 3, 64])
 def test_v19_modality_dropout_has_its_rate_at_every_batch_size(size):
-    """V19: what training hides is a chance of each cell, not a count rounded in each batch."""
+    """V19: training hides each cell with a probability, not a count rounded in each batch."""
     rows, gone = 1920, 0
     for number in range(rows // size):
         present = torch.ones(size, 3, dtype=torch.bool)

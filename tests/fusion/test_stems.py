@@ -200,7 +200,7 @@ def test_wrong_words_say_what_is_known():
         stems_of(made, "e=gru")
     with pytest.raises(MmfuseError, match="d has no frames; extract it with --sequence"):
         stems_of(made, "d=gru")
-    with pytest.raises(MmfuseError, match="width 7, which is not a square picture"):
+    with pytest.raises(MmfuseError, match="width 7, which is not a square image"):
         STEMS["cnn2d"](Stream(7, "image"), 6)
     with pytest.raises(MmfuseError, match="keeps the width of audio, 4"):
         STEMS["mean"](FRAMES, 6)

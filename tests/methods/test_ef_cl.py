@@ -271,7 +271,7 @@ def joined(model: FusionHead, data: Batch) -> Tensor:
 
 
 @pytest.mark.parametrize("fill", ["zero", "learned", "mean"])
-def test_e13_the_official_preset_trains_on_spoilt_rows(fill):
+def test_e13_the_official_preset_trains_on_corrupted_rows(fill):
     """E13: of 20 rows each stream loses int(.15 · 20) = 3 and 3 others get N(0, 1), by a loop."""
     model = head(preset="official", fill=fill)
     whole = synthetic.with_present(batch(rows=20), torch.ones(20, 3).bool())
@@ -297,7 +297,7 @@ def test_e13_the_official_preset_trains_on_spoilt_rows(fill):
         assert (training[:, 12:].sum(0) == 17).all()
 
 
-def test_e13_nothing_is_spoilt_while_aligning_or_in_the_paper_s_preset():
+def test_e13_nothing_is_corrupted_while_aligning_or_in_the_paper_s_preset():
     """The align loss is the same with and without noise; `paper` has none unless it is asked."""
     data = batch(rows=20)
     noisy, quiet = head(preset="official").train(), head(preset="official", noise=0).train()

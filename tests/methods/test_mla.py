@@ -13,7 +13,7 @@ from pipelines.contracts import synthetic
 from pipelines.features.table import Batch, batch_bounds
 from pipelines.fusion.head import FusionHead
 from pipelines.methods import mla
-from pipelines.methods.mla import Guard, Projection, leading, rls
+from pipelines.methods.mla import Projection, ProjectionOptions, leading, rls
 from pipelines.reports import runs
 from pipelines.training import run
 from pipelines.training.loop import FitJob, fit
@@ -113,7 +113,7 @@ def test_s22_the_projection_stays_in_double_precision():
     model = mla.build(INPUTS, width=6, alpha=0.01).train()
     state = {n.removeprefix("projection."): b for n, b in model.projection.named_buffers()}
     for mean in means(500, 6, 1) * 10:
-        _, state = model.projection.turn(state, mean, KEY, first=False)
+        _, state = model.projection.step(state, mean, KEY, first=False)
     assert state["matrix"].dtype == torch.float64
     assert float(torch.linalg.eigvalsh(state["matrix"]).min()) > 0
     single = synthetic.batch(INPUTS, 12, 0)
@@ -175,12 +175,12 @@ def test_v1_the_projection_is_used_and_is_the_formula(order, p_norm):
 def test_c10_the_head_s_update_leaves_the_other_stream_s_logits():
     """C10: order=previous, no momentum, no decay: g of the other mean moves by O(alpha)."""
     width, alpha = 8, 1e-4
-    guard = Guard(alpha, "previous", "none", "never", augment_bias=False)
-    part = Projection(width, guard)
+    options = ProjectionOptions(alpha, "previous", "none", "never", augment_bias=False)
+    part = Projection(width, options)
     state = dict(part.named_buffers())
     other, own = means(2, width, 5)
-    _, state = part.turn(state, other, KEY, first=True)
-    use, _ = part.turn(state, own, KEY, first=False)
+    _, state = part.step(state, other, KEY, first=True)
+    use, _ = part.step(state, own, KEY, first=False)
     gradient = means(3, width, 6)
     moved = (gradient @ use) @ other
     assert float(moved.abs().max()) < 10 * alpha * float((gradient @ other).abs().max())
@@ -238,8 +238,10 @@ def test_reset_cycle_forgets_the_projection_at_every_batch():
 @pytest.mark.parametrize("reset", ["never", "epoch"])
 def test_alpha_decays_within_every_epoch_and_starts_again(reset):
     """Alpha · 0.1^(i/n) in batch i of n, the same for all its steps; `epoch` forgets P at i = 0."""
-    guard = Guard(0.1, "previous", "none", reset, augment_bias=False, schedule="decay")
-    part, batches = Projection(5, guard), 3
+    options = ProjectionOptions(
+        0.1, "previous", "none", reset, augment_bias=False, schedule="decay"
+    )
+    part, batches = Projection(5, options), 3
     part.observe_epoch_size(batches, 0)
     state, given = dict(part.named_buffers()), iter(means(18, 5, 2))
     want = torch.eye(5).double()
@@ -249,7 +251,7 @@ def test_alpha_decays_within_every_epoch_and_starts_again(reset):
                 want = torch.eye(5).double()
             for step in range(3):
                 mean = next(given)
-                use, state = part.turn(state, mean, KEY, first=step == 0, last=step == 2)
+                use, state = part.step(state, mean, KEY, first=step == 0, last=step == 2)
                 fresh = i == step == 0 and (reset == "epoch" or not int(state["taken"]) - 1)
                 torch.testing.assert_close(use, torch.eye(5).double() if fresh else want)
                 want = rls(want, mean, 0.1 * 0.1 ** (i / batches))
@@ -366,7 +368,7 @@ def test_the_presets_are_sums_of_options():
         model = head(**options).eval()
         torch.testing.assert_close(model(data).logits, head().eval()(data).logits)
         assert model.rules == head().rules
-        assert model.projection.guard == head().projection.guard
+        assert model.projection.options == head().projection.options
     assert head(preset="official").clean.norm == "none"
 
 
