@@ -34,7 +34,7 @@ def test_one_replica_draws_what_it_draws_among_five() -> None:
 
 
 def test_numbers_are_uniform_and_unrelated() -> None:
-    """Mean, variance, neighbours, keys and places of 100,000 numbers behave as chance does."""
+    """100,000 numbers are uniform; neighbours, keys and places are uncorrelated."""
     keys = counter_rng.key(torch.arange(4), 0)
     u = torch.stack([counter_rng.uniform(k, "a", (100_000,)) for k in keys]).double().numpy()
     assert u.min() >= 0
@@ -91,7 +91,7 @@ def test_single_and_double_precision_drop_the_same_elements() -> None:
 
 
 def test_normal_numbers_are_normal() -> None:
-    """100,000 of them: their distribution is the normal one to within chance, finite at u = 0."""
+    """100,000 of them are normal to within sampling error, and finite at u = 0."""
     x = counter_rng.normal(counter_rng.key(7, 1), "noise", (100_000,)).double().numpy()
     assert np.isfinite(x).all()
     grid = np.linspace(-3, 3, 25)

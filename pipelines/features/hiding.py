@@ -64,7 +64,7 @@ def hide(table: FeatureTable, pattern: MissingPattern) -> HiddenTable:
     for name in pattern.hidden:
         keep[:, table.distinct.index(name)] = False
     if pattern.share:
-        u = chances(list(table.samples.ids), table.distinct, pattern.seed).to(table.device)
+        u = hashed_uniform(list(table.samples.ids), table.distinct, pattern.seed).to(table.device)
         keep &= _chosen(u, before & keep, pattern.share, pattern.protocol)
     hidden = replace(table, present=table.present & keep[:, list(table.owners)])
     for name, share in pattern.frames:
@@ -78,7 +78,7 @@ def hide(table: FeatureTable, pattern: MissingPattern) -> HiddenTable:
     return HiddenTable(hidden, before, pattern, frames)
 
 
-def chances(ids: Sequence[object], places: Sequence[str], seed: int) -> Tensor:
+def hashed_uniform(ids: Sequence[object], places: Sequence[str], seed: int) -> Tensor:
     """Uniform random numbers u(sample id, place, seed) in [0, 1), float64 (N, K), by hashing."""
     digests = [hashlib.blake2b(str(i).encode(), digest_size=8).digest() for i in ids]
     base = torch.from_numpy(np.frombuffer(b"".join(digests), np.int64).copy())  # (N,)
@@ -142,6 +142,6 @@ def _fewer_frames(table: FeatureTable, modality: str, share: float, seed: int) -
         if owner == modality and name in frames:
             there = frames[name]
             places = [f"{modality} frame {t}" for t in range(there.shape[1])]
-            u = chances(list(table.samples.ids), places, seed).to(table.device)
+            u = hashed_uniform(list(table.samples.ids), places, seed).to(table.device)
             frames[name] = there & keep_one_present(u, there, share)
     return replace(table, frame_present=frames)

@@ -50,5 +50,5 @@ def target_scale(samples: Samples) -> Scale:
     if samples.task.kind != "value":
         return Scale()
     train = samples.targets[samples.splits == "train"].astype(np.float64)
-    deviation = float(train.std())
-    return Scale(float(train.mean()), deviation if deviation > 1e-12 else 1.0)
+    std = float(train.std())
+    return Scale(float(train.mean()), std if std > 1e-12 else 1.0)

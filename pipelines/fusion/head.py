@@ -56,7 +56,7 @@ class Stage:
         name: what `trains` gets as `stage`.
         steps: optimisation steps per batch, in order; None = the head's `steps`.
         monitor: what selects the best epoch: `task` (task loss of the logits), `loss` (the head's
-            own loss), `score` (the task's first metric); None = as the plan says.
+            own loss), `score` (the task's primary metric); None = as the plan says.
         plan: fields of the Plan that differ in this stage, such as {"learning_rate": 1e-4}.
     """
 

@@ -47,8 +47,8 @@ class Clean(nn.Module):
         there, x = value_presence(batch, name), batch.features[name]
         if self.norm == "zscore":
             mean = self.get_buffer(f"mean_{module_key(name)}")
-            deviation = self.get_buffer(f"deviation_{module_key(name)}")
-            return torch.where(there, (x - mean) * (1 / deviation), 0)
+            std = self.get_buffer(f"deviation_{module_key(name)}")
+            return torch.where(there, (x - mean) * (1 / std), 0)
         x = torch.where(there, x, 0)
         if self.norm == "l2":
             x = x / torch.sqrt((x * x).sum(-1, keepdim=True) + 1e-12)
@@ -61,9 +61,9 @@ class Clean(nn.Module):
         for name in self.names:
             seen = moments[name]
             mean = self.get_buffer(f"mean_{module_key(name)}")
-            deviation = torch.where(seen.deviation > 1e-6, seen.deviation, 1)
+            std = torch.where(seen.deviation > 1e-6, seen.deviation, 1)
             mean.copy_(seen.mean)
-            self.get_buffer(f"deviation_{module_key(name)}").copy_(deviation)
+            self.get_buffer(f"deviation_{module_key(name)}").copy_(std)
 
 
 def pooled(x: Tensor, frame_present: Tensor | None) -> Tensor:

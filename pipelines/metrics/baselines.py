@@ -145,8 +145,8 @@ def design(table: FeatureTable, names: Sequence[str], seen: dict[str, Moments]) 
         clean = torch.where(shown[..., None], table.features[name], 0)
         x = pooled(clean, None if frames is None else shown)
         there = there if frames is None else shown.any(1)
-        deviation = torch.where(seen[name].deviation > 1e-6, seen[name].deviation, 1)
-        columns.append(torch.where(there[:, None], (x - seen[name].mean) / deviation, 0))
+        std = torch.where(seen[name].deviation > 1e-6, seen[name].deviation, 1)
+        columns.append(torch.where(there[:, None], (x - seen[name].mean) / std, 0))
         bits.append(there)
     signs = torch.stack(bits, 1).to(columns[0])
     return torch.cat([*columns, signs, torch.ones_like(signs[:, :1])], 1)
@@ -160,7 +160,7 @@ def _constant(task: Task, train: NDArray[Any]) -> NDArray[np.float64]:
     if task.kind == "labels":
         share = train.mean(0).clip(1e-9, 1 - 1e-9)
         return np.asarray(np.log(share / (1 - share)), np.float64)
-    # The median is what minimises the first metric, the mean absolute error.
+    # The median minimises the primary metric, the mean absolute error.
     return np.array([np.median(train)], np.float64)
 
 

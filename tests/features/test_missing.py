@@ -1,4 +1,4 @@
-"""Missing patterns: by name, by chance, by frame."""
+"""Missing patterns: by name, at random, by frame."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,13 @@ from made import made_table
 
 from cache.errors import MmfuseError
 from pipelines import counter_rng
-from pipelines.features.hiding import by_modality, chances, drop_modalities, hide, keep_one_present
+from pipelines.features.hiding import (
+    by_modality,
+    drop_modalities,
+    hashed_uniform,
+    hide,
+    keep_one_present,
+)
 from pipelines.features.missing import MissingPattern
 
 
@@ -48,7 +54,7 @@ def test_chance_depends_on_the_samples_id_alone() -> None:
 def test_the_realised_rate_is_what_the_guard_leaves(modalities: int, share: float) -> None:
     """Of complete samples a share r - r^M / M of the cells is hidden."""
     ids = [f"s{i}" for i in range(20_000)]
-    u = chances(ids, [f"m{k}" for k in range(modalities)], 0)
+    u = hashed_uniform(ids, [f"m{k}" for k in range(modalities)], 0)
     keep = keep_one_present(u, torch.ones_like(u, dtype=torch.bool), share)
     expected = share - share**modalities / modalities
     assert abs(1 - float(keep.double().mean()) - expected) < 0.006
@@ -57,11 +63,11 @@ def test_the_realised_rate_is_what_the_guard_leaves(modalities: int, share: floa
 def test_a_rate_that_cannot_be_reached_is_said() -> None:
     """A note gives the realised rate where the last modalities had to stay."""
     hidden = hide(made_table(400, absent=0.0), MissingPattern.rate(0.9))
-    (said,) = hidden.remarks()
-    assert f"hides {hidden.realised():.3f} of the cells of all rows" in said
+    (message,) = hidden.remarks()
+    assert f"hides {hidden.realised():.3f} of the cells of all rows" in message
     assert 0.6 < hidden.realised() < 0.67
-    (said,) = hidden.remarks("test")
-    assert f"hides {hidden.realised('test'):.3f} of the cells of test rows" in said
+    (message,) = hidden.remarks("test")
+    assert f"hides {hidden.realised('test'):.3f} of the cells of test rows" in message
     assert not hide(made_table(400, absent=0.0), MissingPattern.rate(0.0)).remarks()
 
 
@@ -120,8 +126,8 @@ def test_frames_are_hidden_one_by_one_and_a_rows_last_stays() -> None:
     test = table.split("test")
     share = 1 - float(after[test].sum() / before[test].sum())
     assert hidden.realised("test") == pytest.approx(share)
-    (said,) = hidden.remarks("test")
-    assert said.startswith(f"frames text=0.5 hides {share:.3f} of the frames of test rows")
+    (message,) = hidden.remarks("test")
+    assert message.startswith(f"frames text=0.5 hides {share:.3f} of the frames of test rows")
     assert not hide(table, MissingPattern.of_frames("text", 0.0)).remarks()
 
 
@@ -136,7 +142,7 @@ def test_words_become_patterns() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "message"),
     [
         ("smell", "no modality 'smell' .*there is: image, audio, text"),
         ("audio,smell", "no modality 'smell'"),
@@ -144,9 +150,9 @@ def test_words_become_patterns() -> None:
         ("all,text", "--missing all,text: all stands alone"),
     ],
 )
-def test_words_that_are_no_pattern_are_refused(word: str, said: str) -> None:
+def test_words_that_are_no_pattern_are_refused(word: str, message: str) -> None:
     """Unknown modalities, all of them, and `all` beside a name; the error says what there is."""
-    with pytest.raises(MmfuseError, match=said):
+    with pytest.raises(MmfuseError, match=message):
         MissingPattern.parse(word, MODALITIES)
 
 

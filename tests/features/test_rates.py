@@ -31,8 +31,8 @@ def test_v19_modality_dropout_has_its_rate_at_every_batch_size(size):
     rows, gone = 1920, 0
     for number in range(rows // size):
         present = torch.ones(size, 3, dtype=torch.bool)
-        kept = drop_modalities(present, (0, 1, 2), torch.tensor(0.3), counter_rng.key(5, number))
-        gone += int((~kept).sum())
+        left = drop_modalities(present, (0, 1, 2), torch.tensor(0.3), counter_rng.key(5, number))
+        gone += int((~left).sum())
     expected = 0.3 - 0.3**3 / 3  # a sample's last one stays
     assert gone / (3 * rows) == pytest.approx(expected, abs=0.025)
 

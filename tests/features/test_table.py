@@ -85,7 +85,7 @@ def test_gathered_rows_are_the_rows() -> None:
 
 
 def test_padding_by_a_loop() -> None:
-    """Row i of the padded array is sequence i, then zeros, and the mask says where it ends."""
+    """Row i of the padded array is sequence i, then zeros; the boolean array marks its end."""
     rng = np.random.default_rng(0)
     lengths = [3, 0, 1, 5]
     parts = [rng.normal(size=(n, 2)).astype(np.float16) for n in lengths]
@@ -135,7 +135,7 @@ def test_the_store_becomes_a_table(tmp_path: Path, frames: int) -> None:
 
 
 def test_values_are_in_units_of_the_train_rows() -> None:
-    """Targets of a value task have mean 0 and deviation 1 over train rows."""
+    """Targets of a value task have mean 0 and standard deviation 1 over train rows."""
     table = made_table(100, VALUE)
     train = table.targets[table.split("train")]
     assert abs(float(train.mean())) < 1e-6
@@ -155,6 +155,6 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 
 
 def test_an_empty_home_names_the_extract_command(tmp_path: Path) -> None:
-    """Without features there is nothing to load, and the error says how to make them."""
+    """Without features there is nothing to load, and the error names the command to run."""
     with pytest.raises(MmfuseError, match="mmfuse extract --dataset made"):
         FeatureStore(Home(tmp_path), "made").resolve(None)

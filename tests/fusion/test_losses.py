@@ -177,9 +177,9 @@ def test_nt_xent_equals_a_double_loop_over_the_kept_rows(seed, rows, hardest, fo
     cosines = objectives.cosines(draw(rows, 4, seed=seed), draw(rows, 4, seed=seed + 1))
     keep = presence(rows, 1, seed)[:, 0]
     value = objectives.nt_xent(cosines, keep, temperature=0.5, hardest=hardest, form=form)
-    kept = [int(i) for i in keep.nonzero()[:, 0]]
+    counted = [int(i) for i in keep.nonzero()[:, 0]]
     assert float(value) == pytest.approx(
-        naive_nt_xent(cosines, kept, 0.5, hardest, form), abs=1e-10
+        naive_nt_xent(cosines, counted, 0.5, hardest, form), abs=1e-10
     )
 
 
@@ -238,12 +238,12 @@ def test_semantic_matching_equals_cross_entropy_on_the_kept_rows(seed, rows, bot
     made, real = draw(rows, 4, seed=seed), draw(rows, 4, seed=seed + 1)
     keep = presence(rows, 1, seed)[:, 0]
     got = objectives.semantic_matching(made, real, keep, temperature=0.07, both_ways=both_ways)
-    kept = [int(i) for i in keep.nonzero()[:, 0]]
+    counted = [int(i) for i in keep.nonzero()[:, 0]]
     want = 0.0
-    if len(kept) > 1:
-        small = torch.tensor([[cosine(made[i], real[j]) / 0.07 for j in kept] for i in kept])
+    if len(counted) > 1:
+        small = torch.tensor([[cosine(made[i], real[j]) / 0.07 for j in counted] for i in counted])
         sides = [small, small.T] if both_ways else [small]
-        diagonal = torch.arange(len(kept))
+        diagonal = torch.arange(len(counted))
         want = sum(float(torch.nn.functional.cross_entropy(s, diagonal)) for s in sides)
         want /= len(sides)
     assert float(got) == pytest.approx(want, abs=1e-5)
@@ -295,8 +295,10 @@ def test_c11_the_sharper_stream_weighs_more():
 def test_entropy_of_labels_is_the_sum_of_coin_entropies_and_survives_large_logits():
     """Multi-label: Bernoulli entropies added; logits of 1e3 give 0, never NaN."""
     logits = torch.tensor([0.0, 1.5, -3.0]).double()
-    chances = logits.sigmoid()
-    want = -(chances * chances.log() + (1 - chances) * (1 - chances).log()).sum()
+    probabilities = logits.sigmoid()
+    want = -(
+        probabilities * probabilities.log() + (1 - probabilities) * (1 - probabilities).log()
+    ).sum()
     torch.testing.assert_close(objectives.entropy("labels", logits), want)
     huge = torch.tensor([1e3, -1e3])
     assert float(objectives.entropy("labels", huge)) == pytest.approx(0, abs=1e-6)

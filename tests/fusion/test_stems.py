@@ -62,7 +62,7 @@ def test_bilstm_equals_the_library_s_on_packed_sequences(seed, lengths):
 
 @pytest.mark.parametrize("word", ["linear", "gru", "bilstm"])
 def test_absent_frames_inside_a_sequence_are_as_if_they_were_not_there(word):
-    """An absent frame keeps the state, so frames 1, 3, 4 of five give what three frames give."""
+    """Absent frames leave the state as it is: frames 1, 3, 4 of five equal three frames."""
     ours = stem(word)
     x, _ = sequences([5], 5)
     there = torch.tensor([[True, False, True, True, False]])
@@ -108,12 +108,12 @@ def test_cnn1d_equals_plain_convolutions_on_a_full_sequence():
     torch.testing.assert_close(ours(x, there), ours.out(want.mean(-1)))
 
 
-@pytest.mark.parametrize(("values", "planes", "side"), [(64, 1, 8), (192, 3, 8), (1, 1, 1)])
-def test_cnn2d_reads_a_pooled_stream_as_a_picture(values, planes, side):
-    """Width s² is grey, 3 s² is coloured; three convolutions, halved twice, mean."""
+@pytest.mark.parametrize(("values", "channels", "side"), [(64, 1, 8), (192, 3, 8), (1, 1, 1)])
+def test_cnn2d_reads_a_pooled_stream_as_an_image(values, channels, side):
+    """Width s² is grey, 3 s² is RGB; three convolutions, halved twice, mean."""
     ours = stem("cnn2d", stream=Stream(values, "image"))
     x = torch.randn(3, values, generator=torch.Generator().manual_seed(0)).double()
-    want = x.reshape(3, planes, side, side)
+    want = x.reshape(3, channels, side, side)
     for number, layer in enumerate(ours.layers):
         want = torch.relu(nn.functional.conv2d(want, layer.weight, layer.bias, padding=1))
         want = stems.halved(want) if number < 2 else want
@@ -192,7 +192,7 @@ def test_shared_stems_train_side_by_side_like_any_head():
 
 
 def test_wrong_words_say_what_is_known():
-    """Unknown stems and modalities, frames that are not there, pictures that are not square."""
+    """Unknown stems and modalities, frames that are not there, images that are not square."""
     made = inputs()
     with pytest.raises(MmfuseError, match="no stem named 'grue'; did you mean gru"):
         stems_of(made, "grue")

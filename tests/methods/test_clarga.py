@@ -331,7 +331,7 @@ def test_an_always_absent_stream_is_a_no_op_only_if_it_is_not_read_out(readout_m
 
 
 def test_the_mask_token_learns_nothing_from_complete_data():
-    """The trap: without missing cells its gradient is exactly 0 and it keeps its random start."""
+    """The trap: without missing cells its gradient is exactly 0 and it stays as initialised."""
     model = head().train()
     batch = synthetic.double(synthetic.batch(INPUTS, 6, absent=0.0))
     model.loss(batch, model(batch), "joint").backward()

@@ -178,9 +178,9 @@ def test_e3_the_code_s_classifier_drops_a_fifth_while_training():
                 linear(want), None, None, norm.weight, norm.bias, training=True
             )
             if form == "code":
-                kept = counter_rng.uniform(key, f"ef_cl.block{number}", want.shape) >= 0.2
-                want = torch.where(kept, want / 0.8, 0)
-                assert 0.7 < float(kept.double().mean()) < 0.9
+                stays = counter_rng.uniform(key, f"ef_cl.block{number}", want.shape) >= 0.2
+                want = torch.where(stays, want / 0.8, 0)
+                assert 0.7 < float(stays.double().mean()) < 0.9
             want = torch.nn.functional.leaky_relu(want, 0.01 if form == "code" else 0.0)
         torch.testing.assert_close(part(x, rows, key), part.out(want))
 
@@ -198,7 +198,7 @@ def test_absent_streams_are_zeros_behind_the_projector():
 
 
 def test_other_fills_are_the_train_mean_or_a_learned_vector_with_presence():
-    """Mean: before the projector; learned: behind it, and one bit a stream says what is there."""
+    """Mean: before the projector; learned: after it, and a presence bit per stream."""
     data = batch()
     for fill, width in (("mean", 12), ("learned", 15)):
         model = head(fill=fill)
@@ -219,7 +219,7 @@ def test_other_fills_are_the_train_mean_or_a_learned_vector_with_presence():
 
 
 def trained(stage_epochs: int = 4, seed: int = 0) -> tuple[Replicas, list, dict[str, Tensor]]:
-    """A head fitted on a puzzle, its history, and the state when classification began."""
+    """A head fitted on a synthetic task, its history, and the state when classification began."""
     task = synthetic.synthetic_task("redundant", head_learning.TRAIN + 2 * head_learning.HELD)
     table = head_learning.training_table(task).take(
         np.arange(head_learning.TRAIN + head_learning.HELD)
@@ -228,23 +228,25 @@ def trained(stage_epochs: int = 4, seed: int = 0) -> tuple[Replicas, list, dict[
     model = ef_cl.build(task.inputs, hidden=8)
     model.stages = tuple(replace(s, plan={**s.plan, "batch_size": 64}) for s in model.stages)
     replicas = Replicas([model])
-    kept: dict[str, Tensor] = {}
+    projectors: dict[str, Tensor] = {}
 
     def keep(replicas: Replicas, progress: object) -> None:
-        if progress.stage == 1 and not kept:
-            kept.update({n: x.clone() for n, x in replicas.state.items() if "projectors" in n})
+        if progress.stage == 1 and not projectors:
+            projectors.update(
+                {n: x.clone() for n, x in replicas.state.items() if "projectors" in n}
+            )
 
     plan = Plan(epochs=stage_epochs, batch_size=64, learning_rate=1e-2, seeds=(0,))
     history = fit(replicas, FitJob(table, [plan], (0,), keep=keep))
-    return replicas, history, kept
+    return replicas, history, projectors
 
 
 def test_c9_the_projector_is_frozen_while_classifying():
     """C9: projectors move while aligning and are equal bit for bit ever after."""
-    replicas, history, kept = trained()
+    replicas, history, projectors = trained()
     assert [epoch.stage for epoch in history] == ["align"] * 4 + ["classify"] * 4
-    assert kept
-    for name, before in kept.items():
+    assert projectors
+    for name, before in projectors.items():
         assert torch.equal(replicas.state[name], before)
     losses = [epoch.losses[0] for epoch in history if epoch.stage == "align"]
     assert losses[-1] < losses[0]
@@ -310,7 +312,7 @@ def test_e13_nothing_is_corrupted_while_aligning_or_in_the_paper_s_preset():
 
 
 def test_e11_no_graph_leads_through_the_frozen_projector():
-    """E11: the classification loss has no gradient for projectors, so no graph is kept for them."""
+    """E11: the classification loss has no gradient for projectors, so no graph for them."""
     model = head().train()
     data = batch()
     model.loss(data, model(data), "classify").backward()

@@ -23,7 +23,7 @@ def softmax(x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("task", [CLASSES, LABELS, VALUE], ids=lambda t: t.kind)
 @pytest.mark.parametrize("fusion", ["probabilities", "logits", "df"])
 def test_late_fusion_by_a_loop(task: Task, fusion: late.Fusion) -> None:
-    """The fused answer of every row, from its present streams' own answers."""
+    """The fused output of every row, from its present streams' own outputs."""
     if (task.kind, fusion) == ("value", "df"):
         with pytest.raises(MmfuseError, match="entropy"):
             late.build(inputs_of(made_table(9, task)), fusion=fusion)
@@ -80,7 +80,7 @@ def test_the_mean_counts_what_is_present() -> None:
 
 
 def test_one_stream_alone_is_named_by_stream_or_modality(tmp_path: Path) -> None:
-    """The others change nothing, and an unknown name is answered with those there are."""
+    """The others change nothing, and the error for an unknown name lists those there are."""
     table = made_table(40, absent=0.0)
     for word in ("ear/audio", "audio"):
         torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Every method on the shelf keeps the contract, and the contract notices heads that do not."""
+"""Every method meets the contract, and the contract notices heads that do not."""
 
 import re
 from collections.abc import Callable
@@ -21,15 +21,15 @@ METHODS = sorted(catalog.entries("methods"))
 EVERY = (*head_checks.CHECKS, *head_learning.CHECKS)
 
 
-@pytest.mark.parametrize("promise", EVERY, ids=lambda p: p.__name__)
+@pytest.mark.parametrize("check", EVERY, ids=lambda p: p.__name__)
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_keeps_every_promise(method, promise):
-    """The shelf is listed, so a new method is checked the moment its file exists."""
-    seen = contracts.run_check(promise, contracts.head_under_test(method))
+def test_every_method_passes_every_check(method, check):
+    """The folder is listed, so a new method is checked the moment its file exists."""
+    seen = contracts.run_check(check, contracts.head_under_test(method))
     assert seen.passed, seen.detail
 
 
-TELLING = (
+QUICK_CHECKS = (
     head_checks.gradients_reach,
     head_checks.nothing_absent_is_seen,
     head_checks.finite_on_strange_data,
@@ -60,8 +60,8 @@ OPTIONS: list[tuple[str, dict[str, object]]] = [
 def test_options_keep_the_contract_too(method, options):
     """An ablation that leaves a dead parameter behind, or sees what is absent, is noticed."""
     subject = contracts.head_under_test(method, options)
-    for promise in TELLING:
-        seen = contracts.run_check(promise, subject)
+    for check in QUICK_CHECKS:
+        seen = contracts.run_check(check, subject)
         assert seen.passed, seen.detail
 
 
@@ -129,7 +129,7 @@ class Spread(Plain):
     """Divides by the spread of its batch in training."""
 
     def mixed(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """The unbiased deviation of one row is NaN."""
+        """The unbiased standard deviation of one row is NaN."""
         return hidden / hidden.std(0) if self.training else hidden
 
 
@@ -188,17 +188,17 @@ BAD: list[tuple[type[Plain], Callable[[HeadUnderTest], str]]] = [
 ]
 
 
-@pytest.mark.parametrize("promise", head_checks.CHECKS, ids=lambda p: p.__name__)
-def test_a_good_head_of_one_s_own_keeps_every_promise(promise):
+@pytest.mark.parametrize("check", head_checks.CHECKS, ids=lambda p: p.__name__)
+def test_a_good_head_of_one_s_own_passes_every_check(check):
     """The heads below are bad in one place only: without it nothing is reported."""
-    seen = contracts.run_check(promise, HeadUnderTest(Plain, {}))
+    seen = contracts.run_check(check, HeadUnderTest(Plain, {}))
     assert seen.passed, seen.detail
 
 
-@pytest.mark.parametrize(("head", "promise"), BAD, ids=lambda x: x.__name__)
-def test_the_contract_notices(head, promise):
-    """Each promise is broken by a head made for it, so no check passes whatever happens."""
-    seen = contracts.run_check(promise, HeadUnderTest(head, {}))
+@pytest.mark.parametrize(("head", "check"), BAD, ids=lambda x: x.__name__)
+def test_the_contract_notices(head, check):
+    """Each check fails on a head made for it, so no check passes whatever happens."""
+    seen = contracts.run_check(check, HeadUnderTest(head, {}))
     assert not seen.passed
     assert seen.detail
 
@@ -231,8 +231,8 @@ def test_a_head_that_ignores_a_stream_is_noticed():
         def mixed(self, hidden: Tensor, batch: Batch) -> Tensor:
             return torch.cat([hidden[:, :6], torch.zeros_like(hidden[:, 6:])], 1)
 
-    for promise in (head_learning.unique_information_is_joined, head_learning.redundancy_is_used):
-        assert not contracts.run_check(promise, HeadUnderTest(Half, {})).passed
+    for check in (head_learning.unique_information_is_joined, head_learning.redundancy_is_used):
+        assert not contracts.run_check(check, HeadUnderTest(Half, {})).passed
 
 
 def test_a_head_that_finds_streams_by_position_is_noticed():
@@ -272,19 +272,19 @@ def test_the_contract_runs_on_a_user_s_own_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ("return 3", "classes: it gave int, not a FusionHead"),
         ("raise ValueError('boom')", r"ValueError: boom \(my_head.py, line 2\)"),
     ],
 )
-def test_a_file_that_builds_no_head_is_told_once(tmp_path, body, said):
-    """One promise is broken, and no other is tried or called kept."""
+def test_a_file_that_builds_no_head_is_reported_once(tmp_path, body, message):
+    """One check fails, and no other is tried or called passed."""
     path = tmp_path / "my_head.py"
     path.write_text(f"def build(inputs):\n    {body}\n", encoding="utf-8")
     (seen,) = contracts.check(str(path), training=False)
     assert not seen.passed
-    assert re.fullmatch(said, seen.detail)
+    assert re.fullmatch(message, seen.detail)
 
 
 def test_an_error_inside_a_head_is_told_with_its_line(tmp_path):

@@ -217,7 +217,7 @@ def test_a_step_without_rows_takes_nothing_into_the_projection():
 
 
 def test_a_projection_that_has_shrunk_is_remarked_on():
-    """Strict paper: below a mean eigenvalue of .05 the head is all but frozen, and that is said."""
+    """Strict paper: below a mean eigenvalue of .05 the head hardly learns; a note says so."""
     model = head(p_norm="none")
     shrunk = {"projection.matrix": torch.stack([torch.eye(6), torch.eye(6) * 0.01])}
     assert "fell to 1.0e-02" in model.remarks(shrunk)[0]
@@ -258,7 +258,7 @@ def test_alpha_decays_within_every_epoch_and_starts_again(reset):
                 torch.testing.assert_close(state["matrix"], want)
 
 
-def test_the_number_of_batches_is_told_before_training():
+def test_the_number_of_batches_is_set_before_training():
     """A fitted head's counters come round: after whole epochs the next batch is the first."""
     table = made_table(65, CLASSES)
     model = mla.build(inputs_of(table), width=6, alpha_schedule="decay", reset="epoch")
@@ -280,8 +280,8 @@ def replicated(data: Batch) -> Batch:
     )  # fmt: skip
 
 
-def official_answers(logits: Tensor) -> Tensor:
-    """What the public code answers for (N, M, C) logits, 64 rows at a time, written as a loop."""
+def official_outputs(logits: Tensor) -> Tensor:
+    """Output of the public code for (N, M, C) logits, 64 rows at a time, written as a loop."""
     fused = []
     for start in range(0, len(logits), 64):
         part = logits[start : start + 64]
@@ -289,8 +289,8 @@ def official_answers(logits: Tensor) -> Tensor:
         for m in range(part.shape[1]):
             total = torch.zeros(()).double()
             for c in range(part.shape[2]):
-                chance = part[:, m, c].exp() / part[:, m, c].exp().sum()  # over the rows
-                total = total - (chance * chance.log()).sum()
+                p = part[:, m, c].exp() / part[:, m, c].exp().sum()  # over the rows
+                total = total - (p * p.log()).sum()
             entropies.append(total)
         top = max(entropies)
         weights = [torch.exp(top - e) for e in entropies]
@@ -305,7 +305,7 @@ def test_m5_the_official_preset_weighs_by_the_batch():
     zeroed = synthetic.behind_absent(data, 0.0).features
     own = [model.heads["shared"](model.encoders[n](zeroed[n], None)) for n in INPUTS.names]
     torch.testing.assert_close(fused.stream_logits, torch.stack(own, 1))
-    torch.testing.assert_close(fused.logits, official_answers(fused.stream_logits))
+    torch.testing.assert_close(fused.logits, official_outputs(fused.stream_logits))
     weights = fused.weights
     for part in (weights[:64], weights[64:128], weights[128:]):
         torch.testing.assert_close(part, part[:1].expand_as(part))
@@ -373,7 +373,7 @@ def test_the_presets_are_sums_of_options():
 
 
 def test_c10_a_step_moves_its_own_encoder_and_the_shared_head_alone():
-    """C10: no gradient of step m reaches another encoder, and `trains` says the same."""
+    """C10: no gradient of step m reaches another encoder, and `trains` agrees."""
     model = head()
     data = batch()
     for step in INPUTS.names:
@@ -407,16 +407,16 @@ def test_c11_fused_logits_are_the_weighted_sum_over_what_is_present(df):
     fused = model(data)
     for b in range(10):
         there = [m for m in range(3) if data.present[b, m]]
-        chances = [fused.stream_logits[b, m].softmax(0) for m in there]
-        entropies = torch.stack([-(p * p.log()).sum() for p in chances])
+        probabilities = [fused.stream_logits[b, m].softmax(0) for m in there]
+        entropies = torch.stack([-(p * p.log()).sum() for p in probabilities])
         weights = (-entropies).softmax(0) if df else torch.ones(len(there)).double() / len(there)
         want = sum(w * fused.stream_logits[b, m] for w, m in zip(weights, there, strict=True))
         torch.testing.assert_close(fused.logits[b], want)
         torch.testing.assert_close(fused.weights[b, there], weights)
 
 
-def test_one_stream_present_is_its_own_opinion_and_none_is_no_predict_part():
-    """One present: the fused logits are its logits; none: zeros, a uniform opinion."""
+def test_one_stream_present_gives_its_own_logits_and_none_gives_zeros():
+    """One present: the fused logits are its logits; none: zeros, uniform probabilities."""
     model = head().eval()
     data = batch(rows=4)
     present = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]).bool()
@@ -460,6 +460,6 @@ def test_labels_are_weighed_by_the_sum_of_their_entropies():
     model = head(inputs=inputs).eval()
     data = synthetic.with_present(batch(3, inputs=inputs), torch.ones(3, 2).bool())
     fused = model(data)
-    chance = fused.stream_logits.sigmoid()
-    entropy = -(chance * chance.log() + (1 - chance) * (1 - chance).log()).sum(-1)
+    p = fused.stream_logits.sigmoid()
+    entropy = -(p * p.log() + (1 - p) * (1 - p).log()).sum(-1)
     torch.testing.assert_close(fused.weights, (-entropy).softmax(1))

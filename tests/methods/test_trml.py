@@ -35,7 +35,7 @@ def head(seed: int = 0, inputs: Inputs = PAIR, **options: object) -> FusionHead:
 
 
 def batch(rows: int = 12, seed: int = 0, inputs: Inputs = PAIR, absent: float = 0.3) -> Batch:
-    """Random features in double precision; interior frames are absent by chance."""
+    """Random features in double precision; interior frames are absent at random."""
     return synthetic.double(synthetic.batch(inputs, rows, seed, absent=absent, frames=5))
 
 
@@ -53,7 +53,7 @@ def translate(model: FusionHead, source: str, target: str, x: Tensor) -> Tensor:
 
 
 def naive_pair(model: FusionHead, data: Batch, row: int) -> Tensor:
-    """Logits of one row of the text and video pair, as methods.md 4.2 says it."""
+    """Logits of one row of the text and video pair, as in methods.md 4.2."""
     text, video = "clip/text", "clip/video"
     has_text = bool(data.present[row, 0])
     there = data.frame_present[video][row] & data.present[row, 1]
@@ -152,12 +152,12 @@ def test_a_virtual_stream_is_the_mean_of_what_the_present_ones_say(kind):
     data = synthetic.with_present(data, torch.tensor([[True, False, True]]))
     x = [data.features[name][0] for name in THREE.names]
     if kind == "pairs":
-        told = [translate(model, THREE.names[i], "e1/m1", x[i]) for i in (0, 2)]
+        translated = [translate(model, THREE.names[i], "e1/m1", x[i]) for i in (0, 2)]
     else:
         gelu = torch.nn.functional.gelu
         latent = [gelu(linear(model, f"translators.up.{THREE.names[i]}", x[i])) for i in (0, 2)]
-        told = [linear(model, "translators.down.e1/m1", each) for each in latent]
-    x[1] = (told[0] + told[1]) / 2
+        translated = [linear(model, "translators.down.e1/m1", each) for each in latent]
+    x[1] = (translated[0] + translated[1]) / 2
     want = linear(model, "out", torch.relu(linear(model, "mix", torch.cat(x))))
     torch.testing.assert_close(model(data).logits[0], want)
 
@@ -301,13 +301,13 @@ def fitted(table: FeatureTable, seeds: tuple[int, ...], **options: object) -> tu
 
 
 def test_every_batch_has_complete_rows_to_match():
-    """Five complete rows of 54 in training: all five in each batch; left to chance, not so."""
+    """Five complete rows of 54 in training: all five in each batch; at random, not so."""
     replicas, given = fitted(table_with(5), (0, 1))
     assert len(given) == 2 * 4
     assert all((batch.present.all(-1).sum(-1) == 5).all() for batch in given)
     assert "5 training rows have every stream" in replicas.head.remarks(replicas.state)[0]
-    _, chance = fitted(table_with(5), (0, 1), complete_rows=0)
-    assert min(int(batch.present.all(-1).sum(-1).min()) for batch in chance) < 2
+    _, at_random = fitted(table_with(5), (0, 1), complete_rows=0)
+    assert min(int(batch.present.all(-1).sum(-1).min()) for batch in at_random) < 2
     enough, _ = fitted(table_with(90), (0,))
     assert not enough.head.remarks(enough.state)
     assert fitted(table_with(5), (0,), alpha=0.0)[0].head.complete_rows == 0

@@ -176,8 +176,8 @@ def test_recall_at_k_by_a_loop() -> None:
     assert mean_cosine(made, real) == pytest.approx(np.mean(each))
 
 
-def test_vectors_without_a_difference_are_found_by_chance() -> None:
-    """All ties: R@k is k / N; one row alone has nothing to be told from."""
+def test_vectors_without_a_difference_are_found_at_random() -> None:
+    """All ties: R@k is k / N; one row alone has no other candidates."""
     same = np.ones((8, 3))
     assert recall_at(same, same, 1) == pytest.approx(1 / 8)
     assert recall_at(same, same, 5) == pytest.approx(5 / 8)

@@ -154,7 +154,7 @@ def batch_of(table: FeatureTable, at: Tensor | None = None, key: Tensor | None =
 def plain_optimizer(
     head: FusionHead, learning_rate: float, weight_decay: float, momentum: float | None = None
 ) -> torch.optim.Optimizer:
-    """AdamW, or SGD where there is a momentum, with weight decay on what the head says decays."""
+    """AdamW, or SGD where there is a momentum, with weight decay on what the head `decays`."""
     named = list(head.named_parameters())
     groups: list[dict[str, Any]] = [
         {"params": [p for n, p in named if head.decays(n, p)], "weight_decay": weight_decay},

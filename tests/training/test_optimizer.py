@@ -66,11 +66,11 @@ def test_a_stopped_replica_stays_exactly_as_it_is(rule: Rule) -> None:
     block = made_block(2)
     ones = torch.ones_like(block.flat)
     optimizer_step(block, ones.clone(), rule, [Rates(0.1, 0.1), Rates(0.1, 0.1)])
-    kept = [t[1].clone() for t in (block.flat, block.first, block.second, block.count)]
+    stopped = [t[1].clone() for t in (block.flat, block.first, block.second, block.count)]
     gradient = ones * torch.tensor([[1.0], [math.nan]])
     optimizer_step(block, gradient, rule, [Rates(0.1, 0.1), None])
     for before, after in zip(
-        kept, (block.flat, block.first, block.second, block.count), strict=True
+        stopped, (block.flat, block.first, block.second, block.count), strict=True
     ):
         assert torch.equal(before, after[1])
     assert block.count.tolist() == [2, 1]

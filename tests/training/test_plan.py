@@ -46,12 +46,12 @@ def method(**constants: object) -> ModuleType:
     ],
 )
 def test_words_become_what_annotations_ask_for(word: str, kind: object, value: object) -> None:
-    """The annotation of an option or field says how its word is read."""
+    """The annotation of an option or field decides how its word is read."""
     assert coerce("it", word, kind) == value
 
 
 @pytest.mark.parametrize(
-    ("word", "kind", "said"),
+    ("word", "kind", "message"),
     [
         ("x", int, "a whole number"),
         ("1.5", int, "a whole number"),
@@ -60,13 +60,13 @@ def test_words_become_what_annotations_ask_for(word: str, kind: object, value: o
         ("tanh", Literal["dot", "gat"], "one of dot, gat"),
     ],
 )
-def test_words_that_do_not_fit_are_refused(word: str, kind: object, said: str) -> None:
+def test_words_that_do_not_fit_are_refused(word: str, kind: object, message: str) -> None:
     """The error names the setting, what it takes and what it got."""
-    with pytest.raises(MmfuseError, match=f"width is {said}, not '{word}'"):
+    with pytest.raises(MmfuseError, match=f"width is {message}, not '{word}'"):
         coerce("width", word, kind)
 
 
-def test_an_unknown_setting_is_answered_with_the_valid_ones() -> None:
+def test_an_unknown_setting_lists_the_valid_ones() -> None:
     """Both the method's options and the plan's fields are named, the nearest first."""
     with pytest.raises(MmfuseError, match=r"did you mean width\?.*learning_rate.*share"):
         settings(method(), "toy", {"widht": "3"})
@@ -88,8 +88,8 @@ def test_a_methods_own_plan_gives_way_to_words() -> None:
     module = method(PLAN={"epochs": 7, "clip": None})
     [plain] = settings(module, "toy", {})
     assert (plain.plan.epochs, plain.plan.clip) == (7, None)
-    [said] = settings(module, "toy", {"epochs": "9", "drop_rate": 0.3})
-    assert (said.plan.epochs, said.plan.clip, said.plan.drop_rate) == (9, None, 0.3)
+    [changed] = settings(module, "toy", {"epochs": "9", "drop_rate": 0.3})
+    assert (changed.plan.epochs, changed.plan.clip, changed.plan.drop_rate) == (9, None, 0.3)
     [given] = settings(module, "toy", {"epochs": "9"}, Plan(batch_size=5))
     assert (given.plan.epochs, given.plan.clip, given.plan.batch_size) == (9, 1.0, 5)
     with pytest.raises(MmfuseError, match="PLAN"):
@@ -138,7 +138,7 @@ def test_an_option_that_every_method_means_alike_has_its_range(value: object) ->
 
 
 @pytest.mark.parametrize("name", sorted(entries("methods")))
-def test_every_option_of_the_shelf_has_its_default_in_range(name: str) -> None:
-    """What a range says of an option's name is true of each method that has it."""
+def test_every_option_of_every_method_has_its_default_in_range(name: str) -> None:
+    """The range of an option's name holds for each method that has it."""
     for option, value in option_defaults(find("methods", name).build).items():
         check_range(option, value)

@@ -254,7 +254,7 @@ def test_modified_gradients_are_the_ones_used() -> None:
 
 
 def test_a_state_goes_round() -> None:
-    """What one stack gives another takes up, and their opinions are equal."""
+    """A state loaded into another stack gives equal outputs."""
     table = made_table(40)
     one, other = (Replicas(heads_of(table, n, torch.float32)[-2:]) for n in (2, 4))
     assert not torch.equal(one.predict(table).logits, other.predict(table).logits)
@@ -262,7 +262,7 @@ def test_a_state_goes_round() -> None:
     assert torch.equal(one.predict(table).logits, other.predict(table).logits)
 
 
-def test_opinions_do_not_depend_on_how_rows_are_cut(monkeypatch: Any) -> None:
+def test_outputs_do_not_depend_on_how_rows_are_cut(monkeypatch: Any) -> None:
     """Logits of rows scored by threes are those scored at once."""
     table = made_table(40)
     replicas = Replicas(heads_of(table, 2, torch.float32))

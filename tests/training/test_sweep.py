@@ -63,7 +63,7 @@ def test_what_has_been_trained_is_not_trained_again(home: Home) -> None:
 
 
 def test_more_trials_keep_those_of_before(home: Home) -> None:
-    """Three by chance are two by chance and one more."""
+    """Three at random are two at random and one more."""
     assert sweep("concat", "made", home=home, options=GRID, trials=2, seed=3).trained == 2
     assert sweep("concat", "made", home=home, options=GRID, trials=3, seed=3).trained == 1
     with pytest.raises(MmfuseError, match="at least 1"):
@@ -122,19 +122,19 @@ def test_a_killed_sweep_goes_on_without_losing_or_repeating_a_trial(home: Home) 
 
 
 def test_only_the_chosen_one_is_scored_on_test_rows(home: Home) -> None:
-    """The others have neither test scores nor test predictions; `eval` goes on with the best."""
+    """The others have neither test scores nor test predictions; `eval` takes the best."""
     words = ["--set", "learning_rate=1e-3,1e-2", "--set", "epochs=2", "--set", "width=4"]
-    said = CliRunner().invoke(
+    done = CliRunner().invoke(
         app,
         ["--home", str(home.root), "sweep", "--method", "concat", "--dataset", "made", *words],
     )
-    assert said.exit_code == 0, said.output
+    assert done.exit_code == 0, done.output
     found = sweep("concat", "made", home=home, options={
         "learning_rate": "1e-3,1e-2", "epochs": "2", "width": "4", "seeds": "0,1,2",
     })  # fmt: skip
     assert found.trained == 0
     assert "test" not in results.sweep_table([trial.runs for trial in found.trials]).columns
-    assert said.output.count("concat learning_rate=") == 2
+    assert done.output.count("concat learning_rate=") == 2
     best, other = (trial.runs[0] for trial in found.trials)
     assert {scores.split for scores in best.scores} == {"val", "test"}
     assert set(best.predictions()["split"].unique()) == {"val", "test"}
@@ -142,8 +142,8 @@ def test_only_the_chosen_one_is_scored_on_test_rows(home: Home) -> None:
     assert set(other.predictions()["split"].unique()) == {"val"}
     with pytest.raises(MmfuseError, match="no test row was scored"):
         compare(home, [best, other])
-    said = CliRunner().invoke(app, ["--home", str(home.root), "eval"])
-    assert f"no --run: {best.id}, as the last sweep's best" in said.output
+    done = CliRunner().invoke(app, ["--home", str(home.root), "eval"])
+    assert f"no --run: {best.id}, as the last sweep's best" in done.output
     assert {scores.split for scores in other.scores} == {"val"}
     alone = train("concat", "made", home=home, options={
         "learning_rate": repr(best.plan["learning_rate"]), "epochs": "2", "width": "4",

@@ -98,10 +98,10 @@ def test_a_seed_alone_trains_as_among_others() -> None:
 
 def test_the_best_weights_are_kept_as_copies() -> None:
     """With a rate that ruins the weights later on, the early best epoch's weights come back."""
-    kept: list[dict[str, torch.Tensor]] = []
+    states: list[dict[str, torch.Tensor]] = []
 
     def keep(replicas: Replicas, progress: Progress) -> None:
-        kept.append({n: v.clone() for n, v in replicas.state.items()})
+        states.append({n: v.clone() for n, v in replicas.state.items()})
 
     plan = replace(QUICK, learning_rate=0.3, clip=None, epochs=12, patience=None, seeds=(0, 1, 2))
     replicas, history = fitted(made_table(80), plan, keep=keep)
@@ -110,7 +110,7 @@ def test_the_best_weights_are_kept_as_copies() -> None:
     assert (best < len(history) - 1).any()
     for r, epoch in enumerate(best):
         for name, value in replicas.state.items():
-            assert torch.equal(value[r], kept[epoch][name][r]), name
+            assert torch.equal(value[r], states[epoch][name][r]), name
 
 
 def test_test_rows_cannot_reach_the_weights() -> None:
@@ -147,7 +147,7 @@ def test_patience_stops_each_replica_by_its_own_validation(monitor: Any) -> None
 
 
 def test_a_replica_that_diverges_is_named() -> None:
-    """No finite validation loss at all is an error that says what to lower."""
+    """No finite validation loss at all is an error that names what to lower."""
     table = made_table(60)
     part = seen(replace(table, features={n: x * float("inf") for n, x in table.features.items()}))
     replicas = Replicas(build_heads(concat, inputs_of(part), {"input_norm": "none"}, [4]))
@@ -239,8 +239,8 @@ def test_a_run_is_recorded_whole(home: Home) -> None:
         chosen = np.array(mine["outputs"].to_list()).argmax(1)
         accuracy = (chosen == targets[mine["row"].to_numpy()]).mean()
         assert test.metrics["accuracy"][number] == pytest.approx(accuracy)
-        chances = softmax(np.array(mine["outputs"].to_list()))  # V20: of the same predictions
-        loss = log_loss(chances, targets[mine["row"].to_numpy()])
+        probabilities = softmax(np.array(mine["outputs"].to_list()))  # V20: of the same predictions
+        loss = log_loss(probabilities, targets[mine["row"].to_numpy()])
         assert test.metrics["log_loss"][number] == pytest.approx(loss, rel=1e-5)
     assert run.costs["macs"] == (6 + 5 + 4) * 8 + 3 * 8 * 8 + 8 * 3
     assert rebuild(run, torch.device("cpu")).count == 2
@@ -272,7 +272,7 @@ def test_settings_that_shape_the_computation_are_not_stacked() -> None:
 
 
 def test_a_head_in_a_file_trains_and_is_found_again(home: Home, tmp_path: Path) -> None:
-    """The file's text is kept with the run, which can be rebuilt once the file is gone."""
+    """The file's text is stored with the run, which can be rebuilt once the file is gone."""
     file = tmp_path / "mine.py"
     file.write_text(HEAD)
     run = train(str(file), "made", home=home, options={"epochs": "3", "width": "4"})
@@ -286,7 +286,7 @@ def test_a_head_in_a_file_trains_and_is_found_again(home: Home, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("asked", "message"),
     [
         ({"method": "conkat"}, "did you mean concat"),
         ({"options": {"widht": "3"}}, "did you mean width"),
@@ -295,14 +295,14 @@ def test_a_head_in_a_file_trains_and_is_found_again(home: Home, tmp_path: Path) 
         ({"method": "./no.py"}, "no such file"),
     ],
 )
-def test_mistakes_are_answered(home: Home, asked: dict[str, Any], said: str) -> None:
-    """Each error says what is wrong and what would be right."""
-    with pytest.raises(MmfuseError, match=said):
+def test_mistakes_are_reported(home: Home, asked: dict[str, Any], message: str) -> None:
+    """Each error names what is wrong and what would be right."""
+    with pytest.raises(MmfuseError, match=message):
         train(**({"method": "concat", "dataset": "made", "home": home} | asked))
 
 
 def test_class_weights_change_what_is_learned(home: Home) -> None:
-    """Weighted training gives other weights, and the classes' weights are kept in the state."""
+    """Weighted training gives other weights, and the classes' weights are in the state."""
     words = {"epochs": "2", "seeds": "0", "width": "8"}
     plain = train("concat", "made", home=home, options=words)
     weighted = train("concat", "made", home=home, options=words | {"class_weights": "true"})
@@ -312,7 +312,7 @@ def test_class_weights_change_what_is_learned(home: Home) -> None:
 
 
 def test_a_task_that_a_method_does_not_have_is_refused_by_its_source_alone(tmp_path: Path) -> None:
-    """The constant TASKS says so, before the method is imported."""
+    """By the constant TASKS, before the method is imported."""
     home = Home(tmp_path)
     fill_store(home, made_table(60, task=VALUE))
     with pytest.raises(MmfuseError, match="mla is for classes and labels, and the target of made"):
@@ -336,8 +336,8 @@ def test_words_become_values_once_before_torch_is_imported(home: Home) -> None:
     assert (second.options["width"], second.plan.epochs) == (8, 3)
 
 
-def test_a_place_for_runs_that_cannot_be_written_is_told_before_training(home: Home) -> None:
-    """A file where runs go is answered at once, and no epoch is trained."""
+def test_a_place_for_runs_that_cannot_be_written_is_reported_before_training(home: Home) -> None:
+    """A file where runs go is reported at once, and no epoch is trained."""
     home.runs.write_text("not a folder")
     epochs: list[Epoch] = []
     with pytest.raises(MmfuseError, match="a file is in the way"):
