@@ -90,10 +90,10 @@ def value_scores(outputs: Array, targets: Array) -> dict[str, float]:
     error = outputs - targets
     result = {"mae": float(np.abs(error).mean()), "rmse": float(np.sqrt((error**2).mean()))}
     result["r"] = pearson(outputs, targets)
-    result["acc2_has0"], result["f1_has0"] = _two(targets >= 0, outputs >= 0)
+    result["acc2_has0"], result["f1_has0"] = _binary_scores(targets >= 0, outputs >= 0)
     some = targets != 0
-    result["acc2_non0"], result["f1_non0"] = _two(targets[some] > 0, outputs[some] > 0)
-    result["acc7"] = float((_seven(outputs) == _seven(targets)).mean())
+    result["acc2_non0"], result["f1_non0"] = _binary_scores(targets[some] > 0, outputs[some] > 0)
+    result["acc7"] = float((_rounded_to_seven(outputs) == _rounded_to_seven(targets)).mean())
     return result
 
 
@@ -204,7 +204,7 @@ def _directions(vectors: Array) -> Array:
     return np.asarray(np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0))
 
 
-def _two(truth: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> tuple[float, float]:
+def _binary_scores(truth: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> tuple[float, float]:
     if not len(truth):
         return float("nan"), float("nan")
     hits = confusion(truth.astype(np.int64), chosen.astype(np.int64), 2)
@@ -213,7 +213,7 @@ def _two(truth: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> tuple[float, fl
     return float((truth == chosen).mean()), float((f1 * support).sum() / support.sum())
 
 
-def _seven(values: Array) -> Array:
+def _rounded_to_seven(values: Array) -> Array:
     return np.asarray(np.round(np.clip(values, -3, 3)))
 
 

@@ -58,20 +58,20 @@ class Progress:
     Attributes:
         stage: number of the current stage.
         epoch: epochs done in it.
-        pace: its learning rates and early stopping, None before its first epoch.
+        schedule: its learning rates and early stopping; None before its first epoch.
         best: the best parameters and buffers so far in this stage, by name (R, …).
         history: epochs so far, all stages.
     """
 
     stage: int = 0
     epoch: int = 0
-    pace: ReplicaSchedule | None = None
+    schedule: ReplicaSchedule | None = None
     best: State = field(default_factory=dict)
     history: list[Epoch] = field(default_factory=list)
 
     def begin(self, stage: int) -> None:
         """Reset for the first epoch of a stage."""
-        self.stage, self.epoch, self.pace, self.best = stage, 0, None, {}
+        self.stage, self.epoch, self.schedule, self.best = stage, 0, None, {}
 
 
 @dataclass(frozen=True)
@@ -122,32 +122,32 @@ def fit(replicas: Replicas, job: FitJob, progress: Progress | None = None) -> li
     while progress.stage < len(stages):
         stage = stages[progress.stage]
         plans = [replace(plan, **stage.plan) for plan in job.plans]  # type: ignore[arg-type]
-        pace = progress.pace or _pace(plans)
-        progress.pace = pace
-        while progress.epoch < plans[0].epochs and any(pace.active):
-            rates = _rates(plans, pace, progress.epoch)
+        schedule = progress.schedule or _schedule_of(plans)
+        progress.schedule = schedule
+        while progress.epoch < plans[0].epochs and any(schedule.active):
+            rates = _rates(plans, schedule, progress.epoch)
             losses = _one_epoch(replicas, job, plans, rates, progress)
-            monitored, firsts = _validate(replicas, job.held, plans[0], stage)
-            _remember(replicas, progress, pace.observe(monitored))
+            monitored, primary = _validate(replicas, job.held, plans[0], stage)
+            _copy_improved(replicas, progress, schedule.observe(monitored))
             progress.epoch += 1
-            went = [rate is not None for rate in rates]
+            trained = [rate is not None for rate in rates]
             progress.history.append(
                 Epoch(
                     stage.name,
                     progress.epoch,
                     plans[0].epochs,
-                    _where(went, losses),
-                    _where(went, monitored),
-                    _where(went, firsts),
+                    _nan_unless(trained, losses),
+                    _nan_unless(trained, monitored),
+                    _nan_unless(trained, primary),
                     tuple(rate.learning_rate if rate else float("nan") for rate in rates),
-                    tuple(pace.active),
+                    tuple(schedule.active),
                 )
             )
             if job.on_epoch:
                 job.on_epoch(progress.history[-1])
             if job.keep:
                 job.keep(replicas, progress)
-        _check_best(pace, job.seeds, stage)
+        _check_best(schedule, job.seeds, stage)
         replicas.load(progress.best)
         progress.begin(progress.stage + 1)
     return progress.history
@@ -201,21 +201,21 @@ def _validate(
     task, monitor = held.samples.task, stage.monitor or plan.monitor
     logits = replicas.predict(held).logits  # (R, N, C)
     name = PRIMARY[task.kind]
-    firsts = [_first(held, each) for each in logits]
+    primary = [_primary(held, each) for each in logits]
     if monitor == "score":
-        return [f if name in LOWER_IS_BETTER else -f for f in firsts], firsts
+        return [p if name in LOWER_IS_BETTER else -p for p in primary], primary
     if monitor == "loss":
         steps = replicas.steps(stage.name)
         each = [replicas.losses(held, step, plan.batch_size) for step in steps]
-        return torch.stack(each).mean(0).tolist(), firsts
+        return torch.stack(each).mean(0).tolist(), primary
     rows = held.present.any(1)
     weights = replicas.buffers["class_weight"]
     pairs = zip(logits, weights, strict=True)
     losses = [float(task_loss(task, each, held.targets, rows, weight)) for each, weight in pairs]
-    return losses, firsts
+    return losses, primary
 
 
-def _first(table: FeatureTable, logits: Tensor) -> float:
+def _primary(table: FeatureTable, logits: Tensor) -> float:
     """The task's primary metric alone."""
     above, below = metric_terms(table.samples.task, *decoded(table, logits))
     return float(above.sum() / below.sum()) if below.sum() else 0.0
@@ -229,7 +229,7 @@ def decoded(table: FeatureTable, logits: Tensor) -> tuple[Any, Any]:
     return outputs, table.samples.targets
 
 
-def _remember(replicas: Replicas, progress: Progress, improved: Sequence[bool]) -> None:
+def _copy_improved(replicas: Replicas, progress: Progress, improved: Sequence[bool]) -> None:
     """Copy the state of the replicas that improved."""
     if not progress.best:
         progress.best = {name: value.clone() for name, value in replicas.state.items()}
@@ -240,7 +240,7 @@ def _remember(replicas: Replicas, progress: Progress, improved: Sequence[bool]) 
             progress.best[name][rows] = value[rows]
 
 
-def _pace(plans: Sequence[Plan]) -> ReplicaSchedule:
+def _schedule_of(plans: Sequence[Plan]) -> ReplicaSchedule:
     first = plans[0]
     return ReplicaSchedule(
         [plan.learning_rate for plan in plans],
@@ -254,17 +254,17 @@ def _pace(plans: Sequence[Plan]) -> ReplicaSchedule:
     )
 
 
-def _rates(plans: Sequence[Plan], pace: ReplicaSchedule, epoch: int) -> list[Rates | None]:
-    each = zip(plans, pace.at(epoch), pace.active, strict=True)
+def _rates(plans: Sequence[Plan], schedule: ReplicaSchedule, epoch: int) -> list[Rates | None]:
+    each = zip(plans, schedule.at(epoch), schedule.active, strict=True)
     return [Rates(rate, p.weight_decay, p.momentum) if on else None for p, rate, on in each]
 
 
-def _where(went: Sequence[bool], values: Sequence[float]) -> tuple[float, ...]:
-    return tuple(v if on else float("nan") for v, on in zip(values, went, strict=True))
+def _nan_unless(trained: Sequence[bool], values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(v if on else float("nan") for v, on in zip(values, trained, strict=True))
 
 
-def _check_best(pace: ReplicaSchedule, seeds: Sequence[int], stage: Stage) -> None:
-    lost = [seed for seed, best in zip(seeds, pace.best, strict=True) if not np.isfinite(best)]
+def _check_best(schedule: ReplicaSchedule, seeds: Sequence[int], stage: Stage) -> None:
+    lost = [seed for seed, best in zip(seeds, schedule.best, strict=True) if not np.isfinite(best)]
     if lost:
         raise DivergedError(
             f"training diverged in stage {stage.name} for seed {', '.join(map(str, lost))}: no "

@@ -45,7 +45,7 @@ def write_checkpoint(path: Path, replicas: Replicas, progress: Progress) -> None
     plain = {
         "stage": progress.stage,
         "epoch": progress.epoch,
-        "pace": None if progress.pace is None else asdict(progress.pace),
+        "pace": None if progress.schedule is None else asdict(progress.schedule),
         "history": [asdict(epoch) for epoch in progress.history],
     }
     data = save({n: t.contiguous() for n, t in tensors.items()}, {"progress": json.dumps(plain)})

@@ -167,8 +167,8 @@ def _fit(
     replicas = Replicas([head.to(table.device) for head in heads])
     place = _checkpoint_path(job, chosen)
     keep = resume.checkpoint_writer(place, job.request.keep_seconds)
-    fitted = FitJob(seen, plans, seeds, job.request.on_epoch, keep)
-    return replicas, fit(replicas, fitted, resume.read_checkpoint(place, replicas))
+    fit_job = FitJob(seen, plans, seeds, job.request.on_epoch, keep)
+    return replicas, fit(replicas, fit_job, resume.read_checkpoint(place, replicas))
 
 
 def _baselines(hidden: HiddenTable, label: str) -> dict[str, list[Scores]]:

@@ -113,9 +113,9 @@ def test_cosine_and_step_schedules_are_torchs() -> None:
     ):
         optimizer = torch.optim.SGD([weight], lr=0.5)
         scheduler = make(optimizer)
-        pace = ReplicaSchedule([0.5, 1.0], name, 30, None, every=7)  # type: ignore[arg-type]
+        schedule = ReplicaSchedule([0.5, 1.0], name, 30, None, every=7)  # type: ignore[arg-type]
         for epoch in range(30):
-            found = pace.at(epoch)
+            found = schedule.at(epoch)
             assert found[0] == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
             assert found[1] == pytest.approx(2 * found[0])
             optimizer.step()
@@ -126,7 +126,7 @@ def test_a_plateau_is_torchs_for_each_replica() -> None:
     """Two replicas with losses of their own follow ReduceLROnPlateau."""
     torch.manual_seed(0)
     losses = torch.rand(2, 60).cumsum(1) * torch.tensor([[0.0], [1.0]]) + torch.rand(2, 60)
-    pace = ReplicaSchedule([1.0, 1.0], "plateau", 60, None, factor=0.5, waits=3)
+    schedule = ReplicaSchedule([1.0, 1.0], "plateau", 60, None, factor=0.5, waits=3)
     optimizers = [torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0) for _ in range(2)]
     schedulers = [
         torch.optim.lr_scheduler.ReduceLROnPlateau(o, factor=0.5, patience=3, eps=0.0)
@@ -134,11 +134,11 @@ def test_a_plateau_is_torchs_for_each_replica() -> None:
     ]
     for epoch in range(60):
         for r in range(2):
-            assert pace.at(epoch)[r] == pytest.approx(optimizers[r].param_groups[0]["lr"])
+            assert schedule.at(epoch)[r] == pytest.approx(optimizers[r].param_groups[0]["lr"])
             optimizers[r].step()
             schedulers[r].step(losses[r, epoch])
-        pace.observe(losses[:, epoch].tolist())
-    assert pace.scale[1] < pace.scale[0] <= 1
+        schedule.observe(losses[:, epoch].tolist())
+    assert schedule.scale[1] < schedule.scale[0] <= 1
 
 
 def stopping_by_hand(values: list[float], patience: int, least: float) -> tuple[int, int]:
@@ -159,11 +159,11 @@ def test_early_stopping_is_a_loops_for_each_replica() -> None:
     torch.manual_seed(3)
     losses = torch.randn(20, 40)
     losses[torch.rand(20, 40) < 0.1] = math.nan
-    pace = ReplicaSchedule([1.0] * 20, "constant", 40, 6, least=0.1)
+    schedule = ReplicaSchedule([1.0] * 20, "constant", 40, 6, least=0.1)
     best, last = [-1] * 20, [-1] * 20
     for epoch in range(40):
-        going = list(pace.active)
-        for r, better in enumerate(pace.observe(losses[:, epoch].tolist())):
+        going = list(schedule.active)
+        for r, better in enumerate(schedule.observe(losses[:, epoch].tolist())):
             best[r] = epoch if better else best[r]
             last[r] = epoch if going[r] else last[r]
     wanted = [stopping_by_hand(row.tolist(), 6, 0.1) for row in losses]
