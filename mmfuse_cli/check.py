@@ -1,4 +1,4 @@
-"""mmfuse check: the contract of a head or an encoder, tried by name or on the user's own file."""
+"""mmfuse check: conformance checks of a head or an encoder, by name or a user's own file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +13,17 @@ from mmfuse_cli import arguments
 def check(
     context: typer.Context,
     method: Annotated[
-        str, typer.Argument(help="./my_head.py or ./my_encoder.py, or the name of one.")
+        str, typer.Argument(help="Head or encoder: a name, ./my_head.py or ./my_encoder.py.")
     ],
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="name=value of the method; repeatable.")
+        list[str] | None, typer.Option("--set", help="Option of the head, name=value; repeatable.")
     ] = None,
-    quick: Annotated[bool, typer.Option(help="Leave out the promises that train heads.")] = False,
-    weights: Annotated[Path | None, typer.Option(help="Local weights of an encoder.")] = None,
+    quick: Annotated[bool, typer.Option(help="Skip the checks that train heads.")] = False,
+    weights: Annotated[
+        Path | None, typer.Option(help="Local weights of the encoder; default: the published ones.")
+    ] = None,
 ) -> None:
-    """Try every promise of the contract on a head or an encoder; exit code 1 if one is broken."""
+    """Check that a head or an encoder keeps its contract; exit code 1 if a check fails."""
     from mmfuse_cli import console
 
     asked = arguments.settings(context)
@@ -38,24 +40,24 @@ def check(
 
 
 def _show(asked: arguments.Settings, word: str, found: "Sequence[mmfuse.Check]", then: str) -> None:
-    """A row a promise; exit code 1 where one is broken."""
+    """Show one row a check; exit code 1 if one failed."""
     from mmfuse_cli import console
 
-    broken = [promise for promise in found if not promise.passed]
-    seen = [p.detail for p in found]
+    failed = [one for one in found if not one.passed]
+    seen = [one.detail for one in found]
     rows = tuple(
-        (p.text, "kept", p.detail)
-        if p.passed
+        (one.text, "passed", one.detail)
+        if one.passed
         else (
-            p.text,
-            "BROKEN",
-            "the same" if p.detail in seen[:number] and not asked.json else p.detail,
+            one.text,
+            "FAILED",
+            "the same" if one.detail in seen[:number] and not asked.json else one.detail,
         )
-        for number, p in enumerate(found)
+        for number, one in enumerate(found)
     )
-    table = mmfuse.Table(f"contract of {word}", ("promise", "", "seen"), rows)
-    ends = [f"{len(found) - len(broken)} of {mmfuse.count_of(len(found), 'promise')} kept"]
-    ends.append(f"next: {then}" if not broken else f"next: mend {word}")
+    table = mmfuse.Table(f"contract of {word}", ("check", "", "seen"), rows)
+    ends = [f"{len(found) - len(failed)} of {mmfuse.count_of(len(found), 'check')} passed"]
+    ends.append(f"next: {then}" if not failed else f"next: fix {word}")
     console.show([table], as_json=asked.json, ends=ends)
-    if broken:
+    if failed:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""The contract of an encoder: every promise tried on one by name or on a user's own file."""
+"""Conformance checks of an encoder: one by name, or a user's own file."""
 
 import json
 import pickle
@@ -22,19 +22,19 @@ from pipelines.encoding.encoder import Encoder, build_encoder, is_fitted_encoder
 from pipelines.media.payloads import Unreadable
 from pipelines.progress import Track, untracked
 
-COSINE = 0.99999  # that a row keeps, in float32, whatever its batch is
+COSINE = 0.99999  # least cosine of a row's vectors in different batches, float32
 
 
 @dataclass(frozen=True)
 class EncoderUnderTest:
-    """An encoder to try promises on: its word, how to build it anew, and where its weights are."""
+    """An encoder to check: its word, how to build it anew, and where its weights are."""
 
     word: str
     build: Callable[[], Encoder]
     weights: str | None = None
 
     def encoder(self) -> Encoder:
-        """Built, and fitted on the specimens where it learns."""
+        """A new instance, fitted on the sample payloads if it is a fitted encoder."""
         made = self.build()
         if is_fitted_encoder(made):
             kind = next(iter(made.kinds))
@@ -43,7 +43,7 @@ class EncoderUnderTest:
 
 
 def is_encoder(word: str) -> bool:
-    """Whether a word names an encoder of the shelf, or a file that says which kinds it serves."""
+    """Whether a word names a built-in encoder, or a file with a constant KINDS."""
     if word.endswith(".py"):
         if not Path(word).is_file():
             raise MmfuseError(f"no such file: {word}")
@@ -54,7 +54,7 @@ def is_encoder(word: str) -> bool:
 def check_encoder(
     word: str, *, weights: str | None = None, track: Track = untracked
 ) -> list[Check]:
-    """Try every promise on an encoder.
+    """Run every check on an encoder.
 
     Args:
         word: a name, a name and a model, or the path of a file with `build`.
@@ -64,28 +64,28 @@ def check_encoder(
     Raises:
         MmfuseError: where there is no such encoder, or its weights are not here.
     """
-    trial = EncoderUnderTest(
+    subject = EncoderUnderTest(
         word, lambda: build_encoder(word, weights=weights, device="cpu"), weights
     )
-    trial.build()
-    return [_attempt(promise, trial) for promise in track(CHECKS, "promises", len(CHECKS))]
+    subject.build()
+    return [_run_check(one, subject) for one in track(CHECKS, "checks", len(CHECKS))]
 
 
-def kinds_are_declared(trial: EncoderUnderTest) -> str:
+def kinds_are_declared(subject: EncoderUnderTest) -> str:
     """Its kinds are in KINDS, a literal that is read without importing the file."""
-    word = trial.word if trial.word.endswith(".py") else trial.word.partition(":")[0]
+    word = subject.word if subject.word.endswith(".py") else subject.word.partition(":")[0]
     declared = catalog.described(word).constants.get("KINDS")
     if not isinstance(declared, dict):
         raise CheckFailedError("there is no literal KINDS, such as KINDS = {'text': 64}")
-    missing = set(trial.encoder().kinds) - set(declared)
+    missing = set(subject.encoder().kinds) - set(declared)
     if missing:
         raise CheckFailedError(f"it serves {', '.join(sorted(missing))}, which KINDS does not name")
     return ", ".join(sorted(declared))
 
 
-def vectors_fit(trial: EncoderUnderTest) -> str:
+def vectors_fit(subject: EncoderUnderTest) -> str:
     """Each input gives a finite vector of the declared width, in the stored dtype too."""
-    encoder, seen = trial.encoder(), 0
+    encoder, seen = subject.encoder(), 0
     if encoder.storage not in ("float16", "float32"):
         raise CheckFailedError(f"storage is {encoder.storage!r}, not float16 or float32")
     for kind, payloads in _inputs(encoder):
@@ -106,9 +106,9 @@ def vectors_fit(trial: EncoderUnderTest) -> str:
     return f"{seen} inputs of {', '.join(encoder.kinds)}"
 
 
-def inputs_matter(trial: EncoderUnderTest) -> str:
+def inputs_matter(subject: EncoderUnderTest) -> str:
     """Different inputs have different vectors."""
-    encoder = trial.encoder()
+    encoder = subject.encoder()
     for kind, payloads in _inputs(encoder):
         found = _encode(encoder, kind, payloads)
         for number, one in enumerate(found):
@@ -118,9 +118,9 @@ def inputs_matter(trial: EncoderUnderTest) -> str:
     return "no two alike"
 
 
-def again_is_the_same(trial: EncoderUnderTest) -> str:
+def again_is_the_same(subject: EncoderUnderTest) -> str:
     """The same inputs give the same bits again, also from an encoder that is built anew."""
-    encoder, anew = trial.encoder(), trial.encoder()
+    encoder, anew = subject.encoder(), subject.encoder()
     for kind, payloads in _inputs(encoder):
         first = _encode(encoder, kind, payloads)
         for what, other in (("a second time", encoder), ("built anew", anew)):
@@ -130,9 +130,9 @@ def again_is_the_same(trial: EncoderUnderTest) -> str:
     return "bit for bit"
 
 
-def batches_do_not_matter(trial: EncoderUnderTest) -> str:
+def batches_do_not_matter(subject: EncoderUnderTest) -> str:
     """A row is the same alone, in a mixed batch, in its halves and in reversed order."""
-    encoder, worst = trial.encoder(), 1.0
+    encoder, worst = subject.encoder(), 1.0
     for kind, payloads in _inputs(encoder):
         mixed = _encode(encoder, kind, payloads)
         others = {
@@ -151,9 +151,9 @@ def batches_do_not_matter(trial: EncoderUnderTest) -> str:
     return f"cosine at least {worst:.6f}"
 
 
-def inputs_travel(trial: EncoderUnderTest) -> str:
+def inputs_travel(subject: EncoderUnderTest) -> str:
     """Encoder and prepared inputs survive pickling, used ones too; costs count from 1."""
-    encoder = trial.encoder()
+    encoder = subject.encoder()
     for kind, payloads in _inputs(encoder):
         _encode(encoder, kind, payloads[:1])
         worker: Encoder = pickle.loads(pickle.dumps(encoder))
@@ -167,9 +167,9 @@ def inputs_travel(trial: EncoderUnderTest) -> str:
     return "so worker processes can prepare"
 
 
-def identity_is_plain(trial: EncoderUnderTest) -> str:
+def identity_is_plain(subject: EncoderUnderTest) -> str:
     """What identifies its vectors is JSON, the same when built anew and after use."""
-    encoder, anew = trial.encoder(), trial.encoder()
+    encoder, anew = subject.encoder(), subject.encoder()
     json.dumps(encoder.provenance())
     for kind, payloads in _inputs(encoder):
         before = fingerprint(encoder.fields(kind))
@@ -180,15 +180,15 @@ def identity_is_plain(trial: EncoderUnderTest) -> str:
     return f"{len(encoder.fields(next(iter(encoder.kinds))))} fields"
 
 
-def building_is_light(trial: EncoderUnderTest) -> str:
-    """Building it and asking for its fields imports no torch: a second extract starts at once."""
+def building_is_light(subject: EncoderUnderTest) -> str:
+    """Building it and asking for its fields imports no torch: a second extract is fast."""
     code = (
         "import sys; from pipelines.encoding.encoder import build_encoder\n"
         "encoder = build_encoder(sys.argv[1], weights=sys.argv[2] or None)\n"
         "[encoder.fields(kind) for kind in encoder.kinds]\n"
         "print('torch' in sys.modules)"
     )
-    command = [sys.executable, "-c", code, trial.word, trial.weights or ""]
+    command = [sys.executable, "-c", code, subject.word, subject.weights or ""]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise CheckFailedError(done.stderr.strip().split("\n")[-1])
@@ -210,7 +210,7 @@ CHECKS: tuple[Callable[[EncoderUnderTest], str], ...] = (
 
 
 def cosine(one: NDArray[Any], two: NDArray[Any]) -> float:
-    """Of two vectors or sequences; 1 where they are equal, which vectors of zeros may be."""
+    """Cosine of two vectors or sequences; 1 where they are equal, zeros included."""
     a, b = np.asarray(one, float), np.asarray(two, float)
     if a.shape != b.shape:
         return -1.0
@@ -220,10 +220,10 @@ def cosine(one: NDArray[Any], two: NDArray[Any]) -> float:
 
 
 def _inputs(encoder: Encoder) -> Iterator[tuple[Kind, list[Any]]]:
-    """Specimens of each kind that it serves and that there are specimens of."""
+    """Sample payloads of each kind that an encoder serves, without kinds that have none."""
     found = [(kind, sample_payloads(kind)) for kind in encoder.kinds]
     if not any(payloads for _, payloads in found):
-        raise CheckFailedError(f"there are no specimens of {', '.join(encoder.kinds)} to try it on")
+        raise CheckFailedError(f"no sample payloads of {', '.join(encoder.kinds)} to try it on")
     yield from ((kind, payloads) for kind, payloads in found if payloads)
 
 
@@ -235,14 +235,14 @@ def _encode(encoder: Encoder, kind: Kind, payloads: Sequence[Any]) -> list[NDArr
     return [np.asarray(vector) for vector in found]
 
 
-def _attempt(promise: Callable[[EncoderUnderTest], str], trial: EncoderUnderTest) -> Check:
-    """Whether a promise kept; an error inside the encoder is an answer too."""
-    text = (promise.__doc__ or promise.__name__).split("\n", 1)[0].rstrip(".")
+def _run_check(check: Callable[[EncoderUnderTest], str], subject: EncoderUnderTest) -> Check:
+    """Result of one check; any error raised by the encoder fails it."""
+    text = (check.__doc__ or check.__name__).split("\n", 1)[0].rstrip(".")
     try:
-        return Check(text, passed=True, detail=promise(trial))
+        return Check(text, passed=True, detail=check(subject))
     except (CheckFailedError, Unreadable) as seen:
         return Check(text, passed=False, detail=str(seen))
     except MmfuseError:
         raise
-    except Exception as error:  # a user's encoder may fail in any way, and the other promises go on
+    except Exception as error:  # a user's encoder may fail in any way; the others still run
         return Check(text, passed=False, detail=describe_error(error))

@@ -1,4 +1,4 @@
-"""Promises: what every head keeps, one function each; a broken one raises `BrokenError`.
+"""Checks that every fusion head must pass, one function each; a failure raises CheckFailedError.
 
 "Ledger" names the lines of our list of verified bugs of public code (V) and of requirements (S).
 """
@@ -41,28 +41,28 @@ def gradients_reach(subject: HeadUnderTest) -> str:
     Ledger: S1, V11.
     """
     seen = 0
-    for scene, inputs in test_cases(subject):
+    for case, inputs in test_cases(subject):
         head = subject.head(inputs).train()
         largest = _largest_gradients(head, inputs)
         top = max(largest.values())
         frozen = {name for name in largest if _reason(head, name) is not None}
         dead = [n for n, size in largest.items() if n not in frozen and size <= SMALLEST * top]
         if dead:
-            raise CheckFailedError(f"{scene}: no gradient reaches {', '.join(dead)}")
+            raise CheckFailedError(f"{case}: no gradient reaches {', '.join(dead)}")
         moved = [n for n in frozen if largest[n] > SMALLEST * top]
         if moved:
-            raise CheckFailedError(f"{scene}: listed as frozen but moves: {moved}")
+            raise CheckFailedError(f"{case}: listed as frozen but moves: {moved}")
         seen += len(largest)
     return f"{seen} parameters over tasks and numbers of streams"
 
 
 def nothing_absent_is_seen(subject: HeadUnderTest) -> str:
-    """What lies behind absent changes outputs, losses and gradients by exactly 0.
+    """Values behind `present = False` change outputs, losses and gradients by exactly 0.
 
     Ledger: S5.
     """
     compared = 0
-    for scene, inputs in test_cases(subject):
+    for case, inputs in test_cases(subject):
         batch = synthetic.batch(inputs, ROWS)
         for training in (True, False):
             zeros = probe_head(
@@ -74,7 +74,7 @@ def nothing_absent_is_seen(subject: HeadUnderTest) -> str:
                 )
                 leaks = zeros.unlike(other, 0.0)
                 if leaks:
-                    raise CheckFailedError(f"{scene}: {value} behind absent changes {leaks[:3]}")
+                    raise CheckFailedError(f"{case}: {value} behind absent changes {leaks[:3]}")
             compared += len(zeros.values)
     return f"{compared} tensors compared with zeros, NaN, infinity and 1e4 behind absent"
 
@@ -92,10 +92,10 @@ def finite_under_every_pattern(subject: HeadUnderTest) -> str:
             for part in torch.split(every, 128):
                 batch = synthetic.with_present(synthetic.batch(inputs, len(part)), part)
                 for training in (True, False):
-                    _finite(subject.head(inputs).train(training), batch, f"{count} streams")
+                    _check_finite(subject.head(inputs).train(training), batch, f"{count} streams")
             nothing = synthetic.with_present(batch, torch.zeros_like(part))
             for training in (True, False):
-                _finite(subject.head(inputs).train(training), nothing, "nothing present")
+                _check_finite(subject.head(inputs).train(training), nothing, "nothing present")
             patterns += len(every)
     return f"{patterns} patterns"
 
@@ -118,9 +118,9 @@ def finite_on_strange_data(subject: HeadUnderTest) -> str:
         }
         for training in (True, False):
             for name, batch in strange.items():
-                _finite(subject.head(inputs).train(training), batch, name)
+                _check_finite(subject.head(inputs).train(training), batch, name)
             loud = subject.head(inputs).train(training)
-            _finite(_amplified(loud, plain), plain, "logits of 1e3")
+            _check_finite(_amplified(loud, plain), plain, "logits of 1e3")
     return "zeros, constants, 1e3, identical modalities, equal targets, logits of 1e3"
 
 
@@ -133,7 +133,7 @@ def one_row_is_a_batch(subject: HeadUnderTest) -> str:
         inputs = synthetic.inputs((5, 4, 3), task)
         for absent, training in itertools.product((0.0, 0.6), (True, False)):
             batch = synthetic.batch(inputs, 1, absent=absent)
-            _finite(subject.head(inputs).train(training), batch, "one row")
+            _check_finite(subject.head(inputs).train(training), batch, "one row")
     return "complete and incomplete, training and evaluation"
 
 
@@ -142,7 +142,7 @@ def neighbours_do_not_matter(subject: HeadUnderTest) -> str:
 
     Ledger: S3, V3.
     """
-    for scene, inputs in test_cases(subject):
+    for case, inputs in test_cases(subject):
         head = eval_mode(subject, inputs)
         batch = synthetic.batch(inputs, ROWS, seed=3)
         together = dict(outputs(head(batch)))
@@ -151,25 +151,25 @@ def neighbours_do_not_matter(subject: HeadUnderTest) -> str:
             for name, x in together.items():
                 gap = float((x[row] - alone[name][0]).abs().max())
                 if not gap <= 1e-5 * max(1.0, float(x[row].abs().max())):
-                    message = f"{scene}: {name} of a row alone differs by {gap:.1e}"
+                    message = f"{case}: {name} of a row alone differs by {gap:.1e}"
                     raise CheckFailedError(message)
     return "rows alone equal rows in a batch within 1e-5"
 
 
 def order_of_streams_does_not_matter(subject: HeadUnderTest) -> str:
     """Streams are found by name: a batch that holds them in another order changes nothing."""
-    for scene, inputs in test_cases(subject):
+    for case, inputs in test_cases(subject):
         head = eval_mode(subject, inputs)
         batch = synthetic.batch(inputs, ROWS)
         turned = with_stream_order(batch, list(inputs.names)[::-1])
         if not torch.equal(head(batch).logits, head(turned).logits):
-            raise CheckFailedError(f"{scene}: logits change with the order of streams")
+            raise CheckFailedError(f"{case}: logits change with the order of streams")
     return "reversed streams give equal logits"
 
 
 def state_makes_the_round_trip(subject: HeadUnderTest) -> str:
-    """A head rebuilt from its state says the same."""
-    for scene, inputs in test_cases(subject):
+    """A head rebuilt from its state dict gives the same outputs."""
+    for case, inputs in test_cases(subject):
         head = eval_mode(subject, inputs)
         batch = synthetic.batch(inputs, ROWS)
         state = {name: x.clone() for name, x in head.state_dict().items()}
@@ -178,13 +178,13 @@ def state_makes_the_round_trip(subject: HeadUnderTest) -> str:
         if ProbeOutputs(dict(outputs(head(batch)))).unlike(
             ProbeOutputs(dict(outputs(other(batch)))), 0.0
         ):
-            raise CheckFailedError(f"{scene}: outputs differ after the round trip")
+            raise CheckFailedError(f"{case}: outputs differ after the round trip")
     return "outputs equal bit for bit"
 
 
 def chance_is_passed_in(subject: HeadUnderTest) -> str:
-    """Training depends on the batch's numbers alone, never on global random state."""
-    for scene, inputs in test_cases(subject):
+    """Training draws from the batch's random numbers alone, never from global random state."""
+    for case, inputs in test_cases(subject):
         batch = synthetic.batch(inputs, ROWS)
         head = subject.head(inputs)
         drawn = [type(m).__name__ for m in head.modules() if type(m).__name__ in DRAWING]
@@ -197,7 +197,7 @@ def chance_is_passed_in(subject: HeadUnderTest) -> str:
         second = probe_head(subject.head(inputs).train(), batch)
         same_state = torch.equal(state, torch.random.get_rng_state())
         if first.unlike(second, 0.0) or not same_state:
-            raise CheckFailedError(f"{scene}: two passes over one batch differ")
+            raise CheckFailedError(f"{case}: two passes over one batch differ")
     return "two passes over one batch are equal bit for bit"
 
 
@@ -207,33 +207,33 @@ def replicas_are_heads(subject: HeadUnderTest) -> str:
     Ledger: S20.
     """
     widest = 0.0
-    for scene, inputs in test_cases(subject):
+    for case, inputs in test_cases(subject):
         heads = [subject.head(inputs, seed).double().train() for seed in range(3)]
         batches = [synthetic.double(synthetic.batch(inputs, ROWS, seed)) for seed in range(3)]
         for stage, step in train_steps(heads[0]):
             gap = replica_drift(heads, batches, stage, step)
             widest = max(widest, gap)
             if not gap <= 1e-8:
-                raise CheckFailedError(f"{scene}, {step}: they drift apart by {gap:.1e}")
+                raise CheckFailedError(f"{case}, {step}: they drift apart by {gap:.1e}")
     return f"largest difference {widest:.1e} in double precision"
 
 
 def runs_where_the_batch_lies(subject: HeadUnderTest) -> str:
-    """Tensors are made on the batch's device, and no value is looked at on the way.
+    """Tensors are made on the batch's device, and no value is read on the way.
 
-    Seen on torch's meta device, which has shapes and no values, so that no GPU is needed.
+    Tested on torch's meta device, which has shapes and no values, so that no GPU is needed.
     Ledger: S23.
     """
-    for scene, inputs in test_cases(subject):
+    for case, inputs in test_cases(subject):
         head = subject.head(inputs).to("meta").train()
         batch = synthetic.to_device(synthetic.batch(inputs, ROWS), "meta")
         for stage, step in train_steps(head):
             try:
-                turn = TrainStep(head, stage, step)
-                turn(dict(head.named_parameters()), dict(head.named_buffers()), vars(batch))
+                train_step = TrainStep(head, stage, step)
+                train_step(dict(head.named_parameters()), dict(head.named_buffers()), vars(batch))
                 probe_head(head.eval(), batch)
             except (RuntimeError, NotImplementedError) as error:
-                message = f"{scene}, {step}: {describe_error(error)}"
+                message = f"{case}, {step}: {describe_error(error)}"
                 raise CheckFailedError(message.splitlines()[0]) from error
             head.train()
     return "forward, losses, gradients and state on another device"
@@ -241,10 +241,10 @@ def runs_where_the_batch_lies(subject: HeadUnderTest) -> str:
 
 def foreign_tasks_are_refused(subject: HeadUnderTest) -> str:
     """Every kind of task is taken, or refused with a MmfuseError when the head is built."""
-    said = [f"{task.kind}: {subject.refusal(task) or 'taken'}" for task in synthetic.TASKS]
+    found = [f"{task.kind}: {subject.refusal(task) or 'taken'}" for task in synthetic.TASKS]
     if not subject.tasks():
-        raise CheckFailedError("; ".join(said))
-    return "; ".join(said)
+        raise CheckFailedError("; ".join(found))
+    return "; ".join(found)
 
 
 CHECKS: tuple[Callable[[HeadUnderTest], str], ...] = (
@@ -264,7 +264,7 @@ CHECKS: tuple[Callable[[HeadUnderTest], str], ...] = (
 
 
 def _largest_gradients(head: FusionHead, inputs: Inputs) -> dict[str, float]:
-    """By parameter, over every step of every stage in which it moves."""
+    """Largest gradient of each parameter, over every step of every stage that trains it."""
     largest = dict.fromkeys(dict(head.named_parameters()), 0.0)
     batch = synthetic.batch(inputs, 4 * ROWS, absent=0.4)
     fused = head(batch)
@@ -282,7 +282,7 @@ def _reason(head: FusionHead, name: str) -> str | None:
     return None
 
 
-def _finite(head: FusionHead, batch: Batch, what: str) -> None:
+def _check_finite(head: FusionHead, batch: Batch, what: str) -> None:
     strange = probe_head(head, batch).strange()
     if strange:
         kind = head.inputs.task.kind

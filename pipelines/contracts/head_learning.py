@@ -1,4 +1,4 @@
-"""Answers: heads trained on puzzles, against the best score that is possible there."""
+"""Checks that a head learns synthetic tasks with a known best score."""
 
 import math
 from collections.abc import Callable
@@ -20,17 +20,19 @@ from pipelines.training.replicas import Replicas
 from pipelines.training.run import prepare
 
 TRAIN, HELD = 400, 200
-"""Rows to train on, and to select and to score by."""
+"""Rows of the train split, and of each of the validation and test splits."""
 
 EPOCHS = 60
 PATIENCE = 8
 POINT = 0.01
+"""Accuracy by which a head may miss the optimum."""
+
 SLACK = 0.02
-"""Nats that an additive head's loss may be below log 2 by the luck of a finite sample."""
+"""Nats by which an additive head's loss may be below log 2 at random in a finite sample."""
 
 
 def synergy_is_found_or_not(subject: HeadUnderTest) -> str:
-    """A joint head solves XOR of two streams within a point; an additive one stays at chance.
+    """A joint head solves XOR of two streams within a point; an additive one cannot.
 
     Ledger: S31, as the other two.
     """
@@ -39,36 +41,34 @@ def synergy_is_found_or_not(subject: HeadUnderTest) -> str:
     accuracies, loss = _scored(_trained(subject, task), task)
     if head.additive:
         if loss < math.log(2) - SLACK:
-            raise CheckFailedError(
-                f"says it is additive, but its loss on XOR is {loss:.3f} < log 2"
-            )
+            raise CheckFailedError(f"declared additive, but its loss on XOR is {loss:.3f} < log 2")
         return f"additive: loss {loss:.3f}, chance is {math.log(2):.3f}"
     _reaches(accuracies, task)
-    return _told(accuracies)
+    return _accuracy_text(accuracies)
 
 
 def redundancy_is_used(subject: HeadUnderTest) -> str:
-    """What both streams say is learned within a point, also from either one alone."""
+    """What both streams hold is learned within a point, also from either one alone."""
     task = synthetic.synthetic_task("redundant", TRAIN + 2 * HELD)
     accuracies, _ = _scored(_trained(subject, task), task)
-    for name in _looked_at(subject, task):
-        accuracies.pop(f"without {name}", None)  # the other is not looked at, by design
+    for name in _streams_used(subject, task):
+        accuracies.pop(f"without {name}", None)  # the other is ignored, by design
     _reaches(accuracies, task)
-    return _told(accuracies)
+    return _accuracy_text(accuracies)
 
 
 def unique_information_is_joined(subject: HeadUnderTest) -> str:
-    """What each stream alone knows is put together within a point of the optimum."""
+    """What each stream alone holds is combined within a point of the optimum."""
     task = synthetic.synthetic_task("unique", TRAIN + 2 * HELD)
-    if _looked_at(subject, task):
-        return "looks at one stream alone, by design"
+    if _streams_used(subject, task):
+        return "uses one stream alone, by design"
     accuracies, _ = _scored(_trained(subject, task), task)
     _reaches(accuracies, task)
-    return _told(accuracies)
+    return _accuracy_text(accuracies)
 
 
-def _looked_at(subject: HeadUnderTest, task: SyntheticTask) -> list[str]:
-    """The streams a head looks at if it ignores others by design; else none."""
+def _streams_used(subject: HeadUnderTest, task: SyntheticTask) -> list[str]:
+    """The streams a head uses if it ignores others by design; else none."""
     ignored = subject.head(task.inputs).ignores
     return [name for name in task.inputs.names if name not in ignored] if ignored else []
 
@@ -81,7 +81,7 @@ CHECKS: tuple[Callable[[HeadUnderTest], str], ...] = (
 
 
 def training_table(task: SyntheticTask) -> FeatureTable:
-    """A puzzle as the training loop takes it: train, validation and test rows in order."""
+    """A synthetic task as a feature table: train, validation and test rows in order."""
     count = len(task.targets)
     splits = ["train"] * TRAIN + ["val"] * HELD + ["test"] * (count - TRAIN - HELD)
     modalities = tuple(stream.modality for stream in task.inputs.streams.values())
@@ -99,7 +99,7 @@ def training_table(task: SyntheticTask) -> FeatureTable:
 
 
 def _trained(subject: HeadUnderTest, task: SyntheticTask) -> Replicas:
-    """One head, trained with modality dropout so that each stream alone is known too."""
+    """One head, trained with modality dropout so that each stream alone is learned too."""
     table = training_table(task)
     plan = replace(
         subject.plan,
@@ -119,7 +119,7 @@ def _trained(subject: HeadUnderTest, task: SyntheticTask) -> Replicas:
 
 
 def _held_with_gaps(table: FeatureTable) -> FeatureTable:
-    """Validation rows in turn complete and without each stream, so that selection sees them all."""
+    """The table with validation rows in turn complete and without each stream, for selection."""
     present = table.present.clone()
     turn = torch.arange(len(table)) % (present.shape[1] + 1)  # 0: complete
     for number in range(present.shape[1]):
@@ -152,17 +152,17 @@ def _accuracy(logits: Tensor, targets: Tensor) -> float:
 def _reaches(accuracies: dict[str, float], task: SyntheticTask) -> None:
     """Within a point of the best possible, complete and with a stream missing.
 
-    Where a missing stream leaves several answers equally likely, which one a head prefers is luck:
-    there the optimum is compared with what the rows allow, four binomial deviations.
+    Where a missing stream leaves several classes equally likely, which one a head prefers is
+    random: there four binomial standard deviations are allowed.
     """
     for pattern, accuracy in accuracies.items():
         best = task.best_without.get(pattern.removeprefix("without "), task.best)
-        luck = 0.0 if best == 1 else 4 * math.sqrt(best * (1 - best) / HELD)
-        if accuracy < best - POINT - luck:
+        margin = 0.0 if best == 1 else 4 * math.sqrt(best * (1 - best) / HELD)
+        if accuracy < best - POINT - margin:
             raise CheckFailedError(
                 f"{task.name}, {pattern}: accuracy {accuracy:.3f}, best is {best:.2f}"
             )
 
 
-def _told(accuracies: dict[str, float]) -> str:
+def _accuracy_text(accuracies: dict[str, float]) -> str:
     return ", ".join(f"{pattern} {accuracy:.3f}" for pattern, accuracy in accuracies.items())

@@ -1,4 +1,4 @@
-"""Trials: a method tried on small made-up batches, and what it did there, by name."""
+"""Outputs, losses and gradients of a head on small random batches, by name."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,19 +18,19 @@ from pipelines.training.plan import Plan
 State = dict[str, Tensor]
 
 ROWS = 24
-"""Rows of a batch that a head is tried on."""
+"""Rows of a batch."""
 
 
 @dataclass(frozen=True)
 class HeadUnderTest:
-    """A method with its options and its way of training, built anew for every promise."""
+    """A method with its options and training plan, built anew for every check."""
 
     build: Callable[..., FusionHead]
     options: Mapping[str, object]
     plan: Plan = field(default_factory=Plan)
 
     def head(self, inputs: Inputs, seed: int = 0) -> FusionHead:
-        """A head with the weights that belong to a seed; the caller's random state stays."""
+        """A head initialised with a seed; the caller's random state is left as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.build(inputs, **self.options)
@@ -55,11 +55,11 @@ class ProbeOutputs:
     values: dict[str, Tensor]
 
     def strange(self) -> list[str]:
-        """Names of what is not finite."""
+        """Names of values that are not finite."""
         return [name for name, x in self.values.items() if not x.isfinite().all()]
 
     def unlike(self, other: "ProbeOutputs", tolerance: float) -> list[str]:
-        """Names of what differs by more than the tolerance, relative to the larger of 1 and it."""
+        """Names of values that differ by more than the tolerance, absolute or relative."""
         return [
             name
             for name, x in self.values.items()
@@ -87,7 +87,7 @@ def probe_head(head: FusionHead, batch: Batch) -> ProbeOutputs:
 
 
 def outputs(fused: Fused) -> Iterator[tuple[str, Tensor]]:
-    """What a head says, by name."""
+    """Outputs of a head, by name."""
     for name in ("logits", "tokens", "stream_logits", "weights"):
         value = getattr(fused, name)
         if value is not None:
@@ -95,7 +95,7 @@ def outputs(fused: Fused) -> Iterator[tuple[str, Tensor]]:
 
 
 def gradients(head: FusionHead, loss: Tensor) -> dict[str, Tensor]:
-    """Of a loss, by parameter; zeros where there is none. The graph is kept."""
+    """Gradients of a loss by parameter, zeros where there is none; the graph is retained."""
     named = dict(head.named_parameters())
     if not loss.requires_grad:
         return {name: torch.zeros_like(parameter) for name, parameter in named.items()}
@@ -106,7 +106,7 @@ def gradients(head: FusionHead, loss: Tensor) -> dict[str, Tensor]:
 
 
 def input_cases(task: Task) -> Iterator[tuple[str, Inputs]]:
-    """Kinds of input that a head may meet: pooled streams of other and of equal width, frames."""
+    """Inputs of a head: pooled streams of different and of equal width, and frames."""
     yield "two streams", synthetic.inputs((4, 4), task)
     yield "three streams", synthetic.inputs((5, 4, 3), task)
     yield "four streams", synthetic.inputs((3, 3, 4, 5), task)
@@ -114,14 +114,14 @@ def input_cases(task: Task) -> Iterator[tuple[str, Inputs]]:
 
 
 def test_cases(subject: HeadUnderTest) -> Iterator[tuple[str, Inputs]]:
-    """Every scene of every kind of task that a method takes, with its name."""
+    """Every case of inputs for every kind of task that a method takes, with its name."""
     for task in subject.tasks():
-        for scene, inputs in input_cases(task):
-            yield f"{scene}, {task.kind}", inputs
+        for case, inputs in input_cases(task):
+            yield f"{case}, {task.kind}", inputs
 
 
 def eval_mode(subject: HeadUnderTest, inputs: Inputs) -> FusionHead:
-    """In evaluation mode, with running statistics that two training batches have moved."""
+    """A head in evaluation mode, its running statistics updated by two training batches."""
     head = subject.head(inputs).train()
     if any(isinstance(module, BatchNorm) for module in head.modules()):
         for seed in (11, 12):
@@ -138,29 +138,29 @@ class TrainStep:
     step: str
 
     def __call__(self, parameters: State, buffers: State, fields: dict[str, Any]) -> State:
-        """Loss, logits, modified gradients, and what became of the buffers."""
+        """Loss, logits, modified gradients, and the buffers afterwards."""
         batch = Batch(**fields)
 
         def loss(parameters: State) -> tuple[Tensor, tuple[State, State]]:
             state = {f"head.{name}": x for name, x in {**parameters, **buffers}.items()}
-            value, fused = torch.func.functional_call(_Losing(self), state, (batch,))
-            said = {name: x for name, x in vars(fused).items() if x is not None}
-            return value, (said, {name: state[f"head.{name}"].detach() for name in buffers})
+            value, fused = torch.func.functional_call(_ForwardAndLoss(self), state, (batch,))
+            given = {name: x for name, x in vars(fused).items() if x is not None}
+            return value, (given, {name: state[f"head.{name}"].detach() for name in buffers})
 
-        found, (value, (said, after)) = torch.func.grad_and_value(loss, has_aux=True)(parameters)
+        found, (value, (given, after)) = torch.func.grad_and_value(loss, has_aux=True)(parameters)
         moving = {n: x for n, x in found.items() if self.head.trains(n, self.step, self.stage)}
-        fused = Fused(**said)
+        fused = Fused(**given)
         moving, after = self.head.modify_gradients(moving, after, batch, fused, self.step)
         changed = {f"gradient {name}": x for name, x in moving.items()}
         return {"loss": value, "logits": fused.logits, **changed, **after}
 
 
-class _Losing(nn.Module):
+class _ForwardAndLoss(nn.Module):
     """Forward and loss of one step as one call, so that both see the same state."""
 
-    def __init__(self, turn: TrainStep) -> None:
+    def __init__(self, train_step: TrainStep) -> None:
         super().__init__()
-        self.head, self.step = turn.head, turn.step
+        self.head, self.step = train_step.head, train_step.step
 
     def forward(self, batch: Batch) -> tuple[Tensor, Fused]:
         fused: Fused = self.head(batch)
@@ -169,10 +169,10 @@ class _Losing(nn.Module):
 
 def replica_drift(heads: list[FusionHead], batches: list[Batch], stage: str, step: str) -> float:
     """Largest difference in loss, gradients and buffers between stacked and separate heads."""
-    turn = TrainStep(heads[0], stage, step)
+    train_step = TrainStep(heads[0], stage, step)
     parameters, buffers = torch.func.stack_module_state(list[nn.Module](heads))
     stacked = {key: _stack([vars(batch)[key] for batch in batches]) for key in vars(batches[0])}
-    together = torch.vmap(turn)(parameters, buffers, stacked)
+    together = torch.vmap(train_step)(parameters, buffers, stacked)
     gaps = []
     for number, (head, batch) in enumerate(zip(heads, batches, strict=True)):
         own: State = dict(head.named_parameters())

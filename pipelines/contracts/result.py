@@ -1,4 +1,4 @@
-"""Keeping: what a promise of a contract was seen to be, kept or broken; of heads and encoders."""
+"""Result of one conformance check of a head or an encoder, passed or failed."""
 
 import traceback
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from pipelines import catalog
 
 
 class CheckFailedError(Exception):
-    """A promise is not kept; the message is what was seen instead."""
+    """A check failed; the message says what was seen instead."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One promise, tried.
+    """Result of one conformance check.
 
     Attributes:
-        text: the promise as a sentence.
-        passed: whether it was seen to hold.
+        text: the requirement as a sentence.
+        passed: whether it holds.
         detail: what was seen.
     """
 
@@ -27,9 +27,11 @@ class Check:
 
 
 def describe_error(error: Exception) -> str:
-    """`RuntimeError: boom (my_head.py, line 21)`; without a place where no such file is in it."""
+    """`RuntimeError: boom (my_head.py, line 21)`; no place where no file of a plug-in is in it."""
     own = set(catalog.files().values())
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame for frame in frames if str(Path(frame.filename).absolute()) in own]
-    said = f"{type(error).__name__}: {error}"
-    return f"{said} ({Path(lines[-1].filename).name}, line {lines[-1].lineno})" if lines else said
+    message = f"{type(error).__name__}: {error}"
+    if not lines:
+        return message
+    return f"{message} ({Path(lines[-1].filename).name}, line {lines[-1].lineno})"

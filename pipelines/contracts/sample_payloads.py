@@ -1,4 +1,4 @@
-"""Specimens: a few small payloads of every kind, on which encoders are tried."""
+"""Sample payloads: a few small ones of each kind, to check encoders on."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from pipelines.media.payloads import Record, Series, Waveform
 def sample_payloads(kind: Kind) -> list[Any]:
     """Payloads of a kind that differ in size, length and content; none of `video` and `layout`."""
     makers: dict[Kind, Callable[[], list[Any]]] = {
-        "image": _images, "text": _texts, "code": _texts, "audio": _sounds, "tabular": _records,
+        "image": _images, "text": _texts, "code": _texts, "audio": _waveforms, "tabular": _records,
         "series": _series,
     }  # fmt: skip
     return makers[kind]() if kind in makers else []
@@ -32,7 +32,7 @@ def _texts() -> list[str]:
     return [" ".join(random.choice(words, length)) for length in (3, 1, 40, 7, 200, 12)]
 
 
-def _sounds() -> list[Waveform]:
+def _waveforms() -> list[Waveform]:
     random = np.random.default_rng(2)
     shapes = [(16000, 16000), (8000, 4100), (22050, 22050), (16000, 300), (44100, 30000)]
     return [

@@ -1,4 +1,4 @@
-"""Puzzles: small made-up batches and data whose best possible score is known."""
+"""Synthetic batches, and synthetic tasks whose best possible score is known."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,27 +27,27 @@ def inputs(widths: Sequence[int], task: Task = CLASSES, *, sequences: Sequence[i
 
 
 def batch(made: Inputs, rows: int, seed: int = 0, *, absent: float = 0.3, frames: int = 4) -> Batch:
-    """Normal features and random targets; cells absent by chance, at least one of a row stays."""
-    numbers = torch.Generator().manual_seed(seed)
+    """Normal features and random targets; cells absent at random, at least one a row present."""
+    generator = torch.Generator().manual_seed(seed)
     features, frame_present = {}, {}
-    present = torch.rand(rows, len(made.streams), generator=numbers) >= absent
-    spare = torch.randint(len(made.streams), (rows,), generator=numbers)
+    present = torch.rand(rows, len(made.streams), generator=generator) >= absent
+    spare = torch.randint(len(made.streams), (rows,), generator=generator)
     present[torch.arange(rows), spare] |= ~present.any(1)
     for column, (name, stream) in enumerate(made.streams.items()):
         shape = (rows, frames, stream.width) if stream.sequence else (rows, stream.width)
-        features[name] = torch.randn(shape, generator=numbers)
+        features[name] = torch.randn(shape, generator=generator)
         if stream.sequence:
-            there = torch.rand(rows, frames, generator=numbers) < 0.7
+            there = torch.rand(rows, frames, generator=generator) < 0.7
             there[:, 0] |= ~there.any(1)
             frame_present[name] = there & present[:, column, None]
     return Batch(
-        features, present, frame_present, _targets(made.task, rows, numbers),
+        features, present, frame_present, _targets(made.task, rows, generator),
         torch.arange(rows), torch.tensor(seed),
     )  # fmt: skip
 
 
 def with_present(batch: Batch, present: Tensor) -> Batch:
-    """The same values behind another pattern (B, M); frames follow their stream."""
+    """The same batch with another presence (B, M); frames follow their stream."""
     order = list(batch.features)
     frames = {
         name: torch.ones_like(there) & present[:, order.index(name), None]
@@ -99,12 +99,12 @@ def double(batch: Batch) -> Batch:
     return replace(batch, features=features, targets=targets)
 
 
-def _targets(task: Task, rows: int, numbers: torch.Generator) -> Tensor:
+def _targets(task: Task, rows: int, generator: torch.Generator) -> Tensor:
     if task.kind == "classes":
-        return torch.randint(task.outputs, (rows,), generator=numbers)
+        return torch.randint(task.outputs, (rows,), generator=generator)
     if task.kind == "labels":
-        return (torch.rand(rows, task.outputs, generator=numbers) < 0.5).float()
-    return torch.randn(rows, generator=numbers)
+        return (torch.rand(rows, task.outputs, generator=generator) < 0.5).float()
+    return torch.randn(rows, generator=generator)
 
 
 @dataclass(frozen=True)
@@ -131,17 +131,18 @@ class SyntheticTask:
 def synthetic_task(
     name: Literal["synergy", "redundant", "unique"], rows: int, seed: int = 0
 ) -> SyntheticTask:
-    """Data of a kind, with a sign ±1 in two dimensions of each stream and noise in a third.
+    """Random rows of a synthetic task.
 
-    `synergy`: the class is whether the two signs differ (XOR), so one alone says nothing;
+    Each stream has a sign ±1 in two dimensions and noise in a third.
+    `synergy`: the class is whether the two signs differ (XOR), so one alone does not help;
     `redundant`: both signs are the class; `unique`: four classes, one bit in each stream.
     """
-    numbers = torch.Generator().manual_seed(seed)
-    bits = _balanced(rows, numbers)
+    generator = torch.Generator().manual_seed(seed)
+    bits = _balanced(rows, generator)
     if name == "redundant":
         bits = bits[:, :1].expand(-1, 2)
     signs = bits * 2.0 - 1
-    noise = (torch.rand(2, rows, 1, generator=numbers) - 0.5) * 0.4
+    noise = (torch.rand(2, rows, 1, generator=generator) - 0.5) * 0.4
     features = {
         f"e{m}/m{m}": torch.cat([signs[:, m, None], -signs[:, m, None], noise[m]], 1)
         for m in range(2)
@@ -156,7 +157,7 @@ def synthetic_task(
     return SyntheticTask(name, made, features, targets, 1.0, dict.fromkeys(made.names, alone))
 
 
-def _balanced(rows: int, numbers: torch.Generator) -> Tensor:
+def _balanced(rows: int, generator: torch.Generator) -> Tensor:
     """(N, 2) bits, the four combinations equally often up to one row, in random order."""
-    corner = torch.randperm(rows, generator=numbers) % 4
+    corner = torch.randperm(rows, generator=generator) % 4
     return torch.stack([corner // 2, corner % 2], 1)

@@ -1,4 +1,4 @@
-"""The contract that a user's own encoder is tried on: a good one passes, each fault is named."""
+"""The contract of a user's own encoder: a good one passes, each fault is named."""
 
 import re
 import subprocess
@@ -67,15 +67,15 @@ def written(tmp_path):
     return write
 
 
-def test_a_good_encoder_keeps_every_promise(written):
-    """Each promise says what was seen."""
+def test_a_good_encoder_passes_every_check(written):
+    """Each check says what was seen."""
     found = check_encoder(written())
-    assert [promise.text for promise in found if not promise.passed] == []
-    assert all(promise.detail for promise in found)
+    assert [check.text for check in found if not check.passed] == []
+    assert all(check.detail for check in found)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "promise", "seen"),
+    ("old", "new", "check", "seen"),
     [
         ('KINDS = {"text": 27}', 'KINDS = dict([("text", 27)])', "Its kinds", "no literal KINDS"),
         ("kinds = KINDS", 'kinds = {"text": 27, "code": 27}', "Its kinds", "serves code"),
@@ -93,16 +93,16 @@ def test_a_good_encoder_keeps_every_promise(written):
         ("for text in batch]", "for text in batch[1:]]", "finite vector", "5 vectors for 6"),
     ],
 )
-def test_a_fault_is_named(written, old, new, promise, seen):
-    """The promise that is broken is said to be, with what was seen instead."""
+def test_a_fault_is_named(written, old, new, check, seen):
+    """The check that fails is named, with what was seen instead."""
     pairs = [(old, new)]
     if "float16" in seen:
         pairs.append(('storage: str = "float32"', 'storage: str = "float16"'))
-    broken = [one for one in check_encoder(written(pairs=pairs)) if not one.passed]
-    assert any(promise in one.text and re.search(seen, one.detail) for one in broken), broken
+    failed = [one for one in check_encoder(written(pairs=pairs)) if not one.passed]
+    assert any(check in one.text and re.search(seen, one.detail) for one in failed), failed
 
 
-def test_a_file_that_builds_no_encoder_is_told_what_it_lacks(written):
+def test_the_error_of_a_file_that_builds_no_encoder_names_what_it_lacks(written):
     """One line with the parts of an encoder that are not there."""
     path = written(pairs=[("return Letters()", "return 5")])
     with pytest.raises(
@@ -115,7 +115,7 @@ def test_a_file_that_builds_no_encoder_is_told_what_it_lacks(written):
 
 
 def test_heads_and_encoders_are_told_apart(written, tmp_path):
-    """A file that says which kinds it serves is an encoder's; names go by their shelf."""
+    """A file with KINDS is an encoder; names are looked up among the plug-ins."""
     head = tmp_path / "head.py"
     head.write_text("def build(inputs): ...\n")
     assert is_encoder(written())
@@ -133,11 +133,11 @@ def test_heads_and_encoders_are_told_apart(written, tmp_path):
 @pytest.mark.parametrize(
     ("cost", "code", "last"), [("len(payload)\n", 0, "8 of"), ("0\n", 1, "7 of")]
 )
-def test_the_command_says_what_is_kept(written, cost, code, last):
-    """`mmfuse check ./mine.py` ends with 0, or with 1 where a promise is broken."""
+def test_the_command_says_what_passed(written, cost, code, last):
+    """`mmfuse check ./mine.py` ends with 0, or with 1 where a check fails."""
     path = Path(written(pairs=[("len(payload)\n", cost)]))
     command = [sys.executable, "-m", "mmfuse_cli", "check", "./mine.py"]
     done = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=False)
     assert done.returncode == code
-    assert f"{last} 8 promises kept" in done.stderr
-    assert ("BROKEN" in done.stdout) == bool(code)
+    assert f"{last} 8 checks passed" in done.stderr
+    assert ("FAILED" in done.stdout) == bool(code)

@@ -64,5 +64,5 @@ def test_the_verbs_run_from_python(tmp_path, monkeypatch):
 
 def test_contracts_are_tried_from_python():
     """A head and an encoder, each by its own verb."""
-    assert all(promise.passed for promise in mmfuse.check("mean", training=False))
-    assert all(promise.passed for promise in mmfuse.check_encoder("hashing"))
+    assert all(check.passed for check in mmfuse.check("mean", training=False))
+    assert all(check.passed for check in mmfuse.check_encoder("hashing"))

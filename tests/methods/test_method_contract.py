@@ -221,7 +221,7 @@ def test_a_joint_head_that_calls_itself_additive_is_noticed():
 
     seen = contracts.run_check(head_learning.synergy_is_found_or_not, HeadUnderTest(Modest, {}))
     assert not seen.passed
-    assert "says it is additive" in seen.detail
+    assert "declared additive" in seen.detail
 
 
 def test_a_head_that_ignores_a_stream_is_noticed():
@@ -274,7 +274,7 @@ def test_the_contract_runs_on_a_user_s_own_file(tmp_path):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("return 3", "classes: it gave int, not a FusionHead"),
+        ("return 3", "classes: it returned int, not a FusionHead"),
         ("raise ValueError('boom')", r"ValueError: boom \(my_head.py, line 2\)"),
     ],
 )
