@@ -1,4 +1,4 @@
-"""Audit: leaks, duplicates and label traces of a dataset, found from its cached features."""
+"""Audit a dataset for leaks, duplicates and label traces, from its cached features."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import get_args
@@ -21,12 +21,12 @@ Texts = Mapping[str, Sequence[str | None]]
 def audit(
     store: FeatureStore, words: Sequence[str] | None = None, dataset: Dataset | None = None
 ) -> list[Finding]:
-    """Every check on the cached streams of a dataset, leaks first.
+    """Run every check on the cached streams of a dataset; findings with leaks first.
 
     Args:
         store: the dataset's features.
         words: streams such as `clip/image`; None for all complete ones.
-        dataset: the raw rows; with them texts are searched for class names too.
+        dataset: the raw rows, to search texts for class names too.
 
     Raises:
         MmfuseError: where there are no such streams, or the raw rows are not those of the store.
@@ -61,12 +61,12 @@ def findings(
     texts: Texts | None = None,
     tables: Collection[str] = (),
 ) -> list[Finding]:
-    """Every check on arrays: leaks, then what is suspect, what could not be checked, what is clear.
+    """Run every check on arrays; findings in the order of `Verdict`, leaks first.
 
     Args:
         samples: ids, splits, targets and groups of the rows.
         streams: features by name.
-        modalities: the modality of each stream, for absence; else the word after its last slash.
+        modalities: the modality of each stream; default: the word after its last slash.
         texts: (N,) texts by modality, to search for class names.
         tables: the streams that are columns of a table.
     """
@@ -75,9 +75,9 @@ def findings(
         (modalities or {}).get(name, name.rsplit("/", 1)[-1]): seen
         for name, seen in streams.items()
     }
-    holes = {name: seen for name, seen in by_modality.items() if not seen.present.all()}
-    for name, seen in holes.items():
-        found.append(informative_absence(name, seen.present, samples, tests=len(holes)))
+    incomplete = {name: seen for name, seen in by_modality.items() if not seen.present.all()}
+    for name, seen in incomplete.items():
+        found.append(informative_absence(name, seen.present, samples, tests=len(incomplete)))
     for name, cells in (texts or {}).items():
         found.append(label_words(name, cells, samples))
     if len(streams) > 1:
@@ -89,7 +89,7 @@ def findings(
 
 
 def _seen(whole: StreamValues) -> StreamArrays:
-    """A stream with its sequences averaged over their frames."""
+    """Arrays of a stream, with sequences averaged over frames."""
     if whole.offsets is None:
         return StreamArrays(np.asarray(whole.values, np.float32), whole.present)
     starts, lengths = whole.offsets[:-1], np.diff(whole.offsets)

@@ -1,4 +1,4 @@
-"""Leaks that features show: twins across splits, and train rows that know one another too well."""
+"""Leaks visible in features: near-duplicates across splits, label-aware features, equal streams."""
 
 import hashlib
 from collections.abc import Mapping
@@ -11,22 +11,22 @@ from cache.samples import Samples
 from pipelines.audit.finding import Finding, StreamArrays, Verdict, judge
 
 NEAR = 0.98  # cosine of standardised features from which two rows count as near-duplicates
-FEW_DIMENSIONS = 16.0  # effective ones; below, strangers are near by chance and must be equal
-DIFFERENT = 0.9  # share of train rows that must differ for equality to say anything there
+FEW_DIMENSIONS = 16.0  # effective ones; below, unrelated rows are near at random: compare equality
+DIFFERENT = 0.9  # share of train rows that must differ for equality to be informative
 BLOCK = 2048  # rows of one side in a block of cosines
-MOST = 5000  # rows a probe is fitted on
+MOST = 5000  # rows that a probe is fitted on
 FOLDS = 5
-GAP = 0.10  # accuracy between train rows and held-out ones that is worth a word
+GAP = 0.10  # difference in accuracy of train and held-out rows that is suspect
 PERFECT = 0.98  # held-out accuracy from which a table's columns are too good to be features
-OTHERS = 10  # held-out rows outside the most frequent class that this takes
+OTHERS = 10  # least held-out rows outside the most frequent class to judge that
 
 
 def near_duplicates(name: str, seen: StreamArrays, samples: Samples) -> Finding:
-    """Held-out rows that have a near-twin in train, by cosine of standardised features.
+    """Held-out rows that have a near-duplicate in train, by cosine of standardised features.
 
     Each column is standardised over the present rows, so that a large common part (a bias that all
-    embeddings of a model share) does not make everything near everything. Features of few effective
-    dimensions are near by chance; there only equal rows count, and not even those where rows of
+    embeddings of a model share) does not make all rows near-duplicates. Features of few effective
+    dimensions are near at random; there only equal rows count, and not even those where rows of
     train are often equal to one another.
     """
     train = np.flatnonzero(seen.present & (samples.splits == "train"))
@@ -38,7 +38,7 @@ def near_duplicates(name: str, seen: StreamArrays, samples: Samples) -> Finding:
     dimensions = _effective_dimensions(unit)
     many = dimensions >= FEW_DIMENSIONS
     if not many and len(np.unique(values[: len(train)], axis=0)) < DIFFERENT * len(train):
-        few = "few numbers a row, and often the same: equal rows say nothing"
+        few = "few distinct values a row, and often the same: equal rows prove nothing"
         return Finding("near-duplicates", name, "not checked", few, {"dimensions": dimensions})
     compare = _nearest if many else _equal
     best, twin = compare(*np.split(unit if many else values, [len(train)])[::-1])
@@ -49,10 +49,10 @@ def near_duplicates(name: str, seen: StreamArrays, samples: Samples) -> Finding:
     order = np.argsort(-best)[: min(10, count)]
     pairs = tuple((str(samples.ids[held[i]]), str(samples.ids[train[twin[i]]])) for i in order)
     agreeing = float(same[close].mean()) if count else 0.0
-    what = f"have a near-twin in train (cosine ≥ {NEAR})" if many else "are equal to one of train"
+    what = f"have a near-duplicate in train (cosine ≥ {NEAR})" if many else "equal a train row"
     sentence = f"{count} of {len(held)} held-out rows {what}"
     if count:
-        sentence += f"; {agreeing:.0%} of those pairs have one target"
+        sentence += f"; {agreeing:.0%} of those pairs have the same target"
     verdict = judge(share, leak=0.05)
     numbers = {"count": count, "share": share, "dimensions": dimensions, "same target": agreeing}
     return Finding("near-duplicates", name, verdict, sentence, numbers, pairs)
@@ -61,42 +61,42 @@ def near_duplicates(name: str, seen: StreamArrays, samples: Samples) -> Finding:
 def label_aware_features(
     name: str, seen: StreamArrays, samples: Samples, seed: int = 0, *, table: bool = False
 ) -> Finding:
-    """A linear probe among train rows (cross-validated) against the same probe on held-out rows.
+    """Accuracy of a linear probe cross-validated on train rows, compared with held-out rows.
 
-    Features that saw the labels of their train rows (a supervised extractor), or rows that repeat
-    across folds, predict one another far better than they predict rows from outside. Groups stay
-    whole in the folds, so that a new speaker is as new there as in the held-out split. Columns of a
+    Features whose extractor was trained on the labels of the train rows, and rows that repeat
+    across folds, score far better on train than on held-out rows. Groups stay whole in the folds,
+    so that a new speaker is as new there as in the held-out split. Columns of a
     table (`table`) that predict held-out rows almost without error, and with at most a tenth of the
-    errors of the most frequent class, may be the target in other words; pictures or texts of an
-    easy task may honestly be that good.
+    errors of the most frequent class, may be the target in another form; images or texts of an
+    easy task may rightly be that good.
     """
-    classes = _two_or_more(samples)
-    train = _some(seen.present & (samples.splits == "train"), seed)
-    held = _some(seen.present & np.isin(samples.splits, ("val", "test")), seed)
+    classes = _as_classes(samples)
+    train = _subsample(seen.present & (samples.splits == "train"), seed)
+    held = _subsample(seen.present & np.isin(samples.splits, ("val", "test")), seed)
     if len(train) < 50 or len(held) < 20 or len(np.unique(classes[train])) < 2:
         return Finding("probe", name, "not checked", "too few rows to judge")
     groups = None if samples.groups is None else samples.groups[train].astype(str)
     values = seen.values.astype(np.float64)
-    among, model = _fitted(values[train], classes[train], groups, seed)
+    among, model = _fit_probe(values[train], classes[train], groups, seed)
     score = float(model.score(values[held], classes[held]))
     gap = among - score
     error = np.sqrt(among * (1 - among) / len(train) + score * (1 - score) / len(held) + 1e-9)
     sentence = (
-        f"a linear probe scores {among:.3f} among train rows, held back in turn, and {score:.3f} "
-        f"on held-out rows"
+        f"a linear probe scores {among:.3f} cross-validated on train rows, and {score:.3f} on "
+        f"held-out rows"
     )
     verdict: Verdict = "clear"
     if gap > GAP and gap > 4 * error:
         verdict = "leak" if gap > 2 * GAP else "suspect"
         sentence += (
-            ": the features have probably seen the train labels, or the held-out rows are of "
-            "another kind; never take validation rows from train"
+            ": the feature extractor was probably trained on the train labels, or the held-out "
+            "rows differ in distribution; never take validation rows from train"
         )
-    if table and verdict == "clear" and _too_good(score, classes[train], classes[held]):
+    if table and verdict == "clear" and _almost_perfect(score, classes[train], classes[held]):
         verdict = "suspect"
         sentence += (
-            "; it predicts the target almost perfectly by itself: look whether one of its columns "
-            "is the target in other words"
+            "; it predicts the target almost perfectly by itself: check whether one of its columns "
+            "is the target in another form"
         )
     return Finding(
         "probe",
@@ -108,32 +108,32 @@ def label_aware_features(
 
 
 def identical_streams(streams: Mapping[str, StreamArrays]) -> Finding:
-    """Streams that hold the very vectors of another one: written into the wrong slot, or twice."""
+    """Streams with exactly the same vectors: one was written in the wrong place, or twice."""
     seen: dict[str, list[str]] = {}
     for name, stream in streams.items():
         values = np.where(stream.present[:, None], stream.values, 0)
         if not (values != values[:1]).any():
-            continue  # a constant is equal to many things
+            continue  # constant streams are often equal
         known = hashlib.blake2b(values.tobytes(), digest_size=16).hexdigest()
         seen.setdefault(f"{values.shape} {known}", []).append(name)
     groups = [tuple(names) for names in seen.values() if len(names) > 1]
     sentence = "; ".join(f"{' and '.join(names)} hold the same vectors" for names in groups)
-    told = sentence or "no two streams hold the same vectors"
+    summary = sentence or "no two streams hold the same vectors"
     verdict: Verdict = "suspect" if groups else "clear"
-    return Finding("same-vectors", "", verdict, told, {"groups": len(groups)}, tuple(groups))
+    return Finding("same-vectors", "", verdict, summary, {"groups": len(groups)}, tuple(groups))
 
 
 def _standardised(values: NDArray[np.floating]) -> NDArray[np.float32]:
-    """(N, D) standardised by column; constant columns count nothing."""
+    """(N, D) standardised by column; constant columns become 0."""
     values = values.astype(np.float32)
     values -= values.mean(axis=0)
-    deviation = values.std(axis=0)
-    values /= np.where(deviation > 1e-6 * max(float(deviation.max()), 1e-12), deviation, np.inf)
+    std = values.std(axis=0)
+    values /= np.where(std > 1e-6 * max(float(std.max()), 1e-12), std, np.inf)
     return values
 
 
 def _unit(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, D) each row of length 1."""
+    """(N, D) with rows of norm 1."""
     norms = np.linalg.norm(values, axis=1, keepdims=True)
     return np.asarray(values / np.maximum(norms, 1e-12), np.float32)
 
@@ -148,7 +148,7 @@ def _effective_dimensions(values: NDArray[np.float32]) -> float:
 def _nearest(
     rows: NDArray[np.float32], others: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """For each row its highest cosine with any of the others, and which that is; by blocks."""
+    """Highest cosine of each row with the others, and the index of that one; by blocks."""
     best = np.full(len(rows), -1, np.float32)
     twin = np.zeros(len(rows), np.int64)
     for top in range(0, len(rows), BLOCK):
@@ -166,20 +166,20 @@ def _nearest(
 def _equal(
     rows: NDArray[np.float32], others: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """For each row 1 where one of the others is the same and else 0, and which that is."""
+    """1 for each row that equals one of the others, else 0, and the index of that one."""
     known = {other.tobytes(): place for place, other in reversed(list(enumerate(others)))}
     places = [known.get(row.tobytes(), -1) for row in rows]
     found = np.array(places, np.int64)
     return (found >= 0).astype(np.float32), np.maximum(found, 0)
 
 
-def _fitted(
+def _fit_probe(
     values: NDArray[np.float64],
     classes: NDArray[np.int64],
     groups: NDArray[np.str_] | None,
     seed: int,
 ) -> tuple[float, Any]:
-    """The probe's accuracy on train rows held back in turn, and the probe fitted on all of them."""
+    """Cross-validated accuracy of the probe on train rows, and the probe fitted on all of them."""
     from sklearn.linear_model import RidgeClassifierCV
     from sklearn.model_selection import GroupKFold, KFold, cross_val_score
     from sklearn.pipeline import make_pipeline
@@ -195,7 +195,7 @@ def _fitted(
     return float(scores.mean()), model.fit(values, classes)
 
 
-def _two_or_more(samples: Samples) -> NDArray[np.int64]:
+def _as_classes(samples: Samples) -> NDArray[np.int64]:
     """(N,) classes: as they are, the most balanced label, or above and below the train median."""
     if samples.task.kind == "classes":
         return np.asarray(samples.targets, np.int64)
@@ -206,13 +206,13 @@ def _two_or_more(samples: Samples) -> NDArray[np.int64]:
     return np.asarray(samples.targets > middle, np.int64)
 
 
-def _too_good(score: float, train: NDArray[np.int64], held: NDArray[np.int64]) -> bool:
-    """Whether a held-out accuracy is near one, and that is no merit of a rare class."""
+def _almost_perfect(score: float, train: NDArray[np.int64], held: NDArray[np.int64]) -> bool:
+    """Whether held-out accuracy is near 1 by more than the most frequent class explains."""
     others = held != np.bincount(train).argmax()
     return score >= PERFECT and others.sum() >= OTHERS and 1 - score <= 0.1 * others.mean()
 
 
-def _some(wanted: NDArray[np.bool_], seed: int) -> NDArray[np.int64]:
+def _subsample(wanted: NDArray[np.bool_], seed: int) -> NDArray[np.int64]:
     rows = np.flatnonzero(wanted)
     if len(rows) <= MOST:
         return rows

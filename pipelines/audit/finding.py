@@ -1,4 +1,4 @@
-"""Finding: what one check of an audit saw, in a sentence and in numbers."""
+"""Result of one audit check: a verdict, a sentence and numbers."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Verdict = Literal["leak", "suspect", "not checked", "clear"]
-"""leak: test scores will be too good; suspect: look at it; not checked: there was nothing to judge
-by; clear: looked for and not found. In the order in which they are told."""
+"""leak: test scores will be too good; suspect: look at it; not checked: nothing to judge by;
+clear: looked for and not found. In the order in which findings are listed."""
 
 
 @dataclass(frozen=True)
 class StreamArrays:
-    """One stream as an audit sees it: values (N, D), sequences pooled; present (N,)."""
+    """Arrays of one stream: values (N, D), sequences pooled; present (N,)."""
 
     values: NDArray[np.floating]
     present: NDArray[np.bool_]
@@ -21,14 +21,14 @@ class StreamArrays:
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found.
+    """Result of one audit check.
 
     Attributes:
         check: near-duplicates, same-vectors, groups, label-words, absence or probe.
         about: the stream or modality, or "" for the rows themselves.
         verdict: leak, suspect, not checked or clear.
         sentence: what was found, for a person.
-        numbers: the same for a machine.
+        numbers: the same as numbers.
         rows: up to ten pairs or rows, as ids.
     """
 
@@ -41,7 +41,7 @@ class Finding:
 
 
 def judge(share: float, leak: float) -> Verdict:
-    """A verdict by the share of rows concerned: any is suspect, `leak` and more is one."""
+    """Verdict by the share of rows concerned: suspect above 0, a leak from `leak` on."""
     if share >= leak:
         return "leak"
     return "suspect" if share > 0 else "clear"

@@ -1,4 +1,4 @@
-"""Traces of the target where it should not be: groups, names in texts, absence itself."""
+"""Label leaks outside the features: groups across splits, class names in texts, absence."""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ def groups_on_both_sides(samples: Samples) -> Finding:
     """Groups (families, speakers, videos) with rows in train and in a held-out split."""
     if samples.groups is None:
         return Finding(
-            "groups", "", "not checked", "the dataset names no groups; --group COLUMN does"
+            "groups", "", "not checked", "the dataset has no groups; name them with --group COLUMN"
         )
     sides: dict[str, set[str]] = {}
     for group, split in zip(samples.groups, samples.splits, strict=True):
@@ -28,7 +28,7 @@ def groups_on_both_sides(samples: Samples) -> Finding:
     count = int((torn & held).sum())
     share = count / max(1, int(held.sum()))
     sentence = (
-        f"{len(both)} of {len(sides)} groups are on both sides of the split, "
+        f"{len(both)} of {len(sides)} groups are in train and in a held-out split, "
         f"with {count} held-out rows ({share:.0%})"
     )
     numbers = {"groups": len(both), "rows": count, "share": share}
@@ -37,12 +37,12 @@ def groups_on_both_sides(samples: Samples) -> Finding:
 
 
 def label_words(name: str, texts: Sequence[str | None], samples: Samples) -> Finding:
-    """Texts that say their own class by name, as whole words, and how far that can be trusted."""
+    """Texts that contain the name of their own class, and how often a named class is right."""
     if samples.task.kind != "classes":
-        return Finding("label-words", name, "not checked", "only classes have names to look for")
+        return Finding("label-words", name, "not checked", "only a task of classes has class names")
     patterns = [_pattern(word) for word in samples.task.names]
     if not any(patterns):
-        return Finding("label-words", name, "not checked", "the classes have no words for names")
+        return Finding("label-words", name, "not checked", "the class names are not words")
     named = np.zeros((len(texts), len(patterns)), bool)
     for row, text in enumerate(texts):
         for label, pattern in enumerate(patterns):
@@ -54,8 +54,8 @@ def label_words(name: str, texts: Sequence[str | None], samples: Samples) -> Fin
     trust = float(own[any_named].mean()) if any_named.any() else 0.0
     base = float(np.bincount(targets).max() / len(targets))
     sentence = (
-        f"{int(own.sum())} of {len(texts)} texts ({share:.0%}) say their own class by name; of the "
-        f"{int(any_named.sum())} that say any class, {trust:.0%} say the right one"
+        f"{int(own.sum())} of {len(texts)} texts ({share:.0%}) contain the name of their own "
+        f"class; of the {int(any_named.sum())} that name any class, {trust:.0%} name the right one"
     )
     verdict: Verdict = "clear"
     if share >= 0.01 and trust > base:
@@ -67,7 +67,7 @@ def label_words(name: str, texts: Sequence[str | None], samples: Samples) -> Fin
 def informative_absence(
     name: str, present: NDArray[np.bool_], samples: Samples, tests: int = 1
 ) -> Finding:
-    """Whether a modality's absence goes with the target: χ², or ranks where it is a value.
+    """Whether a modality's absence is associated with the target: χ², or ranks for values.
 
     Args:
         name: the modality.
@@ -84,7 +84,7 @@ def informative_absence(
         ranks = stats.mannwhitneyu(samples.targets[present], samples.targets[~present])
         p = float(ranks.pvalue)
         effect = abs(2 * float(ranks.statistic) / (missing * int(present.sum())) - 1)
-        strength = f"ranks differ by {effect:.2f} of what they can"
+        strength = f"rank-biserial correlation {effect:.2f}"
     else:
         labels = _columns_of_classes(samples)
         found = [_cramer(present, column) for column in labels]
@@ -94,13 +94,16 @@ def informative_absence(
     verdict: Verdict = "clear"
     if p < RARE / tests:
         verdict = "leak" if effect > 0.5 else "suspect"
-    how = "goes with" if verdict != "clear" else "says nothing of"
-    sentence = f"{missing} rows lack it, and that {how} the target (p = {p:.2g}, {strength})"
+    how = "is" if verdict != "clear" else "is not"
+    sentence = (
+        f"{missing} rows lack it, and that {how} associated with the target "
+        f"(p = {p:.2g}, {strength})"
+    )
     return Finding("absence", name, verdict, sentence, {"p": p, "effect": effect, "rows": missing})
 
 
 def _pattern(name: str) -> re.Pattern[str] | None:
-    """A class's name as whole words, however it is joined; None for numbers and single letters."""
+    """Pattern of a class name as whole words, however joined; None for numbers and letters."""
     words = re.findall(r"[A-Za-zÀ-ÿ]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))
     if len("".join(words)) < 2:
         return None
@@ -115,7 +118,7 @@ def _columns_of_classes(samples: Samples) -> list[NDArray[np.int64]]:
 
 
 def _cramer(present: NDArray[np.bool_], classes: NDArray[np.int64]) -> tuple[float, float]:
-    """The p-value of χ² between absence and class, and Cramér's V."""
+    """p-value of χ² between absence and class, and Cramér's V."""
     from scipy import stats
 
     table = np.zeros((2, int(classes.max()) + 1))

@@ -1,1 +1,1 @@
-"""Recorded runs scored with modalities hidden, and applied to new samples."""
+"""Evaluation of recorded runs: scores with modalities hidden, and predictions for new samples."""

@@ -1,7 +1,6 @@
-"""Evaluation: a run × missing patterns → scores, against complete data and simple baselines.
+"""Evaluate a run under missing patterns, beside complete data and simple baselines.
 
-Imports no torch: what takes it is in `pipelines.evaluation.score`, so that a mistake is answered at
-once.
+Imports no torch, so that a user error is reported at once; `pipelines.evaluation.score` does.
 """
 
 from collections.abc import Sequence
@@ -19,16 +18,16 @@ def evaluate(
     *,
     device: str = "auto",
 ) -> Evaluation:
-    """Score a run on its test rows under missing patterns; scores are kept beside the record.
+    """Score a run on its test rows under missing patterns; scores are saved beside the record.
 
     Args:
         home: where features and runs are.
-        run: a record, its id, or a beginning of it.
+        run: a record, its id, or a prefix of the id.
         patterns: what to hide; the complete pattern is always scored, first.
         device: auto, cpu, cuda.
 
     Raises:
-        MmfuseError: for an unknown run or modality (naming what there is), or features that are
+        MmfuseError: for an unknown run or modality (naming the known ones), or features that are
             gone or belong to other samples.
     """
     record = load_run(home, run) if isinstance(run, str) else run

@@ -27,7 +27,7 @@ def infer(
         device: where the heads run.
 
     Returns:
-        (R, N, C) probabilities, or values in units of the target; and (N, M) what was present.
+        (R, N, C) probabilities, or values in units of the target; and (N, M) present.
     """
     where = pick_device(device)
     table = _new_table(record, vectors, where)
@@ -43,7 +43,7 @@ def infer(
 def _new_table(
     record: RunRecord, vectors: Mapping[str, Sequence[NDArray[Any] | None]], device: torch.device
 ) -> FeatureTable:
-    """New rows as a table whose targets are nothing."""
+    """New rows as a feature table with placeholder targets."""
     features, frames, present = {}, {}, []
     for stream in record.streams:
         rows = vectors[stream.name]

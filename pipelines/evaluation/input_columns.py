@@ -1,4 +1,4 @@
-"""Matching: which columns of new samples are a run's modalities, and what is left over."""
+"""Input columns: match the columns of new samples to a run's modalities."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from pipelines.data.tables import TableOptions
 
 @dataclass(frozen=True)
 class MatchedColumns:
-    """Cells by modality, and what did not match.
+    """Cells by modality, and the columns that did not match.
 
     Attributes:
-        cells: by modality; without those that the samples have no column for.
-        lacking: modalities without a column, and columns that a table lacks, as words.
+        cells: by modality; modalities without a column are left out.
+        lacking: modalities without a column, and columns that a table lacks, as text.
         unused: columns of the samples that nothing uses.
     """
 
@@ -34,13 +34,13 @@ def match_columns(
 ) -> MatchedColumns:
     """Find the columns of a run's modalities.
 
-    A column of the modality's name is its own, and so are the columns that it was made of in
-    training. A table whose columns nobody knows takes all that are left.
+    A modality is made of the column of its name, or of the columns that it was made of in
+    training. A table whose columns are not recorded takes all that are left.
 
     Args:
         samples: one row a sample.
         kinds: by modality.
-        made_of: by modality, columns it was made of where that is known, see `made_of`.
+        made_of: by modality, columns it was made of where known, see `source_columns`.
 
     Raises:
         MmfuseError: where no modality has a column.
@@ -70,22 +70,22 @@ def match_columns(
 def source_columns(
     home: Home, dataset: str, infos: Mapping[str, StreamInfo]
 ) -> dict[str, tuple[str, ...]]:
-    """By modality, the columns that it was made of: those an encoder was fitted on, or was told.
+    """By modality, the columns that it was made of: recorded by a fitted encoder or the data set.
 
     Args:
         home: where the features are.
-        dataset: whose.
+        dataset: its name.
         infos: streams by name.
     """
     known = {}
-    before = origins.recall(home, dataset, TableOptions())
-    for part in before[1].modalities if before else ():
+    recorded = origins.recall(home, dataset, TableOptions())
+    for part in recorded[1].modalities if recorded else ():
         known[part.name] = part.columns
     paths = DatasetPaths.of(home, dataset)
     for info in infos.values():
         if info.kind == "tabular" and "fitted_on" in info.fields:
-            kept = get_record(paths.stream(info.key.label).fitted) or {}
-            names = _names(kept.get("state"))
+            fitted = get_record(paths.stream(info.key.label).fitted) or {}
+            names = _names(fitted.get("state"))
             if names:
                 known[info.key.modality] = names
     modalities = {info.key.modality for info in infos.values()}
@@ -93,17 +93,17 @@ def source_columns(
 
 
 def _names(state: object) -> tuple[str, ...]:
-    """Names of the columns that a state tells of, as `tabular` keeps it; () for another's."""
-    told = state.get("columns") if isinstance(state, dict) else None
-    if not isinstance(told, list) or not all(isinstance(c, dict) and "name" in c for c in told):
+    """Names of the columns in the state of `tabular`; () for the state of another encoder."""
+    listed = state.get("columns") if isinstance(state, dict) else None
+    if not isinstance(listed, list) or not all(isinstance(c, dict) and "name" in c for c in listed):
         return ()
-    return tuple(str(column["name"]) for column in told)
+    return tuple(str(column["name"]) for column in listed)
 
 
 def _own(
     samples: pl.DataFrame, name: str, kind: Kind, known: tuple[str, ...] | None
 ) -> tuple[str, ...]:
-    """The columns of one modality; () where there is none."""
+    """The columns of one modality; () if there are none."""
     there = samples.columns
     if name in there and (kind != "tabular" or isinstance(samples[name].dtype, pl.Struct)):
         return (name,)

@@ -1,6 +1,6 @@
-"""Prediction: a recorded run's answers for new raw samples, any modality of which may be absent.
+"""Predict new raw samples with a recorded run; any modality may be absent.
 
-Checks are done before torch is imported; what takes it is in `pipelines.evaluation.score`.
+User errors are found before torch is imported, which `pipelines.evaluation.infer` needs.
 """
 
 import contextlib
@@ -35,25 +35,25 @@ from pipelines.media.payloads import Unreadable
 from pipelines.progress import Track, untracked
 
 ROWS = 32
-"""Samples that are encoded at once."""
+"""Samples in a batch."""
 Vectors = list[NDArray[Any] | None]  # of one stream, a row each
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Answers, one row a sample, averaged over the run's replicas.
+    """Predictions, one row a sample, averaged over the run's replicas.
 
     Attributes:
-        run: whose.
+        run: the run that made them.
         ids: (N) of the samples.
         outputs: (N, C) probabilities; for `value` (N, 1) in units of the target.
         spread: (N, C) sample standard deviation over replicas.
-        present: (N, M) bool, which streams had something to say.
+        present: (N, M) bool, which streams a sample has.
         failures: (id, modality, reason) of cells that could not be read, which count as absent.
-        seconds: by leg: `encode`, `head`.
-        lacking: modalities that the samples have no column for, and columns that a table lacks.
+        seconds: by step: `encode`, `head`.
+        lacking: modalities without a column, and columns that a table lacks.
         unused: columns of the samples that nothing uses.
-        notes: remarks that belong under the answers.
+        notes: remarks to show under the predictions.
     """
 
     run: RunRecord
@@ -84,7 +84,7 @@ class Predictions:
         return found
 
     def table(self) -> pl.DataFrame:
-        """id, the answer under the name `prediction`, and one column of outputs a class."""
+        """Data frame: id, prediction, and one column of probabilities a class."""
         each = {f"p({n})": self.outputs[:, c] for c, n in enumerate(self.run.task.names)}
         outputs = {} if self.run.task.kind == "value" else each
         return pl.DataFrame(
@@ -103,23 +103,23 @@ def predict(
     device: str = "auto",
     track: Track = untracked,
 ) -> Predictions:
-    """Answer new samples with a run's heads.
+    """Predict new samples with a run's heads.
 
     Args:
-        home: where the run and its features are (fitted encoders keep their state there).
-        run: a record, its id, or a beginning of it.
+        home: where the run and its features are, and the state of fitted encoders.
+        run: a record, its id, or a prefix of the id.
         samples: one row a sample, one column a modality (see `Dataset.table`), null or no column
             where it is absent; a modality may also be the columns that it was made of in training.
             A column `id` names the rows, else they are numbered.
         root: folder that path cells are relative to.
-        encoders: built ones, for streams whose encoder is not found by its name alone.
-        weights: path of local weights, for encoders that are found by name.
+        encoders: built ones, for streams whose encoder the run does not record.
+        weights: path of local weights, for encoders that are built here.
         device: auto, cpu, cuda.
         track: progress.
 
     Raises:
         MmfuseError: for an unknown run, samples without any of its modalities, or an encoder that
-            is not the one the head was trained on, or made none of its streams.
+            is not the one the head was trained on, or encoded none of its streams.
     """
     record = load_run(home, run) if isinstance(run, str) else run
     infos = _infos(home, record)
@@ -162,7 +162,7 @@ def predict(
 
 
 def _infos(home: Home, record: RunRecord) -> dict[str, StreamInfo]:
-    """The streams' own records, which say how their encoders were made."""
+    """The store's record of each stream, which has the fields and provenance of its encoder."""
     store = FeatureStore(home, record.dataset)
     there = {(i.key.fingerprint, i.key.modality): i for i in store.streams()}
     found = {}
@@ -178,10 +178,10 @@ def _infos(home: Home, record: RunRecord) -> dict[str, StreamInfo]:
 
 
 class _Encoders:
-    """Finds, of each stream, the encoder that made it.
+    """Finds the encoder of each stream.
 
     Tried in turn: the given encoders, the recorded `build_encoder` call and, for streams that were
-    encoded before calls were recorded, names found in the stream's fields and provenance.
+    encoded before calls were recorded, texts in the stream's fields and provenance.
     """
 
     def __init__(
@@ -243,7 +243,7 @@ class _Encoders:
 
     def _given(self, stream: RunStream, info: StreamInfo) -> Iterator[Encoder]:
         for encoder in self.given:
-            with contextlib.suppress(MmfuseError):  # one without a choice of dtypes is not the one
+            with contextlib.suppress(MmfuseError):  # an encoder without a choice of dtypes
                 if encoder.name == stream.encoder:
                     yield with_storage(encoder, info.dtype)
 
@@ -268,7 +268,7 @@ class _Encoders:
             "storage": encoder.storage,
             "sequence": encoder.sequence,
         }
-        with contextlib.suppress(MmfuseError):  # weights that are not here are not the ones
+        with contextlib.suppress(MmfuseError):  # its weights are not here
             fields |= encoder.fields(kind)
             if "fitted_on" in info.fields:
                 fields["fitted_on"] = info.fields["fitted_on"]
@@ -302,7 +302,7 @@ def _encode(
     where: tuple[Sequence[str], Path | None],
     failures: list[tuple[str, str, str]],
 ) -> Vectors:
-    """Every cell's vector as the store would have kept it, by batches; None where there is none."""
+    """Encode every cell in batches, rounded as the store rounds it; None where absent."""
     ids, root = where
     result: Vectors = [None] * len(ids)
     if encoder is None or cells is None:
@@ -322,9 +322,9 @@ def _encode(
         part = items[start : start + ROWS]
         found = encoder.encode(kind, [item for _, item in part])
         for (row, _), vector in zip(part, found, strict=True):
-            kept = np.asarray(vector).astype(info.dtype)
-            if np.isfinite(kept).all():
-                result[row] = kept.astype(np.float32)
+            stored = np.asarray(vector).astype(info.dtype)
+            if np.isfinite(stored).all():
+                result[row] = stored.astype(np.float32)
             else:
                 failures.append((ids[row], info.key.modality, "non-finite"))
     return result

@@ -1,4 +1,4 @@
-"""Evaluation: what a run scored under each missing pattern, beside simple baselines."""
+"""Results of an evaluation: scores under each missing pattern, beside simple baselines."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,14 @@ from pipelines.metrics.significance import Difference
 
 @dataclass(frozen=True)
 class PatternScores:
-    """One pattern.
+    """Scores of a run and of baselines under one missing pattern.
 
     Attributes:
         scores: of the run on test rows.
         difference: to complete data; None for the complete pattern itself.
         single: the modality whose linear probe is best on validation rows with what is left, and
             the probe's scores on test rows under the same pattern.
-        majority: of the train rows' most frequent class.
+        majority: of predicting the train rows' most frequent class.
         linear: logistic or ridge regression on the concatenation, under the same pattern.
     """
 
@@ -28,13 +28,13 @@ class PatternScores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A run under patterns, the complete one first.
+    """Scores of a run under missing patterns, the complete one first.
 
     Attributes:
         run: its record.
-        metric: the task's first metric, which differences are of.
+        metric: the task's first metric, in which differences are given.
         rows: one a pattern.
-        notes: remarks that belong under the table.
+        notes: remarks to show under the table.
     """
 
     run: RunRecord

@@ -1,4 +1,4 @@
-"""Scoring: a recorded run's heads rebuilt, and scored with things hidden."""
+"""Score a recorded run's heads with modalities or frames hidden."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -51,20 +51,20 @@ def score(
         record.add_scores([single[1]], f"single {single[0]}")
     if _never_absent(record) and len(patterns) > 1:
         notes.append(
-            "nothing was absent when this head was trained, so what it does without a modality "
-            "was never learned; train with --drop-rate 0.3"
+            "no modality was ever absent in training, so this head never learned to do without "
+            "one; train with --drop-rate 0.3"
         )
     metric = PRIMARY[record.task.kind]
     return Evaluation(record, metric, tuple(rows), tuple(dict.fromkeys(notes)))
 
 
 def _as_trained(table: FeatureTable, record: RunRecord) -> FeatureTable:
-    """The table under the run's own missing protocol."""
+    """The table under the run's own missing protocol, as in training."""
     return hide(table, protocol(plan_of(record))).table
 
 
 def _probes(table: FeatureTable, record: RunRecord) -> dict[str, baselines.Linear]:
-    """A linear model of each modality alone."""
+    """A linear model of each modality, fitted on that modality alone."""
     trained = _as_trained(table, record)
     named = list(zip(table.features, table.modalities, strict=True))
     return {
@@ -76,7 +76,7 @@ def _probes(table: FeatureTable, record: RunRecord) -> dict[str, baselines.Linea
 def _best_single(
     probes: dict[str, baselines.Linear], hidden: HiddenTable, pattern: MissingPattern
 ) -> tuple[str, Scores]:
-    """The probe that is best on validation rows with what the pattern leaves."""
+    """Name and test scores of the probe that is best on validation rows under the pattern."""
     metric = PRIMARY[hidden.table.samples.task.kind]
     is_better = better(metric)
     left = [name for name in probes if name not in pattern.hidden]
@@ -94,7 +94,7 @@ def _best_single(
 def _score(
     replicas: Replicas, hidden: HiddenTable, label: str
 ) -> tuple[Scores, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Metrics on test rows and, for resampling, what each row adds to the first: (R, N) twice."""
+    """Metrics on test rows, and each row's terms of the first one for bootstrapping: 2 × (R, N)."""
     part = hidden.table.take(hidden.table.split("test"))
     task = part.samples.task
     outputs, targets = decoded(part, replicas.predict(part).logits)

@@ -1,1 +1,1 @@
-"""Records of runs and extractions as tables, charts and one HTML page."""
+"""Reports: runs and extractions as tables, charts and one HTML page."""

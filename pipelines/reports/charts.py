@@ -1,4 +1,4 @@
-"""Plots as SVG text: dots with error bars by group, and lines over a number; no library needed."""
+"""Charts as SVG text, without a library: dots with error bars by group, and line charts."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from html import escape
 
 from pipelines.reports.table import Spread
 
-COLOURS = (  # M. Okabe and K. Ito's set, told apart by colour-blind readers too
+COLOURS = (  # palette of M. Okabe and K. Ito, safe for colour-blind readers
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#8A6D00",
 )  # fmt: skip
 WIDTH, LEFT, RIGHT, ROW = 720, 170, 20, 15
@@ -14,11 +14,11 @@ Points = Sequence[tuple[float, float]]  # (x, y)
 
 
 def dot_chart(groups: Mapping[str, Mapping[str, Spread]], axis: str) -> str:
-    """One band a group, in it one dot a series: mean, with a bar of one standard deviation.
+    """Dot chart: a band a group, a dot a series at its mean, a bar of one standard deviation.
 
     Args:
-        groups: group → series → spread; what has no number is left out.
-        axis: what is measured.
+        groups: group → series → spread; NaN is left out.
+        axis: label of the x axis.
     """
     series = list(dict.fromkeys(name for group in groups.values() for name in group))
     spreads = [s for g in groups.values() for s in g.values() if not math.isnan(s.mean)]
@@ -39,22 +39,22 @@ def dot_chart(groups: Mapping[str, Mapping[str, Spread]], axis: str) -> str:
                 continue
             colour = COLOURS[series.index(method) % len(COLOURS)]
             at = y + 5 + ROW * (place + 0.5)
-            told = f"{name}: {method} {spread}"
+            label = f"{name}: {method} {spread}"
             ends = (scale(spread.mean - spread.std), scale(spread.mean + spread.std))
             parts.append(_line(ends[0], at, ends[1], at, colour=colour))
-            parts.append(_dot(scale(spread.mean), at, colour, told))
+            parts.append(_dot(scale(spread.mean), at, colour, label))
         y += height
     parts += _axis(scale, low, high, y, axis)
     return _svg(parts, y + 42)
 
 
 def line_chart(curves: Mapping[str, Points], x_axis: str, y_axis: str) -> str:
-    """One line a series over a common x.
+    """Line chart: one line a series over a common x.
 
     Args:
         curves: series → points in order of x.
-        x_axis: what x is.
-        y_axis: what y is.
+        x_axis: label of x.
+        y_axis: label of y.
     """
     points = [p for curve in curves.values() for p in curve if math.isfinite(p[1])]
     if len(points) < 2:
@@ -80,8 +80,8 @@ def line_chart(curves: Mapping[str, Points], x_axis: str, y_axis: str) -> str:
     return _svg(parts, bottom + 42)
 
 
-class _scale:  # noqa: N801 - a function that remembers its ends
-    """Numbers from low to high → places from start to stop."""
+class _scale:  # noqa: N801 - used as a function
+    """Linear scale: values from low to high → positions from start to stop."""
 
     def __init__(self, low: float, high: float, start: float, stop: float) -> None:
         room = (high - low) * 0.03 or 0.5
@@ -93,7 +93,7 @@ class _scale:  # noqa: N801 - a function that remembers its ends
 
 
 def _ticks(low: float, high: float, about: int = 6) -> list[float]:
-    """Round numbers between low and high, about so many."""
+    """Round numbers between low and high, about as many as `about`."""
     if high <= low:
         return [low]
     rough = (high - low) / about
@@ -135,9 +135,9 @@ def _line(
     )
 
 
-def _dot(x: float, y: float, colour: str, told: str) -> str:
+def _dot(x: float, y: float, colour: str, label: str) -> str:
     circle = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}">'
-    return f"{circle}<title>{escape(told)}</title></circle>"
+    return f"{circle}<title>{escape(label)}</title></circle>"
 
 
 def _svg(parts: Sequence[str], height: float) -> str:

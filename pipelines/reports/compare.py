@@ -1,4 +1,4 @@
-"""Comparing runs on the same test rows: paired differences, permutation tests, Holm."""
+"""Compare runs on the same test rows: paired differences, permutation tests, Holm correction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from pipelines.training.train import best_of
 
 
 def compare(home: Home, runs: Sequence[RunRecord], against: str | None = None) -> Table:
-    """Every run of a dataset against one of them, on the test rows that all of them scored.
+    """Compare every run of a dataset with one of them, on the test rows that all of them scored.
 
     Args:
         home: where they are.
-        runs: at least two of one dataset; those alone in their dataset are left out.
-        against: id of the reference, else the run that is best on validation rows.
+        runs: at least two of one dataset; a dataset's only run is left out.
+        against: id of the reference; default: the best run on validation rows.
 
     Raises:
         MmfuseError: where no two runs scored the same rows.
@@ -35,13 +35,13 @@ def compare(home: Home, runs: Sequence[RunRecord], against: str | None = None) -
         if len(group) < 2:
             continue
         reference = _reference(group, against)
-        base = _pieces(home, reference)
+        base = _metric_terms(home, reference)
         for run, name in zip(group, run_labels(group), strict=True):
             scores = (metric_spread(run.scores, "val"), metric_spread(run.scores, "test"))
             if run.id == reference.id:
                 rows.append(_Row(dataset, name, scores, None, evidence_tags(run)))
                 continue
-            ids, own = _pieces(home, run)
+            ids, own = _metric_terms(home, run)
             if not np.array_equal(ids, base[0]):
                 raise MmfuseError(f"{run.id} and {reference.id} scored different test rows")
             rows.append(_Row(dataset, name, scores, paired(own, base[1]), evidence_tags(run)))
@@ -52,7 +52,7 @@ def compare(home: Home, runs: Sequence[RunRecord], against: str | None = None) -
 
 @dataclass(frozen=True)
 class _Row:
-    """One run: validation and test scores, and its difference to the reference (None: it is it)."""
+    """One run: validation and test scores, and the test against the reference (None: itself)."""
 
     dataset: str
     name: str
@@ -77,29 +77,29 @@ def _table(rows: Sequence[_Row]) -> Table:
             shown = (change, low_high, row.found.p, next(corrected))
         whole.append((row.dataset, row.name, *row.scores, *shown, row.tags))
     notes = (
-        "difference: test score minus the reference's on the same rows, replicas averaged",
-        f"p: swapping answers row by row, {DRAWS:,} draws; Holm: over "
+        "difference: test score minus the reference's on the same rows, mean over replicas",
+        f"p: paired permutation test over rows, {DRAWS:,} draws; Holm: corrected over "
         f"{count_of(len(adjusted), 'test')}",
-        "the test is over rows, not over trainings: seeds are in the ± of the scores",
+        "p covers chance in the rows, not in training: for seeds see the ± of the scores",
     )
     return Table("runs compared", columns, tuple(whole), notes)
 
 
 def _reference(runs: Sequence[RunRecord], against: str | None) -> RunRecord:
-    """The run that was asked for, else the one best on validation rows (never on test rows)."""
+    """The run asked for, else the best on validation rows (never on test rows)."""
     for run in runs:
         if against is not None and run.id.startswith(against):
             return run
     return best_of(runs)
 
 
-def _pieces(home: Home, run: RunRecord) -> tuple[NDArray[np.int64], MetricTerms]:
-    """Row numbers of the test rows and, of each, the metric's pieces, mean over replicas."""
+def _metric_terms(home: Home, run: RunRecord) -> tuple[NDArray[np.int64], MetricTerms]:
+    """Numbers of the test rows, and the metric's terms of each row, mean over replicas."""
     samples = read_snapshot(run.snapshot, DatasetPaths.of(home, run.dataset))
     if not any(scores.split == "test" for scores in run.scores):
         raise MmfuseError(
-            f"{run.id} was tried by a sweep and not chosen, so no test row was scored with it; "
-            f"to compare it, train it by itself"
+            f"{run.id} is a trial that a sweep did not choose, so it has no test scores; to "
+            f"compare it, train it by itself"
         )
     table = run.predictions().filter(pl.col("split") == "test")
     found: list[MetricTerms] = []

@@ -1,4 +1,4 @@
-"""What this machine has for the work: versions, device, processors, disk and weights found."""
+"""This machine as tables: versions, devices, cores, disk space and weights found."""
 
 import platform
 import shutil
@@ -16,14 +16,14 @@ _LIBRARIES = (
 
 
 def versions() -> Table:
-    """mmfuse, Python and the libraries that results depend on."""
+    """Versions of mmfuse, Python and the libraries that results depend on."""
     rows = [("mmfuse", _version("mmfuse")), ("python", platform.python_version())]
     rows += [(name, _version(name)) for name in _LIBRARIES]
     return Table("versions", ("library", "version"), tuple(rows))
 
 
 def devices() -> Table:
-    """Where encoders and heads can run; imports torch."""
+    """Devices that encoders and heads can run on; imports torch."""
     import torch
 
     rows = [("cpu", f"{cores()} cores, torch uses {torch.get_num_threads()} threads")]
@@ -37,12 +37,12 @@ def devices() -> Table:
 
 
 def places(home: Path, roots: Sequence[Path], weights: Sequence[Path]) -> Table:
-    """Folders that are written to and looked in, with the space left.
+    """Folders of features, raw data and weights, with the space left.
 
     Args:
         home: of features and runs.
         roots: of raw data.
-        weights: folders that libraries keep downloaded weights in.
+        weights: folders where libraries store downloaded weights.
     """
     rows = [("home", str(home.resolve()), _space(home))]
     rows += [("data", str(root.resolve()), _held(root)) for root in roots]

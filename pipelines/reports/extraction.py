@@ -1,4 +1,4 @@
-"""Plans and reports of extraction as tables: what would be done, what was done, and why."""
+"""Plans and reports of extraction as tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,21 +15,21 @@ from pipelines.extract.plan import StreamPlan
 from pipelines.extract.report import StreamReport
 from pipelines.reports.table import Cell, Table, bytes_text, counts_text
 
-_MUCH = 0.05  # share of truncated inputs above which a warning is due
-_SHOWN = 5  # failures that are named on the screen; the rest is in failures.parquet
-LONG = 1800.0  # seconds above which a smaller first step is offered
-_STEP = 600.0  # seconds that the offered step takes
+_WARN_TRUNCATED = 0.05  # share of truncated inputs above which there is a warning
+_SHOWN = 5  # failures shown a stream; the rest is in failures.parquet
+LONG = 1800.0  # seconds above which a --limit is suggested
+_STEP = 600.0  # seconds that the suggested step takes
 
 
 class ExtractionReports:
-    """Reports of one command, over the datasets of a group."""
+    """Reports of one extract command, over the datasets of a group."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
         self._found: dict[str, list[StreamReport]] = {}
 
     def add(self, dataset: Dataset, reports: Sequence[StreamReport]) -> None:
-        """What became of one dataset's streams."""
+        """Add the reports of one dataset's streams."""
         self._found[dataset.name] = list(reports)
 
     @property
@@ -39,59 +39,59 @@ class ExtractionReports:
 
     @property
     def interrupted(self) -> bool:
-        """Whether Ctrl-C ended it."""
+        """Whether Ctrl-C stopped it."""
         return any(report.interrupted for report in self.all)
 
     @property
     def pending(self) -> int:
-        """Rows that are not settled."""
+        """Rows that are not encoded yet."""
         return sum(report.pending for report in self.all)
 
     @property
     def tried(self) -> int:
-        """Distinct inputs that this command encoded, or could not."""
+        """Distinct inputs that this command tried to encode."""
         return sum(report.new + report.new_failed for report in self.all)
 
     @property
     def failures(self) -> int:
-        """Rows that failed, now or before."""
+        """Rows that failed, in this run or before."""
         return sum(report.failures for report in self.all)
 
     def tables(self) -> list[Table]:
-        """What was done, and the failures by sample."""
+        """Rows by stream, and the failures by sample."""
         lists = (failure_table(name, found, self._home) for name, found in self._found.items())
         return [report_table(self._found), *(table for table in lists if table is not None)]
 
     def ends(self) -> list[str]:
-        """Where it went, and what to type next."""
+        """Where the features are, and the next command."""
         where = ", ".join(str(self._home.features(name)) for name in list(self._found)[:3])
         more = f" and {len(self._found) - 3} more" if len(self._found) > 3 else ""
         ends = [f"features in {where}{more}"]
         if self.interrupted:
-            ends.append("stopped; what was done is kept, the same command goes on from there")
+            ends.append("stopped; finished rows are saved; run the same command again to resume")
         elif self.pending:
-            ends.append(f"{self.pending:,} rows are left; the same command goes on")
+            ends.append(f"{self.pending:,} rows are left; run the same command again to resume")
         else:
             ends.append("next: mmfuse train --method clarga")
         return ends
 
 
 def no_encoder(opened: Sequence[Dataset]) -> MmfuseError:
-    """What to say where no encoder was named: those that serve these datasets."""
+    """The error where no encoder is named; it lists those that serve these datasets."""
     kinds = dict.fromkeys(m.kind for dataset in opened for m in dataset.modalities)
-    told = []
+    parts = []
     for kind in kinds:
         names = [
             name
             for name, entry in catalog.entries("encoders").items()
             if isinstance(known := entry.constants.get("KINDS"), dict) and kind in known
         ]
-        told.append(f"{kind}: {', '.join(names) or 'none yet'}")
-    return MmfuseError(f"say which: --encoder NAME (for {'; '.join(told)})")
+        parts.append(f"{kind}: {', '.join(names) or 'none yet'}")
+    return MmfuseError(f"say which: --encoder NAME (for {'; '.join(parts)})")
 
 
 def report_table(reports: Mapping[str, Sequence[StreamReport]]) -> Table:
-    """What became of every stream, by dataset."""
+    """Rows of every stream: new, reused, absent and failed, by dataset."""
     rows: list[tuple[Cell, ...]] = []
     notes: list[str] = []
     for dataset, found in reports.items():
@@ -103,9 +103,9 @@ def report_table(reports: Mapping[str, Sequence[StreamReport]]) -> Table:
                 counts_text(report.failed), speed,
             ))  # fmt: skip
             if report.pending:
-                notes.append(f"{name} of {dataset}: {report.pending:,} rows are still to be done")
+                notes.append(f"{name} of {dataset}: {report.pending:,} rows are not encoded yet")
             if report.truncated:
-                notes.append(f"{name} of {dataset}: {_cut(report)}")
+                notes.append(f"{name} of {dataset}: {_truncated(report)}")
             if report.new:
                 notes.append(f"{name} of {dataset}: {report.bottleneck}")
         notes += skipped_modalities(dataset, found[0].skipped if found else {})
@@ -113,17 +113,17 @@ def report_table(reports: Mapping[str, Sequence[StreamReport]]) -> Table:
     return Table("extracted", columns, tuple(rows), tuple(notes))
 
 
-def _cut(report: StreamReport) -> str:
-    """How many inputs were cut, with a warning where they are no exceptions."""
+def _truncated(report: StreamReport) -> str:
+    """How many inputs were truncated, with a warning where they are many."""
     share = report.truncated / report.ok
-    told = f"{report.truncated:,} of {report.ok:,} inputs ({share:.1%}) were cut to length"
-    if share <= _MUCH:
-        return told
-    return f"warning: {told}: what comes after it is not in their vectors"
+    sentence = f"{report.truncated:,} of {report.ok:,} inputs ({share:.1%}) were truncated"
+    if share <= _WARN_TRUNCATED:
+        return sentence
+    return f"warning: {sentence}: the rest of them is not in their vectors"
 
 
 def plan_table(plans: Mapping[str, Sequence[StreamPlan]]) -> Table:
-    """What extraction would do, by dataset; nothing of it has been done."""
+    """Rows to encode, disk and download of every stream, by dataset."""
     rows: list[tuple[Cell, ...]] = []
     notes: list[str] = []
     for dataset, found in plans.items():
@@ -142,24 +142,24 @@ def plan_table(plans: Mapping[str, Sequence[StreamPlan]]) -> Table:
 
 
 def explanation_table(plans: Mapping[str, Sequence[StreamPlan]], home: Home) -> Table:
-    """Why each stream has to be encoded, or need not be: the fields in which it is another one."""
+    """Why each stream has to be encoded or need not be: the fields that differ."""
     rows: list[tuple[Cell, ...]] = []
     for dataset, found in plans.items():
         store = FeatureStore(home, dataset)
         for plan in found:
-            told = explain(store, plan.key, plan.fields)
+            explained = explain(store, plan.key, plan.fields)
             if plan.found.complete:
                 reason = "up to date"
-            elif told.nearest is not None and told.nearest.key == plan.key:
+            elif explained.nearest is not None and explained.nearest.key == plan.key:
                 reason = f"{plan.found.new:,} inputs are new, {plan.found.known:,} are known"
             else:
-                reason = str(told)
+                reason = str(explained)
             rows.append((dataset, plan.key.label, reason))
     return Table("why", ("dataset", "stream", "reason"), tuple(rows))
 
 
 def failure_table(dataset: str, reports: Iterable[StreamReport], home: Home) -> Table | None:
-    """The first failures of a dataset's streams by sample; None where nothing failed."""
+    """First failures of a dataset's streams by sample; None where nothing failed."""
     rows: list[tuple[Cell, ...]] = []
     total = 0
     for report in reports:
@@ -178,7 +178,7 @@ def failure_table(dataset: str, reports: Iterable[StreamReport], home: Home) -> 
 
 
 def skipped_modalities(dataset: str, left: Mapping[str, Sequence[str]]) -> list[str]:
-    """One sentence a modality that no named encoder serves, with the encoders that would."""
+    """One note for each modality that no named encoder serves, with the encoders that would."""
     return [
         f"{dataset}: skipped {modality}; {' or '.join(names) or 'no encoder'} would serve it"
         for modality, names in left.items()
@@ -191,12 +191,12 @@ def estimate_table(
     home: Home,
     options: ExtractOptions | None = None,
 ) -> Table:
-    """What extraction would do and how long it would take, by dataset; nothing is stored.
+    """`plan_table` with estimated times; nothing is stored.
 
     Args:
         plans: of each dataset.
         home: where a fitted encoder's state may be.
-        options: whose workers, batches and limit are reckoned with.
+        options: workers, batches and limit to estimate for.
 
     Raises:
         MmfuseError: from an encoder whose batches are timed.
@@ -219,7 +219,7 @@ def estimate_table(
 
 
 def duration_text(seconds: float) -> str:
-    """A time as people say it: `40 s`, `12 min`, `3.5 h`."""
+    """Format a duration: `40 s`, `12 min`, `3.5 h`."""
     if seconds < 1:
         return "1 s" if seconds > 0 else "0 s"
     if seconds < 90:
@@ -232,10 +232,10 @@ def duration_text(seconds: float) -> str:
 def _notes(
     plans: Sequence[StreamPlan], estimates: Sequence[Estimate | None], options: ExtractOptions
 ) -> list[str]:
-    """The sum of long times in hours with a smaller step, and what could not be timed."""
+    """Notes on the total time, with a --limit where it is long, and on what was not timed."""
     notes = []
     if any(found is None and one.download is not None for one, found in _both(plans, estimates)):
-        notes.append("no time is given for what has to be downloaded first")
+        notes.append("no time is given for encoders that have to be downloaded first")
     if any(found is None and one.download is None for one, found in _both(plans, estimates)):
         notes.append("no time is given where none of the samples tried can be read or encoded")
     known = [(one, found) for one, found in _both(plans, estimates) if found is not None]
@@ -244,13 +244,13 @@ def _notes(
         return notes
     devices = {str(one.encoder.provenance().get("device", "cpu")) for one, _ in known}
     where = "a CPU" if devices == {"cpu"} else " and ".join(sorted(devices))
-    told = f"about {total / 3600:,.1f} hours in all on {where}, from three timed batches a stream"
+    note = f"about {total / 3600:,.1f} hours in all on {where}, from three timed batches a stream"
     if options.limit is None:
         each = sum((f.seconds - f.load) / one.found.new for one, f in known if one.found.new)
         step = _round(_STEP / each)
         spent = duration_text(step * each)
-        told += f"; --limit {step} would take about {spent}, and a later run goes on"
-    return [*notes, told]
+        note += f"; --limit {step} would take about {spent}, and a later run resumes"
+    return [*notes, note]
 
 
 def _both(
@@ -260,7 +260,7 @@ def _both(
 
 
 def _round(count: float) -> int:
-    """Down to one digit that counts: 1,234 → 1,000; at least 1."""
+    """Round down to one significant digit: 1,234 → 1,000; at least 1."""
     size = max(1, int(count))
     unit = int(10 ** (len(str(size)) - 1))
     return size // unit * unit

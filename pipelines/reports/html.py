@@ -1,4 +1,4 @@
-"""One self-contained HTML page about some runs: tables, plots, and what it takes to repeat them."""
+"""One self-contained HTML page about runs: tables, charts, and all their settings."""
 
 from collections.abc import Sequence
 from html import escape
@@ -28,7 +28,7 @@ code { font-size: .9em; } details { margin: .4rem 0; }
 
 
 def report(home: Home, runs: Sequence[RunRecord]) -> str:
-    """The whole page; nothing in it is fetched from anywhere.
+    """HTML page about runs; it loads nothing from elsewhere.
 
     Args:
         home: where the runs are.
@@ -43,7 +43,7 @@ def report(home: Home, runs: Sequence[RunRecord]) -> str:
         parts += _missing(dataset, group)
         parts += _curves(dataset, group)
     parts.append(_table(results.cost_table(runs)))
-    parts.append("<h2>What it takes to repeat this</h2>")
+    parts.append("<h2>Settings to reproduce each run</h2>")
     parts += [_details(run) for run in runs]
     title = escape(", ".join(datasets))
     head = f'<meta charset="utf-8"><title>mmfuse: {title}</title><style>{STYLE}</style>'
@@ -54,7 +54,7 @@ def report(home: Home, runs: Sequence[RunRecord]) -> str:
 
 
 def _missing(dataset: str, runs: Sequence[RunRecord]) -> list[str]:
-    """Test scores under every pattern that was scored, plotted and as a table."""
+    """Test scores under every missing pattern that was scored, as a chart and a table."""
     groups: dict[str, dict[str, Spread]] = {}
     for run, name in zip(runs, results.run_labels(runs), strict=True):
         for scores in run.scores:
@@ -67,13 +67,13 @@ def _missing(dataset: str, runs: Sequence[RunRecord]) -> list[str]:
     drawn = charts.dot_chart(groups, f"test {results.first_metric(runs[0].scores)}")
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     rows = tuple((name, *(group.get(name) for group in groups.values())) for name in names)
-    table = Table(f"{dataset}: what is missing", ("method", *groups), rows)
+    table = Table(f"{dataset}: test scores by missing pattern", ("method", *groups), rows)
     hint = "" if len(groups) > 1 else '<p class="note">mmfuse eval adds patterns here.</p>'
     return [_table(table), drawn, hint]
 
 
 def _curves(dataset: str, runs: Sequence[RunRecord]) -> list[str]:
-    """Validation score over epochs, mean over the replicas that still train."""
+    """Chart of validation scores over epochs, mean over the replicas that still train."""
     curves: dict[str, list[tuple[float, float]]] = {}
     for run, name in zip(runs, results.run_labels(runs), strict=True):
         mean = (

@@ -1,4 +1,4 @@
-"""What there is on each shelf as a table: one line each, whether it is ready, how to get it."""
+"""Tables of datasets, encoders, methods and cached features."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -11,18 +11,18 @@ from pipelines.reports.table import Cell, Table
 
 
 def datasets(roots: Sequence[Path]) -> Table:
-    """Datasets, and where their raw data was found below the roots."""
+    """Table of datasets, and where their raw data was found below the roots."""
     rows = tuple(
         (offer.name, offer.summary, "yes" if offer.ready else "no", offer.where)
         for offer in sources.list_datasets(roots)
     )
-    looked = f"raw data is looked for in {', '.join(f'{root}/NAME' for root in roots)}"
+    searched = f"raw data is searched for in {', '.join(f'{root}/NAME' for root in roots)}"
     own = "your own: --dataset FILE.csv --modality poster=image --target COLUMN"
-    return Table("datasets", ("name", "what it is", "ready", "where"), rows, (looked, own))
+    return Table("datasets", ("name", "what it is", "ready", "where"), rows, (searched, own))
 
 
 def encoders() -> Table:
-    """Encoders, the kinds they serve and how wide, and what has to be fetched first."""
+    """Table of encoders: kinds they serve, widths, and whether weights must be downloaded."""
     rows = []
     for name, entry in catalog.entries("encoders").items():
         kinds = entry.constants.get("KINDS")
@@ -32,19 +32,19 @@ def encoders() -> Table:
         if isinstance(package, str) and find_spec(package) is None:
             ready = f"no; pip install {package}"
         else:
-            ready = "fetched when first used" if entry.constants.get("NEEDS_WEIGHTS") else "yes"
+            ready = "downloaded when first used" if entry.constants.get("NEEDS_WEIGHTS") else "yes"
         rows.append((name, widths, entry.summary, ready))
     return Table("encoders", ("name", "kinds and widths", "what it is", "ready"), tuple(rows))
 
 
 def methods() -> Table:
-    """Methods."""
+    """Table of methods."""
     rows = tuple((name, entry.summary) for name, entry in catalog.entries("methods").items())
     return Table("methods", ("name", "what it is"), rows, ("your own: --method ./my_head.py",))
 
 
 def features(home: Home) -> Table:
-    """Streams in the cache, finished or not."""
+    """Table of the streams in the cache, complete or not."""
     from cache.feature_store import FeatureStore
 
     rows: list[tuple[Cell, ...]] = []

@@ -12,7 +12,7 @@ NAMED = 12  # unused columns that a note names
 
 
 def prediction_tables(found: Predictions, shown: int) -> list[Table]:
-    """The first answers with their probability, and the cells that could not be read."""
+    """Tables of the first predictions with their probability, and of cells that failed."""
     rows: list[tuple[Cell, ...]] = []
     task = found.run.task
     columns = [stream.name for stream in found.run.streams]
@@ -20,38 +20,38 @@ def prediction_tables(found: Predictions, shown: int) -> list[Table]:
         there = [name for name, seen in zip(columns, found.present[number], strict=True) if seen]
         outputs, spread = found.outputs[number], found.spread[number]
         place = 0 if task.kind == "value" else int(outputs.argmax())
-        told = ", ".join(answer) if isinstance(answer, list) else answer
+        label = ", ".join(answer) if isinstance(answer, list) else answer
         sure = None if answer is None or task.kind == "value" else float(outputs[place])
         seeds = None if answer is None else float(spread[place])
-        rows.append((found.ids[number], told, sure, seeds, " ".join(there) or "nothing"))
+        rows.append((found.ids[number], label, sure, seeds, " ".join(there) or "nothing"))
     total = len(found.ids)
     notes = [f"{shown:,} of {total:,} shown"] if total > shown else []
-    notes += [*_left(found), *found.notes]
+    notes += [*_unmatched(found), *found.notes]
     notes.append("± seeds: standard deviation over replicas")
     heads = ("sample", "prediction", "probability", "± seeds", "seen")
     made = [Table(f"predictions of {found.run.method}", heads, tuple(rows), tuple(notes))]
     if found.failures:
-        title = "could not be read, and counted as absent"
+        title = "cells that could not be read, counted as absent"
         made.append(Table(title, ("sample", "modality", "reason"), found.failures))
     return made
 
 
-def _left(found: Predictions) -> list[str]:
-    """One sentence on what did not match, or none."""
+def _unmatched(found: Predictions) -> list[str]:
+    """A note on columns that did not match; empty where all did."""
     parts = []
     if found.lacking:
         parts.append(f"no column for {', '.join(found.lacking)}, counted as absent")
     if found.unused:
         more = f" and {len(found.unused) - NAMED} more" if len(found.unused) > NAMED else ""
-        parts.append(f"columns that nothing uses: {', '.join(found.unused[:NAMED])}{more}")
+        parts.append(f"unused columns: {', '.join(found.unused[:NAMED])}{more}")
     return [f"in the input, {'; '.join(parts)}"] if parts else []
 
 
 def write_predictions(found: Predictions, path: Path) -> None:
-    """All answers with every probability; label lists joined by a comma in CSV.
+    """Write all predictions with every probability; label lists joined by commas in CSV.
 
     Args:
-        found: the answers.
+        found: the predictions.
         path: the file to make, ending in one of `SUFFIXES`.
 
     Raises:

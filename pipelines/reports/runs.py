@@ -1,4 +1,4 @@
-"""Runs as tables: trained, scored with modalities hidden, past; every row says data × weights."""
+"""Runs as tables: training scores, scores with modalities hidden, past runs, costs."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,12 +6,12 @@ from cache.runs import RunRecord, Scores
 from pipelines.evaluation.result import Evaluation
 from pipelines.reports.table import Cell, Spread, Table, decimal, interval
 
-PLAIN = ("logistic", "ridge", "majority")  # baselines that stand beside every method
-OFFICIAL = ("preset", "official")  # a setting that is named even if no other run differs in it
+PLAIN = ("logistic", "ridge", "majority")  # baselines shown with every method
+OFFICIAL = ("preset", "official")  # always part of a label
 
 
 def train_table(records: Sequence[RunRecord]) -> Table:
-    """Runs by dataset: validation and test score, with the plain baselines of their streams below.
+    """Table of validation and test scores by dataset, with baselines on the same streams below.
 
     The folds of a cross-validation are one row, over folds and seeds.
 
@@ -40,7 +40,7 @@ def train_table(records: Sequence[RunRecord]) -> Table:
 
 
 def sweep_table(trials: Sequence[Sequence[RunRecord]]) -> Table:
-    """Settings by their validation score alone.
+    """Table of a sweep's settings by validation score alone.
 
     Args:
         trials: the runs of each setting, one or one a fold; the best first.
@@ -61,7 +61,7 @@ def sweep_table(trials: Sequence[Sequence[RunRecord]]) -> Table:
 
 
 def evaluation_table(evaluations: Sequence[Evaluation]) -> Table:
-    """Runs under missing patterns: score, change from complete, and baselines under the same."""
+    """Table of scores under missing patterns, change from complete, and baselines."""
     runs = [evaluation.run for evaluation in evaluations]
     rows: list[tuple[Cell, ...]] = []
     notes: list[str] = []
@@ -83,15 +83,15 @@ def evaluation_table(evaluations: Sequence[Evaluation]) -> Table:
         "dataset", "method", "missing", "metric", "score", "hidden", "change", "95 % interval",
         "linear", "best single", "majority", "data × weights",
     )  # fmt: skip
-    told = (
-        "hidden: share of present cells; change: to complete, paired bootstrap over rows and seeds",
-        "linear, best single, majority: under the same pattern, single chosen on validation rows",
+    legend = (
+        "hidden: share of present cells; change: from complete, paired bootstrap of rows and seeds",
+        "linear, best single, majority: under the same pattern; single chosen on validation rows",
     )
-    return Table("test scores", columns, tuple(rows), (*told, *dict.fromkeys(notes)))
+    return Table("test scores", columns, tuple(rows), (*legend, *dict.fromkeys(notes)))
 
 
 def robustness_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
-    """`robustness` of each dataset of which several runs on the same streams were scored.
+    """`robustness_table` of each dataset where several runs on the same streams were scored.
 
     Runs of one fold are left out: they have no test rows in common.
     """
@@ -107,7 +107,7 @@ def robustness_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
 
 
 def robustness_table(evaluations: Sequence[Evaluation]) -> Table:
-    """Methods × what is missing, on test rows, of runs on the same streams of one dataset.
+    """Table of methods × missing patterns, on test rows, for runs on the same streams.
 
     Args:
         evaluations: under the same patterns, at least one.
@@ -137,9 +137,9 @@ def robustness_table(evaluations: Sequence[Evaluation]) -> Table:
 
 
 def runs_table(records: Sequence[RunRecord]) -> Table:
-    """Past runs, newest last: what they were, and their test score as trained.
+    """Table of past runs, newest last: method, streams and test score as trained.
 
-    Methods have the settings in which these runs differ; streams have a column of their own.
+    Methods are shown with the settings in which these runs differ.
     """
     rows = tuple(
         (
@@ -158,7 +158,7 @@ def runs_table(records: Sequence[RunRecord]) -> Table:
 
 
 def cost_table(records: Sequence[RunRecord]) -> Table:
-    """What one new sample takes each run: parameters, multiplications, and milliseconds."""
+    """Table of the cost of one sample: parameters, multiply-accumulates, milliseconds."""
     names = ("latency_p50", "latency_p95", "with_encoders_p50", "with_encoders_p95")
     rows = tuple(
         (
@@ -176,8 +176,8 @@ def cost_table(records: Sequence[RunRecord]) -> Table:
         "dataset", "method", "parameters", "MACs", "head p50", "p95", "with encoders p50",
         "p95 at most", "device", "data × weights",
     )  # fmt: skip
-    told = "with encoders: read, prepared and encoded, stream after stream; - where never timed"
-    return Table("cost of one sample in milliseconds, batch of one", columns, rows, (told,))
+    note = "with encoders: read, prepare and encode, one stream after another; -: not timed"
+    return Table("cost of one sample in milliseconds, batch of one", columns, rows, (note,))
 
 
 def _milliseconds(seconds: float | None) -> str | None:
@@ -185,23 +185,23 @@ def _milliseconds(seconds: float | None) -> str | None:
 
 
 def run_labels(
-    records: Sequence[RunRecord], untold: Sequence[str] = ("seeds", "fold")
+    records: Sequence[RunRecord], ignored: Sequence[str] = ("seeds", "fold")
 ) -> list[str]:
-    """A name a run: its method, with the settings in which runs of that method differ.
+    """Label of each run: its method, with the settings in which runs of that method differ.
 
-    Folds of one cross-validation have the same name. A run of what a public code does, faults
-    included, always says so.
+    Folds of one cross-validation have the same label. `preset=official` (what the public code
+    does, faults included) is always part of it.
 
     Args:
         records: the runs.
-        untold: settings that no name has, whether they differ or not.
+        ignored: settings that are never part of a label.
     """
     found = []
     for record in records:
-        alike = [_settings(run, untold) for run in records if run.method == record.method]
+        alike = [_settings(run, ignored) for run in records if run.method == record.method]
         differing = [
             f"{name}={value}"
-            for name, value in _settings(record, untold).items()
+            for name, value in _settings(record, ignored).items()
             if (name, value) == OFFICIAL or any(other.get(name, value) != value for other in alike)
         ]
         found.append(" ".join([record.method, *differing]))
@@ -209,7 +209,7 @@ def run_labels(
 
 
 def evidence_tags(run: RunRecord) -> str:
-    """`real × pretrained`: what the data are, and where the encoders' numbers come from."""
+    """`real × pretrained`: source of the data, and of the encoders' weights."""
     return f"{run.tags['data']} × {run.tags['weights']}"
 
 
@@ -224,7 +224,7 @@ def metric_spread(found: Sequence[Scores], split: str, pattern: str | None = Non
     Args:
         found: of a run or a baseline.
         split: val or test.
-        pattern: what was missing; None = as in training.
+        pattern: its label; None: as in training.
     """
     for scores in found:
         if scores.split == split and pattern in (None, scores.pattern):
@@ -237,12 +237,12 @@ def metric_values(scores: Scores) -> Spread:
     return Spread(tuple(next(iter(scores.metrics.values()))))
 
 
-def _settings(run: RunRecord, untold: Sequence[str]) -> dict[str, object]:
+def _settings(run: RunRecord, ignored: Sequence[str]) -> dict[str, object]:
     streams = "+".join(stream.name for stream in run.streams)
     own = {**run.plan, **run.options, "features": streams}
     if own.get("fold") is None:
         own.pop("fold", None)  # all runs but those of a cross-validation
-    return {name: value for name, value in own.items() if name not in untold}
+    return {name: value for name, value in own.items() if name not in ignored}
 
 
 def _row(
@@ -264,16 +264,16 @@ def _row(
 
 
 def _joined(parts: Iterable[Spread | None]) -> Spread:
-    """One spread over folds and seeds."""
+    """One spread over all folds and seeds."""
     return Spread(tuple(value for part in parts if part is not None for value in part.values))
 
 
 def _replicas(records: Sequence[RunRecord]) -> str:
     counts = sorted({len(record.seeds) for record in records})
-    told = f"{', '.join(map(str, counts))} seed{'' if counts == [1] else 's'}"
+    seeds = f"{', '.join(map(str, counts))} seed{'' if counts == [1] else 's'}"
     folds = sorted({folds for run in records if isinstance(folds := run.plan.get("folds"), int)})
     several = [f"{count} folds × " for count in folds if count]
-    return f"{several[0] if several else ''}{told}"
+    return f"{several[0] if several else ''}{seeds}"
 
 
 def _notes(records: Sequence[RunRecord]) -> tuple[str, ...]:
@@ -287,5 +287,5 @@ def _notes(records: Sequence[RunRecord]) -> tuple[str, ...]:
             )
         notes += run.notes
     if any(run.tags["weights"] == "random" for run in records):
-        notes.append("random weights show speed, never accuracy")
+        notes.append("random weights: fit for timing, not for accuracy")
     return tuple(dict.fromkeys(notes))

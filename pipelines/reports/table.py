@@ -1,4 +1,4 @@
-"""Table: rows of cells under named columns, for people and for machines; drawn elsewhere."""
+"""Table: rows of cells under named columns, as text and as JSON; drawn elsewhere."""
 
 import math
 import re
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Spread:
-    """One number a replica; written as mean ± sample standard deviation.
+    """One value a replica, shown as mean ± sample standard deviation.
 
     Attributes:
         values: one value a replica; NaN where it is undefined.
@@ -37,7 +37,7 @@ class Spread:
         return f"{decimal(self.mean)} ± {decimal(self.std)}"
 
 
-_MANY = 1e6  # from here on digits say no more than their number
+_SCIENTIFIC = 1e6  # from here on numbers are written with a power of ten
 _PLAIN = r"[\d.,]+(e\+\d+)?"
 _NUMBER = re.compile(rf"-|[<+-]?{_PLAIN}( ± {_PLAIN})?( %)?( … [+-]?{_PLAIN})?")
 Cell = str | int | float | Spread | None
@@ -45,12 +45,12 @@ Cell = str | int | float | Spread | None
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under named columns; knows nothing of where it is drawn.
+    """Rows of cells under named columns, independent of where it is drawn.
 
     Attributes:
         title: one line above it.
         columns: their names, also the keys of `records`.
-        rows: one cell a column; None is drawn as "-".
+        rows: one cell a column; None is shown as "-".
         notes: sentences below it.
     """
 
@@ -60,11 +60,11 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def texts(self) -> list[list[str]]:
-        """Every cell as it is read by people."""
+        """Every cell as text."""
         return [[text(cell) for cell in row] for row in self.rows]
 
     def numeric(self) -> list[bool]:
-        """Of each column, whether every cell reads as a number or as nothing: aligned right."""
+        """Whether each column has only numbers or empty cells, to be aligned right."""
         texts = self.texts()
         return [
             all(_NUMBER.fullmatch(row[place]) for row in texts)
@@ -72,7 +72,7 @@ class Table:
         ]
 
     def records(self) -> dict[str, object]:
-        """The same as JSON: a spread keeps all its values, NaN becomes null."""
+        """The table as JSON: a spread has all its values, NaN becomes null."""
         rows = [
             {name: _plain(cell) for name, cell in zip(self.columns, row, strict=True)}
             for row in self.rows
@@ -81,7 +81,7 @@ class Table:
 
 
 def text(cell: Cell) -> str:
-    """A cell as people read it: 12,345 for counts, 0.123 for numbers, "-" for nothing."""
+    """A cell as text: 12,345 for counts, 0.123 for numbers, "-" for None."""
     match cell:
         case None:
             return "-"
@@ -97,17 +97,17 @@ def text(cell: Cell) -> str:
 
 
 def decimal(value: float, sign: str = "") -> str:
-    """Three decimals, or four digits and a power of ten from a million on: `1.235e+06`."""
-    return f"{value:{sign}.3f}" if abs(value) < _MANY else f"{value:{sign}.4g}"
+    """Format with three decimals, or from a million on in scientific notation: `1.235e+06`."""
+    return f"{value:{sign}.3f}" if abs(value) < _SCIENTIFIC else f"{value:{sign}.4g}"
 
 
 def interval(low: float, high: float) -> str:
-    """`-0.123 … +0.045`."""
+    """Format an interval: `-0.123 … +0.045`."""
     return f"{decimal(low, '+')} … {decimal(high, '+')}"
 
 
 def counts_text(reasons: dict[str, int]) -> str:
-    """`3 (2 truncated, 1 empty)`, most frequent first; `0` when there is nothing."""
+    """Format counts by reason, most frequent first: `3 (2 truncated, 1 empty)`, or `0`."""
     total = sum(reasons.values())
     if not total:
         return "0"
@@ -116,12 +116,12 @@ def counts_text(reasons: dict[str, int]) -> str:
 
 
 def count_of(count: int, noun: str) -> str:
-    """`1 run`, `2 runs`, `1,797 rows`: a count and what is counted."""
+    """Format a count with its noun: `1 run`, `2 runs`, `1,797 rows`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def bytes_text(size: float) -> str:
-    """Bytes as people read them, in powers of ten: `1.4 MB`."""
+    """Format bytes in powers of ten: `1.4 MB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"

@@ -14,7 +14,7 @@ from cache.feature_store import FeatureStore
 from cache.format.streams import StreamKey, StreamSpec
 from cache.layout import Home
 from cache.samples import Modality, Samples, Task
-from pipelines.audit import audit, feature_checks
+from pipelines.audit import audit, feature_checks, label_checks
 from pipelines.audit.finding import StreamArrays
 from pipelines.data.dataset import Dataset
 from pipelines.datasets import digits, mug
@@ -136,7 +136,7 @@ def test_groups_on_both_sides_are_counted(labels):
     groups = [f"g{row // 6}" for row in range(COUNT)]
     assert one(audit.findings(rows(labels, splits, groups), {}), "groups").verdict == "clear"
     none = one(audit.findings(rows(labels), {}), "groups")
-    assert (none.verdict, "names no groups" in none.sentence) == ("not checked", True)
+    assert (none.verdict, "has no groups" in none.sentence) == ("not checked", True)
 
 
 def test_texts_that_say_their_class_are_found(labels):
@@ -204,7 +204,7 @@ def test_absence_at_random_rarely_alarms(numbers, labels):
     samples = rows(labels)
     for _ in range(200):
         present = numbers.random(COUNT) > 0.3
-        assert audit.absence("x", present, samples, tests=200).verdict == "clear"
+        assert label_checks.informative_absence("x", present, samples, tests=200).verdict == "clear"
 
 
 def test_features_that_saw_their_train_labels_are_found(numbers, labels):
@@ -252,7 +252,7 @@ def test_a_column_that_is_the_target_in_other_words_is_suspect(numbers, labels, 
     assert {name: finding.verdict for name, finding in told.items()} == {
         "t/record": "suspect", "p/image": "clear", "t/other": "clear",
     }  # fmt: skip
-    assert "target in other words" in told["t/record"].sentence
+    assert "target in another form" in told["t/record"].sentence
 
 
 def test_a_frequent_class_makes_no_table_suspect(numbers):

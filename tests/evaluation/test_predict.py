@@ -135,9 +135,7 @@ def test_what_does_not_match_is_told_and_is_no_bad_sample(trained) -> None:
     assert (found.lacking, found.unused) == (("facts",), ("smell",))
     assert found.present.tolist() == [[True, False]] * 2
     note = predictions.prediction_tables(found, 5)[0].notes[0]
-    assert note == (
-        "in the input, no column for facts, counted as absent; columns that nothing uses: smell"
-    )
+    assert note == ("in the input, no column for facts, counted as absent; unused columns: smell")
     some = predict(home, run, rows.with_columns(weight=pl.lit(120.0)))
     assert some.lacking == ("shop of facts",)
     assert some.present.all()
