@@ -42,7 +42,7 @@ def synergy_is_found_or_not(subject: HeadUnderTest) -> str:
     if head.additive:
         if loss < math.log(2) - SLACK:
             raise CheckFailedError(f"declared additive, but its loss on XOR is {loss:.3f} < log 2")
-        return f"additive: loss {loss:.3f}, chance is {math.log(2):.3f}"
+        return f"additive: loss {loss:.3f}, log 2 is {math.log(2):.3f}"
     _reaches(accuracies, task)
     return _accuracy_text(accuracies)
 

@@ -80,7 +80,7 @@ def _table(rows: Sequence[_Row]) -> Table:
         "difference: test score minus the reference's on the same rows, mean over replicas",
         f"p: paired permutation test over rows, {DRAWS:,} draws; Holm: corrected over "
         f"{count_of(len(adjusted), 'test')}",
-        "p covers chance in the rows, not in training: for seeds see the ± of the scores",
+        "p accounts for the sampling of rows, not of seeds: see the ± of the scores",
     )
     return Table("runs compared", columns, tuple(whole), notes)
 

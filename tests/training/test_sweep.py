@@ -140,7 +140,7 @@ def test_only_the_chosen_one_is_scored_on_test_rows(home: Home) -> None:
     assert set(best.predictions()["split"].unique()) == {"val", "test"}
     assert {scores.split for scores in other.scores} == {"val"}
     assert set(other.predictions()["split"].unique()) == {"val"}
-    with pytest.raises(MmfuseError, match="no test row was scored"):
+    with pytest.raises(MmfuseError, match="has no test scores"):
         compare(home, [best, other])
     done = CliRunner().invoke(app, ["--home", str(home.root), "eval"])
     assert f"no --run: {best.id}, as the last sweep's best" in done.output
