@@ -1,7 +1,7 @@
-"""The library: `import mmfuse` has the verbs of the command line, imported when first used.
+"""The library: `import mmfuse` has the functions of the command line, imported when first used.
 
-The names and where they come from stand once, in `__init__.pyi`: type checkers and editors read it
-as it is, and this file reads it to know what to import.
+The names and their modules are in `__init__.pyi`: type checkers and editors read it as it is, and
+this file reads it to know what to import.
 """
 
 import ast
@@ -32,11 +32,11 @@ __all__ = sorted(_NAMES)
 
 
 class InTheWayError(ImportError):
-    """A file of the user's that Python finds in place of one of our packages."""
+    """A user's file that Python finds in place of one of our packages."""
 
 
 def _check_names() -> None:
-    """Refuse to run on somebody else's `cache` or `pipelines`: both are common names of files.
+    """Raise if `cache` or `pipelines` is a user's file: both are common names of files.
 
     Raises:
         InTheWayError: naming the file that is in the way.
@@ -45,21 +45,23 @@ def _check_names() -> None:
     for name in ("cache", "pipelines"):
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:
-            raise ImportError(f"mmfuse is not whole: its package {name} is missing; install again")
+            raise ImportError(
+                f"mmfuse is incomplete: its package {name} is missing; install it again"
+            )
         if Path(spec.origin).resolve() != ours / name / "__init__.py":
-            sys.excepthook = partial(_say, sys.excepthook)
+            sys.excepthook = partial(_report, sys.excepthook)
             raise InTheWayError(
                 f"{spec.origin} is in the way: mmfuse has a package named {name}, and Python finds "
                 f"your file first; rename it, or run from another folder"
             )
 
 
-def _say(otherwise: Hook, kind: type[BaseException], error: BaseException, trace: Any) -> None:  # noqa: ANN401 - as sys.excepthook
-    """Where a script ends in this error, its sentence alone: a traceback would lead into ours."""
+def _report(usual: Hook, kind: type[BaseException], error: BaseException, trace: Any) -> None:  # noqa: ANN401 - as sys.excepthook
+    """Exception hook that prints this error without a traceback."""
     if isinstance(error, InTheWayError):
         sys.stderr.write(f"error: {error}\n")
     else:
-        otherwise(kind, error, trace)
+        usual(kind, error, trace)
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - the stub has its type

@@ -1,6 +1,6 @@
 """What `import mmfuse` has, with its types; `__init__.py` reads its names from here."""
 
-# What the command line does, as calls.
+# The commands as functions.
 from pipelines.audit.audit import audit as audit
 from pipelines.contracts.encoder import check_encoder as check_encoder
 from pipelines.contracts.encoder import is_encoder as is_encoder
@@ -22,7 +22,7 @@ from pipelines.training.train import best_of as best_of
 from pipelines.training.train import train as train
 from pipelines.training.train import train_all as train_all
 
-# The cache: features, runs, and their way in and out.
+# The cache: features and runs, export and import.
 from cache.exchange.hdf5 import export_hdf5 as export_hdf5
 from cache.exchange.hdf5 import import_hdf5 as import_hdf5
 from cache.exchange.import_arrays import ImportSource as ImportSource
@@ -44,7 +44,7 @@ from cache.runs import new_id as new_id
 from cache.storage.objects import put as put
 from cache.storage.objects import user_errors as user_errors
 
-# What calls take and give.
+# Types of arguments and results.
 from cache.errors import MmfuseError as MmfuseError
 from cache.errors import unknown as unknown
 from cache.samples import KINDS as KINDS
@@ -65,7 +65,7 @@ from pipelines.reports.table import count_of as count_of
 from pipelines.training.loop import Epoch as Epoch
 from pipelines.training.plan import Plan as Plan
 
-# What a method's or an encoder's file is made of.
+# For the file of a method or an encoder.
 from pipelines.counter_rng import dropout as dropout
 from pipelines.encoding.encoder import Encoder as Encoder
 from pipelines.features.table import Batch as Batch
@@ -84,7 +84,7 @@ from pipelines.media.payloads import Frames as Frames
 from pipelines.media.payloads import Unreadable as Unreadable
 from pipelines.media.payloads import Waveform as Waveform
 
-# Modules of tables for people: `runs.train_table`, `listing.encoders` and so on.
+# Modules of tables: `runs.train_table`, `listing.encoders` and so on.
 from pipelines import catalog as catalog
 from pipelines.reports import doctor as doctor
 from pipelines.reports import extraction as extraction

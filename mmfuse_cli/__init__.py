@@ -1,4 +1,4 @@
-"""The command line: words in, one call of the library, a table out."""
+"""Command line: parses options, calls the library once, shows tables."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""python -m mmfuse_cli is mmfuse."""
+"""`python -m mmfuse_cli` runs `mmfuse`."""
 
 from mmfuse_cli.main import main
 

@@ -1,26 +1,59 @@
-"""What was typed and what was left out: home, data folders, and what the last commands named."""
+"""Arguments of commands: parsing, checks, and defaults remembered from the last commands."""
 
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import typer
 
 import mmfuse
 
-_ANYWHERE = {"--home": 1, "--data": 1, "--json": 0}  # how many words follow each
+_ANYWHERE = {"--home": 1, "--data": 1, "--json": 0}  # global options → number of values
+
+# Options that several commands have, with one help text each.
+Dataset = Annotated[str | None, typer.Option(help="Dataset; default: that of the last extract.")]
+Features = Annotated[
+    list[str] | None,
+    typer.Option(help="Streams such as clip/image,mfcc; repeatable; default: all."),
+]
+Runs = Annotated[
+    list[str] | None,
+    typer.Option(help="Run id or prefix; repeatable; default: runs of the last train."),
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="Local weights of the encoder; default: the published ones.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Modality = Annotated[
+    list[str] | None,
+    typer.Option(help="Own data: NAME=KIND or NAME=KIND:COLUMN,…; repeatable."),
+]
+Target = Annotated[str | None, typer.Option(help="Own data: column to predict.")]
+TaskKind = Annotated[
+    str | None,
+    typer.Option(help="Own data: classes, labels or value; default: from the target."),
+]
+Ids = Annotated[str | None, typer.Option("--id", help="Own data: column of ids.")]
+Split = Annotated[
+    str | None, typer.Option(help="Own data: column of splits, or shares such as 0.8/0.1/0.1.")
+]
+Group = Annotated[
+    str | None,
+    typer.Option(help="Own data: column of groups; rows of a group stay in one split."),
+]
+Name = Annotated[str | None, typer.Option(help="Own data: name of the dataset.")]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The words that every command understands.
+    """Global options.
 
     Attributes:
-        home: where features and runs are kept.
-        roots: folders that raw data is looked for in, first to last.
+        home: folder of features and runs.
+        roots: folders that are searched for raw data, in order.
         json: results as one JSON document instead of tables.
     """
 
@@ -30,26 +63,26 @@ class Settings:
 
     @property
     def layout(self) -> "mmfuse.Home":
-        """The home as the library wants it."""
+        """The home as the library's type."""
         return mmfuse.Home(self.home)
 
 
 def settings(context: typer.Context) -> Settings:
-    """The settings of this call, put there by the app's callback."""
+    """Global options of this call, stored by the app's callback."""
     return cast("Settings", context.find_root().obj)
 
 
 def data_roots(data: Path | None) -> tuple[Path, ...]:
-    """Folders of raw data: --data, then $MMFUSE_DATA, then ./data, each once."""
+    """Folders of raw data: --data, then $MMFUSE_DATA, then ./data, without duplicates."""
     words = [data, os.environ.get("MMFUSE_DATA"), "data"]
     return tuple(dict.fromkeys(Path(word) for word in words if word))
 
 
 def dataset(asked: Settings, typed: str | None) -> str:
-    """The dataset that was typed, else the one the last successful extract named.
+    """The dataset given, or that of the last successful extract.
 
     Raises:
-        MmfuseError: where none was named and none is remembered.
+        MmfuseError: where none is given and none is remembered.
     """
     if typed is not None:
         return typed
@@ -63,10 +96,10 @@ def dataset(asked: Settings, typed: str | None) -> str:
 
 
 def stored(asked: Settings, typed: str | None) -> list[str]:
-    """Names of the datasets with features here that a word means: one, or a group's.
+    """Names of the datasets with features that a word means: one, or those of a group.
 
     Raises:
-        MmfuseError: where there are none; it names the command that makes them.
+        MmfuseError: where there are none, with the extract command.
     """
     word = dataset(asked, typed)
     there = asked.layout.datasets()
@@ -87,19 +120,19 @@ def stored(asked: Settings, typed: str | None) -> list[str]:
 
 
 def runs(asked: Settings, typed: Sequence[str] | None) -> "list[mmfuse.RunRecord]":
-    """The runs that were typed, else those of the last train, or the best of the last sweep."""
+    """The runs given, or those of the last train, or the best of the last sweep."""
     if typed:
         return [mmfuse.load_run(asked.layout, word) for word in typed]
     found: list[mmfuse.RunRecord] = mmfuse.latest_group(asked.layout)
-    told, swept = "train", remembered(asked.home, "sweep")
+    source, swept = "train", remembered(asked.home, "sweep")
     if swept.get("group") == found[0].group and isinstance(swept["runs"], list):
-        told, found = "sweep's best", [mmfuse.load_run(asked.layout, i) for i in swept["runs"]]
-    typer.echo(f"no --run: {', '.join(run.id for run in found)}, as the last {told}", err=True)
+        source, found = "sweep's best", [mmfuse.load_run(asked.layout, i) for i in swept["runs"]]
+    typer.echo(f"no --run: {', '.join(run.id for run in found)}, as the last {source}", err=True)
     return found
 
 
 def one(names: Sequence[str]) -> str:
-    """The only name of a group of one.
+    """The only one of some dataset names.
 
     Raises:
         MmfuseError: where there are several.
@@ -112,7 +145,7 @@ def one(names: Sequence[str]) -> str:
 def rows_of(
     asked: Settings, word: str, options: "mmfuse.TableOptions"
 ) -> "tuple[str, mmfuse.Samples]":
-    """A dataset's name and rows: from its features, or else from its raw data."""
+    """Name and rows of a dataset, from its features or else from its raw data."""
     if word in asked.layout.datasets():
         store = mmfuse.FeatureStore(asked.layout, word)
         streams = [info for info in store.streams() if info.complete]
@@ -126,7 +159,7 @@ def rows_of(
 def done(
     asked: Settings, streams: Sequence[tuple[str, str, int]], where: object, then: str
 ) -> None:
-    """Show streams that went somewhere, where, and what to type next."""
+    """Show a table of streams, where they are, and the next command."""
     from mmfuse_cli import console
 
     table = mmfuse.Table("streams", ("dataset", "stream", "rows"), tuple(streams))
@@ -134,10 +167,10 @@ def done(
 
 
 def pairs(option: str, typed: Sequence[str] | None) -> dict[str, str]:
-    """`name=value` words as a dict.
+    """Parse `name=value` words into a dict.
 
     Raises:
-        MmfuseError: for a word that is not so written, or a name that comes twice.
+        MmfuseError: for a word of another form, or a repeated name.
     """
     found: dict[str, str] = {}
     for word in typed or ():
@@ -153,32 +186,32 @@ def pairs(option: str, typed: Sequence[str] | None) -> dict[str, str]:
 def overlaid(
     flags: Mapping[str, object], typed: Sequence[str] | None, defaults: Mapping[str, object]
 ) -> dict[str, object]:
-    """What options of their own and `--set` words set; what neither names is left to `defaults`.
+    """Merge options with `--set` words over defaults.
 
     Args:
-        flags: by name; None was not typed.
+        flags: options by name; None where not given.
         typed: words of `--set`.
-        defaults: what is set where neither names it.
+        defaults: values for names that neither sets.
 
     Raises:
-        MmfuseError: for what is set both ways, or twice.
+        MmfuseError: for a name that is set twice.
     """
-    said = {name: value for name, value in flags.items() if value is not None}
+    given = {name: value for name, value in flags.items() if value is not None}
     named = pairs("--set", typed)
     for name, value in named.items():
-        if name in said:
+        if name in given:
             own = f"--{name.replace('_', '-')}"
             raise mmfuse.MmfuseError(
                 f"{own} and --set {name}={value} set the same; give one of them"
             )
-    return {**defaults, **said, **named}
+    return {**defaults, **given, **named}
 
 
 def numbers(option: str, typed: str | None) -> list[float]:
-    """`0.1,0.3` as numbers.
+    """Parse numbers joined by commas, such as `0.1,0.3`.
 
     Raises:
-        MmfuseError: for a word that is none.
+        MmfuseError: for a word that is not a number.
     """
     try:
         return [float(word) for word in typed.split(",")] if typed else []
@@ -187,10 +220,10 @@ def numbers(option: str, typed: str | None) -> list[float]:
 
 
 def numbered_pairs(option: str, typed: Sequence[str] | None) -> dict[str, float]:
-    """`name=number` words as a dict.
+    """Parse `name=number` words into a dict.
 
     Raises:
-        MmfuseError: for a word that is not so written.
+        MmfuseError: for a word of another form.
     """
     found = {}
     for name, value in pairs(option, typed).items():
@@ -198,16 +231,16 @@ def numbered_pairs(option: str, typed: Sequence[str] | None) -> dict[str, float]
             found[name] = float(value)
         except ValueError:
             raise mmfuse.MmfuseError(
-                f"{option} {name}={value} must be NAME=CHANCE, as {name}=0.5"
+                f"{option} {name}={value} must be NAME=PROBABILITY, such as {name}=0.5"
             ) from None
     return found
 
 
 def one_of(what: str, typed: str | None, known: Sequence[str]) -> Any:  # noqa: ANN401 - a Literal
-    """The word that was typed, if it is known.
+    """Check that a word is a known one.
 
     Raises:
-        MmfuseError: with the nearest known one.
+        MmfuseError: for an unknown one, with the nearest known one.
     """
     if typed is not None and typed not in known:
         raise mmfuse.unknown(what, typed, known)
@@ -215,15 +248,15 @@ def one_of(what: str, typed: str | None, known: Sequence[str]) -> Any:  # noqa: 
 
 
 def check_output(what: str, file: Path, endings: Sequence[str] = ()) -> None:
-    """Refuse a file that cannot be made where it was asked for, before any work.
+    """Check before any work that an output file can be written.
 
     Args:
-        what: the option or what is written, as the message names it.
-        file: the file to make.
-        endings: those that it may have; any, if there are none.
+        what: what the message calls it, such as the option.
+        file: the file to write.
+        endings: allowed suffixes; default: any.
 
     Raises:
-        MmfuseError: for a folder, a folder that is not there, or another ending.
+        MmfuseError: for a folder, a missing parent folder, or another suffix.
     """
     if file.is_dir():
         raise mmfuse.MmfuseError(f"{what} {file}: this is a folder; name a file")
@@ -234,7 +267,7 @@ def check_output(what: str, file: Path, endings: Sequence[str] = ()) -> None:
 
 
 def remember(home: Path, command: str, words: Mapping[str, object]) -> None:
-    """Keep what a command named, for the next one that leaves a word out; replaced whole.
+    """Store what a command was given in last.json, as defaults of the next commands.
 
     Raises:
         MmfuseError: when the disk is full, read-only or not ours.
@@ -244,13 +277,13 @@ def remember(home: Path, command: str, words: Mapping[str, object]) -> None:
 
 
 def remembered(home: Path, command: str) -> dict[str, object]:
-    """What the last successful `command` named here; empty when there was none."""
+    """What the last successful `command` was given; empty where there was none."""
     words = _last(home).get(command)
     return dict(words) if isinstance(words, dict) else {}
 
 
 def to_the_front(typed: Sequence[str]) -> list[str]:
-    """The same words with the global options first, where the app itself reads them."""
+    """The same words with the global options first, where the app reads them."""
     front: list[str] = []
     rest: list[str] = []
     left = list(typed)
@@ -273,5 +306,5 @@ def _last(home: Path) -> dict[str, object]:
     try:
         found = json.loads((home / "last.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}  # never written, or not ours: omitted words then have no meaning
+        return {}  # never written, or not readable: there are no defaults
     return found if isinstance(found, dict) else {}

@@ -1,4 +1,4 @@
-"""mmfuse cache verify, gc: is the cache as it was written, and what of it can go."""
+"""mmfuse cache verify, gc: check the cache's checksums, delete what is not used."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -9,24 +9,31 @@ import mmfuse
 from mmfuse_cli import arguments, exchange
 
 app = typer.Typer(
-    help="Checksums, space, and features in and out.", rich_markup_mode=None, no_args_is_help=True
+    help="Verify, clean, export and import cached features.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
 )
 
 
 @app.command()
 def verify(
     context: typer.Context,
-    dataset: Annotated[str | None, typer.Option(help="Only this dataset or group.")] = None,
-    repair: Annotated[bool, typer.Option(help="Take back what is damaged, unread.")] = False,
+    dataset: Annotated[str | None, typer.Option(help="Dataset or group; default: all.")] = None,
+    repair: Annotated[
+        bool, typer.Option(help="Discard damaged parts; extract encodes them again.")
+    ] = False,
     recompute: Annotated[
-        int, typer.Option(min=0, help="Also encode so many random rows a stream once more.")
+        int, typer.Option(min=0, help="Also compare this many random rows a stream, encoded again.")
     ] = 0,
     encoder: Annotated[
-        list[str] | None, typer.Option(help="With --recompute: as extract was told.")
+        list[str] | None,
+        typer.Option(help="With --recompute: the --encoder of extract; repeatable."),
     ] = None,
-    weights: Annotated[str | None, typer.Option(help="With --recompute: likewise.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="With --recompute: the --weights of extract.")
+    ] = None,
 ) -> None:
-    """Check every byte against its checksum; exit code 1 where something is damaged."""
+    """Check all cached data against checksums. Exit code 1 if some is damaged."""
     from mmfuse_cli import console
 
     asked = arguments.settings(context)
@@ -60,10 +67,10 @@ def verify(
 @app.command()
 def gc(
     context: typer.Context,
-    streams: Annotated[bool, typer.Option(help="Older streams too, which no run names.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only shown.")] = False,
+    streams: Annotated[bool, typer.Option(help="Also older streams that no run uses.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; default: only show.")] = False,
 ) -> None:
-    """Show what no reader sees any more; with --yes, delete it."""
+    """Show unused files in the cache. With --yes, delete them."""
     from mmfuse_cli import console
 
     asked = arguments.settings(context)
@@ -89,13 +96,13 @@ def _recompute(
     weights: str | None,
     count: int,
 ) -> "list[tuple[str, mmfuse.Recomputed]]":
-    """Random rows of every stream, encoded once more; by dataset.
+    """Encode random rows of every stream again; results with their dataset.
 
     Raises:
-        MmfuseError: without --encoder, or for a stream that these words did not make.
+        MmfuseError: without --encoder, or for a stream that these encoders did not make.
     """
     if not encoders:
-        raise mmfuse.MmfuseError("--recompute needs --encoder, the same words as extract was told")
+        raise mmfuse.MmfuseError("--recompute needs --encoder, the same as for extract")
     found = []
     for name in arguments.stored(asked, dataset):
         (raw,) = mmfuse.open_dataset(name, roots=asked.roots, home=asked.layout)

@@ -1,7 +1,6 @@
 """mmfuse check: conformance checks of a head or an encoder, by name or a user's own file."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,11 +18,9 @@ def check(
         list[str] | None, typer.Option("--set", help="Option of the head, name=value; repeatable.")
     ] = None,
     quick: Annotated[bool, typer.Option(help="Skip the checks that train heads.")] = False,
-    weights: Annotated[
-        Path | None, typer.Option(help="Local weights of the encoder; default: the published ones.")
-    ] = None,
+    weights: arguments.Weights = None,
 ) -> None:
-    """Check that a head or an encoder keeps its contract; exit code 1 if a check fails."""
+    """Check the contract of a head or an encoder. Exit code 1 if a check fails."""
     from mmfuse_cli import console
 
     asked = arguments.settings(context)

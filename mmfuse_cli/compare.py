@@ -1,4 +1,4 @@
-"""mmfuse compare: runs side by side, with significance."""
+"""mmfuse compare: differences between runs, with significance tests."""
 
 from typing import Annotated
 
@@ -12,14 +12,12 @@ Words = list[str] | None
 
 def compare(
     context: typer.Context,
-    run: Annotated[
-        Words, typer.Option(help="Ids or their beginnings; those of the last train without.")
-    ] = None,
+    run: arguments.Runs = None,
     against: Annotated[
-        str | None, typer.Option(help="The run to compare with; the best on validation without.")
+        str | None, typer.Option(help="Run to compare with; default: the best on validation rows.")
     ] = None,
 ) -> None:
-    """Runs on the same test rows: paired differences, permutation tests, Holm's correction."""
+    """Compare runs on the same test rows. Paired permutation tests with Holm correction."""
     from mmfuse_cli import console
 
     asked = arguments.settings(context)

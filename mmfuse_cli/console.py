@@ -1,4 +1,4 @@
-"""Everything that is drawn: tables, progress and notes; the only file that imports rich."""
+"""Terminal output: tables, progress and notes; the only file that imports rich."""
 
 import json
 import os
@@ -18,12 +18,12 @@ _EVERY = 10.0  # seconds between progress lines where there is no terminal to re
 
 
 def note(sentence: str) -> None:
-    """One line for the person, on stderr."""
+    """Print one line on stderr."""
     typer.echo(typer.style(sentence, dim=True) if sys.stderr.isatty() else sentence, err=True)
 
 
 def show(tables: "Sequence[mmfuse.Table]", *, as_json: bool, ends: Sequence[str] = ()) -> None:
-    """Results on stdout; then, on stderr, where things went and what to type next."""
+    """Print tables (or JSON) on stdout, then the closing lines on stderr."""
     if as_json:
         document = {"tables": [table.records() for table in tables], "notes": list(ends)}
         typer.echo(json.dumps(document, ensure_ascii=False, indent=1))
@@ -38,7 +38,7 @@ def show(tables: "Sequence[mmfuse.Table]", *, as_json: bool, ends: Sequence[str]
 
 
 def track(items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
-    """The items, with progress on stderr: a bar on a terminal, else a line every ten seconds."""
+    """Yield the items with progress on stderr: a bar, or a line every 10 s without a terminal."""
     if sys.stderr.isatty():
         columns = (
             TextColumn("{task.description}"),
@@ -49,20 +49,20 @@ def track(items: Iterable[Item], label: str, total: int | None = None) -> Iterat
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
             yield from progress.track(items, total=total, description=label)
         return
-    said = time.monotonic()
+    printed = time.monotonic()
     for done, item in enumerate(items, 1):
         yield item
-        if time.monotonic() - said > _EVERY:
-            said = time.monotonic()
+        if time.monotonic() - printed > _EVERY:
+            printed = time.monotonic()
             note(f"{label}: {done:,} of {total:,}" if total else f"{label}: {done:,}")
 
 
 def epochs(label: str) -> "Callable[[mmfuse.Epoch], None]":
-    """A function that shows each epoch: one line redrawn on a terminal, else one every 10 s."""
-    said = time.monotonic()
+    """Callback that shows each epoch: one line redrawn, or one every 10 s without a terminal."""
+    printed = time.monotonic()
 
     def show_epoch(epoch: "mmfuse.Epoch") -> None:
-        nonlocal said
+        nonlocal printed
         done = epoch.number == epoch.of or not any(epoch.active)
         values = [value for value in epoch.scores if value == value]  # noqa: PLR0124 - not NaN
         score = f", validation {sum(values) / len(values):.3f}" if values else ""
@@ -70,8 +70,8 @@ def epochs(label: str) -> "Callable[[mmfuse.Epoch], None]":
         if sys.stderr.isatty():
             sys.stderr.write("\r\x1b[K" if done else f"\r\x1b[K{line[: Console().width - 1]}")
             sys.stderr.flush()
-        elif time.monotonic() - said > _EVERY:
-            said = time.monotonic()
+        elif time.monotonic() - printed > _EVERY:
+            printed = time.monotonic()
             note(line)
 
     return show_epoch
@@ -105,7 +105,7 @@ def _aligned(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool])
 
 
 def _stack(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table too wide for the terminal: one short block a row instead of broken lines."""
+    """Print a table too wide for the terminal as one block of lines a row."""
     indent = max(map(len, columns[1:]), default=0)
     for row in rows:
         _line(row[0], bold=True)
@@ -114,11 +114,11 @@ def _stack(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _room() -> int | None:
-    """Characters in a line; None where nobody set a limit (a pipe, a file)."""
+    """Width of a line in characters; None without a limit (a pipe, a file)."""
     if sys.stdout.isatty():
         return Console().width
-    said = os.environ.get("COLUMNS", "")
-    return int(said) if said.isdigit() else None
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdigit() else None
 
 
 def _line(text: str, *, bold: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""mmfuse data audit: leaks, duplicates and label traces, found from cached features."""
+"""mmfuse data audit: leaks, duplicates and label traces, from cached features."""
 
 from typing import Annotated
 
@@ -7,26 +7,22 @@ import typer
 import mmfuse
 from mmfuse_cli import arguments
 
-app = typer.Typer(help="What is in the data.", rich_markup_mode=None, no_args_is_help=True)
+app = typer.Typer(help="Check data sets for leakage.", rich_markup_mode=None, no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """What is in the data."""
+    """Check data sets for leakage."""
 
 
 @app.command()
 def audit(
     context: typer.Context,
-    dataset: Annotated[str | None, typer.Option(help="As the last extract, if left out.")] = None,
-    features: Annotated[
-        list[str] | None, typer.Option(help="Streams to look at; all, if left out.")
-    ] = None,
-    texts: Annotated[
-        bool, typer.Option(help="Open the raw rows too, to look for class names in texts.")
-    ] = False,
+    dataset: arguments.Dataset = None,
+    features: arguments.Features = None,
+    texts: Annotated[bool, typer.Option(help="Also search the raw texts for class names.")] = False,
 ) -> None:
-    """Look for leaks, duplicates and label traces; exit code 1 where there is a leak."""
+    """Look for leaks, duplicates, label traces. Exit code 1 if there is a leak."""
     from mmfuse_cli import console
 
     asked = arguments.settings(context)
@@ -39,8 +35,8 @@ def audit(
         rows = tuple((f.verdict, f.check, f.about, f.sentence) for f in found)
         columns = ("verdict", "check", "of", "what was found")
         tables.append(mmfuse.Table(f"audit of {name}", columns, rows))
-    told = [f"{verdicts.count(word)} {word}" for word in ("leak", "suspect", "not checked")]
-    ends = [f"{', '.join(told)}; a leak makes test scores too good, a suspect is to be looked at"]
+    counts = [f"{verdicts.count(word)} {word}" for word in ("leak", "suspect", "not checked")]
+    ends = [f"{', '.join(counts)}; a leak makes test scores too good, a suspect should be checked"]
     console.show(tables, as_json=asked.json, ends=ends)
     if "leak" in verdicts:
         raise typer.Exit(1)

@@ -14,10 +14,12 @@ METHODS = ("clarga", "concat", "late", "mean")
 
 def demo(
     context: typer.Context,
-    seeds: Annotated[int, typer.Option(min=1, help="How many replicas, side by side.")] = 5,
-    epochs: Annotated[int, typer.Option(min=1, help="At most, of each method.")] = 15,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Number of replicas, trained side by side.")
+    ] = 5,
+    epochs: Annotated[int, typer.Option(min=1, help="Maximum epochs of each method.")] = 15,
 ) -> None:
-    """Extract, train and score the built-in digits: no download, under a minute on two cores."""
+    """Extract, train, score the built-in digits. No download, under a minute on two cores."""
     from mmfuse_cli import console
 
     asked, began = arguments.settings(context), time.monotonic()

@@ -1,4 +1,4 @@
-"""mmfuse doctor: device, versions, disk, and the weights found."""
+"""mmfuse doctor: versions, devices, disk space and weights found."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from mmfuse_cli import arguments
 
 
 def doctor(context: typer.Context) -> None:
-    """Device, versions, disk, weights found."""
+    """Show versions, devices, disk space and weights."""
     from mmfuse_cli import console
 
     asked = arguments.settings(context)
@@ -23,7 +23,7 @@ def doctor(context: typer.Context) -> None:
 
 
 def _hub() -> Path:
-    """Where the Hugging Face hub keeps what it fetched; its own rule for its own variables."""
+    """Cache folder of the Hugging Face hub, by the hub's own environment variables."""
     if "HF_HUB_CACHE" in os.environ:
         return Path(os.environ["HF_HUB_CACHE"])
     top = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME', '~/.cache')}/huggingface"

@@ -1,4 +1,4 @@
-"""mmfuse eval: a run scored with modalities hidden."""
+"""mmfuse eval: score runs with modalities hidden."""
 
 from typing import Annotated
 
@@ -12,22 +12,25 @@ Words = list[str] | None
 
 def evaluate(
     context: typer.Context,
-    run: Annotated[
-        Words, typer.Option(help="A run's id or its beginning; those of the last train without.")
-    ] = None,
+    run: arguments.Runs = None,
     missing: Annotated[
-        Words, typer.Option(help="NAME, or NAME,NAME together, or all; repeatable.")
+        Words,
+        typer.Option(
+            help="NAME, NAME,NAME together or all (every subset); repeatable; default: each alone."
+        ),
     ] = None,
     missing_rate: Annotated[
-        str | None, typer.Option(help="Chances of hiding each cell: 0.1,0.3.")
+        str | None, typer.Option(help="Probabilities of hiding each cell: 0.1,0.3.")
     ] = None,
     missing_frames: Annotated[
-        Words, typer.Option(help="Chance of hiding each frame: video=0.5; repeatable.")
+        Words, typer.Option(help="Probability of hiding each frame: video=0.5; repeatable.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the chances.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    seed: Annotated[
+        int, typer.Option(help="Random seed for --missing-rate and --missing-frames.")
+    ] = 0,
+    device: arguments.Device = "auto",
 ) -> None:
-    """Score runs with modalities hidden: complete → without, and what simple baselines score."""
+    """Score runs with modalities hidden. Shown with complete data and simple baselines."""
     from mmfuse_cli import console
 
     asked = arguments.settings(context)

@@ -1,4 +1,4 @@
-"""mmfuse cache export, import, pack, unpack: features in and out as files."""
+"""mmfuse cache export, import, pack, unpack: features to and from files."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,11 +14,11 @@ HDF5 = (".h5", ".hdf5")
 
 def export(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="The .h5 file to make.")],
-    dataset: Annotated[str | None, typer.Option(help="Which dataset.")] = None,
-    features: Annotated[Words, typer.Option(help="Streams; all, if left out.")] = None,
+    file: Annotated[Path, typer.Argument(help="The .h5 file to write.")],
+    dataset: arguments.Dataset = None,
+    features: arguments.Features = None,
 ) -> None:
-    """Write a dataset's streams into one HDF5 file, with ids, splits and targets."""
+    """Write streams into one HDF5 file. With ids, splits and targets."""
     asked = arguments.settings(context)
     arguments.check_output("export to", file, HDF5)
     name = arguments.one(arguments.stored(asked, dataset))
@@ -29,23 +29,27 @@ def export(
 def import_(
     context: typer.Context,
     file: Annotated[
-        Path, typer.Argument(help=".h5 of export, or .npy .npz .parquet .safetensors .pkl .h5.")
+        Path,
+        typer.Argument(help=".h5 file of export, or .npy .npz .parquet .safetensors .pkl .h5."),
     ],
     stream: Annotated[
-        str | None, typer.Option(help="ENCODER/MODALITY to call it; left out for export's files.")
+        str | None,
+        typer.Option(help="Name of the stream, ENCODER/MODALITY; not for files of export."),
     ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Whose rows the vectors are.")] = None,
-    target: Annotated[str | None, typer.Option(help="Own data: the column to predict.")] = None,
-    id_: Annotated[str | None, typer.Option("--id", help="Own data: the column of ids.")] = None,
-    split: Annotated[str | None, typer.Option(help="Own data: a column, or shares.")] = None,
-    name: Annotated[str | None, typer.Option(help="Own data: what to call it.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Of a modality that is new: image, …")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset of the rows; default: that of the last extract.")
+    ] = None,
+    target: arguments.Target = None,
+    id_: arguments.Ids = None,
+    split: arguments.Split = None,
+    name: arguments.Name = None,
+    kind: Annotated[str | None, typer.Option(help="Kind of a new modality: image, text, …")] = None,
     array: Annotated[str | None, typer.Option(help="Name of the array in the file.")] = None,
     weights: Annotated[
-        str, typer.Option(help="What made it: pretrained, weight-free or random.")
+        str, typer.Option(help="Weights of its encoder: pretrained, weight-free or random.")
     ] = "pretrained",
 ) -> None:
-    """Take up vectors from a file as a stream, aligned by id."""
+    """Import vectors from a file as a stream. Rows are aligned by id."""
     asked = arguments.settings(context)
     if stream is None:
         if file.suffix not in HDF5:
@@ -60,7 +64,7 @@ def import_(
     encoder, _, modality = stream.partition("/")
     if not (encoder and modality):
         raise mmfuse.MmfuseError(
-            f"--stream {stream} must be ENCODER/MODALITY: who made the vectors, and of what"
+            f"--stream {stream} must be ENCODER/MODALITY: what made the vectors, and of what"
         )
     known = arguments.one_of("kind", kind, mmfuse.KINDS)
     made = arguments.one_of("weights", weights, ("pretrained", "weight-free", "random"))
@@ -76,25 +80,27 @@ def import_(
 
 def pack(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="The file to make.")],
-    dataset: Annotated[str | None, typer.Option(help="Which dataset or group.")] = None,
-    features: Annotated[Words, typer.Option(help="Streams; all, if left out.")] = None,
-    licence: Annotated[str, typer.Option(help="A note that goes with it.")] = "",
+    file: Annotated[Path, typer.Argument(help="The file to write.")],
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset or group; default: that of the last extract.")
+    ] = None,
+    features: arguments.Features = None,
+    licence: Annotated[str, typer.Option(help="Licence note to store in the file.")] = "",
 ) -> None:
-    """Put features, ids, splits and targets into one file for a colleague; no raw data."""
+    """Write features into one file to share. With ids, splits and targets, without raw data."""
     asked = arguments.settings(context)
     arguments.check_output("pack to", file)
     names = arguments.stored(asked, dataset)
     notes = dict.fromkeys(names, licence)
     done = mmfuse.pack(asked.layout, file, names, licences=notes, words=features or None)
     rows = [(name, i.key.label, i.rows) for name, found in done.streams.items() for i in found]
-    arguments.done(asked, rows, file, f"mmfuse cache unpack {file.name}, where it is wanted")
+    arguments.done(asked, rows, file, f"mmfuse cache unpack {file.name}, on the other machine")
 
 
 def unpack(
     context: typer.Context, file: Annotated[Path, typer.Argument(help="A file made by pack.")]
 ) -> None:
-    """Take up every stream of a pack, checked before anything is written."""
+    """Import every stream of a pack. It is checked before anything is written."""
     asked = arguments.settings(context)
     done = mmfuse.unpack(asked.layout, file)
     rows = [(name, i.key.label, i.rows) for name, found in done.streams.items() for i in found]

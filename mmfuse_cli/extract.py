@@ -1,6 +1,5 @@
-"""mmfuse extract: fill the cache with what frozen encoders make of a dataset."""
+"""mmfuse extract: encode a dataset with frozen encoders into the cache."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,49 +13,49 @@ Words = list[str] | None
 def extract(
     context: typer.Context,
     dataset: Annotated[
-        str | None, typer.Option(help="A name, NAME/TASK, a table's file, or a folder a class.")
+        str | None, typer.Option(help="NAME, NAME/TASK, a table's file, or a folder of classes.")
     ] = None,
-    encoder: Annotated[Words, typer.Option(help="NAME or NAME:MODEL; repeatable.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Local weights of the encoder.")] = None,
+    encoder: Annotated[Words, typer.Option(help="NAME, NAME:MODEL or FILE; repeatable.")] = None,
+    weights: arguments.Weights = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="What it computes in; auto: half on GPUs.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="Compute dtype; auto: half on GPUs.")] = "auto",
     storage: Annotated[
-        str, typer.Option(help="What is kept: float16, float32; auto: float16 of pretrained.")
+        str, typer.Option(help="Stored dtype: float16, float32; auto: float16 of pretrained.")
     ] = "auto",
-    sequence: Annotated[bool, typer.Option(help="A vector a frame instead of one.")] = False,
+    sequence: Annotated[bool, typer.Option(help="Store one vector a frame.")] = False,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that read and prepare.")
+        int | None,
+        typer.Option(min=0, help="Processes that read and prepare; default: by measured times."),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Encode at most this many inputs now.")
+        int | None, typer.Option(min=1, help="Inputs to encode in this run; default: all.")
     ] = None,
-    strict: Annotated[bool, typer.Option(help="Stop at the first bad sample.")] = False,
+    strict: Annotated[bool, typer.Option(help="Stop at the first sample that fails.")] = False,
     max_bad: Annotated[
         float | None, typer.Option(min=0, max=1, help="Stop when more than this share fails.")
     ] = None,
-    retry_failed: Annotated[bool, typer.Option(help="Encode once more what failed.")] = False,
+    retry_failed: Annotated[bool, typer.Option(help="Try failed inputs again.")] = False,
     reason: Annotated[
-        Words, typer.Option(help="Only what failed for it: io, timeout …, transient; repeatable.")
+        Words,
+        typer.Option(help="With --retry-failed: only this reason: io, timeout, …; repeatable."),
     ] = None,
-    rehash: Annotated[bool, typer.Option(help="Read every file again to know it.")] = False,
-    plan: Annotated[
-        bool, typer.Option(help="Show rows, disk, download, time; keep nothing.")
-    ] = False,
-    explain: Annotated[bool, typer.Option(help="Why a stream is stale; do nothing.")] = False,
-    modality: Annotated[Words, typer.Option(help="Own data: poster=image; repeatable.")] = None,
-    target: Annotated[str | None, typer.Option(help="Own data: the column to predict.")] = None,
-    task: Annotated[str | None, typer.Option(help="Own data: classes, labels or value.")] = None,
-    id_: Annotated[str | None, typer.Option("--id", help="Own data: the column of ids.")] = None,
-    split: Annotated[str | None, typer.Option(help="A column, or shares 0.8/0.1/0.1.")] = None,
-    group: Annotated[str | None, typer.Option(help="Own data: kept on one side.")] = None,
-    name: Annotated[str | None, typer.Option(help="Own data: what to call it.")] = None,
+    rehash: Annotated[bool, typer.Option(help="Read unchanged files again.")] = False,
+    plan: Annotated[bool, typer.Option(help="Only show rows, disk, time.")] = False,
+    explain: Annotated[bool, typer.Option(help="Only show why streams are stale.")] = False,
+    modality: arguments.Modality = None,
+    target: arguments.Target = None,
+    task: arguments.TaskKind = None,
+    id_: arguments.Ids = None,
+    split: arguments.Split = None,
+    group: arguments.Group = None,
+    name: arguments.Name = None,
 ) -> None:
-    """Run frozen encoders over a dataset, once, into the cache."""
+    """Encode a dataset with frozen encoders into the feature cache."""
     from mmfuse_cli import console
 
     asked = arguments.settings(context)
     if reason and not retry_failed:
-        raise mmfuse.MmfuseError("--reason says what --retry-failed tries again; give both")
+        raise mmfuse.MmfuseError("--reason limits what --retry-failed tries again; give both")
     own = mmfuse.TableOptions(
         modalities=tuple(mmfuse.parse_modality(word) for word in modality or ()),
         target=target,
@@ -66,7 +65,7 @@ def extract(
         group=group,
         name=name,
     )
-    for one in encoder or ():  # a slip of the finger needs no dataset to be seen
+    for one in encoder or ():  # a mistyped name is reported before the dataset is opened
         mmfuse.catalog.check("encoders", one if one.endswith(".py") else one.partition(":")[0])
     word = arguments.dataset(asked, dataset)
     opened = mmfuse.open_dataset(
@@ -116,8 +115,8 @@ def extract(
         if reports.interrupted:
             break
     names = [each.name for each in opened]
-    kept = names[0] if opened[0].origin and len(names) == 1 else word  # its options too
-    arguments.remember(asked.home, "extract", {"dataset": kept, "names": names})
+    stored = names[0] if opened[0].origin and len(names) == 1 else word  # with its options
+    arguments.remember(asked.home, "extract", {"dataset": stored, "names": names})
     if reason and not reports.tried:
         console.note(f"nothing was tried again: no row failed for {' or '.join(reason)}")
     console.show(reports.tables(), as_json=asked.json, ends=reports.ends())

@@ -1,4 +1,4 @@
-"""mmfuse list: what there is on each shelf, whether it is ready, and how to get it."""
+"""mmfuse list: datasets, encoders, methods and cached features."""
 
 from collections.abc import Callable
 from typing import Annotated
@@ -8,18 +8,18 @@ import typer
 import mmfuse
 from mmfuse_cli import arguments
 
-SHELVES = ("datasets", "encoders", "methods", "features")
+LISTS = ("datasets", "encoders", "methods", "features")
 
 
 def list_names(
     context: typer.Context,
-    shelf: Annotated[
-        str | None, typer.Argument(help="datasets, encoders, methods or features; all without.")
+    what: Annotated[
+        str | None, typer.Argument(help="datasets, encoders, methods or features; default: all.")
     ] = None,
 ) -> None:
-    """What there is, whether it is ready, and how to get it."""
-    if shelf is not None and shelf not in SHELVES:
-        raise mmfuse.unknown("list", shelf, SHELVES)
+    """List datasets, encoders, methods and features. With what is ready, and how to get it."""
+    if what is not None and what not in LISTS:
+        raise mmfuse.unknown("list", what, LISTS)
     from mmfuse_cli import console
 
     asked = arguments.settings(context)
@@ -29,6 +29,6 @@ def list_names(
         "methods": mmfuse.listing.methods,
         "features": lambda: mmfuse.listing.features(asked.layout),
     }
-    shown = [tables[name]() for name in ([shelf] if shelf else SHELVES)]
+    shown = [tables[name]() for name in ([what] if what else LISTS)]
     ends = ["next: mmfuse extract --dataset DATASET --encoder ENCODER (or mmfuse demo)"]
     console.show(shown, as_json=asked.json, ends=ends)

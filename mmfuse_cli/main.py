@@ -1,4 +1,4 @@
-"""The app: mounts the commands, and turns what the user can mend into one line and exit code 2."""
+"""The mmfuse app: all commands; user errors are one line and exit code 2."""
 
 import os
 import sys
@@ -30,8 +30,8 @@ from mmfuse_cli import (
 )
 
 
-class _Door(TyperGroup):
-    """The group of all commands; says errors in one line."""
+class _Commands(TyperGroup):
+    """The group of all commands; prints user errors as one line."""
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer's own signature differs by version
         try:
@@ -40,18 +40,18 @@ class _Door(TyperGroup):
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            typer.echo("stopped; type the same command again to go on where it stopped", err=True)
+            typer.echo("stopped; run the same command again to resume", err=True)
             raise typer.Exit(130) from None
 
 
 app = typer.Typer(
     name="mmfuse",
-    cls=_Door,
+    cls=_Commands,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    help="Frozen encoders once into a feature cache; fusion heads in seconds; modalities missing.",
-    epilog="--home, --data and --json may also stand after the command. Start: mmfuse demo",
+    help="Multimodal fusion on cached features of frozen encoders, with modalities missing.",
+    epilog="--home, --data and --json may also follow the command. To start: mmfuse demo",
 )
 
 
@@ -59,12 +59,12 @@ app = typer.Typer(
 def _options(
     context: typer.Context,
     home: Annotated[
-        Path, typer.Option(envvar="MMFUSE_HOME", help="Where features and runs are kept.")
+        Path, typer.Option(envvar="MMFUSE_HOME", help="Folder of features and runs.")
     ] = Path("artifacts"),
     data: Annotated[
-        Path | None, typer.Option(help="Where raw data is; then $MMFUSE_DATA, then ./data.")
+        Path | None, typer.Option(help="Folder of raw data; default: $MMFUSE_DATA, then ./data.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Results as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print results as JSON.")] = False,
 ) -> None:
     if home.is_file():
         raise mmfuse.MmfuseError(f"--home {home}: a file is in the way; name a folder")

@@ -1,4 +1,4 @@
-"""mmfuse predict: a run's answers for new raw samples."""
+"""mmfuse predict: a run's predictions for new raw samples."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,24 +15,28 @@ SHOWN = 20  # rows on the screen; all of them go to --output
 def predict(
     context: typer.Context,
     run: Annotated[
-        str | None, typer.Option(help="A run; the last train's best one without.")
+        str | None, typer.Option(help="Run id or prefix; default: the best run of the last train.")
     ] = None,
     input_: Annotated[
         Path | None,
         typer.Option(
-            "--input", help="A table, one column a modality or the columns that it was made of."
+            "--input",
+            help="Table with the modalities, or the columns they were made of in training.",
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Where all answers go: .csv, .parquet or .jsonl.")
+        Path | None, typer.Option(help="File for all predictions: .csv, .parquet or .jsonl.")
     ] = None,
     encoder: Annotated[
-        list[str] | None, typer.Option(help="Where its name alone does not tell; repeatable.")
+        list[str] | None,
+        typer.Option(
+            help="NAME:MODEL or file of an encoder that the run does not record; repeatable."
+        ),
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Local weights of the encoder.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
+    weights: arguments.Weights = None,
+    device: arguments.Device = "auto",
 ) -> None:
-    """Labels and probabilities for new raw samples; any modality may be absent."""
+    """Predict labels of new raw samples. Any modality may be absent."""
     from mmfuse_cli import console
 
     asked = arguments.settings(context)
@@ -67,9 +71,9 @@ def predict(
     ends = [f"run {record.id}"]
     if output is not None:
         mmfuse.predictions.write_predictions(found, output)
-        ends.append(f"{mmfuse.count_of(len(found.ids), 'answer')} in {output}")
+        ends.append(f"{mmfuse.count_of(len(found.ids), 'prediction')} in {output}")
     else:
-        ends.append("next: --output FILE.csv writes all of them with every probability")
+        ends.append("next: --output FILE.csv writes all predictions with every probability")
     console.show(mmfuse.predictions.prediction_tables(found, SHOWN), as_json=asked.json, ends=ends)
     if found.failures:
         raise typer.Exit(1)

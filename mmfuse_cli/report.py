@@ -1,4 +1,4 @@
-"""mmfuse report: one self-contained HTML page about some runs."""
+"""mmfuse report: one self-contained HTML page about runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,14 +11,12 @@ from mmfuse_cli import arguments
 
 def report(
     context: typer.Context,
-    run: Annotated[
-        list[str] | None, typer.Option(help="Ids or their beginnings; those of the last train.")
-    ] = None,
+    run: arguments.Runs = None,
     output: Annotated[
-        Path | None, typer.Option(help="The .html file; report.html in the home without.")
+        Path | None, typer.Option(help="The .html file; default: report.html in the home.")
     ] = None,
 ) -> None:
-    """Tables and plots of runs in one HTML file that needs nothing else."""
+    """Write one HTML page about runs. Tables and charts; it loads nothing from elsewhere."""
     from mmfuse_cli import console
 
     asked = arguments.settings(context)

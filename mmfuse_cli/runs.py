@@ -10,13 +10,15 @@ from mmfuse_cli import arguments
 
 def runs(
     context: typer.Context,
-    dataset: Annotated[str | None, typer.Option(help="Only runs of this dataset.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Only runs of this dataset; default: all.")
+    ] = None,
     costs: Annotated[
-        bool, typer.Option(help="What one new sample takes instead of scores.")
+        bool, typer.Option(help="Show the cost of one sample instead of scores.")
     ] = False,
-    latest: Annotated[int, typer.Option(min=1, help="How many, counted from the newest.")] = 20,
+    latest: Annotated[int, typer.Option(min=1, help="Show this many of the newest runs.")] = 20,
 ) -> None:
-    """Past runs: what they were, and what they scored."""
+    """List past runs with their test scores or costs."""
     from mmfuse_cli import console
 
     asked = arguments.settings(context)

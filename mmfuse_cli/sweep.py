@@ -1,4 +1,4 @@
-"""mmfuse sweep: settings searched by validation rows alone."""
+"""mmfuse sweep: search settings by validation score."""
 
 from typing import Annotated
 
@@ -13,25 +13,22 @@ Words = list[str] | None
 def sweep(
     context: typer.Context,
     method: Annotated[str | None, typer.Option(help="NAME or ./my_head.py.")] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="As the last extract named, if left out.")
-    ] = None,
-    features: Annotated[
-        Words, typer.Option(help="Streams: clip/image,mfcc or repeated; all, if left out.")
-    ] = None,
+    dataset: arguments.Dataset = None,
+    features: arguments.Features = None,
     settings: Annotated[
-        Words, typer.Option("--set", help="name=value,value,… to try; repeatable.")
+        Words, typer.Option("--set", help="Values to try, name=value,value,…; repeatable.")
     ] = None,
     trials: Annotated[
-        int | None, typer.Option(min=1, help="So many of the grid, by chance; all without.")
+        int | None,
+        typer.Option(min=1, help="Number of settings drawn at random from the grid; default: all."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of that chance.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed for --trials.")] = 0,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="How many replicas of each; 3 without.")
+        int | None, typer.Option(min=1, help="Number of replicas of each setting; default: 3.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: arguments.Device = "auto",
 ) -> None:
-    """Settings compared on validation rows; stopped, it goes on; test rows for the best alone."""
+    """Search settings by validation score. Only the best is scored on test rows; resumable."""
     from mmfuse_cli import console
 
     asked = arguments.settings(context)
@@ -51,7 +48,7 @@ def sweep(
         seed=seed,
         device=device,
         on_epoch=console.epochs(f"{method} on {name}"),
-        on_trials=lambda done, total: console.note(f"{done} of {total} runs there"),
+        on_trials=lambda done, total: console.note(f"{done} of {total} runs done"),
     )
     best = found.trials[0].runs
     group = mmfuse.latest_group(asked.layout)[0].group

@@ -1,4 +1,4 @@
-"""mmfuse train: fusion heads on cached features, all seeds side by side."""
+"""mmfuse train: train fusion heads on cached features, all seeds side by side."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,33 +14,41 @@ Words = list[str] | None
 def train(
     context: typer.Context,
     method: Annotated[Words, typer.Option(help="NAME or ./my_head.py; repeatable.")] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="As the last extract named, if left out.")
-    ] = None,
-    features: Annotated[
-        Words, typer.Option(help="Streams: clip/image,mfcc or repeated; all, if left out.")
-    ] = None,
+    dataset: arguments.Dataset = None,
+    features: arguments.Features = None,
     drop_rate: Annotated[
-        float | None, typer.Option(help="Chance of hiding each modality at every training step.")
+        float | None,
+        typer.Option(help="Probability of hiding each modality at every training step."),
     ] = None,
     missing_rate: Annotated[
-        float | None, typer.Option(help="Share of cells hidden in every split, always the same.")
+        float | None,
+        typer.Option(
+            help="Share of cells hidden in every split, the same for every method and seed."
+        ),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="How many replicas, side by side; 5 without.")
+        int | None,
+        typer.Option(min=1, help="Number of replicas, trained side by side; default: 5."),
     ] = None,
     folds: Annotated[
-        int | None, typer.Option(help="Cross-validation over all rows instead of the splits.")
+        int | None,
+        typer.Option(help="Number of cross-validation folds over all rows; default: the splits."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="At most; stops early by itself.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows a step.")] = None,
-    learning_rate: Annotated[str | None, typer.Option(help="One or several: 1e-3,3e-3.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Maximum epochs; training stops early.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows in a training step.")] = None,
+    learning_rate: Annotated[
+        str | None,
+        typer.Option(help="One, or several of which each is trained: 1e-3,3e-3."),
+    ] = None,
     settings: Annotated[
-        Words, typer.Option("--set", help="name=value of the method or the plan; repeatable.")
+        Words,
+        typer.Option("--set", help="Setting of the method or of training, name=value; repeatable."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: arguments.Device = "auto",
 ) -> None:
-    """Train fusion heads on cached features; validation and test scores over seeds."""
+    """Train fusion heads on cached features. Shows validation and test scores."""
     from mmfuse_cli import console
 
     asked = arguments.settings(context)

@@ -27,9 +27,9 @@ def test_global_options_may_stand_anywhere(typed, read):
 
 
 def test_a_chance_that_is_no_number_is_told_as_it_was_typed():
-    """The message has the form of the option, NAME=CHANCE."""
+    """The message has the form of the option, NAME=PROBABILITY."""
     assert arguments.numbered_pairs("--missing-frames", ["audio=0.5"]) == {"audio": 0.5}
-    with pytest.raises(MmfuseError, match=r"--missing-frames audio=abc must be NAME=CHANCE, as"):
+    with pytest.raises(MmfuseError, match=r"--missing-frames audio=abc must be NAME=PROBABILITY"):
         arguments.numbered_pairs("--missing-frames", ["audio=abc"])
 
 

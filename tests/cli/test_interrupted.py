@@ -34,7 +34,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(walk):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert "the same command goes on from there" in said
+    assert "run the same command again to resume" in said
     assert "Traceback" not in said
     again = walk.run(f"mmfuse {STEP}")
     assert again.endswith("[exit 0]\n")
