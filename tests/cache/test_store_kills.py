@@ -152,7 +152,7 @@ def test_a_torn_journal_is_no_journal(tmp_path):
             assert len(resumed.todo) in {total, total - 4}
             if len(resumed.todo) == total - 4:  # the bit meant nothing: a date, a padding
                 row = resumed.resumed[:1] - resumed.shard.start
-                assert np.array_equal(resumed._block.take(row)[1][0], store_filler.vector(9))
+                assert np.array_equal(resumed._buffer.take(row)[1][0], store_filler.vector(9))
 
 
 def test_a_claim_is_held_by_one_until_it_is_released(tmp_path, monkeypatch):
