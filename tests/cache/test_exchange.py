@@ -93,7 +93,7 @@ def test_the_layout_of_hdf5_is_as_documented(home, tmp_path):
 
 
 def test_other_hdf5_files_are_refused_with_a_way_on(tmp_path):
-    """No HDF5, other people's HDF5, and nothing at all are told apart."""
+    """No HDF5, foreign HDF5 and no file at all give different errors."""
     (tmp_path / "no.h5").write_bytes(b"no")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["x"] = np.zeros((3, 2))
@@ -457,7 +457,7 @@ def test_bombs_are_refused(home, tmp_path):
 
 
 def test_other_archives_are_refused(tmp_path):
-    """A tar file, a strange ZIP file, an empty file and nothing: told in one line each."""
+    """A tar file, a strange ZIP file, an empty file and nothing: one line each."""
     with tarfile.open(tmp_path / "x.tar", "w") as file:
         file.addfile(tarfile.TarInfo("../evil"))
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as file:

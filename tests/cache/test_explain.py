@@ -31,7 +31,7 @@ DATASET = texts({"m": ["a", "b", "c", "d"]})
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("asked", "message"),
     [
         ({"version": STREAMS}, r"version: \d+ → 100"),
         ({"version": 7, "storage": "float16"}, r"storage: 'float32' → 'float16'"),
@@ -39,12 +39,12 @@ DATASET = texts({"m": ["a", "b", "c", "d"]})
         ({"version": 7}, "up to date"),
     ],
 )
-def test_the_fields_that_differ_from_the_nearest_stream_are_named(home, asked, told):
+def test_the_fields_that_differ_from_the_nearest_stream_are_named(home, asked, message):
     """Exactly those fields, within a second, though a hundred streams are there to compare with."""
     plans = {DATASET.name: plan(DATASET, [Echo(**asked)], home=home)}
     start = time.monotonic()
     table = explanation_table(plans, home)
     assert time.monotonic() - start < 1
     (reason,) = [row[2] for row in table.rows]
-    assert re.search(told, reason)
-    assert reason.count("→") == ("→" in told)
+    assert re.search(message, reason)
+    assert reason.count("→") == ("→" in message)

@@ -104,7 +104,7 @@ def test_a_stream_goes_only_when_asked_and_a_newer_one_exists(home):
 
 
 def test_what_is_being_written_is_not_garbage(home):
-    """A generation with a living claim stays, and so does one that is only begun."""
+    """A generation with a live lease stays, and so does one that is only begun."""
     rows = list(range(60))
     store = FeatureStore(home, "toy")
     fill(open_writer(store, rows), rows)

@@ -1,4 +1,4 @@
-"""Damage is found, named, taken back, and mended by encoding no more than it cost."""
+"""Damage is found, named and repaired by encoding only the lost rows."""
 
 import shutil
 
@@ -161,7 +161,7 @@ def test_a_deleted_group_is_named_and_encoded_again(home, sequence):
 
 
 def test_lost_zarr_metadata_is_written_again_and_nothing_encoded(home, sequence):
-    """Each `zarr.json` in turn: what `extract` does mends it, whatever is already encoded."""
+    """Each `zarr.json` in turn: `extract` writes it again, whatever is already encoded."""
     nodes = [p for p in files(home) if p.name == "zarr.json"]
     assert len(nodes) >= 6
     for path in nodes:

@@ -101,10 +101,10 @@ def test_a_run_is_written_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "told"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only")]
+    ("number", "message"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only")]
 )
-def test_a_refusing_disk_is_a_clear_error(tmp_path: Path, monkeypatch, number, told) -> None:
-    """Whichever write is refused there is no run, nothing half-written, and the path is told."""
+def test_a_refusing_disk_is_a_clear_error(tmp_path: Path, monkeypatch, number, message) -> None:
+    """A refused write leaves no run and no partial file; the error names the path."""
     home, sync, left = Home(tmp_path), os.fsync, 0
     check_writable(home)
 
@@ -119,11 +119,11 @@ def test_a_refusing_disk_is_a_clear_error(tmp_path: Path, monkeypatch, number, t
         patch.setattr(os, "fsync", refuse)
         for each in range(4):  # so many files has a run
             left = each
-            with pytest.raises(MmfuseError, match=f"{tmp_path}.*{told}"):
+            with pytest.raises(MmfuseError, match=f"{tmp_path}.*{message}"):
                 written(home)
-        with pytest.raises(MmfuseError, match=f"{tmp_path}.*{told}"):
+        with pytest.raises(MmfuseError, match=f"{tmp_path}.*{message}"):
             record(home).add_scores([Scores("complete", "test", 5, 0.0, {"accuracy": [1.0]})])
-        with pytest.raises(MmfuseError, match=f"{tmp_path}.*{told}"):
+        with pytest.raises(MmfuseError, match=f"{tmp_path}.*{message}"):
             check_writable(home)
     assert list_runs(home) == []
     assert list(tmp_path.rglob("*.partial")) == []

@@ -267,7 +267,7 @@ def test_resolving_names_what_there_is(store):
 
 
 def test_vectors_of_another_kind_are_refused(home):
-    """V18: what was made of texts is not written where the dataset has pictures."""
+    """V18: vectors of texts are not written as a modality of images."""
     store = FeatureStore(home, "toy")
     with pytest.raises(MmfuseError, match="image of toy is image, and these vectors are of text"):
         open_writer(store, [1, 2], spec=replace(spec_of(), kind="text"))

@@ -155,8 +155,8 @@ def test_a_torn_journal_is_no_journal(tmp_path):
                 assert np.array_equal(resumed._buffer.take(row)[1][0], store_filler.vector(9))
 
 
-def test_a_claim_is_held_by_one_until_it_is_released(tmp_path, monkeypatch):
-    """A second process is refused; after release, or when the beat is old, it may claim."""
+def test_a_lease_is_held_by_one_until_it_is_released(tmp_path, monkeypatch):
+    """A second process is refused; after release, or once the heartbeat is old, it may lease."""
     lease = acquire(tmp_path / "claims", "00000", tmp_path / "scratch")
     assert lease is not None
     assert is_alive(lease.path)
@@ -173,8 +173,8 @@ def test_a_claim_is_held_by_one_until_it_is_released(tmp_path, monkeypatch):
     assert third.held()
 
 
-def test_a_claim_of_a_dead_process_is_free_at_once(tmp_path, monkeypatch):
-    """On this machine nobody waits for a claim whose process is gone, or is another one now."""
+def test_a_lease_of_a_dead_process_is_free_at_once(tmp_path, monkeypatch):
+    """On this machine a lease whose process is gone, or is another one now, is free."""
     lease = acquire(tmp_path / "claims", "00000", tmp_path / "scratch")
     lease._stop.set()
     record = {**lease.record(), "pid": os.getpid(), "started": "1"}
@@ -190,8 +190,8 @@ def test_a_claim_of_a_dead_process_is_free_at_once(tmp_path, monkeypatch):
     assert not is_alive(lease.path)
 
 
-def test_a_beat_keeps_a_claim_alive(tmp_path, monkeypatch):
-    """The holder's thread renews its claim."""
+def test_a_heartbeat_keeps_a_lease_alive(tmp_path, monkeypatch):
+    """The holder's thread renews its lease."""
     monkeypatch.setattr("cache.storage.leases.HEARTBEAT", 0.02)
     lease = acquire(tmp_path / "claims", "00000", tmp_path / "scratch")
     before = lease.path.read_text()
@@ -202,7 +202,7 @@ def test_a_beat_keeps_a_claim_alive(tmp_path, monkeypatch):
     lease.release()
 
 
-def test_who_lost_a_claim_does_not_commit(tmp_path, monkeypatch):
+def test_a_process_that_lost_its_lease_does_not_commit(tmp_path, monkeypatch):
     """A process that slept past its expiry finds its shard taken, and publishes nothing."""
     writer = store_filler.opened(tmp_path / "home", "pooled")
     claim = writer.claim(writer.shards[0])

@@ -132,7 +132,7 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.published is not None)
     @rule(pick=st.integers(0, 10**6), how=st.sampled_from(["flip", "cut", "delete"]))
     def damage_and_mend(self, pick, how):
-        """Any file of the Zarr group; then verify, take back and run."""
+        """Any file of the Zarr group; then verify, repair and run."""
         top = self.home.features("toy")
         files = sorted(p for p in top.rglob("*") if p.is_file())
         path = files[pick % len(files)]
@@ -157,7 +157,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert verify(self.home).damages
         self.damaged = True
         self.run()
-        old = verify(self.home).damages  # generations that nobody reads any more
+        old = verify(self.home).damages  # generations that no reader uses
         seen = next(iter(FeatureStore(self.home, "toy").streams())).generation
         assert all(damage.generation != seen for damage in old)
         repair(self.home, old)
@@ -181,7 +181,7 @@ class StoreMachine(RuleBasedStateMachine):
         store = FeatureStore(self.home, "toy")
         info = next(i for i in store.streams() if i.key == key_of())
         if not info.complete:
-            return  # a shard was taken back; the next run mends it
+            return  # a shard was discarded; the next run encodes it again
         found = store.whole(key_of())
         there = [number for number in self.published if number is not None]
         assert found.present.tolist() == [number is not None for number in self.published]

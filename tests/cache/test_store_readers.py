@@ -60,7 +60,7 @@ def test_a_reader_sees_every_generation_whole(home, tmp_path):
 
 @pytest.mark.parametrize("how", ["store", "zarr"])
 def test_a_shard_that_is_written_again_is_never_seen_in_part(home, tmp_path, how):
-    """A hundred times each shard is replaced, as mending does, under the eyes of a reader."""
+    """A hundred times each shard is replaced, as repair does, while a reader reads."""
     store = FeatureStore(home, "toy")
     paths = store.paths.stream(key_of().label).generation(1)
     blocks = {paths.block("values", n): None for n in range(3)}

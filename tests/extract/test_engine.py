@@ -51,7 +51,7 @@ def test_no_two_batches_overlap_in_cost(costs, rows):
 
 
 def test_equal_costs_are_batched_in_order():
-    """Pictures, which all cost the same, are encoded as they come, `rows` at a time."""
+    """Images, which all cost the same, are encoded as they come, `rows` at a time."""
     assert bucketed_batches([1] * 7, BatchBudget(3)) == [[0, 1, 2], [3, 4, 5], [6]]
 
 
@@ -80,8 +80,8 @@ def test_a_batch_suits_its_kind_and_device():
     assert default_budget("text", "cpu", weights=False) == BatchBudget(256)
 
 
-def encoding(encoder, path=None):
-    """Encoding of texts with ceilings kept at a path."""
+def batch_encoder(encoder, path=None):
+    """A BatchEncoder of texts with memory limits stored at a path."""
     return BatchEncoder(encoder, "text", MemoryLimits(path), "key")
 
 
@@ -101,7 +101,7 @@ class Torch(Echo):
 @pytest.mark.parametrize("encoder", [Echo(capacity=12), Torch()])
 def test_memory_that_does_not_suffice_is_met_by_halving(encoder):
     """Results come in order, the retries are few, and later batches do not try again."""
-    one, words = encoding(encoder), ["abcd"] * 8 + ["efgh"] * 8
+    one, words = batch_encoder(encoder), ["abcd"] * 8 + ["efgh"] * 8
     found = one.encode(words, [4] * 16)
     np.testing.assert_array_equal(found, [vector_of(word) for word in words])
     assert one.retries <= 4
@@ -111,11 +111,11 @@ def test_memory_that_does_not_suffice_is_met_by_halving(encoder):
 
 
 def test_what_fits_is_known_in_the_next_run(tmp_path):
-    """The ceiling is a small JSON file; a damaged one is found out again."""
+    """The limit is a small JSON file; a damaged one is found out again."""
     path = tmp_path / "features" / "ceilings.json"
-    encoding(Echo(capacity=12), path).encode(["abcd"] * 16, [4] * 16)
+    batch_encoder(Echo(capacity=12), path).encode(["abcd"] * 16, [4] * 16)
     assert json.loads(path.read_text()) == {"key 4": 8}
-    again = encoding(Echo(capacity=12), path)
+    again = batch_encoder(Echo(capacity=12), path)
     again.encode(["abcd"] * 16, [4] * 16)
     assert again.retries == 0
     path.write_text("{")
@@ -133,7 +133,7 @@ class Attentive(Echo):
 
 
 @pytest.mark.parametrize(("encoder", "known"), [(Echo(capacity=1 << 10), 5), (Attentive(), 1)])
-def test_a_ceiling_holds_for_its_lengths(tmp_path, encoder, known):
+def test_a_limit_holds_for_its_lengths(tmp_path, encoder, known):
     """Found for long texts, it neither hampers short ones nor is found once more for each length.
 
     Whether memory goes by padded cost or by the square of the length, all arrive, in at most
@@ -145,23 +145,23 @@ def test_a_ceiling_holds_for_its_lengths(tmp_path, encoder, known):
     texts_ = [f"{n:04}".ljust(length, "x") for n, length in enumerate(lengths)]
     costs = [len(text) for text in texts_]
     groups = bucketed_batches(costs, BatchBudget(64, 1 << 13))
-    one = encoding(encoder, path)
+    one = batch_encoder(encoder, path)
     for group in groups:
         found = one.encode([texts_[p] for p in group], [costs[p] for p in group])
         np.testing.assert_array_equal(found, [vector_of(texts_[p]) for p in group])
     buckets = {int(key.split()[1]) for key in json.loads(path.read_text())}
     assert len(buckets) == known
     assert 0 < one.retries <= np.log2(max(map(len, groups))) + len(buckets)
-    again = encoding(encoder, path)
+    again = batch_encoder(encoder, path)
     for group in groups:
         again.encode([texts_[p] for p in group], [costs[p] for p in group])
     assert again.retries == 0
 
 
-def test_short_texts_are_not_held_to_the_ceiling_of_long_ones():
+def test_short_texts_are_not_held_to_the_limit_of_long_ones():
     """Where memory goes by the square of the length, half the length bears twice the cost."""
     encoder = Attentive()
-    one = encoding(encoder)
+    one = batch_encoder(encoder)
     one.encode(["x" * 256] * 32, [256] * 32)
     assert max(map(len, encoder.seen)) == 1
     encoder.seen.clear()
@@ -175,7 +175,7 @@ def test_an_item_that_breaks_its_batch_is_found_and_the_others_are_kept():
     words = [f"w{n}" for n in range(64)]
     words[37] = "POISON"
     encoder = Echo()
-    found = encoding(encoder).encode(words, [1] * 64)
+    found = batch_encoder(encoder).encode(words, [1] * 64)
     assert found[37] == Failure("error", "ValueError: a poisoned batch")
     for place in set(range(64)) - {37}:
         np.testing.assert_array_equal(found[place], vector_of(words[place]))
@@ -190,12 +190,12 @@ def test_what_the_user_must_mend_is_not_taken_for_a_bad_item():
             raise MmfuseError("weights are missing")
 
     with pytest.raises(MmfuseError, match="weights are missing"):
-        encoding(Missing()).encode(["a", "b"], [1, 1])
+        batch_encoder(Missing()).encode(["a", "b"], [1, 1])
 
 
 def test_an_encoder_that_never_succeeds_is_given_up_after_a_hundred():
     """Not every input of a million is tried, nor is the first one enough to give up."""
-    one = encoding(Echo())
+    one = batch_encoder(Echo())
     assert len(one.encode(["POISON"] * 99, [1] * 99)) == 99
     with pytest.raises(AllInputsFailedError, match=r"first 100 inputs of kind text.*poisoned"):
         one.encode(["POISON"] * 99, [1] * 99)
@@ -218,7 +218,7 @@ def test_no_leg_is_blamed_for_a_small_job():
     ],
 )
 def test_the_bottleneck_is_the_leg_that_was_waited_for(spent, workers, sentence):
-    """One sentence names the slowest leg and its share."""
+    """One sentence names the slowest step and its share."""
     assert sentence in Timings(total=10.0, **spent).bottleneck(workers, 2)
 
 
@@ -274,7 +274,7 @@ def test_workers_are_started_only_for_work_that_is_worth_them(tmp_path, monkeypa
 
 
 def test_a_sample_that_ends_its_worker_is_a_failure_of_the_stream(tmp_path):
-    """The run goes on without the sample, whose row says what it did."""
+    """The run goes on without the sample, whose row records the failure."""
     cells = [f"text {n}" for n in range(40)]
     cells[11] = "EXITS"
     options = ExtractOptions(workers=1)

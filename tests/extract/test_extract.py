@@ -151,9 +151,9 @@ def test_a_hundred_failures_and_no_success_stop_the_run(home, word):
     dataset = texts({"m": [f"{word} {n}" for n in range(3000)]})
     with pytest.raises(MmfuseError, match=r"first \d+ inputs.*(odd|poisoned batch)"):
         run(dataset, Echo(), home)
-    mended = [f"{word} {n}".replace(word, word.lower()) for n in range(3000)]
+    repaired = [f"{word} {n}".replace(word, word.lower()) for n in range(3000)]
     assert plan(dataset, [Echo()], home=home)[0].found.new == 3000
-    assert run(texts({"m": mended}), Echo(), home).ok == 3000
+    assert run(texts({"m": repaired}), Echo(), home).ok == 3000
 
 
 def test_many_failures_beside_one_success_do_not(home):
@@ -233,7 +233,7 @@ def test_ctrl_c_in_one_stream_does_not_begin_the_next(home):
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_batch(home):
-    """Pressed twice, the batch in hand is dropped; what was done before it is still kept."""
+    """Pressed twice, the current batch is dropped; rows finished before it are kept."""
 
     class Impatient(Echo):
         def encode(self, kind, batch):
@@ -286,12 +286,12 @@ def test_failures_are_tried_again_only_when_asked(home):
     idle = run(dataset, Echo(), home)
     assert (idle.new, idle.new_failed, idle.failed) == (0, 0, {"error": 1})
 
-    class Mended(Echo):
+    class Repaired(Echo):
         def encode(self, kind, batch):
             self.seen.append(list(batch))
             return [vector_of(text) for text in batch]
 
-    encoder = Mended()
+    encoder = Repaired()
     report = run(dataset, encoder, home, retry_failed=True)
     assert encoder.encoded == ["POISON"]
     assert (report.ok, report.failed, report.new, report.reused) == (50, {}, 1, 49)
@@ -368,7 +368,7 @@ def test_a_fitted_encoder_learns_from_training_rows_alone_and_once(home):
 
 
 def test_one_encoder_object_may_serve_several_datasets_in_turn(home):
-    """What it learnt of the first dataset does not leak into the second."""
+    """What it learned of the first dataset does not leak into the second."""
     encoder = Centred()
     cells, others = lengths(50), lengths(50, seed=3)[::-1]
     run(texts({"m": cells}, name="one"), encoder, home)
@@ -409,7 +409,7 @@ def test_a_file_that_changes_while_the_run_goes_on_is_not_stored_as_what_it_was(
 
 
 def paint(path, shade):
-    """A small grey picture, of one size in bytes, with an old modification time."""
+    """A small grey image, of one size in bytes, with an old modification time."""
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8), (shade, shade, shade)).save(buffer, "BMP")
     path.write_bytes(buffer.getvalue())  # in place: the inode stays

@@ -77,38 +77,38 @@ def check_kills(tmp_path, what, kills, *roots):
 
 @pytest.mark.parametrize(("what", "kills"), [("digits", 10), ("0.002", 10)])
 def test_killed_at_any_moment_a_rerun_gives_the_same_bytes(tmp_path, what, kills):
-    """SIGKILL loses nothing that a re-run does not mend: all arrays are byte-identical."""
+    """SIGKILL loses nothing that a re-run does not repair: all arrays are byte-identical."""
     check_kills(tmp_path, what, kills)
 
 
 def test_killed_at_any_moment_files_in_archives_give_the_same_bytes(tmp_path, pack):
-    """The same on avdigits, whose pictures and sounds are members of archives."""
+    """The same on avdigits, whose images and audio are members of archives."""
     check_kills(tmp_path, "avdigits", 5, pack("avdigits").parent)
 
 
 def test_four_processes_share_one_stream(tmp_path):
     """Each input is encoded by exactly one of them, and the bytes are those of one process."""
     end(start(tmp_path / "alone", "0.001"))
-    crew = [start(tmp_path / "shared", "0.001") for _ in range(4)]
-    said = [end(process) for process in crew]
-    assert all(report["complete"] for one in said for report in one["reports"])
-    encoded = [text for one in said for text in one["encoded"]]
+    processes = [start(tmp_path / "shared", "0.001") for _ in range(4)]
+    outputs = [end(process) for process in processes]
+    assert all(report["complete"] for one in outputs for report in one["reports"])
+    encoded = [text for one in outputs for text in one["encoded"]]
     assert len(encoded) == len(set(encoded)) == 3000
-    assert sum(1 for one in said if one["encoded"]) >= 2
+    assert sum(1 for one in outputs if one["encoded"]) >= 2
     assert tree(tmp_path / "shared") == tree(tmp_path / "alone")
 
 
 def test_what_a_killed_process_held_is_taken_over(tmp_path):
-    """Of three processes one is killed in the middle; the others wait for nobody and finish."""
+    """Of three processes one is killed in the middle; the others do not wait for it and finish."""
     end(start(tmp_path / "alone", "0.004"))
-    crew = [start(tmp_path / "shared", "0.004") for _ in range(3)]
+    processes = [start(tmp_path / "shared", "0.004") for _ in range(3)]
     time.sleep(0.7)
-    crew[0].kill()
-    crew[0].communicate()
+    processes[0].kill()
+    processes[0].communicate()
     began = time.monotonic()
-    said = [end(process) for process in crew[1:]]
+    outputs = [end(process) for process in processes[1:]]
     assert time.monotonic() - began < 30
-    assert all(report["complete"] for one in said for report in one["reports"])
+    assert all(report["complete"] for one in outputs for report in one["reports"])
     assert tree(tmp_path / "shared") == tree(tmp_path / "alone")
 
 

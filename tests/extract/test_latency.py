@@ -1,4 +1,4 @@
-"""What one new sample takes: measured at extraction, kept beside the stream, told with each run."""
+"""Seconds per new sample: measured at extraction, stored beside the stream, reported with runs."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Every encoder of the shelf on the real data packs that have its kinds; weights are tiny ones."""
+"""Every encoder on the real data packs that have its kinds; weights are tiny ones."""
 
 import pytest
 from checkpoint_makers import MAKERS
@@ -26,12 +26,12 @@ WEIGHTS = {  # encoder → checkpoints in their real format, of random weights
 
 
 def avdigits(pack):
-    """Pictures and sounds in zips."""
+    """Images and audio in zips."""
     return open_dataset("avdigits", roots=(pack("avdigits").parent,))
 
 
 def monsters(pack, tmp_path):
-    """Two tasks in MuG's layout: picture, text, table."""
+    """Two tasks in MuG's layout: image, text, table."""
     place = tmp_path / "data"
     place.mkdir()
     (place / "mug").symlink_to(pack("monsters"))
@@ -75,7 +75,7 @@ def encoders(place):
 @pytest.mark.filterwarnings("ignore:.*")  # making checkpoints warns of their odd sizes
 @pytest.mark.parametrize("opened", [avdigits, monsters, algorithms, transcripts])
 def test_every_encoder_that_serves_a_packs_kinds_runs_on_it(opened, pack, tmp_path):
-    """No input fails, every stream has vectors, and each kind's encoders on the shelf all ran."""
+    """No input fails, every stream has vectors, and each kind's encoders all ran."""
     datasets = opened(pack, tmp_path) if opened is monsters else opened(pack)
     home, options = Home(tmp_path / "artifacts"), ExtractOptions(workers=0, limit=INPUTS)
     ran, kinds = set(), {m.kind for dataset in datasets for m in dataset.modalities}
@@ -87,5 +87,5 @@ def test_every_encoder_that_serves_a_packs_kinds_runs_on_it(opened, pack, tmp_pa
                 assert report.failed == {}, (word, report.key.label)
                 assert report.new == INPUTS, (word, report.key.label)
                 ran.add(word.partition(" ")[0].partition(":")[0])
-    shelf = catalog.entries("encoders")
-    assert ran >= {name for name, entry in shelf.items() if kinds & set(entry.constants["KINDS"])}
+    entries = catalog.entries("encoders")
+    assert ran >= {name for name, entry in entries.items() if kinds & set(entry.constants["KINDS"])}

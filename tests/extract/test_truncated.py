@@ -49,8 +49,8 @@ def cells(count=400, seed=0):
 
 def check(home, dataset, encoder=None, **options):
     """Extract until nothing is left; every row's flag says whether its own text was too long."""
-    told = ExtractOptions(workers=0, batch_rows=8, **options)
-    (report,) = extract(dataset, [encoder or Cutting()], home=home, options=told)
+    settings = ExtractOptions(workers=0, batch_rows=8, **options)
+    (report,) = extract(dataset, [encoder or Cutting()], home=home, options=settings)
     if not report.complete:
         return check(home, dataset)
     expected = [cell is not None and len(cell) > LONG for cell in dataset.table["m"]]
@@ -71,7 +71,7 @@ def test_every_row_says_whether_its_input_was_cut(tmp_path, sequence):
 
 
 def test_flags_survive_an_interruption(tmp_path):
-    """What the journal holds of a broken-off shard has its flags too."""
+    """What the journal holds of a interrupted shard has its flags too."""
     check(Home(tmp_path), texts({"m": cells()}), Cutting(interrupt_at=5))
 
 

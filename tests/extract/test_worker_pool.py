@@ -1,4 +1,4 @@
-"""Worker processes: order, isolation of what is bad, and nobody waits for the dead."""
+"""Worker processes: order, isolation of bad samples, replacement of dead workers."""
 
 import os
 import signal
@@ -44,7 +44,7 @@ class Words:
                 os.kill(os.getpid(), signal.SIGKILL)
             case ["sleep"]:
                 time.sleep(600)
-            case ["mend"]:
+            case ["error"]:
                 raise MmfuseError("install something")
             case ["lambda"]:
                 return (lambda: None), 1
@@ -72,28 +72,28 @@ def outcome(results):
 
 
 @pytest.fixture(scope="module")
-def crew():
+def pool():
     """Two workers, shared by the tests since starting them takes a second."""
     workers = WorkerPool(2, timeout=1.5)
     yield workers
     workers.close()
 
 
-def test_workers_give_what_this_process_gives_in_the_same_order(crew):
+def test_workers_give_what_this_process_gives_in_the_same_order(pool):
     """Where cells are prepared changes neither items nor order, over several orders at once."""
     words = [f"{'x' * (n % 17)}{n}" for n in range(1000)]
-    first = crew.submit(RECIPE, cells(*words))
-    second = crew.submit(RECIPE, cells(*reversed(words)))
+    first = pool.submit(RECIPE, cells(*words))
+    second = pool.submit(RECIPE, cells(*reversed(words)))
     expected = InlinePreparer().submit(RECIPE, cells(*words)).result()
     assert outcome(first.result(30)) == outcome(expected)
     assert outcome(second.result(30))[0][1] == len(words[-1])
 
 
 @pytest.mark.parametrize("place", ["here", "workers"])
-def test_a_bad_cell_costs_itself_alone(crew, place):
+def test_a_bad_cell_costs_itself_alone(pool, place):
     """Unreadable keeps its reason, other exceptions become `error`, neighbours are untouched."""
     words = ["a", "bad", "bb", "raise", "ccc", "", "dddd"]
-    preparer = InlinePreparer() if place == "here" else crew
+    preparer = InlinePreparer() if place == "here" else pool
     results = preparer.submit(RECIPE, cells(*words)).result(30)
     assert outcome(results) == [
         (0, 1, None),
@@ -116,11 +116,11 @@ def test_a_bad_cell_costs_itself_alone(crew, place):
         ("sleep", "timeout", "1.5 s"),
     ],
 )
-def test_a_sample_that_ends_or_hangs_its_worker_twice_is_left_alone(crew, word, reason, detail):
+def test_a_sample_that_ends_or_hangs_its_worker_twice_is_left_alone(pool, word, reason, detail):
     """Every other cell arrives, the culprit is named by its reason, all within 30 s."""
     words = [*["fine"] * 40, word, *["good"] * 40]
     start = time.monotonic()
-    results = crew.submit(RECIPE, cells(*words)).result(30)
+    results = pool.submit(RECIPE, cells(*words)).result(30)
     assert time.monotonic() - start < 30
     assert [r.row for r in results if r.failure] == [40]
     assert results[40].failure.reason == reason
@@ -129,34 +129,34 @@ def test_a_sample_that_ends_or_hangs_its_worker_twice_is_left_alone(crew, word, 
     assert all(int(r.item[0]) == 4 for r in results if not r.failure)
 
 
-def test_a_sample_that_ended_a_worker_by_chance_gets_its_second_chance(crew, tmp_path):
+def test_a_sample_that_ended_a_worker_at_random_is_tried_again(pool, tmp_path):
     """One accident quarantines nothing: the sample is tried once more and arrives."""
     words = ["a", f"once {tmp_path / 'mark'}", "b"]
-    assert [r.failure for r in crew.submit(RECIPE, cells(*words)).result(30)] == [None] * 3
+    assert [r.failure for r in pool.submit(RECIPE, cells(*words)).result(30)] == [None] * 3
 
 
-def test_an_item_that_cannot_be_sent_is_its_own_failure(crew):
+def test_an_item_that_cannot_be_sent_is_its_own_failure(pool):
     """What cannot be pickled costs its cell, and the detail says why."""
-    results = crew.submit(RECIPE, cells("a", "lambda", "b")).result(30)
+    results = pool.submit(RECIPE, cells("a", "lambda", "b")).result(30)
     assert [r.failure and r.failure.reason for r in results] == [None, "error", None]
     assert "cannot be pickled" in results[1].failure.detail
 
 
-def test_what_the_user_must_mend_stops_the_order(crew):
-    """A MmfuseError of an encoder is not a bad sample: it reaches whoever waits."""
+def test_what_the_user_must_fix_stops_the_submission(pool):
+    """A MmfuseError of an encoder is not a bad sample: it reaches the caller."""
     with pytest.raises(MmfuseError, match="install something"):
-        crew.submit(RECIPE, cells("a", "mend", "b")).result(30)
-    assert outcome(crew.submit(RECIPE, cells("a")).result(30)) == [(0, 1, None)]
+        pool.submit(RECIPE, cells("a", "error", "b")).result(30)
+    assert outcome(pool.submit(RECIPE, cells("a")).result(30)) == [(0, 1, None)]
 
 
-def test_an_encoder_that_cannot_be_sent_is_an_error_that_says_what_to_do(crew):
+def test_an_encoder_that_cannot_be_sent_is_an_error_that_says_what_to_do(pool):
     """A locally defined encoder answers with `--workers 0`, at once."""
 
     class Local:
         name = "local"
 
     with pytest.raises(MmfuseError, match=r"local cannot be sent.*--workers 0"):
-        crew.submit(Recipe(Local(), "text", None), cells("a"))
+        pool.submit(Recipe(Local(), "text", None), cells("a"))
 
 
 def test_workers_that_cannot_begin_are_an_error_not_a_wait():
@@ -183,7 +183,7 @@ class Unborn:
 
 
 def test_closing_leaves_no_process_and_no_thread():
-    """Work that nobody waits for ends with the processes, also in the middle of a sample."""
+    """Unfinished work ends with the processes, also in the middle of a sample."""
     before = {thread.name for thread in threading.enumerate()}
     workers = WorkerPool(2)
     waiting = workers.submit(RECIPE, cells("sleep", "sleep"))

@@ -19,7 +19,7 @@ from pipelines.extract.options import ExtractOptions
 WEIGHT_FREE = {"digits": ["pixels", "mfcc", "hashing"], "avdigits": ["pixels", "mfcc"]}
 
 
-def crowd():
+def many_texts():
     """3,000 texts of log-normal length, in shards of 128 rows."""
     grid.CHUNK_BYTES, grid.CHUNKS_PER_SHARD = 1024, 4
     batches.WINDOWS["text"] = 50
@@ -34,17 +34,17 @@ def main(home, what, workers="0"):
         (dataset,) = open_dataset(what, roots=roots)
         encoders = [build_encoder(word) for word in WEIGHT_FREE[what]]
     else:
-        dataset, encoders = crowd(), [Echo(company=True, delay=float(what))]
+        dataset, encoders = many_texts(), [Echo(company=True, delay=float(what))]
     options = ExtractOptions(workers=int(workers), batch_rows=16, checkpoint=0.02, latency=False)
     print("ready", flush=True)  # noqa: T201 - what the test waits for
     reports = extract(dataset, encoders, home=Home(Path(home)), options=options)
-    said = {
+    output = {
         "reports": [report.record() for report in reports],
         "encoded": [text for one in encoders for text in getattr(one, "encoded", [])],
         "heavy": sorted({"torch", "zarr", "transformers"} & set(sys.modules)),
         "threads": [t.name for t in threading.enumerate() if not t.daemon],
     }
-    print(json.dumps(said), flush=True)  # noqa: T201 - what the test reads
+    print(json.dumps(output), flush=True)  # noqa: T201 - what the test reads
 
 
 if __name__ == "__main__":

@@ -41,12 +41,12 @@ def texts(columns, name="small", train=0.6, **more):
 
 @dataclass
 class Echo:
-    """A text's own vector; words in it are accidents that happen while it is prepared or encoded.
+    """A text's own vector; words in it cause failures while it is prepared or encoded.
 
     Attributes:
         seen: every text that was encoded, in order; one list of a batch each.
         capacity: padded cost above which memory does not suffice, or None.
-        company: whether a vector also tells which texts its batch held, as real encoders do in
+        company: whether a vector depends on the other texts of its batch, as real encoders do in
             their last bits.
         delay: seconds a batch takes.
         interrupt_at: number of the batch during which Ctrl-C is pressed.
@@ -120,7 +120,7 @@ class Echo:
 
 @dataclass
 class Centred(Echo):
-    """Learns the mean of the training texts' vectors and takes it away."""
+    """A fitted encoder: subtracts the mean of the training texts' vectors."""
 
     name: str = "centred"
     mean: list | None = None

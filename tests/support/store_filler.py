@@ -34,7 +34,7 @@ def opened(home: Path, mode: str) -> StreamWriter:
 
 
 def fill_slowly(writer: StreamWriter, seed: int) -> None:
-    """Claim shards in a random order; journal every few rows; publish when all are in."""
+    """Lease shards in a random order; journal every few rows; publish when all are in."""
     rng = np.random.default_rng(seed)
     while not writer.complete:
         for number in rng.permutation(len(writer.shards)):
@@ -52,7 +52,7 @@ def fill_slowly(writer: StreamWriter, seed: int) -> None:
 
 
 def main() -> None:
-    """Fill the stream and go."""
+    """Fill the stream."""
     home, mode, seed, *start = sys.argv[1:]
     small()
     writer = opened(Path(home), mode)

@@ -39,7 +39,7 @@ def look(home: str, how: str) -> int:
 
 
 def main(home: str, how: str, stop: str) -> None:
-    """Read until told to stop; what was seen never goes back."""
+    """Read until the file STOP exists; edits never disappear."""
     reads, seen = 0, 0
     while not Path(stop).exists() or not reads:
         now = look(home, how)
