@@ -19,7 +19,7 @@ EVENLY = {
 }
 """What `strata` balances, for messages."""
 _SEPARATOR = re.compile(r"\s*[|;]\s*")  # between the labels of one cell
-_FEW = 20  # at most this many distinct whole numbers count as classes
+_MAX_CLASSES = 20  # at most this many distinct whole numbers count as classes
 
 
 def encode_target(
@@ -100,7 +100,7 @@ def _guess_kind(column: pl.Series) -> Literal["classes", "labels", "value"]:
     if column.dtype == pl.Boolean or numbers.null_count():
         return "classes"
     whole = (numbers % 1 == 0).all()
-    return "classes" if whole and numbers.n_unique() <= _FEW else "value"
+    return "classes" if whole and numbers.n_unique() <= _MAX_CLASSES else "value"
 
 
 def _labels(column: pl.Series) -> tuple[pl.Series, Task]:

@@ -57,7 +57,7 @@ def build(root: Path | None = None, *, seed: int = 0) -> Dataset:
     digits = load_digits()
     labels: NDArray[np.int64] = digits.target.astype(np.int64)
     count = len(labels)
-    images, sounds, phrases, holes, order = np.random.default_rng(seed).spawn(5)
+    images, clips, phrases, holes, order = np.random.default_rng(seed).spawn(5)
     shuffled = order.permutation(
         count
     )  # scikit-learn's order counts 0, 1, 2 … and would leak the class
@@ -65,7 +65,7 @@ def build(root: Path | None = None, *, seed: int = 0) -> Dataset:
     present = _present(count, holes)  # (N, 3)
     columns: dict[str, list[bytes] | list[str]] = {
         "image": [_picture(grey, images) for grey in greys],
-        "audio": [_clip(int(digit), sounds) for digit in labels],
+        "audio": [_clip(int(digit), clips) for digit in labels],
         "text": [_phrase(int(digit), phrases) for digit in labels],
     }
     table = pl.DataFrame(

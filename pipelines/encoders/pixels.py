@@ -49,13 +49,13 @@ class Pixels:
         from PIL import Image
 
         grey = payload.convert("L").resize((self.size, self.size), Image.Resampling.BICUBIC)
-        picture = np.asarray(grey)
+        image = np.asarray(grey)
         if self.look == "grey":
-            return picture, 1
+            return image, 1
         from skimage.feature import hog
 
         cell, block = (CELL, CELL), (2, 2)
-        found = hog(picture, 9, pixels_per_cell=cell, cells_per_block=block, block_norm="L2-Hys")
+        found = hog(image, 9, pixels_per_cell=cell, cells_per_block=block, block_norm="L2-Hys")
         return found.astype(np.float32), 1
 
     def encode(self, kind: Kind, batch: Sequence[Any]) -> list[NDArray[Any]]:

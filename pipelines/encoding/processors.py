@@ -201,7 +201,7 @@ class ImageProcessor:
         """Image → (3, H, W), video → (T, 3, H, W); the cost is the number of images."""
         if isinstance(payload, Frames):
             shown = pictures(payload, frame_numbers(payload.count, self.frames))
-            values = np.stack([self._resized(picture) for picture in shown])
+            values = np.stack([self._resized(image) for image in shown])
             return PreparedInput(values, len(values)), len(values)
         return PreparedInput(self._resized(payload), 1), 1
 
@@ -238,9 +238,9 @@ class ImageProcessor:
         """Without the processor, which each process loads itself."""
         return {name: value for name, value in vars(self).items() if name != "_processor"}
 
-    def _resized(self, picture: Any) -> NDArray[Any]:  # noqa: ANN401
+    def _resized(self, image: Any) -> NDArray[Any]:  # noqa: ANN401
         own = self._processor(
-            images=picture, do_rescale=False, do_normalize=False, return_tensors="pt"
+            images=image, do_rescale=False, do_normalize=False, return_tensors="pt"
         )
         values = own["pixel_values"][0].numpy()
         if values.dtype == np.uint8:
@@ -248,7 +248,7 @@ class ImageProcessor:
         whole = np.rint(values)
         if np.array_equal(whole, values) and values.min() >= 0 and values.max() <= 255:
             return np.ascontiguousarray(whole.astype(np.uint8))
-        made = self._processor(images=picture, return_tensors="pt")["pixel_values"][0]
+        made = self._processor(images=image, return_tensors="pt")["pixel_values"][0]
         return np.ascontiguousarray(made.numpy().astype(np.float32))
 
     @cached_property

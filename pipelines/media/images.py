@@ -39,15 +39,15 @@ class Preprocess:
         return {**own, "decoder": "pillow"}
 
 
-def pixels(picture: "Image", preprocess: Preprocess) -> NDArray[np.uint8]:
+def pixels(image: "Image", preprocess: Preprocess) -> NDArray[np.uint8]:
     """(H, W, 3) uint8, bit-equal to what torchvision's resize and crop give for PIL images."""
     from PIL import Image
 
-    scaled = _scaled(picture.size, preprocess)
-    if picture.size != scaled:
+    scaled = _scaled(image.size, preprocess)
+    if image.size != scaled:
         how = Image.Resampling[preprocess.interpolation.upper()]
-        picture = picture.resize(scaled, how)
-    values = np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))  # (h, w, 3)
+        image = image.resize(scaled, how)
+    values = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # (h, w, 3)
     return np.ascontiguousarray(_centre(values, preprocess))
 
 

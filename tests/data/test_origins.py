@@ -52,7 +52,7 @@ def test_a_name_opens_what_its_features_were_made_of(table, tmp_path, monkeypatc
     assert [report.new for report in reports] == [0]
 
 
-def test_what_is_typed_goes_before_what_was_kept(table, tmp_path):
+def test_typed_options_take_precedence_over_stored_ones(table, tmp_path):
     """One option changed, the others as before."""
     home = Home(tmp_path / "home")
     extracted(table, home)

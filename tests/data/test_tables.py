@@ -91,7 +91,7 @@ def test_a_table_opens_by_what_is_said(folder):
         assert reading.read(modality.kind, cell, dataset.root) is not None
 
 
-def test_what_is_guessed_is_told(folder):
+def test_guesses_are_reported(folder):
     """Without --modality every column is judged by its cells, and each judgement is a line."""
     told = []
     dataset = open_one(folder / "films.csv", note=told.append)
@@ -377,7 +377,7 @@ def test_modalities_cannot_be_the_target_or_take_its_place(folder):
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "lists.parquet"])
 @pytest.mark.parametrize("task", [None, "labels"])
 def test_a_row_without_labels_has_none_of_them(tmp_path, suffix, task):
-    """An empty cell, a null and an empty list mean the same; how many there are is told."""
+    """An empty cell, a null and an empty list mean the same; their number is reported."""
     cells = ["a;b", None, "b", None] * 15
     table = films().select("id", "plot").with_columns(tags=pl.Series("tags", cells, pl.String))
     if suffix.startswith("lists"):
@@ -407,7 +407,7 @@ def test_how_rows_are_dealt_is_said_of_each_task(folder):
 
 
 @pytest.mark.parametrize("by_split", [False, True])
-def test_a_class_folder_without_files_is_told(folder, by_split):
+def test_a_class_folder_without_files_is_reported(folder, by_split):
     """It is no class that can be learned; that it was left out is said by name."""
     picture = (folder / "posters" / "0.png").read_bytes()
     for number in range(30):
@@ -458,7 +458,7 @@ def test_own_data_may_not_take_the_name_of_a_known_dataset(folder):
 
 
 def test_columns_whose_names_look_alike_become_two_modalities(tmp_path):
-    """Names in other letters than a path may have are told apart by a number."""
+    """Names with characters that a path may not have are distinguished by a number."""
     rows = [f"the {row}th of many words" for row in range(40)]
     frame = pl.DataFrame({"图片": rows, "文本": rows[::-1], "label": [0, 1] * 20})
     frame.write_csv(tmp_path / "a.csv")
@@ -466,7 +466,7 @@ def test_columns_whose_names_look_alike_become_two_modalities(tmp_path):
     assert [modality.name for modality in dataset.modalities] == ["column", "column_2"]
 
 
-def test_a_class_that_train_lacks_is_told(folder):
+def test_a_class_that_train_lacks_is_reported(folder):
     """Rows of a class first met in the test split are all lost; the user hears of it."""
     words = ["train"] * 40 + ["val"] * 10 + ["test"] * 10
     genre = ["drama", "noir"] * 25 + ["western"] * 10

@@ -48,7 +48,7 @@ def every_cell(name):
         return digits.build().table[name].to_list()
 
 
-def test_rows_splits_and_absence_are_as_promised(dataset):
+def test_rows_splits_and_absence_are_as_documented(dataset):
     """1,797 rows, 60/20/20 with every class in every split, a tenth of the cells absent."""
     table = dataset.table
     assert len(table) == 1797
@@ -76,7 +76,7 @@ def test_building_is_fast():
 
 
 def test_every_cell_can_be_read(dataset):
-    """Images, clips and phrases decode to what their kinds promise."""
+    """Images, clips and phrases decode to the payloads of their kinds."""
     for modality in dataset.modalities:
         for cell in dataset.table[modality.name].drop_nulls().head(50):
             assert reading.read(modality.kind, cell, None) is not None

@@ -91,7 +91,7 @@ def test_random_weights_are_the_same_every_time_and_tagged(tmp_path):
         build_encoder("clip:RN50/random", weights=str(tmp_path))
 
 
-def test_untrained_checkpoints_are_told_from_trained_ones(folder, tmp_path):
+def test_untrained_checkpoints_are_distinguished_from_trained_ones(folder, tmp_path):
     """A checkpoint whose normalisations are exactly 1 and 0 counts as random, also in a .bin."""
     import open_clip
     import torch
@@ -206,7 +206,7 @@ def test_a_digest_is_reused_until_the_file_changes(folder, tmp_path):
 def test_pictures_and_texts_that_overflow_in_half_precision_are_encoded_in_float32(
     folder, tmp_path
 ):
-    """Both towers give what float32 gives, where float16 alone would give NaN or infinity."""
+    """Both encoders give what float32 gives, where float16 alone would give NaN or infinity."""
     import shutil
 
     from safetensors.numpy import load_file, save_file

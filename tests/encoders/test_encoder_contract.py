@@ -1,4 +1,4 @@
-"""The contract that every encoder keeps, run on each that the catalogue lists."""
+"""The encoder contract, checked for every encoder of the catalogue."""
 
 import json
 import shutil
@@ -18,8 +18,8 @@ from pipelines.contracts.sample_payloads import sample_payloads
 from pipelines.encoding.encoder import Encoder, FittedEncoder, build_encoder
 
 HALF = 0.999  # in half precision
-# Whether building is light is seen below for all of them in one process.
-ENGINE = [promise for promise in CHECKS if promise is not building_is_light]
+# Whether building is light is tested below for all of them in one process.
+ENGINE = [check for check in CHECKS if check is not building_is_light]
 
 
 @pytest.fixture(scope="session")
@@ -60,10 +60,10 @@ def test_every_encoder_of_the_catalogue_has_a_case():
     assert {case.name for case in CASES} == set(catalog.entries("encoders"))
 
 
-@pytest.mark.parametrize("promise", ENGINE, ids=lambda promise: promise.__name__)
-def test_every_promise_is_kept(promise, case, top):
-    """What a plug-in's author is told by `mmfuse check` holds for each of ours."""
-    promise(EncoderUnderTest(case.word, lambda: built(case, top)))
+@pytest.mark.parametrize("check", ENGINE, ids=lambda check: check.__name__)
+def test_every_check_passes(check, case, top):
+    """Each of our encoders passes every check of `mmfuse check`."""
+    check(EncoderUnderTest(case.word, lambda: built(case, top)))
 
 
 def test_the_stored_dtype_follows_from_where_the_weights_come_from(encoder):
@@ -72,7 +72,7 @@ def test_the_stored_dtype_follows_from_where_the_weights_come_from(encoder):
 
 
 def test_another_stored_dtype_is_another_stream_of_the_same_vectors(case, encoder, top):
-    """Every encoder can be kept in either dtype, which changes nothing of what it computes."""
+    """Every encoder can be stored in either dtype, which does not change what it computes."""
     other = "float16" if encoder.storage == "float32" else "float32"
     chosen = _fitted(built(case, top, storage=other))
     assert chosen.storage == other

@@ -43,7 +43,7 @@ def place(tmp_path_factory):
     return make
 
 
-def test_fifteen_pictures_are_evenly_spaced_from_the_first_on():
+def test_fifteen_images_are_evenly_spaced_from_the_first_on():
     """Numbers start at 0, never repeat, and their gaps differ by one at most."""
     assert frame_numbers(150, 15) == list(range(0, 150, 10))
     for count in (1, 7, 15, 16, 40, 1001):
@@ -55,7 +55,7 @@ def test_fifteen_pictures_are_evenly_spaced_from_the_first_on():
 
 
 @pytest.mark.parametrize("word", sorted(WORDS))
-def test_a_film_is_the_maximum_over_its_pictures_vectors(word, place, film):
+def test_a_video_is_the_maximum_over_its_images_vectors(word, place, film):
     """Each number of a video's vector is the largest among its 15 frames as images."""
     encoder = build_encoder(word, weights=place(WORDS[word]))
     kept = build_encoder(word, weights=place(WORDS[word]), sequence=True)
@@ -71,7 +71,7 @@ def test_a_film_is_the_maximum_over_its_pictures_vectors(word, place, film):
 
 
 @pytest.mark.parametrize("word", sorted(WORDS))
-def test_films_in_one_batch_do_not_mix(word, place, film):
+def test_videos_in_one_batch_do_not_mix(word, place, film):
     """Videos of different lengths keep their own images, in order."""
     encoder = build_encoder(word, weights=place(WORDS[word]), frames=4)
     other = build_encoder(word, weights=place(WORDS[word]), frames=9)
@@ -82,14 +82,14 @@ def test_films_in_one_batch_do_not_mix(word, place, film):
     assert not np.allclose(together[0], together[1], atol=1e-3)
 
 
-def test_the_number_of_pictures_is_in_the_fingerprint_of_films_alone(place):
+def test_the_number_of_images_is_in_the_fingerprint_of_videos_alone(place):
     """`frames` makes another stream of video and not of images."""
     one, two = (build_encoder("clip", weights=place("clip"), frames=f) for f in (15, 8))
     assert one.fields("video") != two.fields("video")
     assert one.fields("image") == two.fields("image")
 
 
-def test_pictures_are_cut_bit_for_bit_as_torchvision_does():
+def test_images_are_cropped_bit_for_bit_as_torchvision_does():
     """Every mode equals the transforms of open_clip and timm for PIL images, to the last bit."""
     from open_clip.transform import PreprocessCfg, image_transform_v2
     from timm.data import create_transform

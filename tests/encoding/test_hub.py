@@ -1,4 +1,4 @@
-"""Weights from the hub: what is asked, what is told, resumed downloads, and when there is none."""
+"""Weights from the hub: requests, reported sizes, resumed downloads, and work without a hub."""
 
 import hashlib
 import json
@@ -118,7 +118,7 @@ def _run(hub, home, repository="team/model", *words):
     return lines[:-1]
 
 
-def test_the_hub_tells_digests_before_anything_large_is_fetched(hub, tmp_path):
+def test_the_hub_states_digests_before_anything_large_is_fetched(hub, tmp_path):
     """A fingerprint needs no weights here: name, size, licence and sha256 come from the hub."""
     (line,) = _run(hub, tmp_path)
     files, download = json.loads(line)
@@ -149,8 +149,8 @@ def test_everything_is_asked_at_the_resolved_commit_and_without_telemetry(hub, t
     assert not any("torch/" in headers.get("user-agent", "") for _, _, headers in hub.asked)
 
 
-def test_a_broken_download_goes_on_where_it_stopped(hub, tmp_path):
-    """What arrived is kept; the next command asks for the rest alone, and the whole is checked."""
+def test_an_interrupted_download_is_resumed(hub, tmp_path):
+    """A partial download is resumed: only the rest is requested, and the whole is checked."""
     hub.break_after = 70_000
     (line,) = _run(hub, tmp_path, "team/model", "fetch")
     assert "broke off" in line
@@ -165,7 +165,7 @@ def test_a_broken_download_goes_on_where_it_stopped(hub, tmp_path):
     assert json.loads(line)[0]["model.safetensors"][0] == hashlib.sha256(BIG).hexdigest()
 
 
-def test_weights_that_came_damaged_are_thrown_away(hub, tmp_path):
+def test_weights_that_arrive_damaged_are_deleted(hub, tmp_path):
     """What does not have the announced sha256 is never found as weights afterwards."""
     hub.break_after = 70_000
     _run(hub, tmp_path, "team/model", "fetch")
@@ -187,7 +187,7 @@ def test_a_repository_that_is_not_there_is_an_error(hub, tmp_path):
 
 
 def test_a_hub_that_cannot_be_reached_is_an_error_at_once(tmp_path):
-    """No retry loop: a refused connection is told as it is, with what to do instead."""
+    """No retry loop: a refused connection is reported at once, with what to do instead."""
     (line,) = _run("http://127.0.0.1:9", tmp_path)
     assert "cannot be reached" in line
     assert "pixels (image)" in line

@@ -124,7 +124,7 @@ def test_a_damaged_member_of_an_archive_has_its_reason(tmp_path):
 
 
 def test_an_archive_that_changed_is_opened_anew(tmp_path):
-    """A kept handle never serves the members of a file that has been replaced."""
+    """A cached handle never serves the members of a file that has been replaced."""
     for text in (b"one", b"another"):
         with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
             archive.writestr("z/x", text)
@@ -160,7 +160,7 @@ def test_a_picture_cut_anywhere_never_passes_for_whole(noise, kind):
 
 
 def test_half_a_jpeg_is_truncated(noise, monkeypatch):
-    """Even where another library told Pillow to pad truncated files with grey."""
+    """Even where another library set Pillow to pad truncated files with grey."""
     from PIL import ImageFile
 
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
@@ -245,7 +245,7 @@ def test_one_pixel_is_a_picture():
 
 @pytest.mark.parametrize("side", [10_000, 20_000])
 def test_a_picture_of_monstrous_size_is_a_bomb(side):
-    """A few bytes that promise 10^8 pixels and more are refused before they are unpacked."""
+    """A few bytes that state 10^8 pixels and more are refused before they are unpacked."""
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header
     data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk
@@ -280,7 +280,7 @@ def test_bad_sound_has_its_reason(tmp_path):
 
 
 def test_a_wav_written_to_a_pipe_may_not_know_its_length():
-    """A WAV whose header promises the largest length there is holds what is there."""
+    """A WAV whose header states the largest length is read as far as it goes."""
     wav = bytearray(sound_bytes(np.zeros(1000)))
     place = wav.index(b"data") + 4
     wav[place : place + 4] = b"\xff" * 4
@@ -313,7 +313,7 @@ def test_damaged_bytes_are_a_reason_and_never_a_crash(noise, kind):
             cells.decode("audio" if sound else "image", bytes(data))
 
 
-def test_a_film_gives_its_pictures_by_number():
+def test_a_video_decodes_frames_by_number():
     """Frames are counted, and decoded only when asked for, in any order."""
     frames = cells.decode("video", film_bytes(7))
     assert (frames.count, frames.rate) == (7, 10)
@@ -321,7 +321,7 @@ def test_a_film_gives_its_pictures_by_number():
     assert greys == pytest.approx([150, 0, 150], abs=6)
 
 
-def test_what_is_no_film_has_its_reason():
+def test_what_is_not_a_video_has_its_reason():
     """Text and audio are no video."""
     pytest.importorskip("av")
     assert why("video", b"no film in here") == "wrong-type"

@@ -165,7 +165,7 @@ def make_dino(place: Path) -> None:
 
 
 def make_siglip(place: Path) -> None:
-    """SigLIP: two towers, the vision tower with an attention pool of its own."""
+    """SigLIP: text and vision encoders, the latter with its own attention pool."""
     from transformers import SiglipConfig
 
     ends = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
