@@ -129,7 +129,7 @@ class BuildCall:
 
     @classmethod
     def of_stream(cls, provenance: Mapping[str, object]) -> "BuildCall | None":
-        """The one in a stream's provenance; None where there is none, as before version 0.2."""
+        """The call in a stream's provenance; None in streams encoded before it was recorded."""
         match provenance.get(BUILD_CALL):
             case {"word": str(word), "options": dict(options)}:
                 return cls(word, options)
