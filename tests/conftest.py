@@ -1,14 +1,20 @@
-"""What every test shares: one thread, no network, and where the data packs are."""
+"""What every test shares: one thread, no network, no deadlines, and where the data packs are."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from project import ROOT
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when numpy and torch are first imported
 os.environ["HF_HUB_OFFLINE"] = "1"
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")  # how long an example takes is no error
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,3 +35,16 @@ def pack() -> Callable[[str], Path]:
         return top / name
 
     return find
+
+
+@pytest.fixture
+def sleeping_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clocks that go on only while something sleeps, so that durations are exact on any machine."""
+    now = [1000.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])

@@ -57,12 +57,7 @@ def flips(top: Path, count: int) -> None:
         home, rng, encoded = Home(top / f"flips-{sequence}"), np.random.default_rng(0), 0
         rows = len(test_maintenance.run(home, sequence))
         for _ in range(count // 2):
-            paths = test_maintenance.files(home)
-            path = paths[rng.integers(len(paths))]
-            data = bytearray(path.read_bytes())
-            at = int(rng.integers(len(data)))
-            data[at] ^= 1 << int(rng.integers(8))
-            path.write_bytes(data)
+            path, at = test_maintenance.flip(home, rng)
             damages = verify(home).damages
             assert damages, f"byte {at} of {path} went unseen"
             repair(home, damages)

@@ -21,7 +21,6 @@ from cache.maintenance.verify import verify
 
 INPUTS = [i if i % 9 else None for i in range(130)]
 FAILS = (20, 21)
-FLIPS = 60
 
 
 @pytest.fixture(params=["pooled", "sequence"])
@@ -74,16 +73,23 @@ def test_a_sound_store_has_nothing_to_tell(home):
     assert found.bytes >= sum(p.stat().st_size for p in data_of(home) if "values" in str(p))
 
 
-def test_every_flipped_bit_is_found_named_and_mended(home, sequence):
+def flip(home, rng):
+    """One bit of one file, at random: (file, place of the byte)."""
+    path = files(home)[rng.integers(len(files(home)))]
+    data = bytearray(path.read_bytes())
+    at = int(rng.integers(len(data)))
+    data[at] ^= 1 << int(rng.integers(8))
+    path.write_bytes(data)
+    return path, at
+
+
+@pytest.mark.parametrize("flips", [20, pytest.param(60, marks=pytest.mark.slow)])
+def test_every_flipped_bit_is_found_named_and_mended(home, sequence, flips):
     """Random single bits of random files; what is encoded again is the damaged shard at most."""
     rng = np.random.default_rng(1)
     shard_rows = max(len(s) for s in open_shards(home, sequence))
-    for _ in range(FLIPS):
-        path = files(home)[rng.integers(len(files(home)))]
-        data = bytearray(path.read_bytes())
-        at = int(rng.integers(len(data)))
-        data[at] ^= 1 << int(rng.integers(8))
-        path.write_bytes(data)
+    for _ in range(flips):
+        path, at = flip(home, rng)
         damages = verify(home).damages
         assert damages, f"byte {at} of {path}"
         assert any(d.path == path or d.path.stem == path.stem for d in damages)

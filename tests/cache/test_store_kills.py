@@ -2,17 +2,16 @@
 
 import hashlib
 import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import store_filler
+from prestarted import WITHOUT_TORCH, Process, prestarted
 from project import with_project
 from store_rows import expected, key_of
+from waiting import HANG, killed_and_finished, wait_until
 
 from cache.feature_store import FeatureStore
 from cache.layout import Home
@@ -20,14 +19,15 @@ from cache.storage.leases import acquire, is_alive
 from cache.storage.objects import put_record
 from cache.writing.journal import Failure
 
-KILLS = 20
 FILLER = Path(store_filler.__file__)
 
 
-def start(home: Path, mode: str, seed: int, *more: str) -> subprocess.Popen:
-    """A process that fills the stream."""
-    command = [sys.executable, str(FILLER), str(home), mode, str(seed), *more]
-    return subprocess.Popen(command, env=with_project(), stderr=subprocess.PIPE)
+def start(home: Path, mode: str, seed: int = 0, *more: str) -> Process:
+    """A process that fills the stream, past its imports."""
+    words = [FILLER, home, mode, seed, *more]
+    process = prestarted(WITHOUT_TORCH).start(words, environment=with_project())
+    assert process.stdout.readline() == "ready\n"
+    return process
 
 
 def arrays(home: Path) -> dict[str, str]:
@@ -42,31 +42,26 @@ def arrays(home: Path) -> dict[str, str]:
 
 def whole_run(home: Path, mode: str) -> float:
     """Fill without interruption; returns the seconds it took."""
+    process = start(home, mode)
     begun = time.monotonic()
-    process = start(home, mode, 0)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors.decode()
+    _, errors = process.communicate(timeout=HANG)
+    assert process.returncode == 0, errors
     return time.monotonic() - begun
 
 
+@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mode", ["pooled", "sequence"])
-def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(tmp_path, mode):
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(tmp_path, mode, kills):
     """Kills at random moments, then one run: every array is that of a run that was left alone."""
     seconds = whole_run(tmp_path / "alone", mode)
-    rng = np.random.default_rng(int(mode == "pooled"))
-    killed = 0
-    for kill in range(KILLS // 2):
-        process = start(tmp_path / "killed", mode, kill)
-        try:
-            process.wait(timeout=0.15 + float(rng.uniform(0, seconds)) * 0.5)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            killed += 1
-        process.communicate()
-    whole_run(tmp_path / "killed", mode)
-    assert killed > 0
-    assert arrays(tmp_path / "killed") == arrays(tmp_path / "alone")
-    store = FeatureStore(Home(tmp_path / "killed"), "toy")
+    for home in killed_and_finished(tmp_path, lambda h: start(h, mode, kills), kills, seconds):
+        check_ended(home, tmp_path / "alone", mode)
+
+
+def check_ended(home: Path, alone: Path, mode: str) -> None:
+    """The arrays of an undisturbed run, every value right, nothing of the runs left behind."""
+    assert arrays(home) == arrays(alone)
+    store = FeatureStore(Home(home), "toy")
     values = store.whole(key_of())
     there = [i for i in store_filler.INPUTS if i is not None]
     sequence = mode == "sequence"
@@ -81,11 +76,10 @@ def test_four_processes_share_one_stream(tmp_path, mode):
     """Four writers, many shards: no row is lost, and all four end well."""
     signal_file = tmp_path / "go"
     processes = [start(tmp_path / "home", mode, seed, str(signal_file)) for seed in range(4)]
-    time.sleep(0.5)
     signal_file.touch()
     for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors.decode()
+        _, errors = process.communicate(timeout=HANG)
+        assert process.returncode == 0, errors
     whole_run(tmp_path / "alone", mode)
     assert arrays(tmp_path / "home") == arrays(tmp_path / "alone")
     store = FeatureStore(Home(tmp_path / "home"), "toy")
@@ -195,10 +189,7 @@ def test_a_heartbeat_keeps_a_lease_alive(tmp_path, monkeypatch):
     monkeypatch.setattr("cache.storage.leases.HEARTBEAT", 0.02)
     lease = acquire(tmp_path / "claims", "00000", tmp_path / "scratch")
     before = lease.path.read_text()
-    deadline = time.monotonic() + 10
-    while lease.path.read_text() == before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert lease.path.read_text() != before
+    wait_until(lambda: lease.path.read_text() != before)
     lease.release()
 
 

@@ -10,6 +10,7 @@ import pytest
 import store_reader
 from project import with_project
 from store_rows import expected, fill, key_of, open_writer, shrink
+from waiting import HANG
 
 from cache.feature_store import FeatureStore
 from cache.layout import Home
@@ -41,7 +42,7 @@ def start(home: Home, how: str, stop: Path) -> subprocess.Popen:
 def end(process: subprocess.Popen, stop: Path) -> tuple[int, int]:
     """Reads and edits that a process has seen; it must have ended without an error."""
     stop.touch()
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=HANG)
     assert (process.returncode, errors) == (0, "")
     reads, seen = output.split()
     return int(reads), int(seen)
@@ -54,7 +55,7 @@ def test_a_reader_sees_every_generation_whole(home, tmp_path):
         rows[row] += store_reader.EDITED
         assert fill(open_writer(FeatureStore(home, "toy"), rows), rows) == [rows[row]]
     reads, seen = end(reader, tmp_path / "stop")
-    assert reads >= 10
+    assert reads >= store_reader.READS
     assert seen >= GENERATIONS - 1
 
 
@@ -70,7 +71,7 @@ def test_a_shard_that_is_written_again_is_never_seen_in_part(home, tmp_path, how
         for path, data in blocks.items():
             put(path, data, store.paths.scratch)
     reads, seen = end(reader, tmp_path / "stop")
-    assert reads >= 10
+    assert reads >= store_reader.READS
     assert seen == 0
 
 
@@ -83,5 +84,5 @@ def test_spawned_readers_open_what_their_parent_has_open(home):
             pool.apply_async(store_reader.look, (str(home.root), how))
             for how in ("store", "zarr") * 4
         ]
-        assert [job.get(timeout=60) for job in jobs] == [0] * 8
+        assert [job.get(timeout=HANG) for job in jobs] == [0] * 8
     np.testing.assert_array_equal(store.whole(key_of()).values, expected(rows))

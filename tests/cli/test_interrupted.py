@@ -1,10 +1,10 @@
 """Ctrl-C in the middle of an extraction: kept, said, and gone on with."""
 
 import signal
-import subprocess
-import time
 
 import pytest
+from prestarted import prestarted
+from waiting import HANG, wait_until
 from walking import Walk
 
 STEP = "extract --dataset digits --encoder mfcc --workers 0"
@@ -18,21 +18,12 @@ def walk(tmp_path):
 
 def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(walk):
     """Exit code 130, one sentence on how to go on, and the next run settles every row."""
-    process = subprocess.Popen(
-        [walk.program("mmfuse"), *STEP.split()],
-        cwd=walk.folder,
-        env=walk.variables(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = [walk.program("mmfuse"), *STEP.split()]
+    process = prestarted().start(command, folder=walk.folder, environment=walk.variables())
     claims = "artifacts/features/digits.meta/streams/*/audio/1/claims/*"
-    deadline = time.monotonic() + 60
-    while not list(walk.folder.glob(claims)) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(0.3)
+    wait_until(lambda: process.poll() is not None or list(walk.folder.glob(claims)))
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=HANG)
     assert process.returncode == 130, said
     assert "run the same command again to resume" in said
     assert "Traceback" not in said

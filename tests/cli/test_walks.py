@@ -42,21 +42,25 @@ def mug(folder: Path) -> None:
     tiny.clip_checkpoint(folder / "checkpoint")
 
 
-@pytest.mark.parametrize(
-    ("name", "prepare"),
-    [
-        ("nothing_yet", nothing_yet),
-        ("own_data", own_data),
-        ("bad_samples", bad_samples),
-        ("mug", mug),
-        ("digits", new_samples),
-    ],
-)
-def test_a_walk_reads_as_its_transcript(name, prepare, tmp_path, request):
-    """The same commands in the same folder say the same words and end with the same codes."""
+WALKS = [
+    ("nothing_yet", nothing_yet),
+    ("own_data", own_data),
+    ("bad_samples", bad_samples),
+    ("mug", mug),
+    ("digits", new_samples),
+]
+
+
+@pytest.mark.parametrize("fresh", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("name", "prepare"), WALKS)
+def test_a_walk_reads_as_its_transcript(name, prepare, fresh, tmp_path, request):
+    """The same commands in the same folder say the same words and end with the same codes.
+
+    Slow: once more with every command as a process of its own.
+    """
     prepare(tmp_path)
     transcript = Path(__file__).parent / "walks" / f"{name}.txt"
-    said, now = Walk(tmp_path).replay(transcript)
+    said, now = Walk(tmp_path, fresh=fresh).replay(transcript)
     if request.config.getoption("--rewrite-walks"):
         transcript.write_text(now, encoding="utf-8")
     else:

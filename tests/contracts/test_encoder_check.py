@@ -6,49 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from own_encoder import LETTERS
 
 from cache.errors import MmfuseError
 from pipelines.contracts.encoder import check_encoder, is_encoder
 from pipelines.encoding.encoder import build_encoder
-
-GOOD = '''
-"""Counts of letters."""
-
-from dataclasses import dataclass, field
-
-import numpy as np
-
-KINDS = {"text": 27}
-
-
-@dataclass(frozen=True)
-class Letters:
-    """How often each letter is in a text, and how long it is."""
-
-    name: str = "letters"
-    kinds = KINDS
-    storage: str = "float32"
-    sequence: bool = False
-    weights: str = "weight-free"
-    seen: list = field(default_factory=list)
-
-    def fields(self, kind):
-        return {"version": 1}
-
-    def provenance(self):
-        return {}
-
-    def prepare(self, kind, payload):
-        return payload.lower(), len(payload)
-
-    def encode(self, kind, batch):
-        letters = "abcdefghijklmnopqrstuvwxyz"
-        return [np.array([*map(text.count, letters), len(text)], np.float32) for text in batch]
-
-
-def build():
-    return Letters()
-'''
 
 
 @pytest.fixture
@@ -56,7 +18,7 @@ def written(tmp_path):
     """A function from replacements to the path of a file with that encoder."""
 
     def write(**changes):
-        text = GOOD
+        text = LETTERS
         for old, new in changes.get("pairs", ()):
             assert old in text
             text = text.replace(old, new)

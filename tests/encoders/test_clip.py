@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from checkpoint_makers import make_clip
 from PIL import Image
+from waiting import HANG
 
 from cache.errors import MmfuseError
 from cache.fingerprints import fingerprint
@@ -67,7 +68,7 @@ def test_offline_without_weights_is_an_error_at_once(tmp_path):
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=HANG,
     )
     message, torch = done.stdout.splitlines()
     assert "no weights of timm/vit_base_patch32_clip_224.openai" in message

@@ -22,12 +22,6 @@ HALF = 0.999  # in half precision
 ENGINE = [check for check in CHECKS if check is not building_is_light]
 
 
-@pytest.fixture(scope="session")
-def top(tmp_path_factory):
-    """Where the tiny checkpoints of this session lie."""
-    return tmp_path_factory.mktemp("checkpoints")
-
-
 @pytest.fixture(params=CASES, ids=lambda case: case.label)
 def case(request) -> Case:
     """Each way to build an encoder."""

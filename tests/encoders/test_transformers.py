@@ -7,26 +7,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from checkpoint_makers import MAKERS
 
 from cache.errors import MmfuseError
 from cache.fingerprints import fingerprint
 from pipelines.encoding.encoder import build_encoder
 from pipelines.encoding.pooling import POOLS, HiddenStates, pool
 from pipelines.media.payloads import Unreadable, Waveform
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A function from a checkpoint's name to its folder."""
-    top = tmp_path_factory.mktemp("checkpoints")
-
-    def make(name):
-        if not (top / name).exists():
-            MAKERS[name](top / name)
-        return top / name
-
-    return make
 
 
 def _one(encoder, kind, payload):

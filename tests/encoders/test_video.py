@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from checkpoint_makers import MAKERS
 from PIL import Image
 
 from pipelines.encoding.encoder import build_encoder
@@ -30,19 +29,6 @@ def film(tmp_path_factory):
     return decode_video(path.read_bytes())
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A function from a checkpoint's name to its folder."""
-    top = tmp_path_factory.mktemp("checkpoints")
-
-    def make(name):
-        if not (top / name).exists():
-            MAKERS[name](top / name)
-        return str(top / name)
-
-    return make
-
-
 def test_fifteen_images_are_evenly_spaced_from_the_first_on():
     """Numbers start at 0, never repeat, and their gaps differ by one at most."""
     assert frame_numbers(150, 15) == list(range(0, 150, 10))
@@ -57,8 +43,8 @@ def test_fifteen_images_are_evenly_spaced_from_the_first_on():
 @pytest.mark.parametrize("word", sorted(WORDS))
 def test_a_video_is_the_maximum_over_its_images_vectors(word, place, film):
     """Each number of a video's vector is the largest among its 15 frames as images."""
-    encoder = build_encoder(word, weights=place(WORDS[word]))
-    kept = build_encoder(word, weights=place(WORDS[word]), sequence=True)
+    encoder = build_encoder(word, weights=str(place(WORDS[word])))
+    kept = build_encoder(word, weights=str(place(WORDS[word])), sequence=True)
     item, cost = encoder.prepare("video", film)
     assert cost == 15
     shown = [encoder.prepare("image", one)[0] for one in pictures(film, frame_numbers(40, 15))]
@@ -73,8 +59,8 @@ def test_a_video_is_the_maximum_over_its_images_vectors(word, place, film):
 @pytest.mark.parametrize("word", sorted(WORDS))
 def test_videos_in_one_batch_do_not_mix(word, place, film):
     """Videos of different lengths keep their own images, in order."""
-    encoder = build_encoder(word, weights=place(WORDS[word]), frames=4)
-    other = build_encoder(word, weights=place(WORDS[word]), frames=9)
+    encoder = build_encoder(word, weights=str(place(WORDS[word])), frames=4)
+    other = build_encoder(word, weights=str(place(WORDS[word])), frames=9)
     items = [encoder.prepare("video", film)[0], other.prepare("video", film)[0]]
     together = encoder.encode("video", items)
     alone = [encoder.encode("video", [item])[0] for item in items]
@@ -84,7 +70,7 @@ def test_videos_in_one_batch_do_not_mix(word, place, film):
 
 def test_the_number_of_images_is_in_the_fingerprint_of_videos_alone(place):
     """`frames` makes another stream of video and not of images."""
-    one, two = (build_encoder("clip", weights=place("clip"), frames=f) for f in (15, 8))
+    one, two = (build_encoder("clip", weights=str(place("clip")), frames=f) for f in (15, 8))
     assert one.fields("video") != two.fields("video")
     assert one.fields("image") == two.fields("image")
 

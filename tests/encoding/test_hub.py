@@ -8,6 +8,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from waiting import HANG
 
 COMMIT = "a" * 40
 BIG = bytes(range(256)) * 400
@@ -110,7 +111,7 @@ def _run(hub, home, repository="team/model", *words):
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=HANG,
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()

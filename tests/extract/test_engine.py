@@ -231,6 +231,7 @@ def test_more_workers_are_advised_only_where_there_are_cores_and_it_pays():
     assert "try" not in Timings(total=10.0, waited_inputs=7.0).bottleneck(2, 16)
 
 
+@pytest.mark.usefixtures("sleeping_clock")
 def test_an_estimate_comes_near_the_truth_and_stores_nothing(tmp_path):
     """Three timed batches tell the seconds of the whole within a factor of three."""
     home = Home(tmp_path / "artifacts")
@@ -315,6 +316,7 @@ def test_the_time_foretold_does_not_drift_while_lengths_change(tmp_path, rows):
     assert max(abs(clock / done * rows / Timed.clock - 1) for clock, done in ends.items()) < 0.1
 
 
+@pytest.mark.usefixtures("sleeping_clock")
 def test_an_estimate_reckons_with_buckets(tmp_path):
     """On a log-normal mix, where padding would double it, the estimate is within a third."""
 

@@ -13,31 +13,15 @@ from small_encoders import Centred, Echo, texts, vector_of
 
 from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
-from cache.format import grid
 from cache.format.streams import FAILED
 from cache.layout import Home
 from cache.maintenance.verify import verify
 from cache.storage.objects import get_record
 from pipelines.encoding.encoder import build_encoder
 from pipelines.extract import estimate
-from pipelines.extract.engine import batches
 from pipelines.extract.extract import extract
 from pipelines.extract.options import ExtractOptions
 from pipelines.extract.plan import plan, unserved
-
-
-@pytest.fixture
-def home(tmp_path):
-    """An empty home."""
-    return Home(tmp_path / "artifacts")
-
-
-@pytest.fixture
-def small_shards(monkeypatch):
-    """Shards of 128 rows of eight float32, so that a few thousand rows fill many."""
-    monkeypatch.setattr(grid, "CHUNK_BYTES", 1024)
-    monkeypatch.setattr(grid, "CHUNKS_PER_SHARD", 4)
-    monkeypatch.setitem(batches.WINDOWS, "text", 50)
 
 
 def lengths(count, seed=0):
@@ -59,7 +43,7 @@ def stored(home, dataset, report):
     return FeatureStore(home, dataset.name).whole(report.key)
 
 
-@pytest.mark.parametrize("workers", [0, 2, 8])
+@pytest.mark.parametrize("workers", [0, 2, pytest.param(8, marks=pytest.mark.slow)])
 def test_every_row_is_where_the_dataset_has_it(home, small_shards, workers):
     """Workers, windows and buckets change nothing of the order: row i is input i, in all shards."""
     cells = lengths(2000)

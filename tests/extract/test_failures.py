@@ -8,27 +8,10 @@ from small_encoders import Echo, texts
 
 from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
-from cache.format import grid
-from cache.layout import Home
-from pipelines.extract.engine import batches
 from pipelines.extract.extract import extract
 from pipelines.extract.options import ExtractOptions
 from pipelines.extract.plan import plan
 from pipelines.media.payloads import Unreadable
-
-
-@pytest.fixture
-def home(tmp_path):
-    """An empty home."""
-    return Home(tmp_path / "artifacts")
-
-
-@pytest.fixture
-def small_shards(monkeypatch):
-    """Shards of 128 rows, windows of 50."""
-    monkeypatch.setattr(grid, "CHUNK_BYTES", 1024)
-    monkeypatch.setattr(grid, "CHUNKS_PER_SHARD", 4)
-    monkeypatch.setitem(batches.WINDOWS, "text", 50)
 
 
 @dataclass

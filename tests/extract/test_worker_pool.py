@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from own_encoder import LETTERS
 from small_encoders import texts
+from waiting import HANG, wait_until
 
 from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
@@ -85,8 +87,8 @@ def test_workers_give_what_this_process_gives_in_the_same_order(pool):
     first = pool.submit(RECIPE, cells(*words))
     second = pool.submit(RECIPE, cells(*reversed(words)))
     expected = InlinePreparer().submit(RECIPE, cells(*words)).result()
-    assert outcome(first.result(30)) == outcome(expected)
-    assert outcome(second.result(30))[0][1] == len(words[-1])
+    assert outcome(first.result(HANG)) == outcome(expected)
+    assert outcome(second.result(HANG))[0][1] == len(words[-1])
 
 
 @pytest.mark.parametrize("place", ["here", "workers"])
@@ -94,7 +96,7 @@ def test_a_bad_cell_costs_itself_alone(pool, place):
     """Unreadable keeps its reason, other exceptions become `error`, neighbours are untouched."""
     words = ["a", "bad", "bb", "raise", "ccc", "", "dddd"]
     preparer = InlinePreparer() if place == "here" else pool
-    results = preparer.submit(RECIPE, cells(*words)).result(30)
+    results = preparer.submit(RECIPE, cells(*words)).result(HANG)
     assert outcome(results) == [
         (0, 1, None),
         (1, None, "odd"),
@@ -117,11 +119,9 @@ def test_a_bad_cell_costs_itself_alone(pool, place):
     ],
 )
 def test_a_sample_that_ends_or_hangs_its_worker_twice_is_left_alone(pool, word, reason, detail):
-    """Every other cell arrives, the culprit is named by its reason, all within 30 s."""
+    """Every other cell arrives, and the culprit is named by its reason."""
     words = [*["fine"] * 40, word, *["good"] * 40]
-    start = time.monotonic()
-    results = pool.submit(RECIPE, cells(*words)).result(30)
-    assert time.monotonic() - start < 30
+    results = pool.submit(RECIPE, cells(*words)).result(HANG)
     assert [r.row for r in results if r.failure] == [40]
     assert results[40].failure.reason == reason
     assert detail in results[40].failure.detail
@@ -132,12 +132,12 @@ def test_a_sample_that_ends_or_hangs_its_worker_twice_is_left_alone(pool, word, 
 def test_a_sample_that_ended_a_worker_at_random_is_tried_again(pool, tmp_path):
     """One accident quarantines nothing: the sample is tried once more and arrives."""
     words = ["a", f"once {tmp_path / 'mark'}", "b"]
-    assert [r.failure for r in pool.submit(RECIPE, cells(*words)).result(30)] == [None] * 3
+    assert [r.failure for r in pool.submit(RECIPE, cells(*words)).result(HANG)] == [None] * 3
 
 
 def test_an_item_that_cannot_be_sent_is_its_own_failure(pool):
     """What cannot be pickled costs its cell, and the detail says why."""
-    results = pool.submit(RECIPE, cells("a", "lambda", "b")).result(30)
+    results = pool.submit(RECIPE, cells("a", "lambda", "b")).result(HANG)
     assert [r.failure and r.failure.reason for r in results] == [None, "error", None]
     assert "cannot be pickled" in results[1].failure.detail
 
@@ -145,8 +145,8 @@ def test_an_item_that_cannot_be_sent_is_its_own_failure(pool):
 def test_what_the_user_must_fix_stops_the_submission(pool):
     """A MmfuseError of an encoder is not a bad sample: it reaches the caller."""
     with pytest.raises(MmfuseError, match="install something"):
-        pool.submit(RECIPE, cells("a", "error", "b")).result(30)
-    assert outcome(pool.submit(RECIPE, cells("a")).result(30)) == [(0, 1, None)]
+        pool.submit(RECIPE, cells("a", "error", "b")).result(HANG)
+    assert outcome(pool.submit(RECIPE, cells("a")).result(HANG)) == [(0, 1, None)]
 
 
 def test_an_encoder_that_cannot_be_sent_is_an_error_that_says_what_to_do(pool):
@@ -165,10 +165,10 @@ def test_workers_that_cannot_begin_are_an_error_not_a_wait():
     try:
         future = workers.submit(Recipe(Unborn(), "text", None), cells("a"))
         with pytest.raises(MmfuseError, match=r"die at start-up.*--workers 0"):
-            future.result(60)
+            future.result(HANG)
         again = workers.submit(RECIPE, cells("a"))
         with pytest.raises(MmfuseError, match="die at start-up"):
-            again.result(10)
+            again.result(HANG)
     finally:
         workers.close()
 
@@ -187,11 +187,8 @@ def test_closing_leaves_no_process_and_no_thread():
     before = {thread.name for thread in threading.enumerate()}
     workers = WorkerPool(2)
     waiting = workers.submit(RECIPE, cells("sleep", "sleep"))
-    deadline = time.monotonic() + 30
     running = workers._scheduler._workers
-    while not any(worker.current[0] >= 0 for worker in list(running)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: any(worker.current[0] >= 0 for worker in list(running)))
     processes = [worker.process.pid for worker in running]
     workers.close()
     for process in processes:
@@ -215,54 +212,15 @@ def test_a_script_without_a_main_guard_extracts_with_workers(tmp_path):
         "print(mmfuse.extract(digits, [pixels], home=home, options=options)[0].new)\n"
     )
     done = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, script], capture_output=True, text=True, timeout=HANG, check=False
     )
     assert done.stdout.strip().isdigit(), done.stderr
     assert int(done.stdout) >= 60
 
 
-MINE = '''
-"""Counts of letters."""
-
-from dataclasses import dataclass
-
-import numpy as np
-
-KINDS = {"text": 26}
-
-
-@dataclass(frozen=True)
-class Letters:
-    """How often each letter is in a text."""
-
-    name: str = "letters"
-    kinds = KINDS
-    storage: str = "float32"
-    sequence: bool = False
-    weights: str = "weight-free"
-
-    def fields(self, kind):
-        return {"version": 1}
-
-    def provenance(self):
-        return {}
-
-    def prepare(self, kind, payload):
-        return payload.lower(), len(payload)
-
-    def encode(self, kind, batch):
-        letters = "abcdefghijklmnopqrstuvwxyz"
-        return [np.array([text.count(one) for one in letters], np.float32) for text in batch]
-
-
-def build():
-    return Letters()
-'''
-
-
 def test_an_encoder_in_a_file_of_the_users_works_in_workers_too(tmp_path):
     """Workers import the file by its path before they are sent an object of it."""
-    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "mine.py").write_text(LETTERS)
     encoder = build_encoder(str(tmp_path / "mine.py"))
     words = [f"{'a' * n}b" for n in range(50)]
     options = ExtractOptions(workers=2)

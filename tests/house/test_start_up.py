@@ -1,12 +1,12 @@
 """The front door opens fast: help loads nothing heavy, no user error loads torch."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import start_probe
+from prestarted import WITHOUT_TORCH, prestarted
+from waiting import HANG
 
-HEAVY = ("torch", "numpy", "polars", "zarr", "sklearn", "rich")
 ERRORS = (
     "extract --dataset mug --encoder pixels",
     "extract --dataset digit --encoder pixels",
@@ -42,31 +42,19 @@ WRONG_VALUES = {
     "--set optimizer=adma": "optimizer is one of adamw, sgd",
     "--device foo": "device",
 }
-PROBE = """
-import sys
-from mmfuse_cli.main import main
-sys.argv = ["mmfuse", *sys.argv[1:]]
-try:
-    main()
-except SystemExit as stop:
-    print("exit", stop.code)
-print("loaded", *(name for name in {heavy} if name in sys.modules))
-"""
+PROBE = Path(start_probe.__file__)
 
 
-def probe(folder: Path, words: str) -> tuple[str, str, str]:
-    """(exit line, heavy modules loaded, everything said) of one call in an empty folder."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE.format(heavy=HEAVY), *words.split()],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    lines = done.stdout.splitlines()
-    assert len(lines) > 1, done.stderr
-    return lines[-2], lines[-1].removeprefix("loaded").strip(), done.stdout + done.stderr
+def probe(folder: Path, words: str, libraries: tuple[str, ...] = ()) -> tuple[str, str, str]:
+    """(exit line, heavy modules loaded, everything said) of one call in a folder.
+
+    Libraries imported in advance count as loaded; without any, none is.
+    """
+    process = prestarted(libraries).start([PROBE, *words.split()], folder=folder)
+    output, errors = process.communicate(timeout=HANG)
+    lines = output.splitlines()
+    assert len(lines) > 1, errors
+    return lines[-2], lines[-1].removeprefix("loaded").strip(), output + errors
 
 
 @pytest.mark.parametrize("words", ["--help", "extract --help", "train --help", "demo --help"])
@@ -78,7 +66,7 @@ def test_help_loads_nothing_heavy(tmp_path, words):
 @pytest.mark.parametrize("words", ERRORS)
 def test_a_user_error_is_exit_code_2_without_torch_or_traceback(tmp_path, words):
     """What the user can mend comes at once: one message, exit code 2, torch not imported."""
-    code, loaded, said = probe(tmp_path, words)
+    code, loaded, said = probe(tmp_path, words, WITHOUT_TORCH)
     assert code == "exit 2", said
     assert "torch" not in loaded.split()
     assert "Traceback" not in said
@@ -88,7 +76,7 @@ def test_a_user_error_is_exit_code_2_without_torch_or_traceback(tmp_path, words)
 def with_features(tmp_path_factory):
     """A folder where `digits` has features, so that only the training options can be wrong."""
     folder = tmp_path_factory.mktemp("features")
-    code, _, said = probe(folder, "extract --dataset digits --encoder pixels")
+    code, _, said = probe(folder, "extract --dataset digits --encoder pixels", WITHOUT_TORCH)
     assert code == "exit 0", said
     return folder
 
@@ -96,7 +84,8 @@ def with_features(tmp_path_factory):
 @pytest.mark.parametrize("words", WRONG_VALUES)
 def test_a_wrong_value_of_a_training_option_is_told_without_torch(with_features, words):
     """Values are read as what they set before anything heavy is loaded."""
-    code, loaded, said = probe(with_features, f"train --method concat --dataset digits {words}")
+    command = f"train --method concat --dataset digits {words}"
+    code, loaded, said = probe(with_features, command, WITHOUT_TORCH)
     assert code == "exit 2", said
     assert WRONG_VALUES[words] in said
     assert "torch" not in loaded.split()

@@ -18,7 +18,18 @@ from pipelines.fusion import layers
 from pipelines.fusion.head import Fused, FusionHead, Inputs
 
 METHODS = sorted(catalog.entries("methods"))
-EVERY = (*head_checks.CHECKS, *head_learning.CHECKS)
+EVERY = (
+    *head_checks.CHECKS,
+    head_learning.synergy_is_found_or_not,
+    pytest.param(head_learning.redundancy_is_used, marks=pytest.mark.slow),
+    pytest.param(head_learning.unique_information_is_joined, marks=pytest.mark.slow),
+)
+
+
+def test_every_check_of_the_contract_is_run():
+    """The list above leaves none out."""
+    listed = [getattr(one, "values", (one,))[0] for one in EVERY]
+    assert listed == [*head_checks.CHECKS, *head_learning.CHECKS]
 
 
 @pytest.mark.parametrize("check", EVERY, ids=lambda p: p.__name__)

@@ -101,11 +101,12 @@ def trained(method: str, table: FeatureTable, steps: int, dtype: torch.dtype) ->
     return replicas, heads
 
 
+@pytest.mark.parametrize("steps", [30, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_hundred_steps_side_by_side_equal_a_plain_loop(method):
+def test_a_hundred_steps_side_by_side_equal_a_plain_loop(method, steps):
     """In double precision every parameter and buffer of three replicas agrees to 1e-8."""
     table = made_table(65, CLASSES, dtype=torch.float64)
-    replicas, heads = trained(method, table, 100, torch.float64)
+    replicas, heads = trained(method, table, steps, torch.float64)
     for replica, head in enumerate(heads):
         for name, value in head.state_dict().items():
             got: Tensor = replicas.state[name][replica]

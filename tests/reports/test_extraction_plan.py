@@ -14,6 +14,8 @@ from pipelines.extract.options import ExtractOptions
 from pipelines.extract.plan import plan
 from pipelines.reports.extraction import duration_text, estimate_table
 
+pytestmark = pytest.mark.usefixtures("sleeping_clock")
+
 
 @dataclass
 class Slow(Echo):
@@ -69,7 +71,7 @@ def test_a_limit_shortens_the_time_and_is_not_offered_again(tmp_path):
 def test_what_cannot_be_encoded_costs_the_outlook_nothing_but_time(tmp_path):
     """Some bad samples leave an estimate; where all are bad, no time is made up."""
     mixed = [f"{'BAD' if n % 3 == 0 else 'good'} {n}" for n in range(40)]
-    row, notes = look(texts({"m": mixed}), Slow(pause=0), Home(tmp_path), batch_rows=4)
+    row, notes = look(texts({"m": mixed}), Slow(pause=0.001), Home(tmp_path), batch_rows=4)
     assert (row["time"], notes) == ("~1 s", ())
     bad = texts({"m": [f"BAD {n}" for n in range(40)]})
     row, notes = look(bad, Slow(pause=0), Home(tmp_path), batch_rows=4)

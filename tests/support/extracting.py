@@ -1,15 +1,23 @@
-"""A process that extracts, for the tests that kill it: python extracting.py HOME WHAT [WORKERS]."""
+"""A process that extracts, for the tests that kill it: python extracting.py HOME WHAT [WORKERS].
+
+It prints `ready` after its imports and, where WHAT is the seconds of a batch, `encoding` in the
+third batch. With GO in the environment it waits for that file before it begins. No lease
+expires by age, so that a test in which somebody waits for that hangs.
+"""
 
 import json
+import os
 import sys
 import threading
 from pathlib import Path
 
 import numpy as np
-from small_encoders import Echo, texts
+from small_encoders import Announced, texts
+from waiting import wait_until
 
 from cache.format import grid
 from cache.layout import Home
+from cache.storage import leases
 from pipelines.data.sources import open_dataset
 from pipelines.encoding.encoder import build_encoder
 from pipelines.extract.engine import batches
@@ -34,9 +42,12 @@ def main(home, what, workers="0"):
         (dataset,) = open_dataset(what, roots=roots)
         encoders = [build_encoder(word) for word in WEIGHT_FREE[what]]
     else:
-        dataset, encoders = many_texts(), [Echo(company=True, delay=float(what))]
+        dataset, encoders = many_texts(), [Announced(company=True, delay=float(what))]
+    leases.EXPIRY = float("inf")
     options = ExtractOptions(workers=int(workers), batch_rows=16, checkpoint=0.02, latency=False)
     print("ready", flush=True)  # noqa: T201 - what the test waits for
+    if "GO" in os.environ:
+        wait_until(Path(os.environ["GO"]).exists)
     reports = extract(dataset, encoders, home=Home(Path(home)), options=options)
     output = {
         "reports": [report.record() for report in reports],

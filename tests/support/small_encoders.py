@@ -119,6 +119,17 @@ class Echo:
 
 
 @dataclass
+class Announced(Echo):
+    """Prints that it is in the middle of its work."""
+
+    def encode(self, kind, batch):
+        """As Echo's."""
+        if len(self.seen) == 2:
+            print("encoding", flush=True)  # noqa: T201 - what the test waits for
+        return super().encode(kind, batch)
+
+
+@dataclass
 class Centred(Echo):
     """A fitted encoder: subtracts the mean of the training texts' vectors."""
 

@@ -1,7 +1,7 @@
 """A process that fills a stream slowly enough to be killed: python store_filler.py HOME MODE SEED.
 
-MODE is `pooled` or `sequence`. With a fifth argument the process waits for that file to appear
-before it begins, so that several begin together.
+MODE is `pooled` or `sequence`. `ready` is printed before the first claim. With a fourth argument
+the process waits for that file to appear before it begins, so that several begin together.
 """
 
 import sys
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from store_rows import WIDTH, open_writer, spec_of, vector
+from waiting import wait_until
 
 import cache.format.shards
 import cache.writing.sequences
@@ -56,8 +57,9 @@ def main() -> None:
     home, mode, seed, *start = sys.argv[1:]
     small()
     writer = opened(Path(home), mode)
-    while start and not Path(start[0]).exists():
-        time.sleep(0.005)
+    print("ready", flush=True)  # noqa: T201 - what the test waits for
+    if start:
+        wait_until(Path(start[0]).exists)
     fill_slowly(writer, int(seed))
 
 

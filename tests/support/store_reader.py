@@ -13,6 +13,7 @@ from store_rows import key_of, vector
 from cache.feature_store import FeatureStore
 from cache.layout import Home
 
+READS = 10  # at least so many
 EDITED = 1000  # what the input of an edited row is greater by
 
 
@@ -39,9 +40,10 @@ def look(home: str, how: str) -> int:
 
 
 def main(home: str, how: str, stop: str) -> None:
-    """Read until the file STOP exists; edits never disappear."""
-    reads, seen = 0, 0
-    while not Path(stop).exists() or not reads:
+    """Read until the file STOP exists, and once more; edits never disappear."""
+    reads, seen, stopped = 0, 0, False
+    while not stopped or reads < READS:
+        stopped = Path(stop).exists()
         now = look(home, how)
         assert now >= seen, f"{now} edits after {seen}"
         reads, seen = reads + 1, now

@@ -8,6 +8,9 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from prestarted import prestarted
+from waiting import HANG
+
 _MMFUSE = Path(sys.executable).with_name("mmfuse")
 _PROGRESS = re.compile(r".+: ([\d,]+ of [\d,]+|\w+ \d+/\d+(, validation \S+)?)")  # slow ones only
 _LOOSE = (  # what differs from machine to machine → what the transcript says instead
@@ -34,11 +37,14 @@ class Walk:
         folder: the working folder of every command.
         loose: further (pattern, replacement) pairs for what may differ in this walk.
         environment: variables set for every command.
+        fresh: whether every command is a process of its own from the first import on, not a fork
+            of one that has torch already.
     """
 
     folder: Path
     loose: tuple[tuple[str, str], ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
+    fresh: bool = False
 
     def replay(self, transcript: Path) -> tuple[str, str]:
         """(what the transcript says, what came out when its commands were run again)."""
@@ -50,22 +56,31 @@ class Walk:
     def run(self, command: str) -> str:
         """One command as a block of a transcript: output, `! ` before errors, the exit code."""
         program, *words = shlex.split(command)
-        done = subprocess.run(
-            [self.program(program), *words],
-            cwd=self.folder,
-            env=self.variables(),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-        told = (line for line in done.stderr.splitlines() if not _PROGRESS.fullmatch(line))
-        errors = "".join(f"! {line}\n" for line in told)
-        block = f"{done.stdout}{errors}".replace(str(self.folder), "HERE")
+        code, output, errors = self.ended([self.program(program), *words])
+        told = (line for line in errors.splitlines() if not _PROGRESS.fullmatch(line))
+        marked = "".join(f"! {line}\n" for line in told)
+        block = f"{output}{marked}".replace(str(self.folder), "HERE")
         for pattern, instead in (*_LOOSE, *self.loose):
             block = re.sub(pattern, instead, block)
         lines = "".join(f"{line.rstrip()}\n" for line in block.splitlines())
-        return f"$ {command}\n{lines}[exit {done.returncode}]\n"
+        return f"$ {command}\n{lines}[exit {code}]\n"
+
+    def ended(self, command: list[str]) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr of a command that ran to its end."""
+        if self.fresh or command[0] == sys.executable:
+            done = subprocess.run(
+                command,
+                cwd=self.folder,
+                env=self.variables(),
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=HANG,
+            )
+            return done.returncode, done.stdout, done.stderr
+        process = prestarted().start(command, folder=self.folder, environment=self.variables())
+        output, errors = process.communicate(timeout=HANG)
+        return process.wait(), output, errors
 
     def program(self, word: str) -> str:
         """Path of the program that a word of a transcript means."""

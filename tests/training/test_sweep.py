@@ -1,15 +1,13 @@
 """Sweeping: chosen on validation rows, resumed after a kill, no trial lost or repeated."""
 
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 
 import numpy as np
 import pytest
+from prestarted import prestarted
 from project import with_project
 from typer.testing import CliRunner
+from waiting import HANG, wait_until
 
 from cache.errors import MmfuseError
 from cache.layout import Home
@@ -98,22 +96,29 @@ def test_a_setting_that_diverges_costs_itself(home: Home) -> None:
 
 def test_a_killed_sweep_goes_on_without_losing_or_repeating_a_trial(home: Home) -> None:
     """SIGKILL at several moments, then one sweep: six runs, each once, earlier ones untouched."""
-    command = [sys.executable, "-c", SCRIPT, str(home.root)]
+    script = home.root / "sweeping.py"
+    script.write_text(SCRIPT)
+    start = lambda: prestarted().start([script, home.root], environment=with_project())  # noqa: E731
     killed, before = 0, set()
     for enough in (1, 3, 5):
-        process = subprocess.Popen(command, env=with_project())
-        while process.poll() is None and len(list(home.runs.glob("*/run.json"))) < enough:
-            time.sleep(0.01)
+        process = start()
+        wait_until(
+            lambda p=process, n=enough: (
+                p.poll() is not None or len(list(home.runs.glob("*/run.json"))) >= n
+            )
+        )
         if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             killed += 1
-        process.wait()
+        process.communicate()
         there = {run.id for run in list_runs(home)}
         assert before <= there
         before = there
     assert killed > 0
     assert len(before) >= 1
-    subprocess.run(command, env=with_project(), check=True, timeout=120)
+    last = start()
+    _, errors = last.communicate(timeout=HANG)
+    assert last.returncode == 0, errors
     runs = list_runs(home)
     assert set(Counter(map(identity_of, runs)).values()) == {1}
     assert sorted(run.options["width"] for run in runs) == [4, 6, 8, 10, 12, 14]

@@ -1,0 +1,24 @@
+"""mmfuse with a report of which heavy libraries are loaded at its end: start_probe.py WORD...
+
+The last two lines of stdout are `exit CODE` and `loaded NAME...`.
+"""
+
+import sys
+
+HEAVY = ("torch", "numpy", "polars", "zarr", "sklearn", "rich")
+
+
+def main() -> None:
+    """Run the command line, then tell."""
+    from mmfuse_cli.main import main as mmfuse
+
+    sys.argv[0] = "mmfuse"
+    try:
+        mmfuse()
+    except SystemExit as stop:
+        print("exit", stop.code)  # noqa: T201 - what the test reads
+    print("loaded", *(name for name in HEAVY if name in sys.modules))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
