@@ -20,7 +20,9 @@ settings.load_profile("any machine")  # how long an example takes is no error
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the one option of this suite."""
     parser.addoption(
-        "--rewrite-walks", action="store_true", help="write the transcripts in tests/cli/walks anew"
+        "--rewrite-walks",
+        action="store_true",
+        help="write the transcripts in tests/cli/walks and what is generated in docs anew",
     )
 
 

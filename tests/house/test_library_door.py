@@ -1,10 +1,11 @@
 """`import mmfuse` has every verb of the command line, and loads nothing until one is used."""
 
-import pathlib
 import subprocess
 import sys
 
+import pages
 import pytest
+from project import ROOT
 
 import mmfuse
 
@@ -12,14 +13,6 @@ VERBS = (
     "extract", "train", "sweep", "evaluate", "predict", "compare", "report", "check", "audit",
     "list_runs", "open_dataset", "build_encoder",
 )  # fmt: skip
-EXAMPLE = """
-home = mmfuse.Home(pathlib.Path("artifacts"))
-(digits,) = mmfuse.open_dataset("digits")
-mmfuse.extract(digits, [mmfuse.build_encoder("pixels"), mmfuse.build_encoder("hashing")], home=home)
-runs = [mmfuse.train(m, "digits", home=home, options={"epochs": 2}) for m in ("concat", "mean")]
-found = mmfuse.evaluate(home, runs[0], [mmfuse.MissingPattern.named("text")])
-pathlib.Path("report.html").write_text(mmfuse.report(home, runs), encoding="utf-8")
-"""
 
 
 @pytest.mark.parametrize("name", mmfuse.__all__)
@@ -50,10 +43,11 @@ def test_importing_the_door_loads_nothing_heavy():
 
 
 def test_the_verbs_run_from_python(tmp_path, monkeypatch):
-    """The walk of the command line as calls, each with the home it works in."""
+    """The walk of the command line as calls, as docs/library.md has it, block by block."""
     monkeypatch.chdir(tmp_path)
-    said = {"mmfuse": mmfuse, "pathlib": pathlib}
-    exec(EXAMPLE, said)
+    said: dict[str, object] = {}
+    for block in pages.code(ROOT / "docs" / "library.md", "python"):
+        exec(block, said)
     assert [row.scores.pattern for row in said["found"].rows] == ["complete", "without text"]
     assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!")
     home, runs = said["home"], said["runs"]

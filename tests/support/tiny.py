@@ -173,7 +173,7 @@ def bad_samples(folder: Path) -> Path:
 
 
 def movies(folder: Path) -> Path:
-    """A table of 40 posters and plots in two genres, as the README's tutorial has it."""
+    """A table of 40 posters and plots in two genres, as docs/own-data.md has it."""
     chance = random.Random(0)
     (folder / "posters").mkdir(parents=True)
     with (folder / "movies.csv").open("w", newline="") as file:

@@ -29,6 +29,23 @@ _LOOSE = (  # what differs from machine to machine → what the transcript says 
 )
 
 
+def loosened(text: str, more: tuple[tuple[str, str], ...] = ()) -> str:
+    """The text without what differs from machine to machine: times, sizes, scores, run ids.
+
+    Args:
+        text: what commands printed.
+        more: further (pattern, replacement) pairs.
+    """
+    for pattern, instead in (*_LOOSE, *more):
+        text = re.sub(pattern, instead, text)
+    return text
+
+
+def is_progress(line: str) -> bool:
+    """Whether a line is progress, which only slow machines print."""
+    return _PROGRESS.fullmatch(line) is not None
+
+
 @dataclass
 class Walk:
     """A folder to walk in: commands run there, and see nothing of this machine's settings.
@@ -57,11 +74,9 @@ class Walk:
         """One command as a block of a transcript: output, `! ` before errors, the exit code."""
         program, *words = shlex.split(command)
         code, output, errors = self.ended([self.program(program), *words])
-        told = (line for line in errors.splitlines() if not _PROGRESS.fullmatch(line))
+        told = (line for line in errors.splitlines() if not is_progress(line))
         marked = "".join(f"! {line}\n" for line in told)
-        block = f"{output}{marked}".replace(str(self.folder), "HERE")
-        for pattern, instead in (*_LOOSE, *self.loose):
-            block = re.sub(pattern, instead, block)
+        block = loosened(f"{output}{marked}".replace(str(self.folder), "HERE"), self.loose)
         lines = "".join(f"{line.rstrip()}\n" for line in block.splitlines())
         return f"$ {command}\n{lines}[exit {code}]\n"
 
