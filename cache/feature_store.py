@@ -22,7 +22,7 @@ from cache.format.streams import (
 )
 from cache.layout import DatasetPaths, Home
 from cache.samples import Samples
-from cache.snapshots import keep_snapshot, read_snapshot
+from cache.snapshots import publish_snapshot, read_snapshot
 from cache.storage.objects import DamagedError, get_record, put_record, remove_orphans
 from cache.writing.journal import Retry
 from cache.writing.opening import check_same, open_generation
@@ -159,7 +159,7 @@ class FeatureStore:
             )
         open_store(self.paths, self.dataset, create=True)
         remove_orphans(self.paths.scratch)
-        snapshot = keep_snapshot(samples, self.paths)
+        snapshot = publish_snapshot(samples, self.paths)
         rows = Rows(zero_absent(inputs, absent), absent, snapshot)
         again = bool(retry_failed)
         generation = open_generation(self.paths, key, spec, rows, retry_failed=again)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def keep_snapshot(samples: Samples, paths: DatasetPaths) -> str:
+def publish_snapshot(samples: Samples, paths: DatasetPaths) -> str:
     """Write the samples as a snapshot with every known modality; returns its id.
 
     Streams with the same rows under an older snapshot are moved to this one.
@@ -33,7 +33,7 @@ def keep_snapshot(samples: Samples, paths: DatasetPaths) -> str:
     samples = with_known_modalities(samples, paths)
     name = write_snapshot(samples, paths)
     if any(seen[1] != name for _, seen in _pointers(paths)):
-        adopt_snapshot(samples, paths)
+        repoint_streams(samples, paths)
     return name
 
 
@@ -58,7 +58,7 @@ def with_known_modalities(samples: Samples, paths: DatasetPaths, *more: Modality
     return samples if modalities == samples.modalities else replace(samples, modalities=modalities)
 
 
-def adopt_snapshot(samples: Samples, paths: DatasetPaths) -> None:
+def repoint_streams(samples: Samples, paths: DatasetPaths) -> None:
     """Move every stream with the same rows to the snapshot of these samples."""
     name, core = write_snapshot(samples, paths), core_id(samples)
     for stream, (generation, snapshot) in _pointers(paths):

@@ -73,7 +73,7 @@ def import_(
     found = mmfuse.import_arrays(store, samples, source)
     arguments.remember(asked.home, "extract", {"dataset": own, "names": [own]})
     rows = [(own, found.info.key.label, found.info.rows)]
-    arguments.done(asked, rows, asked.home, f"mmfuse train --method concat ({found.told})")
+    arguments.done(asked, rows, asked.home, f"mmfuse train --method concat ({found.summary})")
     if found.failed:
         raise typer.Exit(1)
 

@@ -51,14 +51,14 @@ def entries(group: PluginGroup) -> dict[str, Entry]:
     return found
 
 
-def described(word: str) -> Entry:
+def read_source(word: str) -> Entry:
     """Read the source of an encoder, by its name or its path, without importing it.
 
     Raises:
         MmfuseError: for an unknown name, or a file that is not Python.
     """
+    check("encoders", word)
     if not word.endswith(".py"):
-        check("encoders", word)
         return entries("encoders")[word]
     path = Path(word)
     try:

@@ -16,7 +16,7 @@ from cache.feature_store import FeatureStore
 from cache.fingerprints import digest, fingerprint
 from cache.format.streams import ABSENT, OK, StreamInfo, StreamKey, StreamSpec
 from cache.samples import Kind, Modality, Samples
-from cache.snapshots import adopt_snapshot, with_known_modalities
+from cache.snapshots import repoint_streams, with_known_modalities
 from cache.writing.reuse import NO_FAILURES
 
 VERSION = 1
@@ -66,7 +66,7 @@ class ImportResult:
     failed: tuple[str, ...] = ()
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """The result in one sentence."""
         text = f"aligned by {self.aligned}; {self.lacking} samples have none, {self.unused} unused"
         if not self.failed:
@@ -110,7 +110,7 @@ def import_arrays(store: FeatureStore, samples: Samples, source: ImportSource) -
     spec = StreamSpec(modality.kind, width, dtype, sequence, fields, provenance)
     key = StreamKey(source.encoder, fingerprint(fields), source.modality)
     info = deposit(store, key, spec, samples, _content(loaded, at, spec))
-    adopt_snapshot(samples, store.paths)
+    repoint_streams(samples, store.paths)
     info = next(i for i in store.streams() if i.key == key)
     used = int((at >= 0).sum())
     failed = tuple(store.failures(key)["id"].to_list())

@@ -215,7 +215,7 @@ def _stream(
         str(about["dtype"]),
         bool(about["sequence"]),
         dict(about["fields"]),
-        dict(about["provenance"]),
+        _without_paths(about["provenance"]),
     )
     if spec.dtype not in DTYPES or spec.kind not in KINDS:
         raise MmfuseError(f"{key.name}: cannot be stored as {spec.dtype} of kind {spec.kind}")
@@ -266,3 +266,12 @@ def _words(words: list[object]) -> NDArray[np.object_]:
     column = np.empty(len(words), object)
     column[:] = [str(word) for word in words]
     return column
+
+
+def _without_paths(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Provenance without a recorded path of an encoder's file, which `predict` would import."""
+    call = provenance.get("build_encoder")
+    word = call.get("word") if isinstance(call, Mapping) else None
+    if isinstance(word, str) and not word.endswith(".py"):
+        return dict(provenance)
+    return {name: value for name, value in provenance.items() if name != "build_encoder"}

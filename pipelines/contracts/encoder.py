@@ -47,7 +47,7 @@ def is_encoder(word: str) -> bool:
     if word.endswith(".py"):
         if not Path(word).is_file():
             raise MmfuseError(f"no such file: {word}")
-        return "KINDS" in catalog.described(word).constants
+        return "KINDS" in catalog.read_source(word).constants
     return word.partition(":")[0] in catalog.entries("encoders")
 
 
@@ -74,7 +74,7 @@ def check_encoder(
 def kinds_are_declared(subject: EncoderUnderTest) -> str:
     """Its kinds are in KINDS, a literal that is read without importing the file."""
     word = subject.word if subject.word.endswith(".py") else subject.word.partition(":")[0]
-    declared = catalog.described(word).constants.get("KINDS")
+    declared = catalog.read_source(word).constants.get("KINDS")
     if not isinstance(declared, dict):
         raise CheckFailedError("there is no literal KINDS, such as KINDS = {'text': 64}")
     missing = set(subject.encoder().kinds) - set(declared)

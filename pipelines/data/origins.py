@@ -13,13 +13,13 @@ from pipelines.data.dataset import Dataset
 from pipelines.data.tables import TableOptions
 
 
-def known(dataset: Dataset, word: str, options: TableOptions) -> Dataset:
+def with_origin(dataset: Dataset, word: str, options: TableOptions) -> Dataset:
     """The dataset with its origin (word and options); paths become absolute."""
     place = word if word.startswith("hf:") else str(Path(word).expanduser().absolute())
     return replace(dataset, origin={"word": place, "options": asdict(options)})
 
 
-def keep(home: Home, dataset: Dataset) -> None:
+def save_origin(home: Home, dataset: Dataset) -> None:
     """Store a dataset's origin beside its features.
 
     Raises:
@@ -30,7 +30,7 @@ def keep(home: Home, dataset: Dataset) -> None:
         put_record(paths.origin, dataset.origin, paths.scratch)
 
 
-def recall(home: Home, name: str, typed: TableOptions) -> tuple[str, TableOptions] | None:
+def load_origin(home: Home, name: str, typed: TableOptions) -> tuple[str, TableOptions] | None:
     """The word and options that a named dataset was read with; typed options take precedence.
 
     None where there are no such features, or their origin is not recorded.

@@ -50,7 +50,9 @@ def open_dataset(
             f"--name {options.name}: a built-in dataset has that name; choose another"
         )
     opened = _own(word, options, note)
-    before = origins.recall(home, word, options) if opened is None and home is not None else None
+    before = (
+        origins.load_origin(home, word, options) if opened is None and home is not None else None
+    )
     if before is not None:
         place, options = before
         if note is not None:
@@ -63,7 +65,7 @@ def open_dataset(
             )
         word = place
     if opened is not None:
-        return [origins.known(dataset, word, options) for dataset in opened]
+        return [origins.with_origin(dataset, word, options) for dataset in opened]
     path = Path(word).expanduser()
     if home is not None and word in home.datasets():
         raise MmfuseError(
@@ -99,7 +101,7 @@ def new_rows(
         folder = layout.tasks(top).get(task) if top else None
     else:
         layout = catalog.find("datasets", "mug")
-        before = origins.recall(home, dataset, TableOptions()) if home is not None else None
+        before = origins.load_origin(home, dataset, TableOptions()) if home is not None else None
         folder = Path(before[0]) if before and (Path(before[0]) / "info.json").is_file() else None
     if folder is None:
         return rows

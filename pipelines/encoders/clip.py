@@ -27,7 +27,7 @@ from pipelines.encoding.pretrained import (
     as_single_frames,
     encode_images,
     image_pixels,
-    normalised,
+    normalize_pixels,
     to_device,
     to_rows,
     trained_or_random,
@@ -129,7 +129,7 @@ class Clip(PretrainedEncoder):
             return as_single_frames(self._texts(model, items), sequence=self.sequence)
 
         def run(images: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
-            values = normalised(images, self.checkpoint.preprocess, self._device)
+            values = normalize_pixels(images, self.checkpoint.preprocess, self._device)
             # In half precision open_clip keeps norms and embeddings in float32: ask no parameter.
             values = values if model is self.__dict__.get("_exact") else values.to(self._dtype)
             return to_rows(model.encode_image(values))

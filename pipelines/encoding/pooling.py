@@ -56,7 +56,7 @@ def load(encoder: str, place: Path) -> Any:  # noqa: ANN401 - any architecture
 
 
 def submodel(model: Any, kind: Kind) -> Any:  # noqa: ANN401
-    """Submodel for a kind: one of CLIP's two towers, or the encoder of an encoder-decoder."""
+    """Submodel for a kind: CLIP's image or text encoder, or the encoder of an encoder-decoder."""
     part = {"text": "text_model", "code": "text_model"}.get(kind, "vision_model")
     if kind != "audio" and hasattr(model, part):
         return getattr(model, part)

@@ -19,8 +19,8 @@ from pipelines.device import check_dtype, pick_device, pick_dtype
 from pipelines.encoding.encoder import Storage
 from pipelines.encoding.hub import Download
 from pipelines.encoding.model_files import ModelFiles
-from pipelines.media.decode import pictures
-from pipelines.media.images import Preprocess, frame_numbers, pixels
+from pipelines.media.decode import decode_frames
+from pipelines.media.images import Preprocess, frame_numbers, resize_and_crop
 from pipelines.media.payloads import Waveform
 
 if TYPE_CHECKING:
@@ -243,13 +243,13 @@ def image_pixels(
 ) -> tuple[NDArray[np.uint8], int]:
     """Image → (H, W, 3) uint8, video → (T, H, W, 3) of `frames` images; the cost is T or 1."""
     if kind == "image":
-        return pixels(payload, preprocess), 1
-    shown = pictures(payload, frame_numbers(payload.count, frames))
-    video = np.stack([pixels(image, preprocess) for image in shown])
+        return resize_and_crop(payload, preprocess), 1
+    shown = decode_frames(payload, frame_numbers(payload.count, frames))
+    video = np.stack([resize_and_crop(image, preprocess) for image in shown])
     return video, len(video)
 
 
-def normalised(
+def normalize_pixels(
     images: list[NDArray[np.uint8]], preprocess: Preprocess, device: "torch.device"
 ) -> "torch.Tensor":
     """Pixels → (B, 3, H, W) float32 on the device, scaled to 0 … 1, then by mean and std."""

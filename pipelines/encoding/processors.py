@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.media.decode import pictures
+from pipelines.media.decode import decode_frames
 from pipelines.media.images import frame_numbers
 from pipelines.media.payloads import Frames, Unreadable, Waveform
 
@@ -200,7 +200,7 @@ class ImageProcessor:
     def prepare(self, payload: Any) -> tuple[PreparedInput, int]:  # noqa: ANN401
         """Image → (3, H, W), video → (T, 3, H, W); the cost is the number of images."""
         if isinstance(payload, Frames):
-            shown = pictures(payload, frame_numbers(payload.count, self.frames))
+            shown = decode_frames(payload, frame_numbers(payload.count, self.frames))
             values = np.stack([self._resized(image) for image in shown])
             return PreparedInput(values, len(values)), len(values)
         return PreparedInput(self._resized(payload), 1), 1

@@ -15,7 +15,7 @@ from pipelines.encoding.pretrained import (
     FolderEncoder,
     encode_images,
     image_pixels,
-    normalised,
+    normalize_pixels,
     to_rows,
     video_fields,
 )
@@ -70,7 +70,7 @@ class TimmModel(FolderEncoder):
         batch: Sequence[NDArray[np.uint8]],
     ) -> list[NDArray[Any]]:
         def run(images: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
-            values = normalised(images, self._preprocess, self._device)
+            values = normalize_pixels(images, self._preprocess, self._device)
             values = values.to(next(model.parameters()).dtype)
             vectors = model(values)
             if vectors.shape[1] != self.kinds[kind]:  # a head with a hidden layer: before that

@@ -78,7 +78,7 @@ def source_columns(
         infos: streams by name.
     """
     known = {}
-    recorded = origins.recall(home, dataset, TableOptions())
+    recorded = origins.load_origin(home, dataset, TableOptions())
     for part in recorded[1].modalities if recorded else ():
         known[part.name] = part.columns
     paths = DatasetPaths.of(home, dataset)

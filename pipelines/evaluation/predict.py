@@ -22,6 +22,7 @@ from cache.layout import DatasetPaths, Home
 from cache.runs import RunRecord, RunStream, load_run
 from cache.samples import Kind
 from cache.storage.objects import get_record
+from pipelines import catalog
 from pipelines.encoding.encoder import (
     BuildCall,
     Encoder,
@@ -248,9 +249,12 @@ class _Encoders:
                     yield with_storage(encoder, info.dtype)
 
     def _build(self, call: BuildCall, stream: RunStream, info: StreamInfo) -> Encoder:
+        word = call.word if call.word.endswith(".py") else call.word.partition(":")[0]
+        source = catalog.read_source(word)
+        takes_weights = source.path is None or source.constants.get("NEEDS_WEIGHTS", False)
         return build_encoder(
             call.word,
-            weights=self.weights,
+            weights=self.weights if takes_weights else None,
             device=self.device,
             dtype=str(info.fields.get("compute", "auto")),
             sequence=stream.sequence,

@@ -14,12 +14,12 @@ from pipelines.features.hiding import HiddenTable, hide
 from pipelines.features.missing import MissingPattern
 from pipelines.features.table import FeatureTable
 from pipelines.metrics import baselines
-from pipelines.metrics.metrics import PRIMARY, better, metric_terms, scores
+from pipelines.metrics.metrics import PRIMARY, is_better_by, metric_terms, scores
 from pipelines.metrics.significance import bootstrap
 from pipelines.training.loop import decoded
 from pipelines.training.replicas import Replicas
 from pipelines.training.restore import linear_name, plan_of, rebuild, run_table
-from pipelines.training.run import protocol
+from pipelines.training.run import missing_pattern
 
 
 def score(
@@ -60,7 +60,7 @@ def score(
 
 def _as_trained(table: FeatureTable, record: RunRecord) -> FeatureTable:
     """The table under the run's own missing protocol, as in training."""
-    return hide(table, protocol(plan_of(record))).table
+    return hide(table, missing_pattern(plan_of(record))).table
 
 
 def _probes(table: FeatureTable, record: RunRecord) -> dict[str, baselines.Linear]:
@@ -78,7 +78,7 @@ def _best_single(
 ) -> tuple[str, Scores]:
     """Name and test scores of the probe that is best on validation rows under the pattern."""
     metric = PRIMARY[hidden.table.samples.task.kind]
-    is_better = better(metric)
+    is_better = is_better_by(metric)
     left = [name for name in probes if name not in pattern.hidden]
     best, value = left[0], None
     for name in left:

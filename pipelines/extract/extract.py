@@ -65,7 +65,7 @@ def extract(
         MmfuseError: for what the user can fix; rows finished before it stay in the store.
     """
     options, track = options or ExtractOptions(), track or untracked
-    origins.keep(home, dataset)
+    origins.save_origin(home, dataset)
     plans = plan(
         dataset,
         encoders,

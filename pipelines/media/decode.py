@@ -156,7 +156,7 @@ def decode_video(data: bytes) -> Frames:
     return Frames(path="", count=count, rate=rate, data=data)
 
 
-def pictures(frames: Frames, numbers: Sequence[int]) -> list["Image"]:
+def decode_frames(frames: Frames, numbers: Sequence[int]) -> list["Image"]:
     """Decode frames of a video by number to RGB images, in the given order, repeats allowed.
 
     Where fewer frames can be decoded than were counted, the last one stands for the missing.

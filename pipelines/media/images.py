@@ -39,7 +39,7 @@ class Preprocess:
         return {**own, "decoder": "pillow"}
 
 
-def pixels(image: "Image", preprocess: Preprocess) -> NDArray[np.uint8]:
+def resize_and_crop(image: "Image", preprocess: Preprocess) -> NDArray[np.uint8]:
     """(H, W, 3) uint8, bit-equal to what torchvision's resize and crop give for PIL images."""
     from PIL import Image
 

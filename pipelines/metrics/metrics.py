@@ -191,7 +191,7 @@ def pearson(outputs: Array, targets: Array) -> float:
     return float((a * b).sum() / scale) if scale > tiny else float("nan")
 
 
-def better(name: str) -> Callable[[float, float], bool]:
+def is_better_by(name: str) -> Callable[[float, float], bool]:
     """Comparison of two scores of a metric: whether the first is better than the second."""
     if name in LOWER_IS_BETTER:
         return lambda first, second: first < second

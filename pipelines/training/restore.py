@@ -21,7 +21,7 @@ from pipelines.metrics import baselines
 from pipelines.training.plan import Plan
 from pipelines.training.record import digest, score_all
 from pipelines.training.replicas import Replicas
-from pipelines.training.run import protocol, resplit
+from pipelines.training.run import missing_pattern, resplit
 
 
 def score_test(home: Home, record: RunRecord, device: str = "auto") -> None:
@@ -33,13 +33,13 @@ def score_test(home: Home, record: RunRecord, device: str = "auto") -> None:
     if any(scores.split == "test" for scores in record.scores):
         return
     where, plan = pick_device(device), plan_of(record)
-    hidden = hide(run_table(home, record, where), protocol(plan))
+    hidden = hide(run_table(home, record, where), missing_pattern(plan))
     found, predictions = score_all(
         rebuild(record, where),
         hidden,
         range(len(record.seeds)),
         record.seeds,
-        label=protocol(plan).label,
+        label=missing_pattern(plan).label,
     )
     record.add_scores(found)
     record.keep_predictions(predictions)

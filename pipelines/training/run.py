@@ -113,7 +113,7 @@ def resplit(table: FeatureTable, plan: Plan) -> FeatureTable:
     return replace(table, samples=samples, scale=target_scale(samples))
 
 
-def protocol(plan: Plan) -> MissingPattern:
+def missing_pattern(plan: Plan) -> MissingPattern:
     """Missing pattern of a plan's data protocol, the same in every split."""
     return MissingPattern.rate(plan.missing_rate, plan.missing_seed, plan.missing_protocol)
 
@@ -121,10 +121,10 @@ def protocol(plan: Plan) -> MissingPattern:
 def train_together(job: TrainingJob, chosen: Sequence[Setting]) -> list[RunRecord]:
     """Train and record settings that can be one stack of replicas, settings × seeds."""
     began, plan = time.perf_counter(), chosen[0].plan
-    hidden = hide(resplit(job.table, plan), protocol(plan))
+    hidden = hide(resplit(job.table, plan), missing_pattern(plan))
     replicas, history = _fit(job, chosen, hidden.table)
     seconds = (time.perf_counter() - began) / len(chosen)
-    simple = _baselines(hidden, protocol(plan).label)
+    simple = _baselines(hidden, missing_pattern(plan).label)
     records = []
     for number, setting in enumerate(chosen):
         seeds = setting.plan.seeds
@@ -134,7 +134,7 @@ def train_together(job: TrainingJob, chosen: Sequence[Setting]) -> list[RunRecor
             hidden,
             mine,
             seeds,
-            label=protocol(plan).label,
+            label=missing_pattern(plan).label,
             splits=job.request.splits,
         )
         trained = {n: v[mine.start : mine.stop] for n, v in replicas.state.items()}

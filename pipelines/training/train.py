@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from cache.layout import Home
 from cache.runs import RunRecord
-from pipelines.metrics.metrics import PRIMARY, better
+from pipelines.metrics.metrics import PRIMARY, is_better_by
 from pipelines.training.plan import Plan
 from pipelines.training.request import KEEP_SECONDS, checked_request
 
@@ -98,7 +98,7 @@ def train_all(
 def best_of(runs: Sequence[RunRecord]) -> RunRecord:
     """Run with the best mean primary metric on validation rows; the first of ties."""
     name = PRIMARY[runs[0].task.kind]
-    is_better = better(name)
+    is_better = is_better_by(name)
     best, value = runs[0], _validation(runs[0], name)
     for run in runs[1:]:
         other = _validation(run, name)

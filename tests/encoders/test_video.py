@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from pipelines.encoding.encoder import build_encoder
-from pipelines.media.decode import decode_video, pictures
+from pipelines.media.decode import decode_frames, decode_video
 from pipelines.media.images import frame_numbers
 
 WORDS = {"clip": "clip", "resnet": "resnet", "hf": "dino"}
@@ -47,7 +47,7 @@ def test_a_video_is_the_maximum_over_its_images_vectors(word, place, film):
     kept = build_encoder(word, weights=str(place(WORDS[word])), sequence=True)
     item, cost = encoder.prepare("video", film)
     assert cost == 15
-    shown = [encoder.prepare("image", one)[0] for one in pictures(film, frame_numbers(40, 15))]
+    shown = [encoder.prepare("image", one)[0] for one in decode_frames(film, frame_numbers(40, 15))]
     expected = np.stack(encoder.encode("image", shown))
     (pooled,) = encoder.encode("video", [item])
     assert pooled.shape == (encoder.kinds["video"],)
@@ -80,7 +80,7 @@ def test_images_are_cropped_bit_for_bit_as_torchvision_does():
     from open_clip.transform import PreprocessCfg, image_transform_v2
     from timm.data import create_transform
 
-    from pipelines.media.images import Preprocess, pixels
+    from pipelines.media.images import Preprocess, resize_and_crop
 
     random = np.random.default_rng(0)
     shapes = [(30, 50), (50, 30), (33, 32), (1, 9), (300, 8), (64, 64)]
@@ -93,7 +93,7 @@ def test_images_are_cropped_bit_for_bit_as_torchvision_does():
             ours = Preprocess(size, mode, size, "bicubic", **one)
             for picture in shown:
                 expected = (bare(picture).permute(1, 2, 0) * 255).round().numpy()
-                assert np.array_equal(pixels(picture, ours), expected)
+                assert np.array_equal(resize_and_crop(picture, ours), expected)
     words = {"center": "shortest", "border": "longest", "squash": "squash"}
     for mode, ours_ in words.items():
         bare = create_transform(
@@ -102,4 +102,4 @@ def test_images_are_cropped_bit_for_bit_as_torchvision_does():
         ours = Preprocess((32, 32), ours_, (35, 35), "bilinear", **one)
         for picture in shown:
             expected = (bare(picture).permute(1, 2, 0) * 255).round().numpy()
-            assert np.array_equal(pixels(picture, ours), expected)
+            assert np.array_equal(resize_and_crop(picture, ours), expected)

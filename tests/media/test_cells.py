@@ -317,7 +317,7 @@ def test_a_video_decodes_frames_by_number():
     """Frames are counted, and decoded only when asked for, in any order."""
     frames = cells.decode("video", film_bytes(7))
     assert (frames.count, frames.rate) == (7, 10)
-    greys = [np.asarray(p).mean() for p in decode.pictures(frames, [5, 0, 5])]
+    greys = [np.asarray(p).mean() for p in decode.decode_frames(frames, [5, 0, 5])]
     assert greys == pytest.approx([150, 0, 150], abs=6)
 
 

@@ -6,8 +6,8 @@ import sklearn.metrics as sk
 
 from cache.samples import Task
 from pipelines.metrics.metrics import (
-    better,
     calibration_error,
+    is_better_by,
     label_scores,
     mean_cosine,
     metric_terms,
@@ -157,8 +157,8 @@ def test_pieces_sum_to_the_first_metric(task: Task) -> None:
 
 def test_less_error_is_better_and_more_accuracy_is_better() -> None:
     """Direction comes from the metric's name."""
-    assert better("mae")(1.0, 2.0)
-    assert better("accuracy")(2.0, 1.0)
+    assert is_better_by("mae")(1.0, 2.0)
+    assert is_better_by("accuracy")(2.0, 1.0)
 
 
 def test_recall_at_k_by_a_loop() -> None:
