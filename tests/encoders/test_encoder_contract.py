@@ -78,7 +78,7 @@ def test_another_stored_dtype_is_another_stream_of_the_same_vectors(case, encode
         built(case, top, storage="bfloat16")
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_half_precision_keeps_the_bound_that_it_can_keep(case, top, dtype):
     """A row alone and in a mixed batch, and half precision and float32, agree to 0.999."""
     if "weights" not in case.options:

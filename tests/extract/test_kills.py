@@ -62,7 +62,7 @@ def check_kills(tmp_path, what, kills, *roots):
 @pytest.mark.parametrize(
     ("what", "kills"),
     [
-        ("digits", 3),
+        ("digits", 2),
         ("0.002", 3),
         pytest.param("digits", 10, marks=pytest.mark.slow),
         pytest.param("0.002", 10, marks=pytest.mark.slow),

@@ -102,7 +102,14 @@ def test_a_stream_that_is_not_there_cannot_lead(method, option):
         head(method, **{option: "audio"})
 
 
-@pytest.mark.parametrize("method", ["sum_logits", "sum_features", "gated", "film", "clarga"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "sum_logits",
+        "clarga",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("sum_features", "gated", "film")),
+    ],
+)
 def test_heads_take_recurrent_stems(method):
     """With a GRU, shared, in front of every stream with frames the contract still holds."""
     options = {"stem": "gru", "share_stems": True, "width": 8}
