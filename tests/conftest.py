@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from project import ROOT
+from threadpoolctl import threadpool_limits
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when numpy and torch are first imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for torch and for processes that tests start
+threadpool_limits(1)  # for numpy, which a plug-in of pytest has imported already
 os.environ["HF_HUB_OFFLINE"] = "1"
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]

@@ -10,6 +10,8 @@ import polars as pl
 import pytest
 
 from cache.errors import MmfuseError
+from cache.exchange.pack import pack
+from cache.exchange.unpack import unpack
 from cache.feature_store import FeatureStore
 from cache.layout import Home
 from cache.runs import RunRecord
@@ -239,6 +241,31 @@ def test_an_encoder_with_other_options_is_found_or_asked_for(tmp_path: Path) -> 
     found = predict(home, run, rows, encoders=[build_encoder("hashing", width=64)])
     assert found.outputs.shape == (4, 2)
     assert found.notes == ()
+
+
+def test_weights_go_to_the_encoders_that_take_some(trained) -> None:
+    """`--weights` beside weight-free encoders is no error of theirs."""
+    home, run, dataset = trained
+    rows = dataset.table.head(4).select("words", "facts")
+    given = predict(home, run, rows, weights="somewhere/model.safetensors")
+    assert np.allclose(given.outputs, predict(home, run, rows).outputs)
+
+
+def test_a_pack_brings_encoder_names_and_no_paths_of_files(trained, tmp_path: Path) -> None:
+    """`predict` imports recorded encoder files, so a stranger's pack must not name any."""
+    home, _, dataset = trained
+    module = tmp_path / "mine.py"
+    module.write_text(MINE)
+    extract(dataset, [build_encoder(str(module))], home=home, options=INLINE)
+    pack(home, tmp_path / "fruit.pack", ["fruit"])
+    other = Home(tmp_path / "other")
+    unpack(other, tmp_path / "fruit.pack")
+    calls = {
+        info.key.encoder: BuildCall.of_stream(info.provenance)
+        for info in FeatureStore(other, "fruit").streams()
+    }
+    assert calls["mine"] is None
+    assert calls["hashing"] == BuildCall("hashing", {})
 
 
 def test_an_encoder_of_a_users_own_class_records_its_word_where_it_can(tmp_path: Path) -> None:

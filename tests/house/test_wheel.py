@@ -47,6 +47,7 @@ def test_the_wheel_says_that_it_is_typed(installed):
     assert (site / "mmfuse" / "__init__.pyi").is_file()
 
 
+@pytest.mark.slow
 def test_mypy_sees_through_the_door_of_the_installed_wheel(installed, tmp_path):
     """Strict mypy knows what calls give, and refuses a wrong argument and an unknown name."""
     (tmp_path / "script.py").write_text(SCRIPT)
