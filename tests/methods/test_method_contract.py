@@ -18,24 +18,24 @@ from pipelines.fusion import layers
 from pipelines.fusion.head import Fused, FusionHead, Inputs
 
 METHODS = sorted(catalog.entries("methods"))
-EVERY = (
-    *head_checks.CHECKS,
-    head_learning.synergy_is_found_or_not,
-    pytest.param(head_learning.redundancy_is_used, marks=pytest.mark.slow),
-    pytest.param(head_learning.unique_information_is_joined, marks=pytest.mark.slow),
-)
+TRAINED = {"concat", "sum_logits"}  # in every run of the tests; the others in slow ones
 
 
-def test_every_check_of_the_contract_is_run():
-    """The list above leaves none out."""
-    listed = [getattr(one, "values", (one,))[0] for one in EVERY]
-    assert listed == [*head_checks.CHECKS, *head_learning.CHECKS]
-
-
-@pytest.mark.parametrize("check", EVERY, ids=lambda p: p.__name__)
+@pytest.mark.parametrize("check", head_checks.CHECKS, ids=lambda p: p.__name__)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_passes_every_check(method, check):
     """The folder is listed, so a new method is checked the moment its file exists."""
+    seen = contracts.run_check(check, contracts.head_under_test(method))
+    assert seen.passed, seen.detail
+
+
+@pytest.mark.parametrize("check", head_learning.CHECKS, ids=lambda p: p.__name__)
+@pytest.mark.parametrize(
+    "method",
+    [name if name in TRAINED else pytest.param(name, marks=pytest.mark.slow) for name in METHODS],
+)
+def test_every_method_learns_what_can_be_learnt(method, check):
+    """Trained on synthetic tasks it comes within a point of the best that is possible."""
     seen = contracts.run_check(check, contracts.head_under_test(method))
     assert seen.passed, seen.detail
 
@@ -48,26 +48,32 @@ QUICK_CHECKS = (
 )
 OPTIONS: list[tuple[str, dict[str, object]]] = [
     ("clarga", {"score": "gat", "attn_per_layer": True, "activation": "gelu"}),
-    ("clarga", {"ablation": "uniform", "weighting": "flat", "both_ways": True}),
-    ("clarga", {"ablation": "no_residual", "readout_missing": False, "layer_dropout": 0.1}),
     ("clarga", {"ablation": "mean", "mask_token": "each"}),
-    ("clarga", {"ablation": "no_contrast"}),
-    ("mla", {"hgm": False, "df": False}),
-    ("mla", {"hgm": False, "shared": False, "encoder": "linear"}),
     ("mla", {"order": "previous", "p_norm": "none", "missing": "zeros"}),
     ("mla", {"p_norm": "fro", "reset": "cycle", "augment_bias": True}),
-    ("mla", {"preset": "official"}),
-    ("mla", {"alpha_schedule": "decay", "reset": "epoch"}),
-    ("ef_cl", {"preset": "official"}),
     ("ef_cl", {"fill": "learned", "drop_duplicates_above": 0.999}),
     ("ef_cl", {"fill": "mean", "contrast": False, "input_norm": "zscore"}),
     ("trml", {"translator": "hub", "temporal": "mean"}),
     ("trml", {"virtual": "mean", "rho": 0.0}),
+]
+MORE_OPTIONS: list[tuple[str, dict[str, object]]] = [
+    ("clarga", {"ablation": "uniform", "weighting": "flat", "both_ways": True}),
+    ("clarga", {"ablation": "no_residual", "readout_missing": False, "layer_dropout": 0.1}),
+    ("clarga", {"ablation": "no_contrast"}),
+    ("mla", {"hgm": False, "df": False}),
+    ("mla", {"hgm": False, "shared": False, "encoder": "linear"}),
+    ("mla", {"preset": "official"}),
+    ("mla", {"alpha_schedule": "decay", "reset": "epoch"}),
+    ("ef_cl", {"preset": "official"}),
     ("trml", {"matching": "mse", "detach": True, "both_ways": False}),
 ]
 
 
-@pytest.mark.parametrize(("method", "options"), OPTIONS, ids=lambda x: str(x).replace(" ", ""))
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [*OPTIONS, *(pytest.param(*one, marks=pytest.mark.slow) for one in MORE_OPTIONS)],
+    ids=lambda x: str(x).replace(" ", ""),
+)
 def test_options_keep_the_contract_too(method, options):
     """An ablation that leaves a dead parameter behind, or sees what is absent, is noticed."""
     subject = contracts.head_under_test(method, options)

@@ -106,8 +106,10 @@ def test_a_stream_that_is_not_there_cannot_lead(method, option):
     "method",
     [
         "sum_logits",
-        "clarga",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("sum_features", "gated", "film")),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("sum_features", "gated", "film", "clarga")
+        ),
     ],
 )
 def test_heads_take_recurrent_stems(method):

@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import runpy
+import selectors
 import signal
 import socket
 import subprocess
@@ -97,7 +98,12 @@ class Prestarted:
         self._folder = tempfile.TemporaryDirectory()
         self._path = Path(self._folder.name) / "socket"
         command = [sys.executable, __file__, str(self._path), *libraries]
-        self._server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        self._server = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )
         assert self._server.stdout is not None
         assert self._server.stdout.readline() == b"listening\n"
 
@@ -165,35 +171,42 @@ def _serve(path: str) -> dict[str, Any]:
     listening.bind(path)
     listening.listen()
     os.write(1, b"listening\n")
-    while True:
-        link, _ = listening.accept()
-        data, handles, *_ = socket.recv_fds(link, 1 << 20, 2)
-        with contextlib.suppress(ChildProcessError):  # reaped, so that their CPU time counts
-            while os.waitpid(-1, os.WNOHANG if data else 0)[0]:
-                pass
-        if not data:
-            os._exit(0)
-        if os.fork():
-            link.close()
-            for handle in handles:
+    events = selectors.DefaultSelector()
+    events.register(listening, selectors.EVENT_READ)
+    running: dict[int, tuple[int, socket.socket]] = {}  # by handle of the process
+    ending = False
+    while not ending or running:
+        for handle in [key.fd for key, _ in events.select()]:
+            if handle in running:
+                child, link = running.pop(handle)
+                events.unregister(handle)
                 os.close(handle)
-            continue
-        listening.close()
-        request: dict[str, Any] = json.loads(data)
-        child = os.fork()
-        if child:  # waits for the fork, and says how it ended
-            for handle in handles:
-                os.close(handle)
+                with contextlib.suppress(OSError):  # nobody asks any more
+                    _, status = os.waitpid(child, 0)
+                    link.send(json.dumps(os.waitstatus_to_exitcode(status)).encode())
+                link.close()
+                continue
+            link, _ = listening.accept()
+            data, outputs, *_ = socket.recv_fds(link, 1 << 20, 2)
+            if not data:
+                ending = True
+                continue
+            child = os.fork()
+            if not child:
+                for each in (events, listening, link, *(other for _, other in running.values())):
+                    each.close()
+                for place, output in enumerate(outputs, start=1):
+                    os.dup2(output, place)
+                    os.close(output)
+                request: dict[str, Any] = json.loads(data)
+                return request
+            for output in outputs:
+                os.close(output)
             link.send(json.dumps(child).encode())
-            _, status = os.waitpid(child, 0)
-            with contextlib.suppress(OSError):  # nobody asks any more
-                link.send(json.dumps(os.waitstatus_to_exitcode(status)).encode())
-            os._exit(0)
-        link.close()
-        for place, handle in enumerate(handles, start=1):
-            os.dup2(handle, place)
-            os.close(handle)
-        return request
+            watched = os.pidfd_open(child)
+            events.register(watched, selectors.EVENT_READ)
+            running[watched] = child, link
+    os._exit(0)
 
 
 def main() -> None:
