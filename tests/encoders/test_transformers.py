@@ -215,6 +215,7 @@ def test_a_real_sentence_model_agrees_with_sentence_transformers():
     assert np.abs(found - expected).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_real_vectors_tell_the_topics_of_real_text(pack):
     """On real docstrings MiniLM's vectors classify topics well above the majority class."""
     from sklearn.linear_model import LogisticRegression

@@ -26,7 +26,7 @@ from pathlib import Path
 from cache.layout import Home
 from pipelines.reports.compare import compare
 from pipelines.training.sweep import sweep
-grid = {"width": "4,6,8,10,12,14", "epochs": "40", "patience": "none", "seeds": "0"}
+grid = {"width": "4,6,8,10,12,14", "epochs": "12", "patience": "none", "seeds": "0"}
 sweep("concat", "made", home=Home(Path(sys.argv[1])), options=grid, keep_seconds=0.0)
 """
 
