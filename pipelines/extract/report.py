@@ -113,7 +113,7 @@ def report(
         interrupted=work.interrupted,
         workers=work.workers,
         seconds=work.timings.seconds(),
-        rows_per_second=settled / work.timings.total if settled else 0.0,
+        rows_per_second=settled / work.timings.total if work.timings.total else 0.0,
         bottleneck=work.timings.bottleneck(work.workers, cores())
         if settled
         else "nothing was left to encode",

@@ -117,7 +117,7 @@ def test_folders_without_what_a_model_needs_are_an_error(place, tmp_path):
         build_encoder("hf", weights=str(place("bert") / "config.json"))
     with pytest.raises(MmfuseError, match=r"modules\.json"):
         build_encoder("sentence", weights=str(place("bert")))
-    with pytest.raises(MmfuseError, match="name its tag too"):
+    with pytest.raises(MmfuseError, match="does not name its weights"):
         build_encoder("timm:resnet50")
     with pytest.raises(MmfuseError, match="depth of resnet"):
         build_encoder("resnet:34")

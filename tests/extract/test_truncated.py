@@ -88,12 +88,12 @@ def test_rows_that_need_no_encoding_keep_their_flags(tmp_path):
 def test_a_share_that_matters_is_a_warning(tmp_path):
     """Up to five in a hundred are a remark; above that the summary warns."""
     words = [f"{row}" for row in range(100)]
-    for count, begins in ((5, "5 of 100 inputs (5.0%) were cut"), (6, "warning: 6 of 100")):
+    for count, begins in ((5, "5 of 100 inputs (5.0%) were truncated"), (6, "warning: 6 of 100")):
         words[:count] = [f"{row} is a long text" for row in range(count)]
         dataset = texts({"m": words}, name=f"cut{count}")
         report = check(Home(tmp_path), dataset)
         (note,) = [
-            n for n in extraction.report_table({dataset.name: [report]}).notes if "to length" in n
+            n for n in extraction.report_table({dataset.name: [report]}).notes if "truncated" in n
         ]
         assert begins in note
 
