@@ -1,0 +1,76 @@
+"""Words of a category column: blanks stripped, equal decimals merged, sorted in one fixed order.
+
+Labels, ids, groups and categories all go through `canonical_words`, so that two cells are the same
+word everywhere or nowhere: equal after stripping blanks, or, where every word of the column is a
+canonical decimal, equal in value (`1` and `1.0`). Any other word in the column, such as `007` or
+`1e3`, and words stay words.
+"""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+from decimal import Decimal
+
+import polars as pl
+
+_CANONICAL = re.compile(r"(0|-?[1-9][0-9]*|-?0(?=\.[0-9]*[1-9]))(\.[0-9]+)?", re.ASCII)
+_EXACT = 1 << 53  # whole floats up to here are written as whole numbers
+
+
+def canonical_words(column: pl.Series) -> pl.Series:
+    """A column as words: (N,) String, null where a cell is empty, blank or NaN.
+
+    Args:
+        column: words, numbers or booleans (`true`, `false`); of another type, its text.
+    """
+    words = _as_text(column).str.strip_chars()
+    words = words.set(words == "", None)
+    distinct = words.unique().drop_nulls()
+    if len(distinct) and all(map(is_canonical_decimal, distinct)):
+        shortest = {word: _shortest(word) for word in distinct if "." in word}
+        if shortest:
+            words = words.replace(shortest)
+    return words
+
+
+def sort_words(words: Iterable[str]) -> list[str]:
+    """Distinct words in an order that every process agrees on: decimals by value, else by text."""
+    distinct = set(words)
+    if distinct and all(map(is_canonical_decimal, distinct)):
+        return sorted(distinct, key=lambda word: (Decimal(word), word))
+    return sorted(distinct)
+
+
+def look_alikes(words: Iterable[str]) -> list[tuple[str, ...]]:
+    """Groups of words that differ only by case, by Unicode form, or by blanks inside them."""
+    groups = defaultdict(list)
+    for word in sorted(set(words)):
+        plain = unicodedata.normalize("NFKC", word).casefold()
+        groups[" ".join(unicodedata.normalize("NFKC", plain).split())].append(word)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def is_canonical_decimal(word: str) -> bool:
+    """Whether a word is a decimal in its usual form: `0`, `12`, `-3.50`; not `007`, `+1`, `-0`."""
+    return _CANONICAL.fullmatch(word) is not None
+
+
+def _shortest(word: str) -> str:
+    """The decimal without zeros that say nothing: `1.50` → `1.5`, `2.0` → `2`."""
+    whole, _, fraction = word.partition(".")
+    fraction = fraction.rstrip("0")
+    return f"{whole}.{fraction}" if fraction else whole
+
+
+def _as_text(column: pl.Series) -> pl.Series:
+    if column.dtype == pl.Boolean:
+        return column.cast(pl.Int8).replace_strict({0: "false", 1: "true"}, return_dtype=pl.String)
+    if column.dtype.is_float():
+        cells = [None if v is None or v != v else _float_text(v) for v in column.to_list()]  # noqa: PLR0124 - NaN
+        return pl.Series(column.name, cells, pl.String)
+    return column.cast(pl.String)
+
+
+def _float_text(value: float) -> str:
+    return str(int(value)) if abs(value) < _EXACT and value == int(value) else repr(value)
