@@ -18,20 +18,29 @@ _CANONICAL = re.compile(r"(0|-?[1-9][0-9]*|-?0(?=\.[0-9]*[1-9]))(\.[0-9]+)?", re
 _EXACT = 1 << 53  # whole floats up to here are written as whole numbers
 
 
-def canonical_words(column: pl.Series) -> pl.Series:
+def canonical_words(column: pl.Series, *, by_value: bool | None = None) -> pl.Series:
     """A column as words: (N,) String, null where a cell is empty, blank or NaN.
 
     Args:
         column: words, numbers or booleans (`true`, `false`); of another type, its text.
+        by_value: whether decimals of one value are one word; None: where all words are decimals.
     """
     words = _as_text(column).str.strip_chars()
     words = words.set(words == "", None)
-    distinct = words.unique().drop_nulls()
-    if len(distinct) and all(map(is_canonical_decimal, distinct)):
-        shortest = {word: _shortest(word) for word in distinct if "." in word}
+    if by_value is None:
+        by_value = are_decimals(words)
+    if by_value:
+        pointed = words.filter(words.str.contains(".", literal=True)).unique().drop_nulls()
+        shortest = {word: _shortest(word) for word in pointed if is_canonical_decimal(word)}
         if shortest:
             words = words.replace(shortest)
     return words
+
+
+def are_decimals(words: pl.Series) -> bool:
+    """Whether there are words and every one of them is a decimal in its usual form."""
+    distinct = words.unique().drop_nulls()
+    return bool(len(distinct)) and all(map(is_canonical_decimal, distinct))
 
 
 def sort_words(words: Iterable[str]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import polars as pl
 
 from cache.errors import MmfuseError
-from pipelines.data.category_words import canonical_words
+from pipelines.data.category_words import are_decimals, canonical_words
 
 MISSING_WORDS = (
     "na", "n/a", "n.a.", "#n/a", "nan", "null", "none", "nil", "-", "--", "–", "—", "?", "??", ".",
@@ -49,6 +49,7 @@ class ColumnType:
         grouping: the mark between thousands, or "".
         unit: what stands before or after every number: `%`, a currency sign or code, or "".
         date: name of the date format, such as `dd.mm.yyyy`; "" for other kinds.
+        by_value: of categories, whether all are decimals, so that `1` and `1.0` are one.
     """
 
     kind: Literal["number", "date", "category"]
@@ -56,8 +57,9 @@ class ColumnType:
     grouping: str = ""
     unit: str = ""
     date: str = ""
+    by_value: bool = False
 
-    def record(self) -> dict[str, str]:
+    def record(self) -> dict[str, str | bool]:
         """As JSON, without what is at its default."""
         plain = ColumnType(self.kind)
         changed = {k: v for k, v in vars(self).items() if v != getattr(plain, k)}
@@ -125,17 +127,17 @@ def infer(column: pl.Series, *, decimal: str | None = None) -> ColumnType:
     if column.dtype in (pl.Date, pl.Datetime):
         return ColumnType("date", date="iso date")
     if column.dtype != pl.String:
-        return ColumnType("category")
+        return _category(column)
     counts = _stripped(column).drop_nulls().value_counts(sort=True)
     words, times = counts[column.name], counts["count"]
     is_word = ~words.str.to_lowercase().is_in(MISSING_WORDS)
     words, times = words.filter(is_word), times.filter(is_word)
-    if not len(words):
-        return ColumnType("category")
-    for found in (_best_number(words, times, decimal), _best_date(words, times)):
-        if found is not None:
-            return found
-    return ColumnType("category")
+    best = (_best_number(words, times, decimal), _best_date(words, times)) if len(words) else ()
+    return next((found for found in best if found is not None), _category(column))
+
+
+def _category(column: pl.Series) -> ColumnType:
+    return ColumnType("category", by_value=are_decimals(canonical_words(column, by_value=False)))
 
 
 def read_column(column: pl.Series, kind: ColumnType) -> ColumnReading:
@@ -146,12 +148,12 @@ def read_column(column: pl.Series, kind: ColumnType) -> ColumnReading:
         kind: the type.
     """
     if kind.kind == "category":
-        words = canonical_words(column)
+        words = canonical_words(column, by_value=kind.by_value)
         return ColumnReading(words, pl.Series(column.name, [False]).new_from_index(0, len(column)))
     text = column.dtype == pl.String
     there = _stripped(column).is_not_null() if text else column.is_not_null()
     if kind.kind == "number":
-        values = _numbers(_stripped(column), kind) if text else _typed_numbers(column)
+        values = _numbers(_stripped(column), kind, lenient=True) if text else _typed_numbers(column)
     else:
         values = _moments(_stripped(column), kind.date) if text else _typed_dates(column)
     return ColumnReading(values.alias(column.name), (there & values.is_null()).alias(column.name))
@@ -226,35 +228,48 @@ def _units_of(words: pl.Series) -> list[str]:
     return signs + codes
 
 
-def _numbers(words: pl.Series, kind: ColumnType) -> pl.Series:
-    """(N,) Float64, null for what is no number written this way."""
+def _numbers(words: pl.Series, kind: ColumnType, *, lenient: bool = False) -> pl.Series:
+    """(N,) Float64, null for what is no number written this way.
+
+    Args:
+        words: stripped cells.
+        kind: the way.
+        lenient: whether `1,234.5` is read too where no mark between thousands was seen.
+    """
     cells = words.str.replace_all("−", "-", literal=True)
     if kind.unit:
         unit = re.escape(kind.unit)
         bare = cells.str.replace(rf"^([+-]?)\s*{unit}\s*", "$1").str.replace(rf"\s*{unit}$", "")
         without = (bare == cells) & ~cells.str.contains(r"^[+-]?0+([.,]0+)?$")
         cells = bare.set(without, None)  # a number without the unit may be in another one
-    if kind.decimal == "." and not kind.grouping:
-        written = cells
-    else:
-        mark = re.escape(kind.decimal)
-        shape = rf"^[+-]?\d+({mark}\d+)?([eE][+-]?\d+)?$"
-        if kind.grouping:
-            group = _GROUPINGS[kind.grouping]
-            group = re.escape(group) if len(group) == 1 else group
-            shape = rf"^[+-]?\d{{1,3}}({group}\d{{3}})+({mark}\d+)?$|{shape}"
-        written = cells.set(~cells.str.contains(shape), None)
-        if kind.grouping:
-            written = written.str.replace_all(group, "")
-        written = written.str.replace(kind.decimal, ".", literal=True)
+    written = _without_grouping(cells, kind) if kind.grouping or lenient else cells
+    if kind.decimal != ".":
+        point = written.str.contains(".", literal=True)
+        written = written.set(point, None).str.replace(kind.decimal, ".", literal=True)
     # polars reads "1_000" and "infinity"; the second is a number, the first is none
     written = written.set(written.str.contains("_", literal=True), None)
     numbers = written.cast(pl.Float64, strict=False)
     return numbers.set(numbers.is_nan(), None)
 
 
+def _without_grouping(cells: pl.Series, kind: ColumnType) -> pl.Series:
+    """Cells without the marks between thousands, where they stand between thousands."""
+    mark = re.escape(kind.decimal)
+    other = kind.grouping or ("," if kind.decimal == "." else ".")
+    group = _GROUPINGS[other] if len(_GROUPINGS[other]) > 1 else re.escape(other)
+    # Without a mark between thousands in the column, one is clear only before a fraction.
+    fraction = rf"({mark}\d+)?" if kind.grouping else rf"{mark}\d+"
+    grouped = cells.str.contains(rf"^[+-]?\d{{1,3}}({group}\d{{3}})+{fraction}$")
+    if not grouped.any():
+        return cells
+    bare = cells.str.replace_all(group, "")
+    return pl.select(pl.when(grouped).then(bare).otherwise(cells)).to_series()
+
+
 def _typed_numbers(column: pl.Series) -> pl.Series:
-    if column.dtype == pl.Boolean or not column.dtype.is_numeric():
+    if column.dtype == pl.Boolean:
+        return column.cast(pl.Float64)
+    if not column.dtype.is_numeric():
         return pl.Series(column.name, [None], pl.Float64).new_from_index(0, len(column))
     numbers = column.cast(pl.Float64, strict=False)
     return numbers.set(numbers.is_nan(), None)

@@ -1,24 +1,41 @@
 """Columns of the user's own table: guess their kinds and convert their cells."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
 from cache.errors import MmfuseError, unknown
 from cache.samples import KINDS, Kind
+from pipelines.data.column_types import ColumnReading, ColumnType, infer, read_column
 from pipelines.data.targets import TARGETS
 from pipelines.media.cells import TEXTS, locate
 from pipelines.media.payloads import Unreadable
 
 SUFFIXES: dict[Kind, tuple[str, ...]] = {
-    "image": (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
-    "audio": (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff"),
-    "video": (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"),
-}
+    "image": (
+        ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif",
+        ".avif", ".jfif", ".ppm", ".tga",
+    ),
+    "audio": (
+        ".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".oga", ".m4a", ".aac", ".wma",
+        ".amr", ".au",
+    ),
+    "video": (
+        ".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp",
+    ),
+}  # fmt: skip
 _SEPARATED = re.compile(r"[,;\s]+")
+_URL = r"^[A-Za-z][A-Za-z0-9+.-]*://"
+# File names and their endings: behind a folder any, without one only those no web address has.
+_PATH = r"^[^\n<>|*?]*[\\/][^\n<>|*?\\/]*\.([a-z][a-z0-9]{0,4})$"
+_BARE_NAME = (
+    r"^[^\n<>|*?\\/@]+\.(pdf|docx?|xlsx?|pptx?|txt|csv|tsv|json|xml|html?|zip|gz|tar|npy|npz|pt|"
+    r"pth|dcm|nii|svg|eps|psd|raw|cr2|nef|dng|midi?|bin|dat|mat|h5|hdf5|parquet|pkl|mp2)$"
+)
+_MOST = 0.9  # share of the cells that decides what a column is
 _LOOK = 200  # cells that a guess looks at, for speed
 
 
@@ -63,7 +80,9 @@ def parse_modality(words: str) -> ModalitySpec:
     return ModalitySpec(name, known[kind], tuple(columns.split(",")) if colon else (name,))
 
 
-def guess_modalities(frame: pl.DataFrame, taken: Sequence[str]) -> ColumnGuess:
+def guess_modalities(
+    frame: pl.DataFrame, taken: Sequence[str], decimal: str | None = None
+) -> ColumnGuess:
     """Guess the kinds of all columns not in `taken`; tabular ones become one modality, `table`.
 
     File names go by their endings; lists of numbers are series; numbers, dates and words of few
@@ -74,7 +93,7 @@ def guess_modalities(frame: pl.DataFrame, taken: Sequence[str]) -> ColumnGuess:
     for column in frame:
         if column.name in taken:
             continue
-        kind, reason = _reserved(column.name) or _kind(column)
+        kind, reason = _reserved(column.name) or _kind(column, decimal)
         notes.append(f"{column.name}: {kind or 'left out'} ({reason})")
         if kind == "tabular":
             record.append(column.name)
@@ -85,24 +104,54 @@ def guess_modalities(frame: pl.DataFrame, taken: Sequence[str]) -> ColumnGuess:
     return ColumnGuess(tuple(parts), tuple(notes))
 
 
-def cells(frame: pl.DataFrame, part: ModalitySpec) -> pl.Series:
-    """The cells of a modality as one column of `Dataset.table`.
+@dataclass(frozen=True)
+class ModalityCells:
+    """A modality's cells as one column of `Dataset.table`.
+
+    Attributes:
+        cells: (N,) one cell a row; null where absent.
+        types: how its columns were read, by name; of `tabular` and `series` columns of a table.
+        notes: one sentence for every column with cells that count as missing.
+    """
+
+    cells: pl.Series
+    types: Mapping[str, ColumnType] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def cells(
+    frame: pl.DataFrame,
+    part: ModalitySpec,
+    *,
+    types: Mapping[str, ColumnType] | None = None,
+    decimal: str | None = None,
+    ids: pl.Series | None = None,
+) -> ModalityCells:
+    """Read the cells of a modality from its columns.
+
+    Args:
+        frame: the table.
+        part: the modality and its columns.
+        types: how columns were read before; those without one are judged by their own cells.
+        decimal: the decimal mark of the file, where it is known.
+        ids: (N,) names of the rows, for the notes.
 
     Raises:
         MmfuseError: where the columns cannot be of that kind.
     """
-    if part.kind == "tabular":
-        return _records(frame, part)
-    if part.kind == "series" and len(part.columns) > 1:
-        values = [_numeric(frame[column], part) for column in part.columns]
-        return pl.select(pl.concat_list(values).alias(part.name)).to_series()
+    if part.kind == "tabular" or (part.kind == "series" and len(part.columns) > 1):
+        return _read_columns(frame, part, types or {}, decimal, ids)
     if len(part.columns) > 1:
         raise MmfuseError(
             f"{part.kind} {part.name!r} is made of one column, not {len(part.columns)}"
         )
     column = frame[part.columns[0]].alias(part.name)
     if part.kind == "series":
-        return _series(column, part)
+        return _series(column, part, ids)
+    return ModalityCells(_texts_or_media(column, part))
+
+
+def _texts_or_media(column: pl.Series, part: ModalitySpec) -> pl.Series:
     if part.kind in TEXTS:
         if column.dtype.is_nested() or column.dtype == pl.Binary:
             raise MmfuseError(f"column {part.columns[0]!r} holds {column.dtype}, not {part.kind}")
@@ -140,16 +189,6 @@ def check_paths(column: pl.Series, root: Path, where: str) -> None:
         )
 
 
-def numbers(column: pl.Series) -> pl.Series | None:
-    """The column as Float64 where every cell that is not null is a number, else None."""
-    if column.dtype == pl.Boolean or not (column.dtype.is_numeric() or column.dtype == pl.String):
-        return None
-    if column.dtype == pl.String:
-        column = column.str.strip_chars()
-    cast = column.cast(pl.Float64, strict=False)
-    return None if (cast.is_null() & column.is_not_null()).any() else cast
-
-
 def _reserved(name: str) -> tuple[None, str] | None:
     """Why a column is left out for its name alone: it may leak the target."""
     if name.lower() in TARGETS:
@@ -159,7 +198,7 @@ def _reserved(name: str) -> tuple[None, str] | None:
     return None
 
 
-def _kind(column: pl.Series) -> tuple[Kind | None, str]:
+def _kind(column: pl.Series, decimal: str | None) -> tuple[Kind | None, str]:
     values = column.drop_nulls()
     if not len(values):
         return None, "it is empty"
@@ -168,13 +207,14 @@ def _kind(column: pl.Series) -> tuple[Kind | None, str]:
     distinct = values.n_unique()
     if distinct == 1:
         return None, "it has one value only"
-    if (as_numbers := numbers(column)) is not None:
-        whole = bool((as_numbers.drop_nulls() % 1 == 0).all())
-        numbering = whole and distinct == len(column) and column.name.lower().endswith("id")
-        return (None, "it numbers the rows") if numbering else ("tabular", "numbers")
-    if column.dtype != pl.String or _dates(column) is not None:
-        return "tabular", "dates" if column.dtype != pl.Boolean else "yes and no"
-    return _kind_of_words(values, distinct)
+    kind = infer(column, decimal=decimal)
+    if kind.kind == "category" and column.dtype == pl.String:
+        return _kind_of_words(values, distinct)
+    if kind.kind == "number" and distinct == len(column) and column.name.lower().endswith("id"):
+        numbers = read_column(values, kind).values.drop_nulls()
+        if (numbers % 1 == 0).all():
+            return None, "it numbers the rows"
+    return "tabular", "yes and no" if column.dtype == pl.Boolean else str(kind)
 
 
 def _kind_of_nested(values: pl.Series) -> tuple[Kind | None, str]:
@@ -191,10 +231,9 @@ def _kind_of_nested(values: pl.Series) -> tuple[Kind | None, str]:
 
 def _kind_of_words(values: pl.Series, distinct: int) -> tuple[Kind | None, str]:
     first = values.head(_LOOK)
-    for kind, endings in SUFFIXES.items():
-        if sum(cell.lower().endswith(endings) for cell in first) > 0.9 * len(first):
-            return kind, f"names of files like {first[0][-24:]!r}"
-    if all(_row_of_numbers(cell) is not None for cell in first):
+    if (found := _kind_of_paths(first)) is not None:
+        return found
+    if sum(_row_of_numbers(cell) is not None for cell in first) > _MOST * len(first):
         return "series", "numbers in a row"
     words = float(first.str.count_matches(r"\S+").mean() or 0)  # type: ignore[arg-type]
     lined = first.str.contains("\n").mean() or 0
@@ -205,6 +244,26 @@ def _kind_of_words(values: pl.Series, distinct: int) -> tuple[Kind | None, str]:
     if (share > 0.01 and words >= 3) or share > 0.5:
         return "text", f"{words:.0f} words a cell"
     return "tabular", f"{distinct} different words"
+
+
+def _kind_of_paths(cells: pl.Series) -> tuple[Kind | None, str] | None:
+    """The kind that file names stand for; None for what are no file names or URLs."""
+    if cells.str.contains(_URL).sum() > _MOST * len(cells):
+        return None, f"URLs like {cells[0][:40]!r}; they are not fetched: download the files first"
+    known = "|".join(ending[1:] for own in SUFFIXES.values() for ending in own)
+    lowered = cells.str.to_lowercase()
+    named = lowered.str.extract(rf"\.({known})$").alias("ending")
+    for other in (_PATH, _BARE_NAME):
+        named = named.fill_null(lowered.str.extract(other))
+    if named.is_not_null().sum() <= _MOST * len(cells):
+        return None
+    endings = named.drop_nulls().value_counts(sort=True)["ending"].to_list()
+    kinds: list[Kind] = [k for k, own in SUFFIXES.items() if any(f".{e}" in own for e in endings)]
+    if len(kinds) == 1:
+        return kinds[0], f"names of files like {cells[0][-24:]!r}"
+    shown = ", ".join(f".{ending}" for ending in endings[:4])
+    hint = "say which kind they are: --modality NAME=KIND:COLUMN"
+    return None, f"names of files that end in {shown}; {hint}"
 
 
 def _sniffed(values: pl.Series) -> tuple[Kind | None, str]:
@@ -222,47 +281,52 @@ def _sniffed(values: pl.Series) -> tuple[Kind | None, str]:
     return None, "bytes of no known format"
 
 
-def _records(frame: pl.DataFrame, part: ModalitySpec) -> pl.Series:
-    fields = []
+def _read_columns(
+    frame: pl.DataFrame,
+    part: ModalitySpec,
+    types: Mapping[str, ColumnType],
+    decimal: str | None,
+    ids: pl.Series | None,
+) -> ModalityCells:
+    """A table's columns as one struct a row, or as the variables of one time step."""
+    found: dict[str, ColumnType] = {}
+    fields, notes = [], []
     for name in part.columns:
         column = frame[name]
         if column.dtype.is_nested() or column.dtype == pl.Binary:
             raise MmfuseError(f"column {name!r} holds {column.dtype}, which is not tabular")
-        as_numbers = numbers(column)
-        if as_numbers is not None:
-            fields.append(as_numbers.set(as_numbers.is_nan(), None))
-        else:
-            as_dates = _dates(column)
-            fields.append(column if as_dates is None else as_dates)
+        kind = types.get(name) or infer(column, decimal=decimal)
+        if part.kind == "series" and kind.kind != "number":
+            raise MmfuseError(f"column {name!r} of series {part.name!r} holds no numbers")
+        reading = read_column(column, kind)
+        found[name] = kind
+        fields.append(reading.values.alias(name))
+        if said := reading.describe_unfit(column, ids):
+            notes.append(f"column {name} is read as {kind}: {said}")
+    if part.kind == "series":
+        values = [each.cast(pl.Float32) for each in fields]
+        cells = pl.select(pl.concat_list(values).alias(part.name)).to_series()
+        return ModalityCells(cells, found, tuple(notes))
     some = pl.any_horizontal(pl.all().is_not_null())
     record = pl.when(some).then(pl.struct(pl.all())).alias(part.name)
-    return pl.DataFrame(fields).select(record).to_series()
+    return ModalityCells(pl.DataFrame(fields).select(record).to_series(), found, tuple(notes))
 
 
-def _dates(column: pl.Series) -> pl.Series | None:
-    """The column as ISO dates or datetimes, or None unless every cell is one."""
-    if column.dtype != pl.String or not column.str.contains(r"^\d{4}-\d\d-\d\d").all():
-        return None
-    for parsed in (column.str.to_date(strict=False), column.str.to_datetime(strict=False)):
-        if not (parsed.is_null() & column.is_not_null()).any():
-            return parsed
-    return None
-
-
-def _series(column: pl.Series, part: ModalitySpec) -> pl.Series:
+def _series(column: pl.Series, part: ModalitySpec, ids: pl.Series | None) -> ModalityCells:
     if isinstance(column.dtype, pl.Array):
         column = column.arr.to_list()
     if isinstance(column.dtype, pl.List):
         inner = column.dtype.inner
         if isinstance(inner, pl.List | pl.Array):
-            return column.cast(pl.List(pl.List(pl.Float32)))
-        return column.cast(pl.List(pl.Float32))
+            return ModalityCells(column.cast(pl.List(pl.List(pl.Float32))))
+        return ModalityCells(column.cast(pl.List(pl.Float32)))
     if column.dtype == pl.String:
         rows = [None if cell is None else _row_of_numbers(cell, least=1) for cell in column]
-        if not any(
-            row is None and cell is not None for row, cell in zip(rows, column, strict=True)
-        ):
-            return pl.Series(part.name, rows, pl.List(pl.Float32))
+        values = pl.Series(part.name, rows, pl.List(pl.Float32))
+        if values.null_count() < len(values) or column.null_count() == len(column):
+            reading = ColumnReading(values, column.is_not_null() & values.is_null())
+            said = reading.describe_unfit(column, ids)
+            return ModalityCells(values, notes=(f"series {part.name}: {said}",) if said else ())
     raise MmfuseError(f"column {part.columns[0]!r} holds {column.dtype}, not rows of numbers")
 
 
@@ -273,13 +337,6 @@ def _row_of_numbers(cell: str, least: int = 8) -> list[float | None] | None:
     except ValueError:
         return None
     return row if len(row) >= least else None
-
-
-def _numeric(column: pl.Series, part: ModalitySpec) -> pl.Series:
-    values = numbers(column)
-    if values is None:
-        raise MmfuseError(f"column {column.name!r} of series {part.name!r} holds no numbers")
-    return values.cast(pl.Float32)
 
 
 def _fault(cell: str, root: Path) -> str:

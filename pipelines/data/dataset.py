@@ -1,7 +1,7 @@
 """The Dataset class: raw samples, one polars row each, with their splits and targets."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError
 from cache.layout import check_name
 from cache.samples import SPLITS, Modality, Samples, Task
+from pipelines.data.column_types import ColumnType
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Dataset:
         source: real or synthetic data.
         licence: one line that exported features carry (`cache pack`).
         origin: for the user's own data: what it was read from and how, see `origins`.
+        column_types: modality → column → how its cells were read, for `tabular` and `series` of
+            several columns; fitted encoders keep it, so that new rows are read the same way.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Dataset:
     source: Literal["real", "synthetic"] = "real"
     licence: str = ""
     origin: Mapping[str, object] | None = None
+    column_types: Mapping[str, Mapping[str, ColumnType]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check names, unique ids, known splits, and a target that varies."""

@@ -46,6 +46,14 @@ def read_table(path: Path) -> pl.DataFrame:
         raise MmfuseError(f"{path} cannot be read as a table: {_why(path, error)}") from error
 
 
+def separator_of(path: Path) -> str:
+    """The mark between the cells of a CSV; a comma for other kinds of files."""
+    suffix = path.suffix.lower()
+    if suffix == ".tsv":
+        return "\t"
+    return _separator(_in_utf8(path)) if suffix == ".csv" else ","
+
+
 def _in_utf8(path: Path) -> Path | bytes:
     """The path where polars can read it, else its text as UTF-8 without a byte-order mark."""
     with path.open("rb") as file:

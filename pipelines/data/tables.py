@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,10 +12,12 @@ import polars as pl
 from cache.errors import MmfuseError, unknown
 from cache.samples import Modality, Task
 from pipelines.data import columns, splits
+from pipelines.data.category_words import canonical_words
+from pipelines.data.column_types import ColumnType, decimal_mark
 from pipelines.data.columns import ModalitySpec
 from pipelines.data.dataset import Dataset
-from pipelines.data.table_files import read_table
-from pipelines.data.targets import EVENLY, TARGETS, encode_target, strata
+from pipelines.data.table_files import read_table, separator_of
+from pipelines.data.targets import EVENLY, TARGETS, encode_target, is_multi_label, strata
 from pipelines.media.cells import FILES
 
 SHARES = "0.8/0.1/0.1"
@@ -37,6 +39,7 @@ class TableOptions:
         group: a column; rows of equal value stay in one split.
         name: of the dataset; else the file's stem and six hex digits of its path.
         seed: of the split by shares.
+        decimal: the decimal mark of numbers; else judged by all cells of the file.
     """
 
     modalities: tuple[ModalitySpec, ...] = ()
@@ -47,6 +50,7 @@ class TableOptions:
     group: str | None = None
     name: str | None = None
     seed: int = 0
+    decimal: Literal[".", ","] | None = None
 
 
 def load(path: Path, options: TableOptions, note: Note | None = None) -> Dataset:
@@ -56,15 +60,23 @@ def load(path: Path, options: TableOptions, note: Note | None = None) -> Dataset
         path: the file; path cells are relative to its folder.
         options: which column is what.
         note: called with one sentence for each guess.
+        separator: between the cells of the file; `;` speaks for decimal commas.
 
     Raises:
         MmfuseError: for anything that is wrong with it.
     """
-    return assemble(read_table(path), path, path.absolute().parent, options, note)
+    frame, separator = read_table(path), separator_of(path)
+    return assemble(frame, path, path.absolute().parent, options, note, separator=separator)
 
 
 def assemble(
-    frame: pl.DataFrame, path: Path, root: Path | None, options: TableOptions, note: Note | None
+    frame: pl.DataFrame,
+    path: Path,
+    root: Path | None,
+    options: TableOptions,
+    note: Note | None,
+    *,
+    separator: str = ",",
 ) -> Dataset:
     """Turn a data frame into a dataset.
 
@@ -74,6 +86,7 @@ def assemble(
         root: what path cells are relative to.
         options: which column is what.
         note: called with one sentence for each guess.
+        separator: between the cells of the file; `;` speaks for decimal commas.
 
     Raises:
         MmfuseError: for anything that is wrong with it.
@@ -89,36 +102,58 @@ def assemble(
         pl.when(pl.col(pl.String).str.strip_chars() != "").then(pl.col(pl.String)).name.keep()
     )
     target_name = options.target or _find_target(frame, TARGETS, where)
+    frame = _with_targets(frame, target_name, options.task, where, tell)
     ids, id_name = _ids(frame, options.id, where)
-    target, task = encode_target(frame[target_name], options.task, where, tell, ids)
+    decimal = options.decimal or decimal_mark(frame.get_columns(), separator)
+    target, task = encode_target(
+        frame[target_name], options.task, where, tell, ids, decimal=decimal
+    )
     split, split_name = _split(
         frame, strata(target, task), options, where, evenly=EVENLY[task.kind], tell=tell
     )
     _report_unseen(split, target, task, tell)
     table = pl.DataFrame([ids, split, target])
     if options.group:
-        table = table.with_columns(frame[options.group].cast(pl.String).alias("group"))
+        table = table.with_columns(canonical_words(frame[options.group]).alias("group"))
     taken = (target_name, id_name, split_name, options.group or "")
-    parts = options.modalities or _guessed(frame, taken, where, tell)
+    parts = options.modalities or _guessed(frame, taken, where, tell, decimal)
+    types: dict[str, Mapping[str, ColumnType]] = {}
     for part in parts:
         _check_part(part, frame, (*table.columns, "group"), target_name, where)
-        column = columns.cells(frame, part)
+        found = columns.cells(frame, part, decimal=decimal, ids=ids)
+        for note_ in found.notes:
+            tell(note_)
         if root is not None and part.kind in FILES:
-            columns.check_paths(column, root, where)
-        table = table.with_columns(column)
+            columns.check_paths(found.cells, root, where)
+        table = table.with_columns(found.cells)
+        if found.types:
+            types[part.name] = found.types
     return Dataset(
         name=options.name or store_name(path),
         table=table,
         modalities=tuple(Modality(part.name, part.kind) for part in parts),
         task=task,
         root=root,
+        column_types=types,
     )
 
 
+def _with_targets(
+    frame: pl.DataFrame, target: str, task: str | None, where: str, tell: Note
+) -> pl.DataFrame:
+    """The rows that have a target; multi-label rows may have none of the labels."""
+    missing = frame[target].is_null()
+    count = int(missing.sum())
+    if not count or count == len(frame) or task == "labels" or is_multi_label(frame[target]):
+        return frame
+    tell(f"{count} of {len(frame)} rows have no {target!r} and are left out")
+    return frame.filter(~missing)
+
+
 def _guessed(
-    frame: pl.DataFrame, taken: Sequence[str], where: str, tell: Note
+    frame: pl.DataFrame, taken: Sequence[str], where: str, tell: Note, decimal: str | None
 ) -> tuple[ModalitySpec, ...]:
-    found = columns.guess_modalities(frame, taken)
+    found = columns.guess_modalities(frame, taken, decimal)
     for line in found.notes:
         tell(f"guessed {line}")
     if not found.parts:
@@ -163,9 +198,8 @@ def _find_target(frame: pl.DataFrame, names: tuple[str, ...], where: str) -> str
 def _ids(frame: pl.DataFrame, name: str | None, where: str) -> tuple[pl.Series, str]:
     name = name or next((column for column in frame.columns if column.lower() == "id"), None)
     if name is None:
-        width = len(str(len(frame)))
-        return pl.Series("id", [f"row-{row:0{width}d}" for row in range(len(frame))]), ""
-    ids = frame[name].cast(pl.String).alias("id")
+        return _numbered(len(frame)), ""
+    ids = canonical_words(frame[name]).alias("id")
     if ids.null_count():
         raise MmfuseError(f"{where}: {ids.null_count()} rows have no {name!r}")
     if len(twice := ids.filter(ids.is_duplicated())):
@@ -175,6 +209,18 @@ def _ids(frame: pl.DataFrame, name: str | None, where: str) -> tuple[pl.Series, 
             f"repair them, or name another column by --id"
         )
     return ids, name
+
+
+def sample_ids(samples: pl.DataFrame) -> pl.Series:
+    """(N,) names of new samples: their column `id`, else they are numbered as in `load`."""
+    name = next((column for column in samples.columns if column.lower() == "id"), None)
+    numbered = _numbered(len(samples))
+    return numbered if name is None else canonical_words(samples[name]).fill_null(numbered)
+
+
+def _numbered(count: int) -> pl.Series:
+    width = len(str(count))
+    return pl.Series("id", [f"row-{row:0{width}d}" for row in range(count)], pl.String)
 
 
 def _split(

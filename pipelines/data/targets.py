@@ -1,6 +1,7 @@
 """Encode a target column as classes, label sets or values; strata for stratified splits."""
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import Literal
 
@@ -9,6 +10,13 @@ import polars as pl
 
 from cache.errors import MmfuseError, unknown
 from cache.samples import Task
+from pipelines.data.category_words import (
+    canonical_words,
+    is_canonical_decimal,
+    look_alikes,
+    sort_words,
+)
+from pipelines.data.column_types import ColumnType, infer, read_column
 
 KINDS = ("classes", "labels", "value")
 TARGETS = ("target", "label", "labels", "class", "y")  # column names that mean the target
@@ -28,19 +36,22 @@ def encode_target(
     where: str,
     tell: Callable[[str], None],
     ids: pl.Series | None = None,
+    *,
+    decimal: str | None = None,
 ) -> tuple[pl.Series, Task]:
     """Encode a column as `target` (class numbers, lists of label numbers, or floats); its task.
 
-    A list, or words joined by `|` or `;`, are labels; fractions, or more than 20 whole numbers, a
-    value; all else classes. Names are sorted, whole numbers by size. A row without labels (an empty
-    cell or list) has none of them; in the other tasks every row has a target.
+    Lists, and words joined by `|` or `;` whose parts occur in several cells, are labels; numbers
+    with fractions, or more than 20 whole ones, a value; all else classes. A row without labels (an
+    empty cell or list) has none of them; in the other tasks every row has a target.
 
     Args:
         column: as the table has it.
         wanted: `classes`, `labels` or `value`, instead of guessing.
         where: the table, for messages.
-        tell: called with a sentence on how the target was read.
+        tell: called with sentences on how the target was read.
         ids: (N,) of the rows, for messages.
+        decimal: the decimal mark of the file, where it is known.
 
     Raises:
         MmfuseError: for missing targets, one class only, or values that are not numbers.
@@ -50,17 +61,12 @@ def encode_target(
         column = column.cast(pl.String)
     if wanted not in (None, *KINDS):
         raise unknown("kind of task", wanted or "", KINDS)
-    kind = wanted or _guess_kind(column.drop_nulls())
+    kind = wanted or _guess_kind(column.drop_nulls(), decimal)
     if column.null_count() and (kind != "labels" or column.is_null().all()):
         first = "" if ids is None else f", such as {ids.filter(column.is_null())[0]}"
         raise MmfuseError(f"{where}: {column.null_count()} rows have no {name!r} to predict{first}")
     if kind == "value":
-        values = column.cast(pl.Float64, strict=False)
-        if values.null_count() or not values.is_finite().all():
-            raise MmfuseError(
-                f"{where}: {name!r} holds cells that are not numbers; it cannot be a value"
-            )
-        target, task = values, Task("value", (name,))
+        target, task = _values(column, where, decimal, ids), Task("value", (name,))
     elif kind == "labels":
         target, task = _labels(column)
     else:
@@ -68,13 +74,35 @@ def encode_target(
     one = target.n_unique() < 2 if kind != "labels" else not task.names
     if one or (kind == "classes" and len(task.names) < 2):
         raise MmfuseError(
-            f"{where}: every row has the same {name!r} ({column[0]}); there is nothing to predict"
+            f"{where}: every row has the same {name!r} ({str(column[0])[:60]}); "
+            "there is nothing to predict"
         )
     if kind == "labels" and (none := int((target.list.len() == 0).sum())):
         tell(f"target {name}: {none} rows have no label at all")
-    size = "one number" if kind == "value" else f"{len(task.names)} {kind}"
-    tell(f"target {name}: {size}")
+    tell(f"target {name}: {_describe(target, task, column, wanted)}")
+    for alike in look_alikes(task.names)[:3]:
+        shown = ", ".join(map(repr, alike[:3]))
+        tell(f"target {name}: {shown} differ only by case, blanks or Unicode form")
     return target.alias("target"), task
+
+
+def is_multi_label(column: pl.Series) -> bool:
+    """Whether cells are sets of labels: lists, or joined words that recombine in other cells.
+
+    `drama|war`, `war` and `drama` are labels; `Mac; iOS` among `Linux` and `Windows` is a class.
+    """
+    if isinstance(column.dtype, pl.List | pl.Array):
+        return True
+    if column.dtype != pl.String:
+        return False
+    cells = column.drop_nulls().unique()
+    if not cells.str.contains(r"[|;]").any():
+        return False
+    each = [set(_split_labels(cell)) for cell in cells]
+    counts = Counter(label for labels in each for label in labels)
+    return len(counts) <= len(cells) and any(
+        counts[label] > 1 for labels in each if len(labels) > 1 for label in labels
+    )
 
 
 def strata(target: pl.Series, task: Task) -> list[int]:
@@ -91,46 +119,69 @@ def strata(target: pl.Series, task: Task) -> list[int]:
     return [min(labels, key=lambda label: counts[label], default=-1) for labels in rows]
 
 
-def _guess_kind(column: pl.Series) -> Literal["classes", "labels", "value"]:
-    if isinstance(column.dtype, pl.List | pl.Array):
+def _describe(target: pl.Series, task: Task, column: pl.Series, wanted: str | None) -> str:
+    """What the target was read as, and the option that reads it another way."""
+    if task.kind == "value":
+        return "one number" + ("" if wanted else "; --task classes makes each value a class")
+    if task.kind == "labels":
+        return f"{len(task.names)} labels"
+    others = []
+    if wanted is None and all(map(is_canonical_decimal, task.names)):
+        others.append("--task value reads it as a number")
+    if wanted is None and column.dtype == pl.String and column.str.contains(r"[|;]").any():
+        others.append("--task labels splits cells at | and ;")
+    return "; ".join([f"{len(task.names)} classes of {len(target)} rows", *others])
+
+
+def _guess_kind(column: pl.Series, decimal: str | None) -> Literal["classes", "labels", "value"]:
+    if is_multi_label(column):
         return "labels"
-    if column.dtype == pl.String and column.str.contains(r"[|;]").any():
-        return "labels"
-    numbers = column.cast(pl.Float64, strict=False)
-    if column.dtype == pl.Boolean or numbers.null_count():
+    kind = infer(column, decimal=decimal)
+    if kind.kind != "number":
         return "classes"
-    whole = (numbers % 1 == 0).all()
-    return "classes" if whole and numbers.n_unique() <= _MAX_CLASSES else "value"
+    reading = read_column(column, kind)
+    if reading.unfit.any():  # a word among numbers is a class of its own
+        return "classes"
+    whole = (reading.values % 1 == 0).all()
+    return "classes" if whole and reading.values.n_unique() <= _MAX_CLASSES else "value"
+
+
+def _values(column: pl.Series, where: str, decimal: str | None, ids: pl.Series | None) -> pl.Series:
+    kind = infer(column, decimal=decimal)
+    if kind.kind != "number":
+        kind = ColumnType("number", decimal or ".")
+    reading = read_column(column, kind)
+    odd = reading.describe_unfit(column, ids).replace(" and count as missing", "")
+    if odd or not reading.values.is_finite().all():
+        what = odd or "infinite values"
+        raise MmfuseError(f"{where}: {column.name!r} cannot be a number to predict: {what}")
+    return reading.values
 
 
 def _labels(column: pl.Series) -> tuple[pl.Series, Task]:
     if isinstance(column.dtype, pl.List | pl.Array):
-        rows = [
-            [str(label) for label in cell or () if label is not None] for cell in column.to_list()
-        ]
+        cells = [[] if cell is None else list(cell) for cell in column.to_list()]
+        sets = [[str(label) for label in cell if label is not None] for cell in cells]
     else:
-        words = column.cast(pl.String)
-        rows = [
-            [label for label in _SEPARATOR.split((cell or "").strip()) if label] for cell in words
-        ]
-    names = _sorted({label for labels in rows for label in labels})
+        sets = [_split_labels(cell or "") for cell in column.cast(pl.String)]
+    flat = pl.Series("labels", [label for labels in sets for label in labels], pl.String)
+    words = iter(canonical_words(flat).to_list())
+    rows = [[word for word in (next(words) for _ in labels) if word] for labels in sets]
+    names = sort_words(word for row in rows for word in row)
     numbers = {name: number for number, name in enumerate(names)}
-    encoded = [sorted({numbers[label] for label in labels}) for labels in rows]
+    encoded = [sorted({numbers[word] for word in row}) for row in rows]
     return pl.Series("target", encoded, pl.List(pl.Int64)), Task("labels", tuple(names))
+
+
+def _split_labels(cell: str) -> list[str]:
+    return [label for label in _SEPARATOR.split(cell.strip()) if label]
 
 
 def _classes(column: pl.Series, where: str) -> tuple[pl.Series, Task]:
     if column.dtype.is_nested() or column.dtype == pl.Binary:
         raise MmfuseError(f"{where}: {column.name!r} holds {column.dtype}, which cannot be classes")
-    words = column.cast(pl.String)
-    if column.dtype.is_float():  # 1.0 is class 1
-        words = words.str.replace(r"\.0$", "")
-    names = _sorted(set(words))
+    words = canonical_words(column)
+    names = sort_words(words)
     numbers = {name: number for number, name in enumerate(names)}
     encoded = words.replace_strict(numbers, return_dtype=pl.Int64)
     return encoded, Task("classes", tuple(names))
-
-
-def _sorted(names: set[str]) -> list[str]:
-    whole = all(re.fullmatch(r"-?\d+", name) for name in names)
-    return sorted(names, key=int) if whole else sorted(names)

@@ -125,10 +125,24 @@ class Tabular:
         ]
         return list(np.concatenate(blocks, axis=1).astype(np.float32))
 
+    def unknown_words(self, rows: Sequence[Any]) -> dict[str, tuple[int, str]]:
+        """By column, how many cells hold a word that is rare or was not seen in training."""
+        found: dict[str, tuple[int, str]] = {}
+        for column in self.columns or ():
+            if column["kind"] != "category":
+                continue
+            names = set(column["names"])
+            cells = [row.get(column["name"]) for row in rows if isinstance(row, Mapping)]
+            words = [_word(cell) for cell in cells if not _missing(cell)]
+            unknown = [word for word in words if word not in names]
+            if unknown:
+                found[str(column["name"])] = len(unknown), unknown[0]
+        return found
+
     def _learn(self, values: Values) -> Column:
         known = [value for value in values if not _missing(value)]
         learnt: Column = {"missing": 0 < len(known) < len(values)}
-        if len({str(value) for value in known}) < 2:
+        if len({_word(value) for value in known}) < 2:
             return {"kind": "number", **learnt, "centre": 0.0, "spread": 0.0}
         if all(isinstance(value, int | float) for value in known):
             numbers = np.array([_number(value) for value in known])
@@ -138,7 +152,7 @@ class Tabular:
             seconds = np.array([moment.timestamp() for moment in moments if moment is not None])
             clock = bool((seconds % 86400).any())
             return {"kind": "date", "clock": clock, **learnt, **_scale(seconds / _YEAR)}
-        return {"kind": "category", **learnt, "names": self._frequent([str(v) for v in known])}
+        return {"kind": "category", **learnt, "names": self._frequent([_word(v) for v in known])}
 
     def _frequent(self, known: list[str]) -> list[str]:
         from sklearn.preprocessing import OneHotEncoder
@@ -196,18 +210,27 @@ def _width(column: Column) -> int:
 
 def _block(column: Column, values: Values) -> NDArray[np.float64]:
     """(B, width of this column)."""
-    missing = np.array([_missing(value) for value in values], bool)
     match column["kind"]:
         case "number":
-            parts = _squashed(column, [_number(value) for value in values])
+            numbers = [_number(value) for value in values]
+            missing = np.isnan(numbers)
+            parts = _squashed(column, numbers)
         case "date":
-            parts = _date_parts(column, [_moment(value) for value in values])
+            moments = [_moment(value) for value in values]
+            missing = np.array([moment is None for moment in moments], bool)
+            parts = _date_parts(column, moments)
         case _:
+            missing = np.array([_missing(value) for value in values], bool)
             places = {name: place for place, name in enumerate(column["names"])}
             parts = np.zeros((len(values), len(places) + 1))
-            found = [places.get(str(value), len(places)) for value in values]
+            found = [places.get(_word(value), len(places)) for value in values]
             parts[np.arange(len(values)), found] = ~missing
     return np.concatenate([parts, missing[:, None]], axis=1) if column["missing"] else parts
+
+
+def _word(value: object) -> str:
+    """A cell as the word of a category: `true` and `false` as CSV files write them."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _number(value: object) -> float:

@@ -105,6 +105,14 @@ class Truncates(Protocol):
 
 
 @runtime_checkable
+class KnowsCategories(Protocol):
+    """Optional part of a fitted encoder: it says which words of categories it does not know."""
+
+    def unknown_words(self, rows: Sequence[Any]) -> Mapping[str, tuple[int, str]]:
+        """By column, how many cells hold an unknown word, and the first of them."""
+
+
+@runtime_checkable
 class FittedEncoder(Encoder, Protocol):
     """An encoder with statistics of training rows; `fitted_on` joins its fingerprint."""
 

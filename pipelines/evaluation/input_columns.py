@@ -1,7 +1,7 @@
 """Input columns: match the columns of new samples to a run's modalities."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -11,6 +11,8 @@ from cache.layout import DatasetPaths, Home
 from cache.samples import Kind
 from cache.storage.objects import get_record
 from pipelines.data import columns, origins
+from pipelines.data.column_types import ColumnType
+from pipelines.data.columns import ModalityCells, ModalitySpec
 from pipelines.data.tables import TableOptions
 
 
@@ -22,15 +24,21 @@ class MatchedColumns:
         cells: by modality; modalities without a column are left out.
         lacking: modalities without a column, and columns that a table lacks, as text.
         unused: columns of the samples that nothing uses.
+        notes: one sentence for every column with cells that count as missing.
     """
 
     cells: dict[str, pl.Series]
     lacking: tuple[str, ...]
     unused: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def match_columns(
-    samples: pl.DataFrame, kinds: Mapping[str, Kind], made_of: Mapping[str, tuple[str, ...]]
+    samples: pl.DataFrame,
+    kinds: Mapping[str, Kind],
+    made_of: Mapping[str, tuple[str, ...]],
+    types: Mapping[str, Mapping[str, ColumnType]] | None = None,
+    ids: pl.Series | None = None,
 ) -> MatchedColumns:
     """Find the columns of a run's modalities.
 
@@ -41,6 +49,8 @@ def match_columns(
         samples: one row a sample.
         kinds: by modality.
         made_of: by modality, columns it was made of where known, see `source_columns`.
+        types: by modality, how its columns were read in training, see `source_types`.
+        ids: (N,) names of the rows, for notes.
 
     Raises:
         MmfuseError: where no modality has a column.
@@ -63,8 +73,13 @@ def match_columns(
         nested = own == (name,)
         gone = [column for column in made_of.get(name, ()) if column not in own and not nested]
         lacking += [f"{column} of {name}" for column in gone] if own else [name]
-    cells = {name: _cells(samples, name, kinds[name], own) for name, own in found.items() if own}
-    return MatchedColumns(cells, tuple(lacking), rest)
+    read = {
+        name: _read(samples, ModalitySpec(name, kinds[name], own), (types or {}).get(name), ids)
+        for name, own in found.items()
+        if own
+    }
+    notes = tuple(note for each in read.values() for note in each.notes)
+    return MatchedColumns({k: each.cells for k, each in read.items()}, tuple(lacking), rest, notes)
 
 
 def source_columns(
@@ -92,6 +107,42 @@ def source_columns(
     return {name: own for name, own in known.items() if name in modalities}
 
 
+def source_types(
+    home: Home, dataset: str, infos: Mapping[str, StreamInfo]
+) -> dict[str, dict[str, ColumnType]]:
+    """By modality and column, how cells were read when features were extracted.
+
+    It is stored with what a fitted encoder learned; of encoders fitted before it was, numbers have
+    a decimal point and dates are in ISO form.
+    """
+    found: dict[str, dict[str, ColumnType]] = {}
+    paths = DatasetPaths.of(home, dataset)
+    for info in infos.values():
+        if "fitted_on" not in info.fields:
+            continue
+        fitted = get_record(paths.stream(info.key.label).fitted) or {}
+        if isinstance(recorded := fitted.get("columns"), dict):
+            types = {name: ColumnType.from_record(kind) for name, kind in recorded.items()}
+        else:
+            types = _types_of_state(fitted.get("state"))
+        if types:
+            found[info.key.modality] = types
+    return found
+
+
+def _types_of_state(state: object) -> dict[str, ColumnType]:
+    """How `tabular` reads its columns, by its state alone."""
+    if not _names(state):
+        return {}
+    dates = {True: "iso", False: "iso date"}
+    return {
+        str(column["name"]): ColumnType("date", date=dates[bool(column["clock"])])
+        if column["kind"] == "date"
+        else ColumnType(column["kind"])
+        for column in state["columns"]  # type: ignore[index]  # `_names` has looked
+    }
+
+
 def _names(state: object) -> tuple[str, ...]:
     """Names of the columns in the state of `tabular`; () for the state of another encoder."""
     listed = state.get("columns") if isinstance(state, dict) else None
@@ -115,7 +166,18 @@ def _own(
     return tuple(column for column in there if columns.as_name(column) == name)[:1]
 
 
-def _cells(samples: pl.DataFrame, name: str, kind: Kind, own: tuple[str, ...]) -> pl.Series:
-    if kind == "tabular" and own == (name,) and isinstance(samples[name].dtype, pl.Struct):
-        return samples[name]
-    return columns.cells(samples, columns.ModalitySpec(name, kind, own))
+def _read(
+    samples: pl.DataFrame,
+    part: ModalitySpec,
+    types: Mapping[str, ColumnType] | None,
+    ids: pl.Series | None,
+) -> ModalityCells:
+    nested = part.kind == "tabular" and part.columns == (part.name,)
+    if nested and isinstance(samples[part.name].dtype, pl.Struct):
+        fields = samples[part.name].struct.unnest()
+        known = [name for name in fields.columns if not types or name in types]
+        part = ModalitySpec(part.name, part.kind, tuple(known or fields.columns))
+        gone = samples[part.name].is_null()
+        found = columns.cells(fields, part, types=types, ids=ids)
+        return replace(found, cells=found.cells.set(gone, None))
+    return columns.cells(samples, part, types=types, ids=ids)

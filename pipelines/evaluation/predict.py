@@ -23,9 +23,11 @@ from cache.runs import RunRecord, RunStream, load_run
 from cache.samples import Kind
 from cache.storage.objects import get_record
 from pipelines import catalog
+from pipelines.data.tables import sample_ids
 from pipelines.encoding.encoder import (
     BuildCall,
     Encoder,
+    KnowsCategories,
     build_encoder,
     is_fitted_encoder,
     with_storage,
@@ -125,21 +127,26 @@ def predict(
     record = load_run(home, run) if isinstance(run, str) else run
     infos = _infos(home, record)
     kinds: dict[str, Kind] = {i.key.modality: i.kind for i in infos.values()}  # type: ignore[misc]
+    ids = sample_ids(samples)
     matched = input_columns.match_columns(
-        samples, kinds, input_columns.source_columns(home, record.dataset, infos)
+        samples,
+        kinds,
+        input_columns.source_columns(home, record.dataset, infos),
+        input_columns.source_types(home, record.dataset, infos),
+        ids,
     )
     cells = matched.cells
-    names = samples["id"].cast(pl.String).to_list() if "id" in samples.columns else None
-    ids = tuple(names or (str(row) for row in range(len(samples))))
     failures: list[tuple[str, str, str]] = []
     encoded: dict[str, Vectors] = {}
+    unseen: list[str] = []
     began = time.perf_counter()
     found = _Encoders(home, record, encoders, weights, device)
     for stream in track(record.streams, "encode", len(record.streams)):
         info = infos[stream.name]
         encoder = found.find(stream, info) if stream.modality in cells else None
+        unseen += _unseen(encoder, cells.get(stream.modality))
         encoded[stream.name] = _encode(
-            encoder, info, cells.get(stream.modality), (ids, root), failures
+            encoder, info, cells.get(stream.modality), (ids.to_list(), root), failures
         )
     middle = time.perf_counter()
     from pipelines.evaluation.infer import infer  # torch, which user errors above do not need
@@ -150,7 +157,7 @@ def predict(
     distinct = tuple(dict.fromkeys(failures))
     return Predictions(
         record,
-        ids,
+        tuple(ids.to_list()),
         outputs.mean(0),
         spread,
         present,
@@ -158,8 +165,19 @@ def predict(
         seconds,
         matched.lacking,
         matched.unused,
-        found.notes,
+        (*matched.notes, *unseen, *found.notes),
     )
+
+
+def _unseen(encoder: Encoder | None, cells: pl.Series | None) -> list[str]:
+    """One sentence for every column with words that a fitted encoder does not know."""
+    if encoder is None or cells is None or not isinstance(encoder, KnowsCategories):
+        return []
+    return [
+        f"column {column}: {count} of {len(cells)} cells hold a word that is rare or was not seen "
+        f"in training, such as {first!r}"
+        for column, (count, first) in encoder.unknown_words(cells.to_list()).items()
+    ]
 
 
 def _infos(home: Home, record: RunRecord) -> dict[str, StreamInfo]:

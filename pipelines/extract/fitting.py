@@ -44,7 +44,9 @@ def fit(plan: "StreamPlan", home: Home, *, keep: bool = True) -> None:
                 f"{plan.dataset.name}: {encoder.name} learns from training rows, and none has a "
                 f"readable {plan.modality.name}"
             )
-        record = {"state": encoder.fit(plan.modality.kind, payloads)}
+        record: dict[str, object] = {"state": encoder.fit(plan.modality.kind, payloads)}
+        if types := plan.dataset.column_types.get(plan.modality.name):
+            record["columns"] = {name: kind.record() for name, kind in types.items()}
         if not keep:
             return
         create_record(paths.stream(plan.key.label).fitted, record, paths.scratch)

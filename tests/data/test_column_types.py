@@ -128,7 +128,8 @@ def test_typed_columns_are_taken_as_they_are():
     assert reading.values.to_list() == [1.5, None, None]
     truth = read_column(pl.Series("c", [True, None]), ColumnType("category"))
     assert truth.values.to_list() == ["true", None]
-    assert read_column(pl.Series("c", [True]), NUMBER).unfit.to_list() == [True]
+    assert read_column(pl.Series("c", [[1]]), NUMBER).unfit.to_list() == [True]
+    assert read_column(pl.Series("c", ["7"], pl.String), NUMBER).values.to_list() == [7]
 
 
 @given(

@@ -225,8 +225,9 @@ def test_fractions_are_a_value_and_few_whole_numbers_are_classes(folder):
     assert forced.task.kind == "value"
     with pytest.raises(MmfuseError, match="did you mean classes"):
         open_one(folder / "films.csv", TableOptions(target="genre", task="clases"))
-    assert "holds cells that are not numbers" in refused(
-        folder / "films.csv", TableOptions(target="genre", task="value")
+    assert (
+        "cannot be a number to predict: 60 of 60 cells are no number, such as 'drama'"
+        in refused(folder / "films.csv", TableOptions(target="genre", task="value"))
     )
 
 
@@ -326,10 +327,15 @@ def test_one_class_only_is_an_error(folder):
     assert "every row has the same 'genre' (x)" in refused(changed(folder, genre=pl.lit("x")))
 
 
-def test_rows_without_a_target_are_counted(folder):
-    """A blank target is an error, not a class; the first row is named."""
-    genre = pl.col("genre").replace({"noir": ""})
-    assert "30 rows have no 'genre' to predict, such as f1" in refused(changed(folder, genre=genre))
+def test_rows_without_a_target_are_left_out_and_reported(folder):
+    """A blank target is no class: its row cannot be trained on or scored."""
+    rows = pl.int_range(pl.len()) % 10
+    genre = pl.when(rows == 3).then(pl.lit(" ")).otherwise(pl.col("genre"))
+    notes = []
+    films = open_one(changed(folder, genre=genre), note=notes.append)
+    assert len(films.table) == 54
+    assert films.task.names == ("drama", "noir")
+    assert "6 of 60 rows have no 'genre' and are left out" in notes
 
 
 def test_an_empty_split_and_an_unknown_split_word_are_errors(folder):

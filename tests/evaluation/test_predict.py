@@ -116,7 +116,7 @@ def test_a_sample_without_anything_has_no_answer(trained) -> None:
     assert np.isfinite(found.outputs).all()
     table = found.table()
     assert table.columns == ["id", "prediction", "p(apple)", "p(banana)"]
-    assert table["id"].to_list() == ["0", "1"]
+    assert table["id"].to_list() == ["row-0", "row-1"]
 
 
 def test_a_records_columns_may_stand_by_themselves(trained) -> None:
