@@ -11,7 +11,12 @@ from cache.format.streams import StreamValues, display_names
 from cache.samples import Samples
 from pipelines.audit.feature_checks import identical_streams, label_aware_features, near_duplicates
 from pipelines.audit.finding import Finding, StreamArrays, Verdict
-from pipelines.audit.label_checks import groups_on_both_sides, informative_absence, label_words
+from pipelines.audit.label_checks import (
+    groups_on_both_sides,
+    informative_absence,
+    label_in_ids,
+    label_words,
+)
 from pipelines.data.dataset import Dataset
 from pipelines.media.cells import TEXTS
 
@@ -80,6 +85,8 @@ def findings(
         found.append(informative_absence(name, seen.present, samples, tests=len(incomplete)))
     for name, cells in (texts or {}).items():
         found.append(label_words(name, cells, samples))
+    if (ids := label_in_ids(samples)).verdict == "suspect":
+        found.append(ids)
     if len(streams) > 1:
         found.append(identical_streams(streams))
     for name, seen in streams.items():

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,18 @@ def label_words(name: str, texts: Sequence[str | None], samples: Samples) -> Fin
         verdict = "leak" if share >= 0.5 and trust >= 0.9 else "suspect"
     rows = tuple((str(samples.ids[row]),) for row in np.flatnonzero(own)[:10])
     return Finding("label-words", name, verdict, sentence, {"share": share, "trust": trust}, rows)
+
+
+def label_in_ids(samples: Samples) -> Finding:
+    """Ids (file names, folders) that contain the name of their own class.
+
+    Ids are not features; the finding warns against using them, or the paths they are, as text.
+    """
+    found = label_words("ids", [str(name) for name in samples.ids], samples)
+    if found.verdict in ("clear", "not checked"):
+        return replace(found, check="label-in-ids")
+    sentence = found.sentence.replace("texts", "ids") + "; never use ids or paths as features"
+    return replace(found, check="label-in-ids", verdict="suspect", sentence=sentence)
 
 
 def informative_absence(

@@ -1,6 +1,7 @@
 """Read a folder per class (optionally below a folder per split) as a Dataset."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,10 +32,14 @@ def load_folder(path: Path, options: TableOptions, note: Note | None = None) -> 
     folders = [folder for folder in sorted(root.iterdir()) if _shown(folder) and folder.is_dir()]
     by_split = bool(folders) and all(folder.name.lower() in splits.WORDS for folder in folders)
     rows: dict[str, dict[str, str]] = {}
+    left_out: Counter[str] = Counter()
     for file in files:
+        if not file.is_file():
+            continue
         kind = _kind(file)
         parts = file.relative_to(root).parts
-        if kind is None or len(parts) < 2 + by_split or not file.is_file():
+        if kind is None or len(parts) < 2 + by_split:
+            left_out[_why_left_out(file, shallow=len(parts) < 2 + by_split)] += 1
             continue
         place = file.relative_to(root)
         if os.fsencode(place) != str(place).encode(errors="replace"):
@@ -52,6 +57,9 @@ def load_folder(path: Path, options: TableOptions, note: Note | None = None) -> 
     if empty and note is not None:
         shown = ", ".join(sorted(empty)[:5])
         note(f"left out {len(empty)} folders without a file that can be read, such as: {shown}")
+    if left_out and note is not None:
+        shown = ", ".join(f"{count} {why}" for why, count in left_out.most_common(6))
+        note(f"left out {left_out.total()} files: {shown}")
     kinds = [kind for kind in SUFFIXES if any(kind in row for row in rows.values())]
     names = ["label", *(["split"] if by_split else []), *kinds]
     frame = pl.DataFrame(
@@ -77,6 +85,15 @@ def _kind(file: Path) -> Kind | None:
         return None
     ending = file.suffix.lower()
     return next((kind for kind, endings in SUFFIXES.items() if ending in endings), None)
+
+
+def _why_left_out(file: Path, *, shallow: bool) -> str:
+    if not _shown(file):
+        return "hidden"
+    ending = file.suffix.lower() or "without an ending"
+    if _kind(file) is None:
+        return f"{ending} (no known kind)" if file.suffix else ending
+    return f"{ending} outside any class folder" if shallow else ending
 
 
 def _shown(file: Path) -> bool:

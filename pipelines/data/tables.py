@@ -21,6 +21,7 @@ from pipelines.data.targets import EVENLY, TARGETS, encode_target, is_multi_labe
 from pipelines.media.cells import FILES
 
 SHARES = "0.8/0.1/0.1"
+VAL_SHARE = 0.1  # of the train rows, where a split column or folder has no val
 Note = Callable[[str], None]
 
 
@@ -236,12 +237,14 @@ def _split(
     name = options.split or next((c for c in frame.columns if c.lower() == "split"), None)
     if name in frame.columns:
         words = splits.parse_split_words(frame[name], where)
-        for split in ("train", "val", "test"):
+        for split in ("train", "test"):
             if not (words == split).any():
                 raise MmfuseError(
-                    f"{where}: the {split} split is empty in column {name!r}; "
-                    f"to split the rows anew: --split {SHARES}"
+                    f"{where}: the {split} split is empty in column {name!r}; to split the rows "
+                    f"anew, whatever the column says: --split {SHARES}"
                 )
+        if not (words == "val").any():
+            words = _with_val(words, frame, classes, options, evenly=evenly, tell=tell)
         return words, str(name)
     parts = splits.parse_shares(name or SHARES)
     groups = frame[options.group].to_list() if options.group else None
@@ -257,6 +260,34 @@ def _split(
     shown = ", ".join(f"{split} {size}" for split, size in sizes.items())
     tell(f"rows split {name or SHARES} ({shown}), {how}, seed {options.seed}")
     return words, ""
+
+
+def _with_val(
+    words: pl.Series,
+    frame: pl.DataFrame,
+    classes: list[int],
+    options: TableOptions,
+    *,
+    evenly: str,
+    tell: Note,
+) -> pl.Series:
+    """Validation rows taken from train, where a split column has none; never from test."""
+    train = words == "train"
+    rows = train.arg_true().to_list()
+    groups = frame[options.group].gather(rows).to_list() if options.group else None
+    drawn = splits.assign_splits(
+        (1 - VAL_SHARE, VAL_SHARE, 0.0),
+        seed=options.seed,
+        strata=[classes[row] for row in rows],
+        groups=groups,
+    )
+    words = words.scatter(rows, ["val" if split == "val" else "train" for split in drawn])
+    how = f"groups of {options.group!r} whole" if options.group else evenly
+    tell(
+        f"no val rows: {int((words == 'val').sum())} of {len(rows)} train rows are taken as val "
+        f"({VAL_SHARE:.0%}, {how}, seed {options.seed}); test rows stay as they are"
+    )
+    return words
 
 
 def _report_unseen(split: pl.Series, target: pl.Series, task: Task, tell: Note) -> None:

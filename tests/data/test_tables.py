@@ -340,8 +340,8 @@ def test_rows_without_a_target_are_left_out_and_reported(folder):
 
 def test_an_empty_split_and_an_unknown_split_word_are_errors(folder):
     """Both name the column and what would be right."""
-    words = pl.Series(["train", "test"] * (COUNT // 2))
-    assert "the val split is empty in column 'split'" in refused(changed(folder, split=words))
+    words = pl.Series(["train", "val"] * (COUNT // 2))
+    assert "the test split is empty in column 'split'" in refused(changed(folder, split=words))
     words = pl.Series(["train", "hold"] * (COUNT // 2))
     assert "unknown split ['hold'] in column 'split'" in refused(changed(folder, split=words))
     assert "sum to 1" in refused(folder / "films.csv", TableOptions(target="genre", split="8/1/1"))

@@ -1,0 +1,111 @@
+"""Folders of files as people have them: what is used, what is left out, and what is said."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from cache.errors import MmfuseError
+from cache.samples import Modality, Samples, Task
+from pipelines.audit.label_checks import label_in_ids
+from pipelines.data.sources import open_dataset
+from pipelines.data.tables import TableOptions
+
+
+def photo(path, colour):
+    """A small JPEG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = io.BytesIO()
+    Image.new("RGB", (8, 8), colour).save(data, "JPEG")
+    path.write_bytes(data.getvalue())
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """`train/` and `test/` with two classes of photos, and files that are none of them."""
+    for split, count in (("train", 30), ("test", 10)):
+        for number in range(count):
+            for label, colour in (("cat", (200, 0, number)), ("dog", (0, 200, number))):
+                photo(tmp_path / "tree" / split / label / f"{number}.jpg", colour)
+    top = tmp_path / "tree"
+    (top / "train" / "notes.txt").write_text("x")
+    (top / "train" / "cat" / "raw.cr2").write_bytes(b"x")
+    (top / "train" / "cat" / ".DS_Store").write_bytes(b"x")
+    photo(top / "train" / "loose.jpg", (1, 2, 3))
+    return top
+
+
+def opened(path):
+    """The dataset of a path, and what was said about it."""
+    notes = []
+    (dataset,) = open_dataset(str(path), table=TableOptions(name="tree"), note=notes.append)
+    return dataset, notes
+
+
+def test_without_a_val_folder_val_is_taken_from_train_and_never_from_test(tree):
+    """Ten in a hundred of each class of the train rows; the test rows are those of `test/`."""
+    dataset, notes = opened(tree)
+    table = dataset.table
+    val, test = (table.filter(pl.col("split") == split) for split in ("val", "test"))
+    assert (len(val), len(test)) == (6, 20)
+    assert val["target"].value_counts()["count"].to_list() == [3, 3]
+    assert val["id"].str.starts_with("train/").all()
+    assert test["id"].str.starts_with("test/").all()
+    assert any(
+        note.startswith("no val rows: 6 of 60 train rows are taken as val") for note in notes
+    )
+    assert opened(tree)[0].table.equals(table)
+
+
+def test_a_table_without_val_rows_takes_them_from_train(tmp_path):
+    """A split column of train and test words, with groups kept whole."""
+    rows = [
+        f"s{n},word {n} here,{'ab'[n % 2]},{'train' if n < 48 else 'test'},g{n // 4}"
+        for n in range(60)
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(["id,words,label,split,family", *rows]) + "\n")
+    options = TableOptions(name="t", group="family")
+    (dataset,) = open_dataset(str(tmp_path / "t.csv"), table=options)
+    splits = {g: set(part["split"]) for (g,), part in dataset.table.group_by("group")}
+    assert all(len(found) == 1 for found in splits.values())
+    assert (dataset.table["split"] == "test").sum() == 12
+    assert 4 <= (dataset.table["split"] == "val").sum() <= 8
+
+
+def test_without_test_rows_the_split_is_refused(tmp_path):
+    """Which rows are to be scored is not for us to choose."""
+    rows = [f"s{n},word {n} here,{'ab'[n % 2]},{'train' if n < 48 else 'val'}" for n in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["id,words,label,split", *rows]) + "\n")
+    with pytest.raises(MmfuseError, match="the test split is empty"):
+        opened(tmp_path / "t.csv")
+
+
+def test_files_that_are_left_out_are_counted_by_ending(tree):
+    """Unknown endings, files outside class folders and hidden ones: each with its number."""
+    _, notes = opened(tree)
+    (note,) = [note for note in notes if note.startswith("left out")]
+    assert note.startswith("left out 4 files: ")
+    for part in (
+        "1 .txt (no known kind)",
+        "1 .cr2 (no known kind)",
+        "1 hidden",
+        "outside any class",
+    ):
+        assert part in note
+
+
+def test_classes_named_in_ids_are_suspect():
+    """File names that hold their class are no features; the audit says so for any size of data."""
+    ids = np.array([f"{'cat' if n % 2 else 'dog'}/{n}" for n in range(12)], object)
+    splits = np.array((["train"] * 6 + ["val"] * 3 + ["test"] * 3), object)
+    task = Task("classes", ("cat", "dog"))
+    targets = np.array([1 - n % 2 for n in range(12)])
+    samples = Samples(ids, splits, targets, None, task, (Modality("image", "image"),), "real")
+    found = label_in_ids(samples)
+    assert (found.check, found.verdict) == ("label-in-ids", "suspect")
+    assert "never use ids or paths as features" in found.sentence
+    numbered = replace(samples, ids=np.array([f"row{n}" for n in range(12)], object))
+    assert label_in_ids(numbered).verdict == "clear"
