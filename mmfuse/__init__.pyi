@@ -62,6 +62,8 @@ from pipelines.features.missing import MissingPattern as MissingPattern
 from pipelines.reports.table import Table as Table
 from pipelines.reports.table import bytes_text as bytes_text
 from pipelines.reports.table import count_of as count_of
+from pipelines.reports.table import printable as printable
+from pipelines.reports.table import printable_json as printable_json
 from pipelines.training.loop import Epoch as Epoch
 from pipelines.training.plan import Plan as Plan
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, cast
 import typer
 
 import mmfuse
+from mmfuse_cli import console
 
 _ANYWHERE = {"--home": 1, "--data": 1, "--json": 0}  # global options → number of values
 
@@ -91,7 +92,7 @@ def dataset(asked: Settings, typed: str | None) -> str:
         raise mmfuse.MmfuseError(
             f"say which: --dataset NAME (no extract is remembered in {asked.home})"
         )
-    typer.echo(f"no --dataset: {word}, as the last extract", err=True)
+    console.note(f"no --dataset: {word}, as the last extract")
     return word
 
 
@@ -127,7 +128,7 @@ def runs(asked: Settings, typed: Sequence[str] | None) -> "list[mmfuse.RunRecord
     source, swept = "train", remembered(asked.home, "sweep")
     if swept.get("group") == found[0].group and isinstance(swept["runs"], list):
         source, found = "sweep's best", [mmfuse.load_run(asked.layout, i) for i in swept["runs"]]
-    typer.echo(f"no --run: {', '.join(run.id for run in found)}, as the last {source}", err=True)
+    console.note(f"no --run: {', '.join(run.id for run in found)}, as the last {source}")
     return found
 
 
@@ -160,8 +161,6 @@ def done(
     asked: Settings, streams: Sequence[tuple[str, str, int]], where: object, then: str
 ) -> None:
     """Show a table of streams, where they are, and the next command."""
-    from mmfuse_cli import console
-
     table = mmfuse.Table("streams", ("dataset", "stream", "rows"), tuple(streams))
     console.show([table], as_json=asked.json, ends=[f"in {where}", f"next: {then}"])
 

@@ -1,5 +1,6 @@
 """The mmfuse app: all commands; user errors are one line and exit code 2."""
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from mmfuse_cli import (
     cache,
     check,
     compare,
+    console,
     data,
     demo,
     doctor,
@@ -29,18 +31,34 @@ from mmfuse_cli import (
     list as list_,
 )
 
+_ClickError: Any = typer.BadParameter.__mro__[2]  # of click, which new versions of typer contain
+
 
 class _Commands(TyperGroup):
     """The group of all commands; prints user errors as one line."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:  # noqa: ANN401
+        """Run; errors in the words typed are printed here, control characters written out."""
+        run: Any = super().main
+        if not standalone_mode:
+            return run(*args, standalone_mode=False, **extra)
+        try:
+            code = run(*args, standalone_mode=False, **extra)
+        except _ClickError as error:
+            shown = io.StringIO()
+            error.show(shown)
+            console.error(shown.getvalue().rstrip("\n"))
+            sys.exit(error.exit_code)
+        sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - typer's own signature differs by version
         try:
             return super().invoke(ctx)
         except mmfuse.MmfuseError as error:
-            typer.echo(f"error: {error}", err=True)
+            console.error(f"error: {error}")
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            typer.echo("stopped; run the same command again to resume", err=True)
+            console.error("stopped; run the same command again to resume")
             raise typer.Exit(130) from None
 
 

@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
 
-from pipelines.reports.table import Spread
+from pipelines.reports.table import Spread, html_text
 
 COLOURS = (  # palette of M. Okabe and K. Ito, safe for colour-blind readers
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#8A6D00",
@@ -122,7 +121,7 @@ def _legend(series: Sequence[str]) -> list[str]:
 
 
 def _text(x: float, y: float, words: str, anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{html_text(words)}</text>'
 
 
 def _line(
@@ -137,7 +136,7 @@ def _line(
 
 def _dot(x: float, y: float, colour: str, label: str) -> str:
     circle = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}">'
-    return f"{circle}<title>{escape(label)}</title></circle>"
+    return f"{circle}<title>{html_text(label)}</title></circle>"
 
 
 def _svg(parts: Sequence[str], height: float) -> str:

@@ -1,7 +1,6 @@
 """One self-contained HTML page about runs: tables, charts, and all their settings."""
 
 from collections.abc import Sequence
-from html import escape
 
 import polars as pl
 
@@ -10,7 +9,7 @@ from cache.runs import RunRecord
 from pipelines.reports import charts
 from pipelines.reports import runs as results
 from pipelines.reports.compare import compare
-from pipelines.reports.table import Spread, Table
+from pipelines.reports.table import Spread, Table, html_text
 
 STYLE = """
 :root { color-scheme: light dark; }
@@ -35,7 +34,8 @@ def report(home: Home, runs: Sequence[RunRecord]) -> str:
         runs: at least one.
     """
     datasets = list(dict.fromkeys(run.dataset for run in runs))
-    parts = [f"<h1>mmfuse: {escape(', '.join(datasets))}</h1>", _table(results.train_table(runs))]
+    title = html_text(", ".join(datasets))
+    parts = [f"<h1>mmfuse: {title}</h1>", _table(results.train_table(runs))]
     if len(runs) > len(datasets):
         parts.append(_table(compare(home, runs)))
     for dataset in datasets:
@@ -45,7 +45,6 @@ def report(home: Home, runs: Sequence[RunRecord]) -> str:
     parts.append(_table(results.cost_table(runs)))
     parts.append("<h2>Settings to reproduce each run</h2>")
     parts += [_details(run) for run in runs]
-    title = escape(", ".join(datasets))
     head = f'<meta charset="utf-8"><title>mmfuse: {title}</title><style>{STYLE}</style>'
     look = '<meta name="viewport" content="width=device-width, initial-scale=1">'
     body = "\n".join(parts)
@@ -85,7 +84,7 @@ def _curves(dataset: str, runs: Sequence[RunRecord]) -> list[str]:
         scores = [value for value in mean["score"].to_list() if value is not None]
         curves[name] = [(float(epoch), value) for epoch, value in enumerate(scores, 1)]
     drawn = charts.line_chart(curves, "epoch", results.first_metric(runs[0].scores))
-    return [f"<h2>{escape(dataset)}: validation while training</h2>", drawn] if drawn else []
+    return [f"<h2>{html_text(dataset)}: validation while training</h2>", drawn] if drawn else []
 
 
 def _details(run: RunRecord) -> str:
@@ -102,22 +101,24 @@ def _details(run: RunRecord) -> str:
         "versions": ", ".join(f"{name} {version}" for name, version in run.versions.items()),
     }
     rows = "".join(
-        f'<tr><td>{escape(name)}</td><td class="word">{escape(fact)}</td></tr>'
+        f'<tr><td>{html_text(name)}</td><td class="word">{html_text(fact)}</td></tr>'
         for name, fact in facts.items()
     )
     table = f'<div class="wide"><table>{rows}</table></div>'
-    return f"<details><summary><code>{escape(run.id)}</code></summary>{table}</details>"
+    return f"<details><summary><code>{html_text(run.id)}</code></summary>{table}</details>"
 
 
 def _table(table: Table) -> str:
     texts = table.texts()
     kinds = ["" if numeric else 'class="word"' for numeric in table.numeric()]
-    head = "".join(f"<th {k}>{escape(c)}</th>" for k, c in zip(kinds, table.columns, strict=True))
+    head = "".join(
+        f"<th {k}>{html_text(c)}</th>" for k, c in zip(kinds, table.columns, strict=True)
+    )
     lines = [
-        "".join(f"<td {k}>{escape(c)}</td>" for k, c in zip(kinds, row, strict=True))
+        "".join(f"<td {k}>{html_text(c)}</td>" for k, c in zip(kinds, row, strict=True))
         for row in texts
     ]
     body = "".join(f"<tr>{line}</tr>" for line in lines)
-    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in table.notes)
+    notes = "".join(f'<p class="note">{html_text(note)}</p>' for note in table.notes)
     drawn = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<h2>{escape(table.title)}</h2><div class="wide">{drawn}</div>{notes}'
+    return f'<h2>{html_text(table.title)}</h2><div class="wide">{drawn}</div>{notes}'

@@ -50,6 +50,9 @@ def _unmatched(found: Predictions) -> list[str]:
 def write_predictions(found: Predictions, path: Path) -> None:
     """Write all predictions with every probability; label lists joined by commas in CSV.
 
+    Ids and labels are written as they are, also those that a spreadsheet takes for a formula: the
+    file is read by programs and joined by id.
+
     Args:
         found: the predictions.
         path: the file to make, ending in one of `SUFFIXES`.

@@ -1,5 +1,6 @@
 """Table: rows of cells under named columns, as text and as JSON; drawn elsewhere."""
 
+import html
 import math
 import re
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ class Spread:
         return f"{decimal(self.mean)} ± {decimal(self.std)}"
 
 
+_CONTROL = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)  # control characters, line separators, changes of direction, halves of surrogate pairs
 _SCIENTIFIC = 1e6  # from here on numbers are written with a power of ten
 _PLAIN = r"[\d.,]+(e\+\d+)?"
 _NUMBER = re.compile(rf"-|[<+-]?{_PLAIN}( ± {_PLAIN})?( %)?( … [+-]?{_PLAIN})?")
@@ -94,6 +98,33 @@ def text(cell: Cell) -> str:
         case _:
             small = 0 < abs(cell) < 0.0005
             return "<0.0001" if 0 < cell < 0.00005 else f"{cell:.4f}" if small else decimal(cell)
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    r"""The text with control characters written out (`\x1b`), so that no terminal obeys them.
+
+    Args:
+        text: with words of the data in it: labels, ids, file names.
+        lines: whether line ends stay.
+    """
+    return _CONTROL.sub(
+        lambda found: (
+            found[0] if lines and found[0] == "\n" else found[0].encode("unicode_escape").decode()
+        ),
+        text,
+    )
+
+
+def html_text(text: str) -> str:
+    """The text escaped for HTML, control characters written out."""
+    return html.escape(printable(text))
+
+
+def printable_json(document: str) -> str:
+    r"""A JSON document with the control characters that JSON allows written as `\u009b`."""
+    return _CONTROL.sub(
+        lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", document
+    )
 
 
 def decimal(value: float, sign: str = "") -> str:

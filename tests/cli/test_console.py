@@ -2,7 +2,11 @@
 
 import json
 
+import pytest
+from typer.testing import CliRunner
+
 from mmfuse_cli import console
+from mmfuse_cli.main import app
 from pipelines.reports.table import Spread, Table
 
 TABLE = Table(
@@ -53,3 +57,48 @@ def test_tracking_passes_every_item_on_and_is_silent_off_a_terminal(capsys):
     """Short work leaves no trace in a log."""
     assert list(console.track(range(5), "rows", 5)) == [0, 1, 2, 3, 4]
     assert capsys.readouterr() == ("", "")
+
+
+HOSTILE = ["\x1b]52;c;AAAA\x07", "\x9b31m", "a\rb", "up\u202edown", "half\ud83d", "\u2028", "\x7f"]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("word", HOSTILE)
+def test_no_word_of_the_data_reaches_a_terminal_as_a_command(capsys, word, as_json):
+    """Cells, columns, titles, notes and closing lines show control characters written out."""
+    console.show([Table(word, (word,), ((word,),), (word,))], as_json=as_json, ends=[word])
+    console.note(word)
+    console.error(f"first\nsecond {word}")
+    said = capsys.readouterr()
+    assert {c for c in said.out + said.err if not c.isprintable()} <= {"\n"}
+    assert said.err.splitlines()[-2] == "first"
+    if as_json:
+        (table,) = json.loads(said.out)["tables"]
+        assert table == {"title": word, "rows": [{word: word}], "notes": [word]}
+
+
+def test_columns_stay_aligned_beside_a_cell_with_a_line_end(capsys, monkeypatch):
+    """A label of two lines is one line of the table, and the next column starts where it should."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    rows = (("one\ntwo", "x"), ("three", "👩\u200d🔬"))
+    console.show([Table("", ("label", "kind"), rows)], as_json=False)
+    assert capsys.readouterr().out.splitlines() == [
+        "label     kind",
+        "one\\ntwo  x",
+        "three     👩\u200d🔬",
+    ]
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["\x1b[2Jnone"], ["train", "--\x1b[2J"], ["list", "\x1b[2J"],
+        ["extract", "--dataset", "\x1b[2J.csv", "--encoder", "pixels"],
+    ],
+)  # fmt: skip
+def test_errors_in_words_typed_show_no_control_characters(typed):
+    """Names that the shell or a script hands on are shown written out, with exit code 2."""
+    done = CliRunner().invoke(app, typed)
+    assert done.exit_code == 2
+    assert "\x1b" not in done.output
+    assert "\\x1b[2J" in done.output

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from pipelines.reports import charts
-from pipelines.reports.table import Spread
+from pipelines.reports.table import Spread, html_text
 
 SVG = "{http://www.w3.org/2000/svg}"
 GROUPS = {
@@ -59,3 +59,11 @@ def test_ticks_are_round_numbers_inside(low, high):
     assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in ticks)
     assert 1 <= len(ticks) <= 11
     assert all(len(re.sub(r"[-.0]", "", f"{tick:g}")) <= 3 for tick in ticks)
+
+
+def test_words_of_the_data_are_text_on_the_page():
+    """Tags are escaped, and control characters, which HTML forbids, are written out."""
+    assert html_text("<b>\x1b[1m&\nend") == "&lt;b&gt;\\x1b[1m&amp;\\nend"
+    drawn = charts.dot_chart({"complete": {"\x1b</svg>": Spread((0.5,))}}, "accuracy")
+    assert "\x1b" not in drawn
+    assert ET.fromstring(drawn) is not None
