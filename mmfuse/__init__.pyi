@@ -12,6 +12,7 @@ from pipelines.evaluation.evaluate import evaluate as evaluate
 from pipelines.evaluation.predict import predict as predict
 from pipelines.extract.extract import extract as extract
 from pipelines.extract.plan import plan as plan
+from pipelines.extract.plan import serving_encoders as serving_encoders
 from pipelines.extract.recompute import Recomputed as Recomputed
 from pipelines.extract.recompute import complete_plans as complete_plans
 from pipelines.extract.recompute import recompute as recompute

@@ -235,6 +235,44 @@ def numbered_pairs(option: str, typed: Sequence[str] | None) -> dict[str, float]
     return found
 
 
+def words(typed: Sequence[str] | None) -> list[str]:
+    """The words of a repeatable option, those joined by commas taken apart.
+
+    A word that is the path of a file stays whole.
+    """
+    found: list[str] = []
+    for word in typed or ():
+        whole = "," not in word or Path(word).is_file()
+        found += [word] if whole else [part.strip() for part in word.split(",") if part.strip()]
+    return found
+
+
+def encoders(typed: Sequence[str] | None) -> list[str]:
+    """The words of `--encoder`.
+
+    Raises:
+        MmfuseError: for an unknown name, or a file that is not there.
+    """
+    found = words(typed)
+    for word in found:
+        mmfuse.catalog.check("encoders", _encoder_name(word))
+    return found
+
+
+def methods(typed: Sequence[str] | None) -> list[str]:
+    """The words of `--method`, at least one.
+
+    Raises:
+        MmfuseError: for none, an unknown name, or a file that is not there.
+    """
+    found = words(typed)
+    if not found:
+        raise mmfuse.MmfuseError("say which: --method NAME (mmfuse list methods shows them)")
+    for word in found:
+        mmfuse.catalog.check("methods", word)
+    return found
+
+
 def one_of(what: str, typed: str | None, known: Sequence[str]) -> Any:  # noqa: ANN401 - a Literal
     """Check that a word is a known one.
 
@@ -279,6 +317,60 @@ def remembered(home: Path, command: str) -> dict[str, object]:
     """What the last successful `command` was given; empty where there was none."""
     words = _last(home).get(command)
     return dict(words) if isinstance(words, dict) else {}
+
+
+def request_streams(
+    home: Path, opened: "Sequence[mmfuse.Dataset]", encoders: Sequence[str]
+) -> None:
+    """Remember the streams that an extract is to make of each dataset, until they are complete."""
+    known = remembered(home, "requested")
+    for each in opened:
+        wanted = {*_names(known, each.name)}
+        for word in encoders:
+            entry = mmfuse.catalog.read_source(_encoder_name(word))
+            kinds = entry.constants.get("KINDS")
+            serves = kinds if isinstance(kinds, dict) else {}
+            wanted |= {f"{entry.name}/{m.name}" for m in each.modalities if m.kind in serves}
+        known[each.name] = sorted(wanted)
+    remember(home, "requested", known)
+
+
+def settle_requests(home: Path, complete: Mapping[str, Sequence[str]]) -> None:
+    """Forget requested streams that are complete, or whose modality has other features now."""
+    known = remembered(home, "requested")
+    for name, streams in complete.items():
+        done = {stream.partition("/")[2] for stream in streams}
+        known[name] = [one for one in _names(known, name) if one.partition("/")[2] not in done]
+    remember(home, "requested", {name: left for name, left in known.items() if left})
+
+
+def absent_streams(asked: Settings, names: Sequence[str]) -> list[str]:
+    """One warning a dataset on streams that an extract was to make and did not complete."""
+    found = []
+    for name in names:
+        streams = mmfuse.FeatureStore(asked.layout, name).streams()
+        complete = {info.key.name for info in streams if info.complete}
+        wanted = {*_names(remembered(asked.home, "requested"), name)}
+        wanted |= {info.key.name for info in streams}
+        if lacking := sorted(wanted - complete):
+            encoders = " ".join(
+                f"--encoder {word}" for word in dict.fromkeys(s.partition("/")[0] for s in lacking)
+            )
+            found.append(
+                f"warning: trained without {', '.join(lacking)}, which an extract of {name} did "
+                f"not complete; run: mmfuse extract --dataset {name} {encoders}"
+            )
+    return found
+
+
+def _encoder_name(word: str) -> str:
+    """Name or file of an encoder, without its model."""
+    return word if word.endswith(".py") else word.partition(":")[0]
+
+
+def _names(by_dataset: Mapping[str, object], dataset: str) -> list[str]:
+    names = by_dataset.get(dataset)
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def to_the_front(typed: Sequence[str]) -> list[str]:

@@ -65,14 +65,15 @@ def extract(
         group=group,
         name=name,
     )
-    for one in encoder or ():  # a mistyped name is reported before the dataset is opened
-        mmfuse.catalog.check("encoders", one if one.endswith(".py") else one.partition(":")[0])
+    encoder = arguments.encoders(encoder)  # mistyped names are reported before anything is opened
     word = arguments.dataset(asked, dataset)
     opened = mmfuse.open_dataset(
         word, roots=asked.roots, table=own, note=console.note, home=asked.layout
     )
     if not encoder:
         raise mmfuse.extraction.no_encoder(opened)
+    if not (plan or explain):
+        arguments.request_streams(asked.home, opened, encoder)
     built = [
         mmfuse.build_encoder(
             typed,
@@ -85,6 +86,7 @@ def extract(
         )
         for typed in encoder
     ]
+    serving = mmfuse.serving_encoders(opened, built)
     retry = tuple(reason) if reason else retry_failed
     options = mmfuse.ExtractOptions(
         workers=workers,
@@ -97,7 +99,7 @@ def extract(
     if plan or explain:
         plans = {
             each.name: mmfuse.plan(
-                each, built, home=asked.layout, retry_failed=retry, rehash=rehash
+                each, serving[each.name], home=asked.layout, retry_failed=retry, rehash=rehash
             )
             for each in opened
         }
@@ -110,15 +112,18 @@ def extract(
         return
     reports = mmfuse.extraction.ExtractionReports(asked.layout)
     for each in opened:
-        found = mmfuse.extract(each, built, home=asked.layout, options=options, track=console.track)
+        found = mmfuse.extract(
+            each, serving[each.name], home=asked.layout, options=options, track=console.track
+        )
         reports.add(each, found)
         if reports.interrupted:
             break
     names = [each.name for each in opened]
     stored = names[0] if opened[0].origin and len(names) == 1 else word  # with its options
     arguments.remember(asked.home, "extract", {"dataset": stored, "names": names})
+    arguments.settle_requests(asked.home, reports.complete)
     if reason and not reports.tried:
         console.note(f"nothing was tried again: no row failed for {' or '.join(reason)}")
-    console.show(reports.tables(), as_json=asked.json, ends=reports.ends())
+    console.show(reports.tables(), as_json=asked.json, ends=reports.ends(stored))
     if reports.interrupted or reports.failures:
         raise typer.Exit(130 if reports.interrupted else 1)

@@ -55,6 +55,7 @@ def sweep(
     arguments.remember(asked.home, "sweep", {"group": group, "runs": [run.id for run in best]})
     ends = [f"{mmfuse.count_of(found.trained, 'run')} trained now, in {asked.layout.runs}"]
     ends += [f"left out: {one}" for one in found.diverged]
+    ends += [] if features else arguments.absent_streams(asked, [name])
     ends.append(f"next: mmfuse eval {' '.join(f'--run {run.id}' for run in best)}")
     shown = [
         mmfuse.runs.sweep_table([trial.runs for trial in found.trials]),

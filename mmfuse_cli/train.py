@@ -62,15 +62,12 @@ def train(
         "seeds": None if seeds is None else tuple(range(seeds)),
     }
     options = arguments.overlaid(flags, settings, {"seeds": tuple(range(5))})
-    if not method:
-        raise mmfuse.MmfuseError("say which: --method NAME (mmfuse list methods shows them)")
-    for one in method:
-        mmfuse.catalog.check("methods", one)
+    methods = arguments.methods(method)
     names = arguments.stored(asked, dataset)
-    group = mmfuse.new_id("+".join(Path(one).stem for one in method), names[0])
+    group = mmfuse.new_id("+".join(Path(one).stem for one in methods), names[0])
     runs = []
     for name in names:
-        for one in method:
+        for one in methods:
             runs += mmfuse.train_all(
                 one,
                 name,
@@ -85,6 +82,7 @@ def train(
     where = f"runs in {asked.layout.runs}: {', '.join(run.id for run in runs)}"
     ends = [
         where,
+        *([] if features else arguments.absent_streams(asked, names)),
         "next: mmfuse eval (each modality missing in turn), or mmfuse eval --missing all",
     ]
     console.show([table], as_json=asked.json, ends=ends)

@@ -54,6 +54,12 @@ def score(
             "no modality was ever absent in training, so this head never learned to do without "
             "one; train with --drop-rate 0.3"
         )
+    unused = [m.name for m in table.samples.modalities if m.name not in record.modalities]
+    if unused:
+        notes.append(
+            f"complete: all that the run has ({', '.join(record.modalities)}); {record.dataset} "
+            f"also has {', '.join(unused)}, without features in this run"
+        )
     metric = PRIMARY[record.task.kind]
     return Evaluation(record, metric, tuple(rows), tuple(dict.fromkeys(notes)))
 

@@ -11,7 +11,7 @@ from cache.feature_store import FeatureStore
 from cache.fingerprints import fingerprint
 from cache.format.streams import StreamKey, StreamSpec
 from cache.layout import Home
-from cache.samples import Modality
+from cache.samples import Kind, Modality
 from cache.status import Forecast, forecast
 from cache.storage.file_digests import DigestMemory
 from cache.writing.journal import Retry
@@ -120,11 +120,10 @@ def plan(
         track: progress over the files read.
 
     Raises:
-        MmfuseError: if no encoder serves a modality; names encoders that would.
+        MmfuseError: if an encoder serves no modality; names encoders that would.
     """
+    check_encoders([dataset], encoders)
     served = [(e, m) for m in dataset.modalities for e in encoders if m.kind in e.kinds]
-    if not served:
-        raise _unserved_error(dataset, encoders)
     memory = DigestMemory(home.digests(dataset.name), forget=rehash)
     wanted = [m for m in dataset.modalities if any(m is modality for _, modality in served)]
     known = {m.name: input_digests(dataset, m, memory, track) for m in wanted}
@@ -147,10 +146,54 @@ def plan(
     return list(plans.values())
 
 
+def check_encoders(datasets: Sequence[Dataset], encoders: Sequence[Encoder]) -> None:
+    """Check that every encoder serves a modality of one of the datasets.
+
+    Raises:
+        MmfuseError: naming the kinds that an encoder encodes, those that the columns have, and the
+            encoders that serve them.
+    """
+    modalities = list(dict.fromkeys(m for dataset in datasets for m in dataset.modalities))
+    kinds = {modality.kind for modality in modalities}
+    useless = [encoder for encoder in encoders if not kinds & set(encoder.kinds)]
+    if encoders and not useless:
+        return
+    names = ", ".join(dataset.name for dataset in datasets)
+    needs = [
+        f"{encoder.name} serves no modality of {names}: it encodes {' and '.join(encoder.kinds)}"
+        for encoder in useless
+    ]
+    have = "; ".join(
+        f"{m.name} ({m.kind}) is served by {', '.join(serving(m.kind)) or 'none'}"
+        for m in modalities
+    )
+    error = f"{'; '.join(needs) or 'no encoder is named'}; {have}"
+    if useless and any(dataset.origin is not None for dataset in datasets):
+        error += f"; a column of another kind: --modality NAME={min(useless[0].kinds)}:COLUMN"
+    raise MmfuseError(error)
+
+
+def serving_encoders(
+    datasets: Sequence[Dataset], encoders: Sequence[Encoder]
+) -> dict[str, list[Encoder]]:
+    """Encoders that serve a modality of each dataset, by its name; all of them where none does.
+
+    Raises:
+        MmfuseError: as `check_encoders`.
+    """
+    check_encoders(datasets, encoders)
+    found = {}
+    for dataset in datasets:
+        kinds = {modality.kind for modality in dataset.modalities}
+        fit = [encoder for encoder in encoders if kinds & set(encoder.kinds)]
+        found[dataset.name] = fit or list(encoders)
+    return found
+
+
 def unserved(dataset: Dataset, encoders: Sequence[Encoder]) -> dict[str, tuple[str, ...]]:
     """Modalities that no given encoder serves, with the names of encoders that would."""
     left = [m for m in dataset.modalities if not any(m.kind in e.kinds for e in encoders)]
-    return {modality.name: _serving(modality) for modality in left}
+    return {modality.name: serving(modality.kind) for modality in left}
 
 
 def identity_fields(
@@ -177,21 +220,11 @@ def _spec(encoder: Encoder, modality: Modality, fields: Mapping[str, object]) ->
     return StreamSpec(modality.kind, width, encoder.storage, encoder.sequence, fields, {})
 
 
-def _serving(modality: Modality) -> tuple[str, ...]:
-    """Names of the installed encoders that serve a modality's kind."""
-    entries = catalog.entries("encoders")
-    return tuple(n for n, entry in entries.items() if modality.kind in _kinds(entry))
+def serving(kind: Kind) -> tuple[str, ...]:
+    """Names of the installed encoders that serve a kind of modality."""
+    return tuple(n for n, entry in catalog.entries("encoders").items() if kind in _kinds(entry))
 
 
 def _kinds(entry: catalog.Entry) -> Mapping[object, object]:
     kinds = entry.constants.get("KINDS")
     return kinds if isinstance(kinds, dict) else {}
-
-
-def _unserved_error(dataset: Dataset, encoders: Sequence[Encoder]) -> MmfuseError:
-    names = ", ".join(encoder.name for encoder in encoders) or "no encoder"
-    have = "; ".join(
-        f"{m.name} ({m.kind}) is served by {', '.join(_serving(m)) or 'none'}"
-        for m in dataset.modalities
-    )
-    return MmfuseError(f"{names} serves no modality of {dataset.name}: {have}")

@@ -6,12 +6,13 @@ from dataclasses import replace
 from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
 from cache.layout import Home
+from cache.samples import Kind, Modality
 from cache.status import explain
 from pipelines import catalog
 from pipelines.data.dataset import Dataset
 from pipelines.extract.estimate import Estimate, estimate
 from pipelines.extract.options import ExtractOptions
-from pipelines.extract.plan import StreamPlan
+from pipelines.extract.plan import StreamPlan, serving
 from pipelines.extract.report import StreamReport
 from pipelines.reports.table import Cell, Table, bytes_text, counts_text
 
@@ -27,10 +28,12 @@ class ExtractionReports:
     def __init__(self, home: Home) -> None:
         self._home = home
         self._found: dict[str, list[StreamReport]] = {}
+        self._modalities: dict[str, tuple[Modality, ...]] = {}
 
     def add(self, dataset: Dataset, reports: Sequence[StreamReport]) -> None:
         """Add the reports of one dataset's streams."""
         self._found[dataset.name] = list(reports)
+        self._modalities[dataset.name] = dataset.modalities
 
     @property
     def all(self) -> list[StreamReport]:
@@ -62,11 +65,23 @@ class ExtractionReports:
         lists = (failure_table(name, found, self._home) for name, found in self._found.items())
         return [report_table(self._found), *(table for table in lists if table is not None)]
 
-    def ends(self) -> list[str]:
-        """Where the features are, and the next command."""
+    @property
+    def complete(self) -> dict[str, list[str]]:
+        """Complete streams of this command by dataset, such as `clip/image`."""
+        return {
+            dataset: [report.key.name for report in found if report.complete]
+            for dataset, found in self._found.items()
+        }
+
+    def ends(self, word: str | None = None) -> list[str]:
+        """Where the features are, the modalities without any, and the next command.
+
+        Args:
+            word: the dataset or group on the command line; default: the dataset's name.
+        """
         where = ", ".join(str(self._home.features(name)) for name in list(self._found)[:3])
         more = f" and {len(self._found) - 3} more" if len(self._found) > 3 else ""
-        ends = [f"features in {where}{more}"]
+        ends = [f"features in {where}{more}", *self._without_features(word)]
         if self.interrupted:
             ends.append("stopped; finished rows are saved; run the same command again to resume")
         elif self.pending:
@@ -75,18 +90,42 @@ class ExtractionReports:
             ends.append("next: mmfuse train --method clarga")
         return ends
 
+    def _without_features(self, word: str | None) -> list[str]:
+        """A line on the modalities without features, with the command; empty where all have some.
+
+        Those that this command has begun are left out.
+        """
+        without: dict[Modality, list[str]] = {}
+        for dataset, modalities in self._modalities.items():
+            streams = FeatureStore(self._home, dataset).streams()
+            have = {info.key.modality for info in streams if info.complete}
+            have |= {report.key.modality for report in self._found[dataset] if report.pending}
+            for modality in modalities:
+                if modality.name not in have:
+                    without.setdefault(modality, []).append(dataset)
+        if not without:
+            return []
+        names = ", ".join(modality.name for modality in without)
+        datasets = ", ".join(dict.fromkeys(name for found in without.values() for name in found))
+        line = f"without features: {names} of {datasets}"
+        encoders = dict.fromkeys(filter(None, (suggested_encoder(m.kind) for m in without)))
+        named = " ".join(f"--encoder {name}" for name in encoders)
+        if named:
+            line += f"; run: mmfuse extract --dataset {word or next(iter(self._found))} {named}"
+        return [line]
+
+
+def suggested_encoder(kind: Kind) -> str | None:
+    """An encoder that serves a kind, one without weights if there is one; None without any."""
+    entries = catalog.entries("encoders")
+    names = sorted(serving(kind), key=lambda n: bool(entries[n].constants.get("NEEDS_WEIGHTS")))
+    return names[0] if names else None
+
 
 def no_encoder(opened: Sequence[Dataset]) -> MmfuseError:
     """The error where no encoder is named; it lists those that serve these datasets."""
     kinds = dict.fromkeys(m.kind for dataset in opened for m in dataset.modalities)
-    parts = []
-    for kind in kinds:
-        names = [
-            name
-            for name, entry in catalog.entries("encoders").items()
-            if isinstance(known := entry.constants.get("KINDS"), dict) and kind in known
-        ]
-        parts.append(f"{kind}: {', '.join(names) or 'none yet'}")
+    parts = [f"{kind}: {', '.join(serving(kind)) or 'none yet'}" for kind in kinds]
     return MmfuseError(f"say which: --encoder NAME (for {'; '.join(parts)})")
 
 

@@ -7,6 +7,7 @@ from pipelines.evaluation.result import Evaluation
 from pipelines.reports.table import Cell, Spread, Table, decimal, interval
 
 PLAIN = ("logistic", "ridge", "majority")  # baselines shown with every method
+NOT_FUSION = ("unimodal",)  # methods for one stream
 OFFICIAL = ("preset", "official")  # always part of a label
 
 
@@ -79,6 +80,7 @@ def evaluation_table(evaluations: Sequence[Evaluation]) -> Table:
                 evidence_tags(evaluation.run),
             ))  # fmt: skip
         notes += evaluation.notes
+    notes += _alone(runs)
     columns = (
         "dataset", "method", "missing", "metric", "score", "hidden", "change", "95 % interval",
         "linear", "best single", "majority", "data × weights",
@@ -286,6 +288,19 @@ def _notes(records: Sequence[RunRecord]) -> tuple[str, ...]:
                 f"missing rate {asked} hid {run.missing_rate:.3f} of the present cells of all rows"
             )
         notes += run.notes
+    notes += _alone(records)
     if any(run.tags["weights"] == "random" for run in records):
         notes.append("random weights: fit for timing, not for accuracy")
     return tuple(dict.fromkeys(notes))
+
+
+def _alone(records: Sequence[RunRecord]) -> list[str]:
+    """A warning for each stream that fusion methods were trained on alone."""
+    methods: dict[str, list[str]] = {}
+    for run in records:
+        if len(run.streams) == 1 and run.method not in NOT_FUSION:
+            methods.setdefault(run.streams[0].name, []).append(run.method)
+    return [
+        f"warning: nothing was fused: {', '.join(dict.fromkeys(names))} on one stream, {stream}"
+        for stream, names in methods.items()
+    ]

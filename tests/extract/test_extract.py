@@ -21,7 +21,7 @@ from pipelines.encoding.encoder import build_encoder
 from pipelines.extract import estimate
 from pipelines.extract.extract import extract
 from pipelines.extract.options import ExtractOptions
-from pipelines.extract.plan import plan, unserved
+from pipelines.extract.plan import plan, serving_encoders, unserved
 
 
 def lengths(count, seed=0):
@@ -329,6 +329,16 @@ def test_a_modality_nobody_serves_is_named_with_who_would_serve_it(home):
     with pytest.raises(MmfuseError, match=r"echo serves no modality.*m \(audio\).*mfcc"):
         extract(dataset, [Echo()], home=home)
     assert run(texts({"m": ["a", "b", "c", "d"]}), Echo(), home).skipped == {}
+
+
+def test_an_encoder_that_serves_nothing_is_an_error_beside_one_that_does(home):
+    """Of a group, it is enough that one dataset can use it; that one gets it alone."""
+    words = texts({"m": ["a", "b", "c", "d"]})
+    sounds = texts({"n": ["a", "b", "c", "d"]}, name="sounds", kind="audio")
+    both = [Echo(), build_encoder("mfcc")]
+    with pytest.raises(MmfuseError, match=r"mfcc serves no modality of .*: it encodes audio; m \("):
+        plan(words, both, home=home)
+    assert serving_encoders([words, sounds], both) == {words.name: both[:1], "sounds": both[1:]}
 
 
 def test_a_fitted_encoder_learns_from_training_rows_alone_and_once(home):
