@@ -11,7 +11,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -273,13 +273,17 @@ def list_runs(home: Home) -> list[RunRecord]:
     return sorted((_read(home.runs / i) for i in _ids(home)), key=lambda r: (r.created, r.id))
 
 
-def latest_group(home: Home) -> list[RunRecord]:
+def latest_group(home: Home, datasets: Collection[str] | None = None) -> list[RunRecord]:
     """The runs of the last `train` command, oldest first.
+
+    Args:
+        home: where the runs are.
+        datasets: only runs of these; None = all.
 
     Raises:
         MmfuseError: if there is none.
     """
-    runs = list_runs(home)
+    runs = [run for run in list_runs(home) if datasets is None or run.dataset in datasets]
     if not runs:
         raise MmfuseError(f"no runs in {home.runs}; run: mmfuse train --method concat")
     return [run for run in runs if run.group == runs[-1].group]

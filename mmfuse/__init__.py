@@ -65,6 +65,8 @@ def _report(usual: Hook, kind: type[BaseException], error: BaseException, trace:
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - the stub has its type
+    if name == "__version__":
+        return _version()
     if name not in _NAMES:
         raise AttributeError(f"mmfuse has no {name!r}; it has: {', '.join(__all__)}")
     module, there = _NAMES[name]
@@ -72,6 +74,19 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - the stub has its type
     if not hasattr(found, there):
         return importlib.import_module(f"{module}.{there}")
     return getattr(found, there)
+
+
+def _version() -> str:
+    """Version of the installed distribution; of a plain checkout, that of its pyproject.toml."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("mmfuse")
+    except PackageNotFoundError:
+        import tomllib
+
+        project = Path(__file__).parent.parent / "pyproject.toml"
+        return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
 
 
 def __dir__() -> list[str]:

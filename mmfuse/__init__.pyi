@@ -1,5 +1,7 @@
 """What `import mmfuse` has, with its types; `__init__.py` reads its names from here."""
 
+__version__: str
+
 # The commands as functions.
 from pipelines.audit.audit import audit as audit
 from pipelines.contracts.encoder import check_encoder as check_encoder

@@ -1,6 +1,5 @@
 """Arguments of commands: parsing, checks, and defaults remembered from the last commands."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +10,18 @@ import typer
 
 import mmfuse
 from mmfuse_cli import console
+from mmfuse_cli.memory import encoder_name, remembered
 
 _ANYWHERE = {"--home": 1, "--data": 1, "--json": 0}  # global options → number of values
 
 # Options that several commands have, with one help text each.
 Dataset = Annotated[str | None, typer.Option(help="Dataset; default: that of the last extract.")]
+Named = Annotated[
+    str | None, typer.Argument(metavar="DATASET", help="The dataset; the same as --dataset.")
+]
+NewDataset = Annotated[
+    str | None, typer.Option(help="NAME, NAME/TASK, a table's file, or a folder of classes.")
+]
 Features = Annotated[
     list[str] | None,
     typer.Option(help="Streams such as clip/image,mfcc; repeatable; default: all."),
@@ -79,6 +85,17 @@ def data_roots(data: Path | None) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(Path(word) for word in words if word))
 
 
+def either(named: str | None, typed: str | None) -> str | None:
+    """The dataset given as an argument or by --dataset; None where neither is.
+
+    Raises:
+        MmfuseError: where they differ.
+    """
+    if named is not None and typed not in (None, named):
+        raise mmfuse.MmfuseError(f"two datasets: {named} and --dataset {typed}; give one of them")
+    return typed if named is None else named
+
+
 def dataset(asked: Settings, typed: str | None) -> str:
     """The dataset given, or that of the last successful extract.
 
@@ -120,15 +137,72 @@ def stored(asked: Settings, typed: str | None) -> list[str]:
     return names
 
 
-def runs(asked: Settings, typed: Sequence[str] | None) -> "list[mmfuse.RunRecord]":
-    """The runs given, or those of the last train, or the best of the last sweep."""
+def runs(
+    asked: Settings, typed: Sequence[str] | None, dataset: str | None = None
+) -> "list[mmfuse.RunRecord]":
+    """The runs given, or those of the last train, or the best of the last sweep.
+
+    Args:
+        asked: the global options.
+        typed: words of `--run`: ids, or prefixes of ids.
+        dataset: whose runs are meant where none is given.
+
+    Raises:
+        MmfuseError: for a run that is unknown or of another dataset.
+    """
     if typed:
-        return [mmfuse.load_run(asked.layout, word) for word in typed]
-    found: list[mmfuse.RunRecord] = mmfuse.latest_group(asked.layout)
+        found = [mmfuse.load_run(asked.layout, word) for word in words(typed)]
+        for run in found:
+            if dataset is not None and not is_of(run, dataset):
+                raise mmfuse.MmfuseError(f"the run {run.id} is of {run.dataset}, not of {dataset}")
+        return found
+    names = None if dataset is None else datasets_with_runs(asked, dataset)
+    found = mmfuse.latest_group(asked.layout, names)
     source, swept = "train", remembered(asked.home, "sweep")
-    if swept.get("group") == found[0].group and isinstance(swept["runs"], list):
-        source, found = "sweep's best", [mmfuse.load_run(asked.layout, i) for i in swept["runs"]]
+    best = swept.get("runs")
+    if swept.get("group") == found[0].group and isinstance(best, list):
+        chosen = [run for run in found if run.id in best]
+        source, found = ("sweep's best", chosen) if chosen else (source, found)
     console.note(f"no --run: {', '.join(run.id for run in found)}, as the last {source}")
+    return found
+
+
+def is_of(run: "mmfuse.RunRecord", dataset: str) -> bool:
+    """Whether a run is of a dataset, or of one of a group."""
+    return run.dataset == dataset or run.dataset.startswith(f"{dataset}/")
+
+
+def datasets_with_runs(asked: Settings, dataset: str) -> list[str]:
+    """Names of the datasets with runs that a word means: one, or those of a group.
+
+    Raises:
+        MmfuseError: where there are none.
+    """
+    found = mmfuse.list_runs(asked.layout)
+    names = sorted({run.dataset for run in found if is_of(run, dataset)})
+    if not names:
+        raise mmfuse.unknown("dataset with runs", dataset, {run.dataset for run in found})
+    return names
+
+
+def features(
+    asked: Settings, names: Sequence[str], typed: Sequence[str] | None
+) -> list[str] | None:
+    """The words of `--features`; None where none is given.
+
+    Raises:
+        MmfuseError: for a word that begins with no encoder and with no stream of the datasets.
+    """
+    if not typed:
+        return None
+    found = words(typed)
+    known = set(mmfuse.catalog.entries("encoders"))
+    for name in names:
+        for info in mmfuse.FeatureStore(asked.layout, name).streams():
+            known |= {info.key.encoder, info.key.label.partition("/")[0]}
+    for word in found:
+        if word.partition("/")[0] not in known:
+            raise mmfuse.unknown("encoder", word.partition("/")[0], known)
     return found
 
 
@@ -255,7 +329,7 @@ def encoders(typed: Sequence[str] | None) -> list[str]:
     """
     found = words(typed)
     for word in found:
-        mmfuse.catalog.check("encoders", _encoder_name(word))
+        mmfuse.catalog.check("encoders", encoder_name(word))
     return found
 
 
@@ -271,6 +345,18 @@ def methods(typed: Sequence[str] | None) -> list[str]:
     for word in found:
         mmfuse.catalog.check("methods", word)
     return found
+
+
+def one_method(typed: str | None) -> str:
+    """The word of a `--method` that is given once.
+
+    Raises:
+        MmfuseError: for none, several, an unknown name, or a file that is not there.
+    """
+    found = methods([typed] if typed else None)
+    if len(found) > 1:
+        raise mmfuse.MmfuseError(f"--method {typed}: one method a sweep; run it for each")
+    return found[0]
 
 
 def one_of(what: str, typed: str | None, known: Sequence[str]) -> Any:  # noqa: ANN401 - a Literal
@@ -303,76 +389,6 @@ def check_output(what: str, file: Path, endings: Sequence[str] = ()) -> None:
         raise mmfuse.MmfuseError(f"{what} {file}: no such folder: {file.parent}")
 
 
-def remember(home: Path, command: str, words: Mapping[str, object]) -> None:
-    """Store what a command was given in last.json, as defaults of the next commands.
-
-    Raises:
-        MmfuseError: when the disk is full, read-only or not ours.
-    """
-    text = json.dumps({**_last(home), command: dict(words)}, indent=1)
-    mmfuse.put(home / "last.json", text.encode())
-
-
-def remembered(home: Path, command: str) -> dict[str, object]:
-    """What the last successful `command` was given; empty where there was none."""
-    words = _last(home).get(command)
-    return dict(words) if isinstance(words, dict) else {}
-
-
-def request_streams(
-    home: Path, opened: "Sequence[mmfuse.Dataset]", encoders: Sequence[str]
-) -> None:
-    """Remember the streams that an extract is to make of each dataset, until they are complete."""
-    known = remembered(home, "requested")
-    for each in opened:
-        wanted = {*_names(known, each.name)}
-        for word in encoders:
-            entry = mmfuse.catalog.read_source(_encoder_name(word))
-            kinds = entry.constants.get("KINDS")
-            serves = kinds if isinstance(kinds, dict) else {}
-            wanted |= {f"{entry.name}/{m.name}" for m in each.modalities if m.kind in serves}
-        known[each.name] = sorted(wanted)
-    remember(home, "requested", known)
-
-
-def settle_requests(home: Path, complete: Mapping[str, Sequence[str]]) -> None:
-    """Forget requested streams that are complete, or whose modality has other features now."""
-    known = remembered(home, "requested")
-    for name, streams in complete.items():
-        done = {stream.partition("/")[2] for stream in streams}
-        known[name] = [one for one in _names(known, name) if one.partition("/")[2] not in done]
-    remember(home, "requested", {name: left for name, left in known.items() if left})
-
-
-def absent_streams(asked: Settings, names: Sequence[str]) -> list[str]:
-    """One warning a dataset on streams that an extract was to make and did not complete."""
-    found = []
-    for name in names:
-        streams = mmfuse.FeatureStore(asked.layout, name).streams()
-        complete = {info.key.name for info in streams if info.complete}
-        wanted = {*_names(remembered(asked.home, "requested"), name)}
-        wanted |= {info.key.name for info in streams}
-        if lacking := sorted(wanted - complete):
-            encoders = " ".join(
-                f"--encoder {word}" for word in dict.fromkeys(s.partition("/")[0] for s in lacking)
-            )
-            found.append(
-                f"warning: trained without {', '.join(lacking)}, which an extract of {name} did "
-                f"not complete; run: mmfuse extract --dataset {name} {encoders}"
-            )
-    return found
-
-
-def _encoder_name(word: str) -> str:
-    """Name or file of an encoder, without its model."""
-    return word if word.endswith(".py") else word.partition(":")[0]
-
-
-def _names(by_dataset: Mapping[str, object], dataset: str) -> list[str]:
-    names = by_dataset.get(dataset)
-    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
-
-
 def to_the_front(typed: Sequence[str]) -> list[str]:
     """The same words with the global options first, where the app reads them."""
     front: list[str] = []
@@ -391,11 +407,3 @@ def to_the_front(typed: Sequence[str]) -> list[str]:
         else:
             front.append(word)
     return [*front, *rest]
-
-
-def _last(home: Path) -> dict[str, object]:
-    try:
-        found = json.loads((home / "last.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}  # never written, or not readable: there are no defaults
-    return found if isinstance(found, dict) else {}

@@ -48,7 +48,8 @@ def verify(
     columns = ("dataset", "stream", "rows", "what", "state", "file")
     table = mmfuse.Table("damages", columns, rows, () if rows else (f"none: {checked}",))
     if not seen.damages:
-        again = _recompute(asked, dataset, encoder or [], weights, recompute) if recompute else []
+        words = arguments.encoders(encoder)
+        again = _recompute(asked, dataset, words, weights, recompute) if recompute else []
         tables = [table, _recomputed_table(again)] if recompute else [table]
         console.show(tables, as_json=asked.json, ends=[f"cache in {asked.home}"])
         if any(one.differing for _, one in again):

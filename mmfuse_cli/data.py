@@ -18,6 +18,7 @@ def _group() -> None:
 @app.command()
 def audit(
     context: typer.Context,
+    named: arguments.Named = None,
     dataset: arguments.Dataset = None,
     features: arguments.Features = None,
     texts: Annotated[bool, typer.Option(help="Also search the raw texts for class names.")] = False,
@@ -27,10 +28,12 @@ def audit(
 
     asked = arguments.settings(context)
     tables, verdicts = [], []
-    for name in arguments.stored(asked, dataset):
+    names = arguments.stored(asked, arguments.either(named, dataset))
+    streams = arguments.features(asked, names, features)
+    for name in names:
         home = asked.layout
         raw = mmfuse.open_dataset(name, roots=asked.roots, home=home)[0] if texts else None
-        found = mmfuse.audit(mmfuse.FeatureStore(home, name), features or None, raw)
+        found = mmfuse.audit(mmfuse.FeatureStore(home, name), streams, raw)
         verdicts += [finding.verdict for finding in found]
         rows = tuple((f.verdict, f.check, f.about, f.sentence) for f in found)
         columns = ("verdict", "check", "of", "what was found")

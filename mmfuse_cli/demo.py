@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import mmfuse
-from mmfuse_cli import arguments
+from mmfuse_cli import arguments, memory
 
 ENCODERS = ("pixels", "mfcc", "hashing")
 METHODS = ("clarga", "concat", "late", "mean")
@@ -31,7 +31,7 @@ def demo(
     reports.add(digits, mmfuse.extract(digits, encoders, home=home, track=console.track))
     if reports.interrupted:
         raise KeyboardInterrupt
-    arguments.remember(asked.home, "extract", {"dataset": "digits", "names": ["digits"]})
+    memory.remember(asked.home, "extract", {"dataset": "digits", "names": ["digits"]})
     for report in reports.all:
         console.note(f"  {report.key.name}: {report.new:,} new, {report.reused:,} from the cache")
     streams = [report.key.name for report in reports.all]

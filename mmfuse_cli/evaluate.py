@@ -12,7 +12,11 @@ Words = list[str] | None
 
 def evaluate(
     context: typer.Context,
+    named: arguments.Named = None,
     run: arguments.Runs = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Runs of the last train on this dataset.")
+    ] = None,
     missing: Annotated[
         Words,
         typer.Option(
@@ -34,7 +38,7 @@ def evaluate(
     from mmfuse_cli import console
 
     asked = arguments.settings(context)
-    found = arguments.runs(asked, run)
+    found = arguments.runs(asked, run, arguments.either(named, dataset))
     rates = arguments.numbers("--missing-rate", missing_rate)
     frames = arguments.numbered_pairs("--missing-frames", missing_frames)
     if not (missing or rates or frames):

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import mmfuse
-from mmfuse_cli import arguments
+from mmfuse_cli import arguments, memory
 
 Words = list[str] | None
 HDF5 = (".h5", ".hdf5")
@@ -22,7 +22,8 @@ def export(
     asked = arguments.settings(context)
     arguments.check_output("export to", file, HDF5)
     name = arguments.one(arguments.stored(asked, dataset))
-    found = mmfuse.export_hdf5(mmfuse.FeatureStore(asked.layout, name), file, features or None)
+    streams = arguments.features(asked, [name], features)
+    found = mmfuse.export_hdf5(mmfuse.FeatureStore(asked.layout, name), file, streams)
     arguments.done(asked, [(name, i.key.label, i.rows) for i in found], file, "mmfuse cache import")
 
 
@@ -55,7 +56,7 @@ def import_(
         if file.suffix not in HDF5:
             raise mmfuse.MmfuseError(f"say what {file} holds: --stream ENCODER/MODALITY")
         own, infos = mmfuse.import_hdf5(asked.layout, file, dataset)
-        arguments.remember(asked.home, "extract", {"dataset": own, "names": [own]})
+        memory.remember(asked.home, "extract", {"dataset": own, "names": [own]})
         rows = [(own, i.key.label, i.rows) for i in infos]
         arguments.done(asked, rows, asked.home, "mmfuse train --method concat")
         return
@@ -71,7 +72,7 @@ def import_(
     source = mmfuse.ImportSource(file, encoder, modality, known, array, made)
     store = mmfuse.FeatureStore(asked.layout, own)
     found = mmfuse.import_arrays(store, samples, source)
-    arguments.remember(asked.home, "extract", {"dataset": own, "names": [own]})
+    memory.remember(asked.home, "extract", {"dataset": own, "names": [own]})
     rows = [(own, found.info.key.label, found.info.rows)]
     arguments.done(asked, rows, asked.home, f"mmfuse train --method concat ({found.summary})")
     if found.failed:
@@ -92,7 +93,8 @@ def pack(
     arguments.check_output("pack to", file)
     names = arguments.stored(asked, dataset)
     notes = dict.fromkeys(names, licence)
-    done = mmfuse.pack(asked.layout, file, names, licences=notes, words=features or None)
+    streams = arguments.features(asked, names, features)
+    done = mmfuse.pack(asked.layout, file, names, licences=notes, words=streams)
     rows = [(name, i.key.label, i.rows) for name, found in done.streams.items() for i in found]
     arguments.done(asked, rows, file, f"mmfuse cache unpack {file.name}, on the other machine")
 
@@ -105,5 +107,5 @@ def unpack(
     done = mmfuse.unpack(asked.layout, file)
     rows = [(name, i.key.label, i.rows) for name, found in done.streams.items() for i in found]
     names = list(done.streams)
-    arguments.remember(asked.home, "extract", {"dataset": names[0], "names": names[:1]})
+    memory.remember(asked.home, "extract", {"dataset": names[0], "names": names[:1]})
     arguments.done(asked, rows, asked.home, "mmfuse train --method clarga")

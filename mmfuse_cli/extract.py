@@ -5,17 +5,18 @@ from typing import Annotated
 import typer
 
 import mmfuse
-from mmfuse_cli import arguments
+from mmfuse_cli import arguments, memory
 
 Words = list[str] | None
 
 
 def extract(
     context: typer.Context,
-    dataset: Annotated[
-        str | None, typer.Option(help="NAME, NAME/TASK, a table's file, or a folder of classes.")
+    named: arguments.Named = None,
+    dataset: arguments.NewDataset = None,
+    encoder: Annotated[
+        Words, typer.Option(help="NAME, NAME:MODEL or FILE; repeatable, or A,B.")
     ] = None,
-    encoder: Annotated[Words, typer.Option(help="NAME, NAME:MODEL or FILE; repeatable.")] = None,
     weights: arguments.Weights = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="Compute dtype; auto: half on GPUs.")] = "auto",
@@ -66,14 +67,14 @@ def extract(
         name=name,
     )
     encoder = arguments.encoders(encoder)  # mistyped names are reported before anything is opened
-    word = arguments.dataset(asked, dataset)
+    word = arguments.dataset(asked, arguments.either(named, dataset))
     opened = mmfuse.open_dataset(
         word, roots=asked.roots, table=own, note=console.note, home=asked.layout
     )
     if not encoder:
         raise mmfuse.extraction.no_encoder(opened)
     if not (plan or explain):
-        arguments.request_streams(asked.home, opened, encoder)
+        memory.request_streams(asked.home, opened, encoder)
     built = [
         mmfuse.build_encoder(
             typed,
@@ -120,8 +121,8 @@ def extract(
             break
     names = [each.name for each in opened]
     stored = names[0] if opened[0].origin and len(names) == 1 else word  # with its options
-    arguments.remember(asked.home, "extract", {"dataset": stored, "names": names})
-    arguments.settle_requests(asked.home, reports.complete)
+    memory.remember(asked.home, "extract", {"dataset": stored, "names": names})
+    memory.settle_requests(asked.home, reports.complete)
     if reason and not reports.tried:
         console.note(f"nothing was tried again: no row failed for {' or '.join(reason)}")
     console.show(reports.tables(), as_json=asked.json, ends=reports.ends(stored))

@@ -68,9 +68,17 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Multimodal fusion on cached features of frozen encoders, with modalities missing.",
     epilog="--home, --data and --json may also follow the command. To start: mmfuse demo",
 )
+
+
+def _show_version(asked: bool) -> None:
+    """Print the version and stop."""
+    if asked:
+        typer.echo(f"mmfuse {mmfuse.__version__}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -83,6 +91,10 @@ def _options(
         Path | None, typer.Option(help="Folder of raw data; default: $MMFUSE_DATA, then ./data.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print results as JSON.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version."),
+    ] = False,
 ) -> None:
     if home.is_file():
         raise mmfuse.MmfuseError(f"--home {home}: a file is in the way; name a folder")

@@ -54,7 +54,8 @@ def predict(
     local = str(weights) if weights else None
     memory = asked.layout.weights
     built = [
-        mmfuse.build_encoder(e, weights=local, device=device, memory=memory) for e in encoder or ()
+        mmfuse.build_encoder(word, weights=local, device=device, memory=memory)
+        for word in arguments.encoders(encoder)
     ]
     rows = mmfuse.read_table(input_)
     rows = mmfuse.new_rows(rows, record.dataset, roots=asked.roots, home=asked.layout)

@@ -5,16 +5,35 @@ from typing import Annotated
 import typer
 
 import mmfuse
-from mmfuse_cli import arguments
+from mmfuse_cli import arguments, memory
 
 Words = list[str] | None
 
 
 def sweep(
     context: typer.Context,
+    named: arguments.Named = None,
     method: Annotated[str | None, typer.Option(help="NAME or ./my_head.py.")] = None,
     dataset: arguments.Dataset = None,
     features: arguments.Features = None,
+    drop_rate: Annotated[
+        str | None,
+        typer.Option(help="Probability of hiding each modality in a step; several: 0.1,0.3."),
+    ] = None,
+    missing_rate: Annotated[
+        str | None, typer.Option(help="Share of cells hidden in every split; several: 0,0.3.")
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(help="Number of cross-validation folds over all rows; default: the splits."),
+    ] = None,
+    epochs: Annotated[str | None, typer.Option(help="Maximum epochs; several: 20,40.")] = None,
+    batch_size: Annotated[
+        str | None, typer.Option(help="Rows in a training step; several: 32,128.")
+    ] = None,
+    learning_rate: Annotated[
+        str | None, typer.Option(help="Learning rate; several: 1e-3,3e-3.")
+    ] = None,
     settings: Annotated[
         Words, typer.Option("--set", help="Values to try, name=value,value,…; repeatable.")
     ] = None,
@@ -32,17 +51,24 @@ def sweep(
     from mmfuse_cli import console
 
     asked = arguments.settings(context)
-    if not method:
-        raise mmfuse.MmfuseError("say which: --method NAME (mmfuse list methods shows them)")
-    mmfuse.catalog.check("methods", method)
-    flags = {"seeds": None if seeds is None else tuple(range(seeds))}
+    method = arguments.one_method(method)
+    flags = {
+        "drop_rate": drop_rate,
+        "missing_rate": missing_rate,
+        "folds": folds,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "seeds": None if seeds is None else tuple(range(seeds)),
+    }
     options = arguments.overlaid(flags, settings, {"seeds": tuple(range(3))})
-    name = arguments.one(arguments.stored(asked, dataset))
+    name = arguments.one(arguments.stored(asked, arguments.either(named, dataset)))
+    streams = arguments.features(asked, [name], features)
     found = mmfuse.sweep(
         method,
         name,
         home=asked.layout,
-        features=features or None,
+        features=streams,
         options=options,
         trials=trials,
         seed=seed,
@@ -52,10 +78,10 @@ def sweep(
     )
     best = found.trials[0].runs
     group = mmfuse.latest_group(asked.layout)[0].group
-    arguments.remember(asked.home, "sweep", {"group": group, "runs": [run.id for run in best]})
+    memory.remember(asked.home, "sweep", {"group": group, "runs": [run.id for run in best]})
     ends = [f"{mmfuse.count_of(found.trained, 'run')} trained now, in {asked.layout.runs}"]
     ends += [f"left out: {one}" for one in found.diverged]
-    ends += [] if features else arguments.absent_streams(asked, [name])
+    ends += [] if features else memory.absent_streams(asked.home, [name])
     ends.append(f"next: mmfuse eval {' '.join(f'--run {run.id}' for run in best)}")
     shown = [
         mmfuse.runs.sweep_table([trial.runs for trial in found.trials]),

@@ -6,14 +6,15 @@ from typing import Annotated
 import typer
 
 import mmfuse
-from mmfuse_cli import arguments
+from mmfuse_cli import arguments, memory
 
 Words = list[str] | None
 
 
 def train(
     context: typer.Context,
-    method: Annotated[Words, typer.Option(help="NAME or ./my_head.py; repeatable.")] = None,
+    named: arguments.Named = None,
+    method: Annotated[Words, typer.Option(help="NAME or ./my_head.py; repeatable, or A,B.")] = None,
     dataset: arguments.Dataset = None,
     features: arguments.Features = None,
     drop_rate: Annotated[
@@ -63,7 +64,8 @@ def train(
     }
     options = arguments.overlaid(flags, settings, {"seeds": tuple(range(5))})
     methods = arguments.methods(method)
-    names = arguments.stored(asked, dataset)
+    names = arguments.stored(asked, arguments.either(named, dataset))
+    streams = arguments.features(asked, names, features)
     group = mmfuse.new_id("+".join(Path(one).stem for one in methods), names[0])
     runs = []
     for name in names:
@@ -72,7 +74,7 @@ def train(
                 one,
                 name,
                 home=asked.layout,
-                features=features or None,
+                features=streams,
                 options=options,
                 group=group,
                 on_epoch=console.epochs(f"{one} on {name}"),
@@ -82,7 +84,7 @@ def train(
     where = f"runs in {asked.layout.runs}: {', '.join(run.id for run in runs)}"
     ends = [
         where,
-        *([] if features else arguments.absent_streams(asked, names)),
+        *([] if features else memory.absent_streams(asked.home, names)),
         "next: mmfuse eval (each modality missing in turn), or mmfuse eval --missing all",
     ]
     console.show([table], as_json=asked.json, ends=ends)

@@ -79,7 +79,7 @@ def option_row(option) -> str:
     """An option or an argument, its help and its default."""
     names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
     if option.param_type_name == "argument":
-        names = f"`{option.name.upper()}`"
+        names = f"`{option.metavar or option.name.upper()}`"
     default = option.default
     shown = f"`{default}`" if isinstance(default, (str, int, float, Path)) and default else ""
     return f"| {names} | {cell(option.help or '')} | {shown} |"

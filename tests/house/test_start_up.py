@@ -42,6 +42,15 @@ WRONG_VALUES = {
     "--set optimizer=adma": "optimizer is one of adamw, sgd",
     "--device foo": "device",
 }
+SWEEP_VALUES = {
+    "--epochs 5,0": "epochs must be at least 1",
+    "--drop-rate 0.1,2": "drop_rate must be from 0 to below 1",
+    "--missing-rate half": "missing_rate is a number",
+    "--batch-size 0": "batch_size must be at least 1",
+    "--learning-rate 1e-3,foo": "learning_rate is a number",
+    "--folds 2": "folds must be 0, or at least 3",
+    "--set epochs=3 --epochs 4": "--epochs and --set epochs=3 set the same",
+}
 PROBE = Path(start_probe.__file__)
 
 
@@ -90,3 +99,13 @@ def test_a_wrong_value_of_a_training_option_is_told_without_torch(with_features,
     assert WRONG_VALUES[words] in said
     assert "torch" not in loaded.split()
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("words", SWEEP_VALUES)
+def test_a_sweep_takes_the_options_of_a_training(with_features, words):
+    """They may have several values; a wrong one is told without torch."""
+    command = f"sweep digits --method concat {words}"
+    code, loaded, said = probe(with_features, command, WITHOUT_TORCH)
+    assert code == "exit 2", said
+    assert SWEEP_VALUES[words] in said
+    assert "torch" not in loaded.split()
