@@ -37,9 +37,9 @@ class FeatureStore:
         MmfuseError: if a newer mmfuse wrote this store.
     """
 
-    def __init__(self, home: Home, dataset: str) -> None:
-        self.home, self.dataset = home, dataset
-        self.paths = DatasetPaths.of(home, dataset)
+    def __init__(self, home: Home | str | os.PathLike[str] | None, dataset: str) -> None:
+        self.home, self.dataset = Home.of(home), dataset
+        self.paths = DatasetPaths.of(self.home, dataset)
         open_store(self.paths, dataset, create=False)
         self._readers: dict[StreamKey, tuple[object, Reader, str]] = {}
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 from cache.errors import MmfuseError
@@ -21,11 +22,25 @@ def check_name(what: str, name: str) -> str:
     return name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Home:
-    """A folder of artifacts: $MMFUSE_HOME, --home DIR, or ./artifacts."""
+    """A folder of artifacts: $MMFUSE_HOME, --home DIR, or ./artifacts.
+
+    Args:
+        root: its path.
+    """
 
     root: Path
+
+    def __init__(self, root: str | PathLike[str] = "artifacts") -> None:
+        object.__setattr__(self, "root", Path(root))
+
+    @classmethod
+    def of(cls, home: "Home | str | PathLike[str] | None") -> "Home":
+        """The home that a path means; ./artifacts for None."""
+        if home is None:
+            return cls()
+        return home if isinstance(home, Home) else cls(home)
 
     def features(self, dataset: str) -> Path:
         """The Zarr group of a dataset's streams; Zarr nodes only."""

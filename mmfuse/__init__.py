@@ -9,7 +9,8 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,54 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - the stub has its type
     found = importlib.import_module(module)
     if not hasattr(found, there):
         return importlib.import_module(f"{module}.{there}")
-    return getattr(found, there)
+    value = getattr(found, there)
+    if "home" in getattr(getattr(value, "__code__", None), "co_varnames", ()):
+        value = globals()[name] = _with_home(value)
+    return value
+
+
+def _with_home(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, its `home` a path or a string as well, or left out: ./artifacts.
+
+    Where `home` comes first and is left out, the other arguments move to the front.
+    """
+    import inspect
+
+    signature = inspect.signature(verb)
+    parameter = signature.parameters.get("home")
+    if parameter is None:
+        return verb  # a local variable
+    is_first = next(iter(signature.parameters)) == "home"
+    is_needed = parameter.default is parameter.empty
+
+    def fits(*given: Any, **named: Any) -> bool:  # noqa: ANN401 - any arguments
+        try:
+            signature.bind(*given, **named)
+        except TypeError:
+            return False
+        return True
+
+    @wraps(verb)
+    def call(*given: Any, **named: Any) -> Any:  # noqa: ANN401 - the stub has the types
+        from cache.layout import Home
+
+        if "home" in named:
+            if is_needed or named["home"] is not None:
+                named["home"] = Home.of(named["home"])
+        elif (
+            is_first
+            and given
+            and isinstance(given[0], (Home, str, PathLike))
+            and fits(*given, **named)
+        ):
+            given = (Home.of(given[0]), *given[1:])
+        elif is_needed and is_first and not (given and isinstance(given[0], Home)):
+            given = (Home(), *given)
+        elif is_needed and not is_first:
+            named["home"] = Home()
+        return verb(*given, **named)
+
+    return call
 
 
 def _version() -> str:

@@ -1,7 +1,9 @@
 """`import mmfuse` has every verb of the command line, and loads nothing until one is used."""
 
+import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import pages
 import pytest
@@ -50,10 +52,41 @@ def test_the_verbs_run_from_python(tmp_path, monkeypatch):
         exec(block, said)
     assert [row.scores.pattern for row in said["found"].rows] == ["complete", "without text"]
     assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!")
-    home, runs = said["home"], said["runs"]
+    home, runs = mmfuse.Home("artifacts"), said["runs"]
     assert [run.id for run in mmfuse.latest_group(home)] == [runs[1].id]
     assert [row[1] for row in mmfuse.compare(home, runs).rows] == ["concat", "mean"]
     assert mmfuse.audit(mmfuse.FeatureStore(home, "digits"))
+
+
+def test_a_home_is_a_home_a_path_a_string_or_left_out(tmp_path, monkeypatch):
+    """In verbs that take it first and in those that take it by name, by every way of calling."""
+    monkeypatch.chdir(tmp_path)
+    home, here = mmfuse.Home("artifacts"), Path("artifacts")
+    assert home == mmfuse.Home() == mmfuse.Home(here)
+    assert mmfuse.FeatureStore("artifacts", "digits").home == home
+    for given in ((home,), (here,), ("artifacts",), ()):
+        assert mmfuse.list_runs(*given) == []
+        with pytest.raises(mmfuse.MmfuseError, match="no runs in artifacts"):
+            mmfuse.latest_group(*given)
+        for words, named in ((["none"], {}), ([], {"run": "none"})):
+            with pytest.raises(mmfuse.MmfuseError, match="no run named 'none'"):
+                mmfuse.load_run(*given, *words, **named)
+    for given in ({"home": home}, {"home": here}, {"home": "artifacts"}, {"home": None}, {}):
+        assert mmfuse.list_runs(**given) == []
+        with pytest.raises(mmfuse.MmfuseError, match="no run named 'none'"):
+            mmfuse.evaluate(run="none", patterns=[], **given)
+        with pytest.raises(mmfuse.MmfuseError, match="run: mmfuse extract"):
+            mmfuse.train("mean", "digits", **given)
+    with pytest.raises(mmfuse.MmfuseError, match="no runs in other/runs"):
+        mmfuse.latest_group("other", {"digits"})
+
+
+def test_every_verb_with_a_home_takes_a_string():
+    """None of them is left out: the door changes each in one place."""
+    for name in mmfuse.__all__:
+        verb = getattr(mmfuse, name)
+        if inspect.isfunction(verb) and "home" in inspect.signature(verb).parameters:
+            assert inspect.unwrap(verb) is not verb, name
 
 
 def test_contracts_are_tried_from_python():
