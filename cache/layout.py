@@ -74,6 +74,11 @@ class Home:
         """One folder a run."""
         return self.root / "runs"
 
+    @property
+    def deleted_runs(self) -> Path:
+        """Folders of deleted runs, until garbage collection removes them."""
+        return self.runs / ".deleted"
+
 
 def _stores(folder: Path) -> Iterator[Path]:
     if not folder.is_dir():

@@ -2,7 +2,8 @@
 
 runs/<id>/: `run.json`, the record, written last, so a folder without it is no run;
 `head.safetensors`, parameters and buffers of R replicas; `history.parquet`; `predictions.parquet`;
-`scores/<pattern>.<split>.json` and `baselines/<name>/` the same, added when something is scored.
+`scores/<pattern>.<split>.json` and `baselines/<name>/` the same, added when something is scored;
+`labels.json`, tags and a note of the user. runs/.deleted/<id>/: deleted, until garbage collection.
 """
 
 import datetime
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError, unknown
 from cache.layout import Home
 from cache.samples import Task
-from cache.storage.objects import put
+from cache.storage.objects import put, user_errors
 
 SCHEMA = 1
 
@@ -77,6 +78,19 @@ class Scores:
     rows: int
     realised_rate: float
     metrics: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the user wrote on a run; it changes nothing.
+
+    Attributes:
+        tags: single words, in the order in which they were added.
+        note: a sentence, or "".
+    """
+
+    tags: tuple[str, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -145,6 +159,15 @@ class RunRecord:
     def scores(self) -> list[Scores]:
         """All scores so far, in the order in which patterns were scored, val before test."""
         return _read_scores(self.path / "scores")
+
+    @property
+    def labels(self) -> Labels:
+        """Tags and note of the user."""
+        file = self.path / "labels.json"
+        if not file.exists():
+            return Labels()
+        plain = json.loads(file.read_text(encoding="utf-8"))
+        return Labels(tuple(plain["tags"]), plain["note"])
 
     @property
     def baselines(self) -> dict[str, list[Scores]]:
@@ -287,6 +310,46 @@ def latest_group(home: Home, datasets: Collection[str] | None = None) -> list[Ru
     if not runs:
         raise MmfuseError(f"no runs in {home.runs}; run: mmfuse train --method concat")
     return [run for run in runs if run.group == runs[-1].group]
+
+
+def label_run(
+    run: RunRecord,
+    *,
+    add: Iterable[str] = (),
+    remove: Iterable[str] = (),
+    note: str | None = None,
+) -> None:
+    """Change the tags and the note of a run; the record itself never changes.
+
+    Args:
+        run: the run.
+        add: tags to add.
+        remove: tags to remove; those it has not are ignored.
+        note: its new note, "" for none; None leaves it.
+
+    Raises:
+        MmfuseError: when the disk is full, read-only or not ours.
+    """
+    gone = set(remove)
+    tags = [tag for tag in dict.fromkeys([*run.labels.tags, *add]) if tag not in gone]
+    text = run.labels.note if note is None else note
+    put(run.path / "labels.json", _json({"tags": tags, "note": text}))
+
+
+def delete_run(home: Home, run: RunRecord) -> Path:
+    """Move a run out of the way at once, into `runs/.deleted/`; garbage collection removes it.
+
+    Returns:
+        Where it lies now; moved back to `runs/`, it is a run again.
+
+    Raises:
+        MmfuseError: when the disk is read-only or not ours.
+    """
+    place = home.deleted_runs / run.id
+    with user_errors(run.path):
+        home.deleted_runs.mkdir(exist_ok=True)
+        run.path.rename(place)
+    return place
 
 
 def _ids(home: Home) -> list[str]:

@@ -40,6 +40,8 @@ from cache.maintenance.repair import extract_commands as extract_commands
 from cache.maintenance.repair import repair as repair
 from cache.maintenance.verify import verify as verify
 from cache.runs import RunRecord as RunRecord
+from cache.runs import delete_run as delete_run
+from cache.runs import label_run as label_run
 from cache.runs import latest_group as latest_group
 from cache.runs import list_runs as list_runs
 from cache.runs import load_run as load_run

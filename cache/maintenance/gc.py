@@ -23,7 +23,7 @@ class Garbage:
 
     Attributes:
         dataset, name: what they belong to.
-        why: `old generation`, `unreferenced stream`, `orphan`.
+        why: `old generation`, `unreferenced stream`, `orphan`, `deleted run`.
         paths: files and folders, in the order of deletion.
         bytes: freed by deleting them.
     """
@@ -38,8 +38,8 @@ class Garbage:
 def plan_gc(home: Home, *, streams: bool = False) -> list[Garbage]:
     """List what can be deleted; deletes nothing.
 
-    Always old generations and leftovers of killed processes. With `streams`, also whole streams
-    that no run used and that have a newer stream of the same encoder and modality.
+    Always deleted runs, old generations and leftovers of killed processes. With `streams`, also
+    whole streams that no run used and that have a newer stream of the same encoder and modality.
 
     Args:
         home: where.
@@ -51,7 +51,7 @@ def plan_gc(home: Home, *, streams: bool = False) -> list[Garbage]:
     runs = list_runs(home)
     used = {(run.dataset, stream.fingerprint) for run in runs for stream in run.streams}
     snapshots = {run.snapshot for run in runs}
-    found: list[Garbage] = []
+    found = [_item("-", path.name, "deleted run", [path]) for path in _deleted_runs(home)]
     for dataset in home.datasets():
         paths = DatasetPaths.of(home, dataset)
         open_store(paths, dataset, create=False)
@@ -77,6 +77,10 @@ def collect_garbage(garbage: Iterable[Garbage]) -> int:
                 _remove(path)
         freed += item.bytes
     return freed
+
+
+def _deleted_runs(home: Home) -> list[Path]:
+    return sorted(home.deleted_runs.iterdir()) if home.deleted_runs.is_dir() else []
 
 
 def _streams(paths: DatasetPaths) -> dict[StreamPaths, list[Generation]]:

@@ -1,9 +1,11 @@
 """Runs as tables: training scores, scores with modalities hidden, past runs, costs."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 from cache.runs import RunRecord, Scores
 from pipelines.evaluation.result import Evaluation
+from pipelines.metrics.metrics import LOWER_IS_BETTER
 from pipelines.reports.table import Cell, Spread, Table, decimal, interval
 
 PLAIN = ("logistic", "ridge", "majority")  # baselines shown with every method
@@ -141,8 +143,11 @@ def robustness_table(evaluations: Sequence[Evaluation]) -> Table:
 def runs_table(records: Sequence[RunRecord]) -> Table:
     """Table of past runs, newest last: method, streams and test score as trained.
 
-    Methods are shown with the settings in which these runs differ.
+    Methods are shown with the settings in which these runs differ, tags and notes where there are
+    some.
     """
+    labels = [run.labels for run in records]
+    written = any(one.tags or one.note for one in labels)
     rows = tuple(
         (
             run.id,
@@ -152,11 +157,30 @@ def runs_table(records: Sequence[RunRecord]) -> Table:
             " ".join(stream.name for stream in run.streams),
             f"{first_metric(run.scores)} {metric_spread(run.scores, 'test') or '-'}",
             evidence_tags(run),
+            *((", ".join(own.tags) or None, own.note or None) if written else ()),
         )
-        for run, name in zip(records, run_labels(records, ("seeds", "features")), strict=True)
+        for run, name, own in zip(
+            records, run_labels(records, ("seeds", "features")), labels, strict=True
+        )
     )
     columns = ("run", "when (UTC)", "dataset", "method", "streams", "test", "data × weights")
-    return Table("runs", columns, rows)
+    return Table("runs", (*columns, *(("tags", "note") if written else ())), rows)
+
+
+def ordered(records: Sequence[RunRecord], split: str) -> list[RunRecord]:
+    """Runs by their task's first metric on a split, the best last; those without it first.
+
+    Args:
+        records: of any tasks; runs of one metric stand together.
+        split: val or test.
+    """
+
+    def place(run: RunRecord) -> tuple[str, bool, float]:
+        metric, found = first_metric(run.scores), metric_spread(run.scores, split)
+        value = math.nan if found is None else found.mean
+        return metric, not math.isnan(value), -value if metric in LOWER_IS_BETTER else value
+
+    return sorted(records, key=place)
 
 
 def cost_table(records: Sequence[RunRecord]) -> Table:

@@ -14,11 +14,15 @@ from typer.testing import CliRunner
 
 from cache.errors import MmfuseError
 from cache.layout import Home
+from cache.maintenance.gc import collect_garbage, plan_gc
 from cache.runs import (
+    Labels,
     RunRecord,
     RunStream,
     Scores,
     check_writable,
+    delete_run,
+    label_run,
     latest_group,
     list_runs,
     load_run,
@@ -242,3 +246,111 @@ def test_ids_are_readable_and_differ() -> None:
     """Date, method, dataset and six hex digits; a file's method goes by its stem."""
     assert new_id("./my_head.py", "mug/pkm_t1").split("-", 1)[1].startswith("my_head-mug-pkm_t1-")
     assert new_id("concat", "digits") != new_id("concat", "digits")
+
+
+def test_tags_and_a_note_are_added_and_removed_beside_the_record(tmp_path: Path) -> None:
+    """Each change leaves the others, and the record's own file stays as it was."""
+    home = Home(tmp_path)
+    made = written(home)
+    before = (made.path / "run.json").read_bytes()
+    assert made.labels == Labels()
+    label_run(made, add=["paper", "été"], note="for table 2")
+    label_run(made, add=["paper", "last"], remove=["été", "never there"])
+    assert load_run(home, made.id).labels == Labels(("paper", "last"), "for table 2")
+    label_run(made, note="")
+    assert made.labels == Labels(("paper", "last"))
+    assert (made.path / "run.json").read_bytes() == before
+
+
+def test_a_deleted_run_is_gone_at_once_and_its_files_with_garbage_collection(
+    tmp_path: Path,
+) -> None:
+    """Until then its folder can be moved back, whole."""
+    home = Home(tmp_path)
+    made, other = written(home), written(home, run="20260102-late-made-def456")
+    files = {path.name for path in made.path.iterdir()}
+    place = delete_run(home, made)
+    assert [run.id for run in list_runs(home)] == [other.id]
+    assert {path.name for path in place.iterdir()} == files
+    place.rename(made.path)
+    assert load_run(home, made.id).state()["w"].shape == (2, 3)
+    delete_run(home, made)
+    (item,) = plan_gc(home)
+    assert (item.name, item.why) == (made.id, "deleted run")
+    assert collect_garbage([item]) == item.bytes > 0
+    assert not place.exists()
+    assert [run.id for run in list_runs(home)] == [other.id]
+
+
+def scored(run: RunRecord, test: float, metric: str = "accuracy") -> RunRecord:
+    """The run with a score on test rows."""
+    run.add_scores([Scores("complete", "test", 9, 0.0, {metric: [test, test]})])
+    return run
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Home:
+    """A home with three scored runs of two datasets and two methods."""
+    home = Home(tmp_path)
+    for name, method, dataset, score in (
+        ("20260101-concat-a-aaaaaa", "concat", "mug/one", 0.9),
+        ("20260102-late-a-bbbbbb", "late", "mug/two", 0.5),
+        ("20260103-head-b-cccccc", "./own/head.py", "shop", 0.7),
+    ):
+        changes = {"method": method, "dataset": dataset, "created": f"{name[:4]}-{name[4:8]}"}
+        scored(written(home, run=name, **changes), score)
+    return home
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("", "abc"), ("mug", "ab"), ("--dataset mug/two", "b"), ("--method late", "b"),
+        ("--method head,concat", "ac"), ("--method late shop", ""), ("--run 20260103", "c"),
+        ("--run 20260103,20260101", "ca"), ("--sort test", "bca"), ("--sort test --latest 1", "a"),
+    ],
+)  # fmt: skip
+def test_past_runs_are_filtered_and_sorted(three: Home, words: str, shown: str) -> None:
+    """By dataset or group, by method, by prefix of the id; the best last."""
+    if words == "--method late shop":
+        done = CliRunner().invoke(app, ["--home", str(three.root), "runs", *words.split()])
+        assert "no method with runs named 'late'" in done.output
+        return
+    done = CliRunner().invoke(app, ["--home", str(three.root), "--json", "runs", *words.split()])
+    assert done.exit_code == 0, done.output
+    (table,) = json.loads(done.stdout)["tables"]
+    assert "".join(row["run"][-1] for row in table["rows"]) == shown
+    assert not any("tags" in row for row in table["rows"])
+
+
+def test_runs_are_tagged_annotated_found_and_deleted_by_commands(three: Home) -> None:
+    """What is changed needs --run; a wrong tag is answered with one that exists."""
+
+    def typed(*words: str) -> tuple[int, str]:
+        done = CliRunner().invoke(app, ["--home", str(three.root), "runs", *words])
+        return done.exit_code, done.output
+
+    assert typed("--delete")[0] == typed("--tag", "x")[0] == 2
+    assert typed("--run", "20260102", "--tag", "paper,main", "--note", "two\x1b[1m words")[0] == 0
+    code, said = typed("--tagged", "paper")
+    assert code == 0
+    assert "paper, main" in said
+    assert "two\\x1b[1m words" in said
+    assert "1 of 1 run" in said
+    assert "did you mean paper" in typed("--tagged", "papr")[1]
+    typed("--run", "20260102", "--untag", "paper", "--note", "")
+    assert load_run(three, "20260102").labels == Labels(("main",))
+    code, said = typed("--run", "20260102", "--delete")
+    assert code == 0
+    assert "mmfuse cache gc --yes" in said
+    assert [run.id[-6:] for run in list_runs(three)] == ["aaaaaa", "cccccc"]
+
+
+def test_runs_are_ordered_by_score_where_lower_is_better_too(tmp_path: Path) -> None:
+    """The best is last; what was not scored comes first."""
+    home = Home(tmp_path)
+    found = [written(home, run=f"20260101-concat-a-{n}{n}{n}{n}{n}{n}") for n in range(3)]
+    for run, error in zip(found[:2], (0.2, 0.4), strict=True):
+        scored(run, error, "mae")
+    assert [run.id[-1] for run in runs.ordered(found[:2], "test")] == ["1", "0"]
+    assert [run.id[-1] for run in runs.ordered(found, "test")] == ["2", "1", "0"]
