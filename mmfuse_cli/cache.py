@@ -7,15 +7,13 @@ import typer
 
 import mmfuse
 from mmfuse_cli import arguments, exchange
+from mmfuse_cli.examples import epilog
 
-app = typer.Typer(
-    help="Verify, clean, export and import cached features.",
-    rich_markup_mode=None,
-    no_args_is_help=True,
-)
+_HELP = "Verify, clean, export and import cached features."
+app = typer.Typer(help=_HELP, rich_markup_mode=None, no_args_is_help=True, epilog=epilog("cache"))
 
 
-@app.command()
+@app.command(epilog=epilog("cache verify"))
 def verify(
     context: typer.Context,
     dataset: Annotated[str | None, typer.Option(help="Dataset or group; default: all.")] = None,
@@ -65,7 +63,7 @@ def verify(
     raise typer.Exit(1)
 
 
-@app.command()
+@app.command(epilog=epilog("cache gc"))
 def gc(
     context: typer.Context,
     streams: Annotated[bool, typer.Option(help="Also older streams that no run uses.")] = False,
@@ -124,7 +122,8 @@ def _recomputed_table(found: "Sequence[tuple[str, mmfuse.Recomputed]]") -> "mmfu
     return mmfuse.Table("recomputed", columns, rows)
 
 
-app.command("export")(exchange.export)
-app.command("import")(exchange.import_)
-app.command("pack")(exchange.pack)
-app.command("unpack")(exchange.unpack)
+for _name, _command in (
+    ("export", exchange.export), ("import", exchange.import_),
+    ("pack", exchange.pack), ("unpack", exchange.unpack),
+):  # fmt: skip
+    app.command(_name, epilog=epilog(f"cache {_name}"))(_command)

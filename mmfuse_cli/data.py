@@ -6,8 +6,14 @@ import typer
 
 import mmfuse
 from mmfuse_cli import arguments
+from mmfuse_cli.examples import epilog
 
-app = typer.Typer(help="Check data sets for leakage.", rich_markup_mode=None, no_args_is_help=True)
+app = typer.Typer(
+    help="Check data sets for leakage.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    epilog=epilog("data"),
+)
 
 
 @app.callback()
@@ -15,7 +21,7 @@ def _group() -> None:
     """Check data sets for leakage."""
 
 
-@app.command()
+@app.command(epilog=epilog("data audit"))
 def audit(
     context: typer.Context,
     named: arguments.Named = None,

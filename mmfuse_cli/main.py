@@ -30,6 +30,7 @@ from mmfuse_cli import (
 from mmfuse_cli import (
     list as list_,
 )
+from mmfuse_cli.examples import epilog
 
 _ClickError: Any = typer.BadParameter.__mro__[2]  # of click, which new versions of typer contain
 
@@ -70,7 +71,7 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Multimodal fusion on cached features of frozen encoders, with modalities missing.",
-    epilog="--home, --data and --json may also follow the command. To start: mmfuse demo",
+    epilog=f"--home, --data and --json may also follow the command.\n\n{epilog('')}",
 )
 
 
@@ -101,20 +102,20 @@ def _options(
     context.obj = arguments.Settings(home, arguments.data_roots(data), json)
 
 
-app.command("demo")(demo.demo)
-app.command("extract")(extract.extract)
-app.command("train")(train.train)
-app.command("sweep")(sweep.sweep)
-app.command("eval")(evaluate.evaluate)
-app.command("predict")(predict.predict)
-app.command("compare")(compare.compare)
-app.command("report")(report.report)
-app.command("runs")(runs.runs)
-app.command("check")(check.check)
+app.command("demo", epilog=epilog("demo"))(demo.demo)
+app.command("extract", epilog=epilog("extract"))(extract.extract)
+app.command("train", epilog=epilog("train"))(train.train)
+app.command("sweep", epilog=epilog("sweep"))(sweep.sweep)
+app.command("eval", epilog=epilog("eval"))(evaluate.evaluate)
+app.command("predict", epilog=epilog("predict"))(predict.predict)
+app.command("compare", epilog=epilog("compare"))(compare.compare)
+app.command("report", epilog=epilog("report"))(report.report)
+app.command("runs", epilog=epilog("runs"))(runs.runs)
+app.command("check", epilog=epilog("check"))(check.check)
 app.add_typer(cache.app, name="cache")
 app.add_typer(data.app, name="data")
-app.command("list")(list_.list_names)
-app.command("doctor")(doctor.doctor)
+app.command("list", epilog=epilog("list"))(list_.list_names)
+app.command("doctor", epilog=epilog("doctor"))(doctor.doctor)
 
 
 def main() -> None:
