@@ -1,5 +1,6 @@
 """Streams: the key, description and values of one encoder's features of one modality."""
 
+import difflib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -179,6 +180,10 @@ def _none(dataset: str, streams: Sequence[StreamInfo], word: str | None) -> Mmfu
     known = sorted(i.key.name for i in streams if i.complete)
     there = f" (there are: {', '.join(known)})" if known else ""
     asked = "" if word is None else f" for {word}"
+    encoders = {info.key.encoder for info in streams}
+    near = difflib.get_close_matches(word or "", sorted({*known, *encoders}), n=1)
+    if near and encoder not in encoders:  # a mistyped name: there is no such encoder to run
+        return MmfuseError(f"no features of {dataset}{asked}; did you mean {near[0]}?{there}")
     return MmfuseError(f"no features of {dataset}{asked}{there}; run: {command}")
 
 

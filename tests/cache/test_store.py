@@ -246,6 +246,8 @@ def test_resolving_names_what_there_is(store):
         store.resolve(None)
     inputs = list(range(10))
     fill(open_writer(store, inputs), inputs)
+    with pytest.raises(MmfuseError, match=r"for toi; did you mean toy\? \(there are: toy/image\)$"):
+        store.resolve(["toi"])
     with pytest.raises(
         MmfuseError, match=r"for clip/audio \(there are: toy/image\).*--encoder clip"
     ):
