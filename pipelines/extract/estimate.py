@@ -139,6 +139,8 @@ def measure_latency(stream: StreamPlan, rows: NDArray[np.int64]) -> dict[str, fl
 
 
 def _probes(stream: StreamPlan, there: NDArray[np.int64], count: int) -> Iterator[Prepared]:
+    if not len(there):
+        return
     rows = there[np.unique(np.linspace(0, len(there) - 1, count).astype(int))]
     values = stream.dataset.table[stream.modality.name].gather(rows).to_list()
     recipe = Recipe(stream.encoder, stream.modality.kind, stream.dataset.root)

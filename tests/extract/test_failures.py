@@ -83,6 +83,17 @@ def test_the_types_of_bad_files_are_counted(home, tmp_path):
         run(dataset, Echo(kind="image"), home)
 
 
+@pytest.mark.parametrize("latency", [False, True])
+@pytest.mark.parametrize("count", [4, 30])
+def test_a_stream_without_one_good_row_ends_in_a_report(home, count, latency):
+    """Fewer inputs than end a run early, all of them bad: counted by reason, nothing raised."""
+    dataset = texts({"m": [f"torn {row}" for row in range(count)]})
+    report = run(dataset, Unreliable(), home, latency=latency)
+    assert (report.ok, report.failed, report.complete) == (0, {"torn": count}, True)
+    again = run(dataset, Unreliable(), home, latency=latency)
+    assert (again.new, again.new_failed, again.failures) == (0, 0, count)
+
+
 @pytest.mark.parametrize(
     ("reasons", "tried"), [(("slow",), "slow"), (("transient",), "slow"), (("torn",), "torn")]
 )
