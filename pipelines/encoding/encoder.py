@@ -66,7 +66,8 @@ class Encoder(Protocol):
     def fields(self, kind: Kind) -> dict[str, object]:
         """What the vectors depend on, as JSON: weights digest, preprocessing, options, version.
 
-        Never a path, a branch name, a date, a device or a library version.
+        Never a path, a branch name, a date, a device or a library version, save that of the
+        decoder of videos.
         """
 
     def provenance(self) -> dict[str, object]:

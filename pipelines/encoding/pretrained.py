@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -19,13 +19,14 @@ from pipelines.device import check_dtype, pick_device, pick_dtype
 from pipelines.encoding.encoder import Storage
 from pipelines.encoding.hub import Download
 from pipelines.encoding.model_files import ModelFiles
-from pipelines.media.decode import decode_frames
-from pipelines.media.images import Preprocess, frame_numbers, resize_and_crop
+from pipelines.media.images import Preprocess, resize_and_crop
 from pipelines.media.payloads import Waveform
+from pipelines.media.video import decode_frames
 
 if TYPE_CHECKING:
     import torch
 
+VIDEO_DECODING = 2  # version of how frames are chosen and shown: by time, turned, square pixels
 AGREE = 0.999  # lowest cosine of a golden probe, on any device and in any compute dtype
 
 
@@ -244,7 +245,7 @@ def image_pixels(
     """Image → (H, W, 3) uint8, video → (T, H, W, 3) of `frames` images; the cost is T or 1."""
     if kind == "image":
         return resize_and_crop(payload, preprocess), 1
-    shown = decode_frames(payload, frame_numbers(payload.count, frames))
+    shown = decode_frames(payload, frames)  # one at a time: large frames are never all in memory
     video = np.stack([resize_and_crop(image, preprocess) for image in shown])
     return video, len(video)
 
@@ -299,8 +300,17 @@ def as_single_frames(rows: NDArray[np.float32], *, sequence: bool) -> list[NDArr
 
 
 def video_fields(kind: Kind, frames: int) -> dict[str, object]:
-    """What the fingerprint of video has besides that of images."""
-    return {"frames": frames, "decoder": "pyav"} if kind == "video" else {}
+    """What the fingerprint of video has besides that of images: frames, decoder and its version.
+
+    Decoders of video differ from version to version, unlike those of images.
+    """
+    if kind != "video":
+        return {}
+    try:
+        decoder = f"pyav {version('av')}"
+    except PackageNotFoundError:  # every video fails with no-decoder
+        decoder = "pyav"
+    return {"frames": frames, "decoder": decoder, "decoding": VIDEO_DECODING}
 
 
 def trained_or_random(model: "torch.nn.Module") -> Literal["pretrained", "random"]:

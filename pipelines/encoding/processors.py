@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.media.decode import decode_frames
-from pipelines.media.images import frame_numbers
+from pipelines.media.audio import check_resampling
 from pipelines.media.payloads import Frames, Unreadable, Waveform
+from pipelines.media.video import decode_frames
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class AudioProcessor:
         """Waveform → the extractor's output; the cost is its number of samples.
 
         Raises:
-            Unreadable: for audio without samples or with NaN or infinity.
+            Unreadable: for audio without samples, with NaN or infinity, or too long to resample.
         """
         samples = np.asarray(payload.samples, np.float32)
         if not samples.size:
@@ -133,6 +133,7 @@ class AudioProcessor:
         if payload.rate != rate:
             import soxr
 
+            check_resampling(len(samples), payload.rate, rate)
             samples = soxr.resample(samples, payload.rate, rate, quality="HQ")
         samples = np.pad(samples, (0, max(self.shortest - len(samples), 0)))
         made = self._extractor(samples, sampling_rate=rate, return_tensors="np")
@@ -200,7 +201,7 @@ class ImageProcessor:
     def prepare(self, payload: Any) -> tuple[PreparedInput, int]:  # noqa: ANN401
         """Image → (3, H, W), video → (T, 3, H, W); the cost is the number of images."""
         if isinstance(payload, Frames):
-            shown = decode_frames(payload, frame_numbers(payload.count, self.frames))
+            shown = decode_frames(payload, self.frames)
             values = np.stack([self._resized(image) for image in shown])
             return PreparedInput(values, len(values)), len(values)
         return PreparedInput(self._resized(payload), 1), 1

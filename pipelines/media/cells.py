@@ -19,8 +19,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cache.samples import Kind
-from pipelines.media.decode import decode_audio, decode_image, decode_video
+from pipelines.media.audio import decode_audio
+from pipelines.media.decode import decode_image
 from pipelines.media.payloads import Record, Series, Unreadable
+from pipelines.media.video import decode_video
 
 FILES: frozenset[Kind] = frozenset({"image", "audio", "video", "layout"})  # cells may be paths
 TEXTS: frozenset[Kind] = frozenset({"text", "code"})  # cells are the text itself
@@ -78,7 +80,8 @@ def decode(kind: Kind, data: bytes) -> Any:  # noqa: ANN401 - one of the payload
     """Raw bytes → an RGB image, a str, a Waveform, Frames, a Record or a Series.
 
     Raises:
-        Unreadable: truncated, damaged, wrong-type, bomb, empty, non-finite, no-decoder.
+        Unreadable: truncated, damaged, wrong-type, bomb, too-large, empty, non-finite,
+            cancelled-phase, no-decoder.
     """
     match kind:
         case "image" | "layout":

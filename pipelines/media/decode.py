@@ -1,21 +1,18 @@
-"""Decode encoded images, audio and video; anything wrong with them raises `Unreadable`."""
+"""Decode encoded images; anything wrong with them raises `Unreadable`."""
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.media.payloads import Frames, Unreadable, Waveform
+from pipelines.media.payloads import Unreadable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_PIXELS = 89_478_485  # above it Pillow suspects a decompression bomb
-MAX_SOUND = 1 << 30  # samples of all channels; 4 GB of float32
-_UNKNOWN_LENGTH = (1 << 31) - (1 << 16)  # bytes of a WAV; larger stated sizes mean unknown
 
 
 def decode_image(data: bytes) -> "Image":
@@ -87,125 +84,3 @@ def _eight_bits(values: NDArray[Any], mode: str) -> NDArray[np.uint8]:
     else:
         scale = 255 / 65535 if top <= 65535 else 255 / (2**31 - 1)
     return np.clip(np.rint(deep * scale), 0, 255).astype(np.uint8)
-
-
-def decode_audio(data: bytes) -> Waveform:
-    """Audio as mono float32, channels averaged; WAV, FLAC, OGG and MP3.
-
-    Raises:
-        Unreadable: wrong-type, truncated, empty, bomb, non-finite.
-    """
-    import soundfile
-
-    try:
-        file = soundfile.SoundFile(io.BytesIO(data))
-    except (soundfile.LibsndfileError, ValueError, RuntimeError, TypeError) as error:
-        message = getattr(error, "error_string", error)  # the whole message holds an address
-        detail = f"{message} WAV, FLAC, OGG and MP3 can be read"
-        raise Unreadable("wrong-type", detail) from error
-    with file:
-        if file.frames * file.channels > MAX_SOUND:
-            raise Unreadable("bomb", f"{file.frames:,} frames of {file.channels} channels")
-        stated, rate = file.frames, int(file.samplerate)
-        try:
-            channels = file.read(dtype="float32", always_2d=True)  # (T, channels)
-        except (soundfile.LibsndfileError, ValueError, RuntimeError, TypeError) as error:
-            raise Unreadable("damaged", str(getattr(error, "error_string", error))) from error
-    if not len(channels):
-        raise Unreadable("truncated" if stated > 0 else "empty", "the audio has no samples")
-    if missing := _missing_bytes(data):
-        raise Unreadable("truncated", f"the last {missing:,} bytes of the audio are missing")
-    if len(channels) < stated < 2**62:  # a file of unknown length states the largest number
-        raise Unreadable("truncated", f"{len(channels):,} of {stated:,} samples could be decoded")
-    samples = channels.mean(axis=1, dtype=np.float32)  # (T,)
-    if not np.isfinite(samples).all():
-        raise Unreadable("non-finite", "the audio holds NaN or infinity")
-    return Waveform(samples, rate)
-
-
-def _missing_bytes(data: bytes) -> int:
-    """Bytes that a WAV's header states and the file lacks.
-
-    soundfile reads what is there without an error. A writer to a pipe, which cannot know the
-    length, states none or nearly 2 or 4 GB.
-    """
-    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
-        return 0
-    place = 12
-    while place + 8 <= len(data):
-        name, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
-        if name == b"data":
-            return max(0, place + 8 + size - len(data)) if size < _UNKNOWN_LENGTH else 0
-        place += 8 + size + size % 2
-    return 0
-
-
-def decode_video(data: bytes) -> Frames:
-    """A video with its frame count; `pictures` decodes the frames later.
-
-    Raises:
-        Unreadable: wrong-type, empty, or no-decoder where the package `av` is not installed.
-    """
-    with _open_video(data) as container:
-        stream = _video_stream(container)
-        rate = float(stream.average_rate or 0)
-        # Containers may not know their length, or state it wrongly: packets are counted.
-        count = sum(packet.size > 0 for packet in _until_damage(container.demux(stream)))
-    if not count:
-        raise Unreadable("empty", "the video has no frames")
-    return Frames(path="", count=count, rate=rate, data=data)
-
-
-def decode_frames(frames: Frames, numbers: Sequence[int]) -> list["Image"]:
-    """Decode frames of a video by number to RGB images, in the given order, repeats allowed.
-
-    Where fewer frames can be decoded than were counted, the last one stands for the missing.
-
-    Raises:
-        Unreadable: where no frame can be decoded.
-    """
-    wanted = set(numbers)
-    if not wanted:
-        return []
-    found: dict[int, Image] = {}
-    last = None
-    with _open_video(frames.data or frames.path) as container:
-        stream = _video_stream(container)
-        stream.thread_type = "AUTO"
-        for number, frame in enumerate(_until_damage(container.decode(stream))):
-            last = frame
-            if number in wanted:
-                found[number] = frame.to_image().convert("RGB")
-            if number >= max(wanted):
-                break
-    if last is None:
-        raise Unreadable("damaged", "no frame of the video can be decoded")
-    ending = last.to_image().convert("RGB")
-    return [found.get(number, ending) for number in numbers]
-
-
-def _until_damage(items: Iterator[Any]) -> Iterator[Any]:
-    import av
-
-    try:
-        yield from items
-    except av.error.FFmpegError:
-        return  # frames before the damage are good
-
-
-def _video_stream(container: Any) -> Any:  # noqa: ANN401 - av ships no types
-    if not container.streams.video:
-        raise Unreadable("wrong-type", "the file has no video stream")
-    return container.streams.video[0]
-
-
-def _open_video(source: bytes | str) -> Any:  # noqa: ANN401 - av ships no types
-    try:
-        import av
-    except ModuleNotFoundError as error:
-        detail = "video needs the package av; run: pip install av"
-        raise Unreadable("no-decoder", detail) from error
-    try:
-        return av.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-    except (av.error.FFmpegError, ValueError) as error:
-        raise Unreadable("wrong-type", f"no known video format: {error}") from error

@@ -79,8 +79,3 @@ def _centre(values: NDArray[Any], preprocess: Preprocess) -> NDArray[Any]:
     top = round((values.shape[0] - height) / 2.0)
     left = round((values.shape[1] - width) / 2.0)
     return values[top : top + height, left : left + width]
-
-
-def frame_numbers(count: int, wanted: int) -> list[int]:
-    """At most `wanted` frame numbers, evenly spaced from the first frame on, each once."""
-    return sorted({i * count // wanted for i in range(wanted)})

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Waveform:
-    """Audio: samples (T,) float32 in [-1, 1], mono, at `rate` Hz."""
+    """Audio: samples (T,) float32 in [-1, 1], the mean of the channels, at `rate` Hz."""
 
     samples: NDArray[np.float32]
     rate: int
@@ -17,15 +17,23 @@ class Waveform:
 
 @dataclass(frozen=True)
 class Frames:
-    """Video: the number of frames it has; `decode.pictures` decodes RGB images by number.
+    """Video: its encoded bytes; `video.decode_frames` decodes frames evenly spaced in time.
 
-    Exactly one of `path` and `data` (the encoded bytes) is given.
+    Attributes:
+        data: the file.
+        count: number of frames.
+        rate: mean frames per second; 0 where the file does not say.
+        start: when the first frame is shown, in ticks of the file; 0 without `timed`.
+        end: when the last frame has been shown; `count` without `timed`.
+        timed: whether the file says when frames are shown; otherwise all are shown equally long.
     """
 
-    path: str
+    data: bytes = field(repr=False)
     count: int
     rate: float
-    data: bytes = field(default=b"", repr=False)
+    start: int
+    end: int
+    timed: bool
 
 
 Record = Mapping[str, object]  # one row of a table: numbers, strings, dates; None where missing

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.encoding import pretrained
 from pipelines.encoding.encoder import build_encoder
-from pipelines.media.decode import decode_frames, decode_video
-from pipelines.media.images import frame_numbers
+from pipelines.media.video import decode_frames, decode_video
 
 WORDS = {"clip": "clip", "resnet": "resnet", "hf": "dino"}
 
@@ -29,17 +29,6 @@ def film(tmp_path_factory):
     return decode_video(path.read_bytes())
 
 
-def test_fifteen_images_are_evenly_spaced_from_the_first_on():
-    """Numbers start at 0, never repeat, and their gaps differ by one at most."""
-    assert frame_numbers(150, 15) == list(range(0, 150, 10))
-    for count in (1, 7, 15, 16, 40, 1001):
-        numbers = frame_numbers(count, 15)
-        assert numbers[0] == 0
-        assert len(numbers) == len(set(numbers)) == min(count, 15)
-        assert max(numbers) < count
-        assert np.ptp(np.diff(numbers)) <= 1 if len(numbers) > 1 else True
-
-
 @pytest.mark.parametrize("word", sorted(WORDS))
 def test_a_video_is_the_maximum_over_its_images_vectors(word, place, film):
     """Each number of a video's vector is the largest among its 15 frames as images."""
@@ -47,7 +36,7 @@ def test_a_video_is_the_maximum_over_its_images_vectors(word, place, film):
     kept = build_encoder(word, weights=str(place(WORDS[word])), sequence=True)
     item, cost = encoder.prepare("video", film)
     assert cost == 15
-    shown = [encoder.prepare("image", one)[0] for one in decode_frames(film, frame_numbers(40, 15))]
+    shown = [encoder.prepare("image", one)[0] for one in decode_frames(film, 15)]
     expected = np.stack(encoder.encode("image", shown))
     (pooled,) = encoder.encode("video", [item])
     assert pooled.shape == (encoder.kinds["video"],)
@@ -73,6 +62,17 @@ def test_the_number_of_images_is_in_the_fingerprint_of_videos_alone(place):
     one, two = (build_encoder("clip", weights=str(place("clip")), frames=f) for f in (15, 8))
     assert one.fields("video") != two.fields("video")
     assert one.fields("image") == two.fields("image")
+
+
+@pytest.mark.parametrize("word", sorted(WORDS))
+def test_another_decoder_makes_another_stream_of_video_alone(word, place, monkeypatch):
+    """The version of the video decoder is in the fingerprint of videos and of nothing else."""
+    encoder = build_encoder(word, weights=str(place(WORDS[word])))
+    before = {kind: encoder.fields(kind) for kind in ("video", "image")}
+    monkeypatch.setattr(pretrained, "version", lambda library: f"0.1 of {library}")
+    assert encoder.fields("video")["decoder"] == "pyav 0.1 of av"
+    assert encoder.fields("video") != before["video"]
+    assert encoder.fields("image") == before["image"]
 
 
 def test_images_are_cropped_bit_for_bit_as_torchvision_does():
