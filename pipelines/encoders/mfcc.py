@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cache.samples import Kind
 from pipelines.encoding.encoder import Storage
+from pipelines.media.audio import check_resampling
 from pipelines.media.payloads import Unreadable
 
 KINDS: dict[Kind, int | None] = {"audio": 248}
@@ -62,7 +63,7 @@ class Mfcc:
         """Waveform → (84, T) rows or (D,) statistics, float32; the cost is 1.
 
         Raises:
-            Unreadable: for audio without samples or with NaN or infinity among them.
+            Unreadable: for audio without samples, with NaN or infinity, or too long to resample.
         """
         import librosa
 
@@ -72,6 +73,7 @@ class Mfcc:
         if not np.isfinite(samples).all():
             raise Unreadable("non-finite", "the clip holds NaN or infinity")
         if payload.rate != self.rate:
+            check_resampling(len(samples), payload.rate, self.rate)
             samples = librosa.resample(samples, orig_sr=payload.rate, target_sr=self.rate)
         window, hop = round(WINDOW * self.rate), round(HOP * self.rate)
         size = 1 << (window - 1).bit_length()
