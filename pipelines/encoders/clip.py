@@ -1,4 +1,7 @@
-"""CLIP and related models through open_clip: image, text and video embeddings, not normalised."""
+"""CLIP and related models through open_clip: image, text and video embeddings, not normalised.
+
+Transparency of images is dropped, as the loaders of the reference libraries do, not blended.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""Small grey-scale image, contrast-normalised, or its HOG features (`pixels:hog`); no weights."""
+"""Small grey-scale image, contrast-normalised, or its HOG features (`pixels:hog`); no weights.
+
+Transparent images are blended with white.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +14,7 @@ from numpy.typing import NDArray
 from cache.errors import unknown
 from cache.samples import Kind
 from pipelines.encoding.encoder import Storage
+from pipelines.media.images import on_white
 
 KINDS: dict[Kind, int | None] = {"image": 256}
 VERSION = 1
@@ -45,10 +49,15 @@ class Pixels:
         return {"versions": {library: version(library) for library in libraries}}
 
     def prepare(self, kind: Kind, payload: Any) -> tuple[NDArray[Any], int]:  # noqa: ANN401
-        """RGB image → (size, size) uint8 grey, or its (D,) float32 HOG; the cost is 1."""
+        """RGB image → (size, size) uint8 grey, or its (D,) float32 HOG; the cost is 1.
+
+        Transparent pixels are blended with white.
+        """
         from PIL import Image
 
-        grey = payload.convert("L").resize((self.size, self.size), Image.Resampling.BICUBIC)
+        grey = (
+            on_white(payload).convert("L").resize((self.size, self.size), Image.Resampling.BICUBIC)
+        )
         image = np.asarray(grey)
         if self.look == "grey":
             return image, 1

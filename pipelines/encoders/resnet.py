@@ -1,4 +1,7 @@
-"""ResNet-18 or ResNet-50 through timm without classifier: one vector per image or video."""
+"""ResNet-18 or ResNet-50 through timm without classifier: one vector per image or video.
+
+Transparency of images is dropped, as the loaders of the reference libraries do, not blended.
+"""
 
 from pathlib import Path
 

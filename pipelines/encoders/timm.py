@@ -1,4 +1,7 @@
-"""Any timm model without classifier, for images and videos: `timm:NAME.TAG`."""
+"""Any timm model without classifier, for images and videos: `timm:NAME.TAG`.
+
+Transparency of images is dropped, as the loaders of the reference libraries do, not blended.
+"""
 
 from pathlib import Path
 

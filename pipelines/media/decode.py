@@ -13,13 +13,15 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_PIXELS = 89_478_485  # above it Pillow suspects a decompression bomb
+_ROWS = 256  # of an image, scaled at a time
 
 
 def decode_image(data: bytes) -> "Image":
     """An upright RGB image with 8 bits a channel, decoded to the last byte.
 
-    The first frame of an animation; 16 bits scaled to 8; EXIF orientation applied; transparency is
-    dropped, as the reference pipelines of CLIP and torchvision do, not blended.
+    The first frame of an animation; 16 bits scaled to 8; EXIF orientation applied. Transparency is
+    dropped, not blended, as the reference pipelines of CLIP and torchvision do; where any pixel is
+    transparent, the alpha channel is kept in `info["alpha"]`, for `images.on_white`.
 
     Raises:
         Unreadable: wrong-type, truncated, damaged, bomb, non-finite.
@@ -35,7 +37,8 @@ def decode_image(data: bytes) -> "Image":
                 if width * height > MAX_PIXELS:
                     raise Unreadable("bomb", f"{width} × {height} pixels")
                 image.load()
-                return _rgb(_upright(image))
+                upright = _upright(image)
+                return _with_alpha(_rgb(upright), upright)
         except Unreadable:
             raise
         except UnidentifiedImageError as error:
@@ -69,18 +72,31 @@ def _rgb(image: "Image") -> "Image":
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def _with_alpha(rgb: "Image", image: "Image") -> "Image":
+    """Keep the alpha channel of an image with transparent pixels, a grey image, beside its RGB."""
+    if not image.has_transparency_data or image.mode.startswith("I"):
+        return rgb
+    alpha = image.convert("RGBA").getchannel("A")
+    if np.asarray(alpha).min() < 255:
+        rgb.info["alpha"] = alpha
+    return rgb
+
+
 def _eight_bits(values: NDArray[Any], mode: str) -> NDArray[np.uint8]:
     """(H, W) grey values of deep modes → 0 … 255.
 
     Integers are taken as 16 bits wide, or 32 where they do not fit; floats as 0 … 1, or 0 … 255
     where they do not fit.
     """
-    deep = values.astype(np.float64)
-    if not np.isfinite(deep).all():
+    if not np.isfinite(values).all():
         raise Unreadable("non-finite", "the image holds NaN or infinity")
-    top = deep.max()
+    top = values.max()
     if mode == "F":
         scale = 255.0 if top <= 1 else 1.0
     else:
         scale = 255 / 65535 if top <= 65535 else 255 / (2**31 - 1)
-    return np.clip(np.rint(deep * scale), 0, 255).astype(np.uint8)
+    grey = np.empty(values.shape, np.uint8)
+    for start in range(0, len(values), _ROWS):  # float64 of all at once would be gigabytes
+        deep = values[start : start + _ROWS].astype(np.float64)
+        grey[start : start + _ROWS] = np.clip(np.rint(deep * scale), 0, 255)
+    return grey

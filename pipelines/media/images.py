@@ -51,6 +51,19 @@ def resize_and_crop(image: "Image", preprocess: Preprocess) -> NDArray[np.uint8]
     return np.ascontiguousarray(_centre(values, preprocess))
 
 
+def on_white(image: "Image") -> "Image":
+    """An image of `decode_image` with its transparent pixels blended with white, as pages show it.
+
+    Without it, the colours that a file holds under transparent pixels, which nobody sees, count.
+    """
+    from PIL import Image
+
+    alpha = image.info.get("alpha")
+    if not isinstance(alpha, Image.Image) or alpha.size != image.size:
+        return image
+    return Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
+
+
 def _scaled(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
     """Width and height to resize to, rounded as torchvision, open_clip and timm do."""
     width, height = size

@@ -1,11 +1,14 @@
 """Videos: which images are taken of them, and how their vectors are pooled or stored."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from pipelines.encoding import pretrained
 from pipelines.encoding.encoder import build_encoder
+from pipelines.media.decode import decode_image
 from pipelines.media.video import decode_frames, decode_video
 
 WORDS = {"clip": "clip", "resnet": "resnet", "hf": "dino"}
@@ -73,6 +76,23 @@ def test_another_decoder_makes_another_stream_of_video_alone(word, place, monkey
     assert encoder.fields("video")["decoder"] == "pyav 0.1 of av"
     assert encoder.fields("video") != before["video"]
     assert encoder.fields("image") == before["image"]
+
+
+@pytest.mark.parametrize("word", sorted(WORDS))
+def test_encoders_with_weights_see_the_colours_without_alpha(word, place):
+    """A transparent image is prepared as Pillow's `convert("RGB")` of it, all colours included."""
+    random = np.random.default_rng(4)
+    image = Image.fromarray(random.integers(0, 256, (40, 50, 4), np.uint8))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    encoder = build_encoder(word, weights=str(place(WORDS[word])))
+    found, expected = (
+        encoder.prepare("image", one)[0]
+        for one in (decode_image(file.getvalue()), image.convert("RGB"))
+    )
+    pixels = {"clip": lambda item: item[0], "hf": lambda item: item.values}
+    take = pixels.get(word, np.asarray)
+    assert np.array_equal(take(found), take(expected))
 
 
 def test_images_are_cropped_bit_for_bit_as_torchvision_does():

@@ -19,7 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipelines.encoding.encoder import build_encoder
 from pipelines.media import cells
+from pipelines.media.images import on_white
 from pipelines.media.payloads import Unreadable
 from pipelines.media.video import decode_frames
 
@@ -389,3 +391,63 @@ def test_a_series_keeps_its_shape_and_its_gaps():
     assert why("series", [[1, 2], [3]]) == "wrong-type"
     assert why("series", ["a"]) == "wrong-type"
     assert why("series", "1 2 3") == "wrong-type"
+
+
+def logo(mode, hidden):
+    """A red square on a transparent ground under which another colour is hidden."""
+    values = np.full((12, 20, 4), 255, np.uint8)
+    values[3:9, 6:14, :3] = (200, 30, 40)
+    clear = np.ones((12, 20), bool)
+    clear[3:9, 6:14] = False
+    values[clear] = (*hidden, 0)
+    image = Image.fromarray(values)
+    if mode == "LA":
+        image = image.convert("LA")
+    if mode == "P":
+        image = Image.new("P", (20, 12), 0)
+        image.putpalette([*hidden, 200, 30, 40])
+        image.paste(1, (6, 3, 14, 9))
+        return picture_bytes(image, "PNG", transparency=0)
+    if mode == "RGB":
+        return picture_bytes(image.convert("RGB"), "PNG", transparency=hidden)
+    if mode == "RGBA":
+        return picture_bytes(image, "WEBP", lossless=True, exact=True)
+    return picture_bytes(image)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB"])
+def test_what_is_hidden_under_transparent_pixels_counts_only_without_blending(mode):
+    """On white all look alike; as it is, the RGB is that of the file, as torchvision has it."""
+    one, two = (cells.decode("image", logo(mode, hidden)) for hidden in ((0, 0, 0), (9, 250, 90)))
+    assert not np.array_equal(one, two)
+    assert np.array_equal(on_white(one), on_white(two))
+    assert np.asarray(on_white(one))[0, 0].tolist() == [255, 255, 255]
+    assert np.array_equal(np.asarray(on_white(one))[5, 10], np.asarray(one)[5, 10])
+    encoder = build_encoder("pixels")
+    vectors = [encoder.encode("image", [encoder.prepare("image", x)[0]])[0] for x in (one, two)]
+    assert np.array_equal(*vectors)
+    assert vectors[0].any()
+
+
+def test_half_transparent_pixels_are_half_white():
+    """Black of alpha 51, a fifth, on white is a grey of 204."""
+    data = picture_bytes(Image.new("RGBA", (2, 2), (0, 0, 0, 51)))
+    assert np.asarray(on_white(cells.decode("image", data)))[0, 0].tolist() == [204, 204, 204]
+
+
+def test_an_opaque_image_is_left_as_it_is(noise):
+    """An alpha channel that is full everywhere changes nothing, and nothing is kept of it."""
+    image = cells.decode("image", picture_bytes(noise.convert("RGBA")))
+    assert on_white(image) is image
+    assert np.array_equal(image, noise)
+
+
+def test_alpha_is_turned_with_its_image():
+    """The orientation of a camera applies to the transparent pixels too."""
+    image = Image.new("RGBA", (4, 2), (10, 20, 30, 255))
+    image.putpixel((0, 0), (0, 0, 0, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    shown = on_white(cells.decode("image", picture_bytes(image, exif=exif)))
+    assert shown.size == (2, 4)
+    assert shown.getpixel((1, 0)) == (255, 255, 255)
