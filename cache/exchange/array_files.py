@@ -7,7 +7,9 @@ Nothing in a file is ever executed: pickles are read by an unpickler that allows
 """
 
 import io
+import math
 import pickle
+import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError
 
 ID_NAMES = ("id", "ids")
+_MAX_DEFLATED = 1100  # times that deflating can shorten bytes, and a little more
 NAMES_ARE_IDS = "."  # instead of an array's name
 SUFFIXES = (".npy", ".npz", ".parquet", ".safetensors", ".h5", ".hdf5", ".pkl", ".pickle")
 Tree = Mapping[str, Any]
@@ -64,7 +67,10 @@ def load_arrays(path: Path, array: str | None = None) -> LoadedArrays:
         if suffix == ".parquet":
             return _parquet(path, array)
         return _find(_tree(path, suffix), array, path)
-    except (OSError, ValueError, KeyError, EOFError, MemoryError, pickle.UnpicklingError) as error:
+    except (
+        OSError, ValueError, KeyError, EOFError, MemoryError, pickle.UnpicklingError,
+        zipfile.BadZipFile,
+    ) as error:  # fmt: skip
         if "Object arrays" in str(error):  # numpy's message; reading one would run a pickle
             raise MmfuseError(
                 f"{path} holds an array of Python objects, which is never opened; save ids as "
@@ -78,6 +84,7 @@ def _tree(path: Path, suffix: str) -> Tree:
         case ".npy":
             return {"": np.load(path, allow_pickle=False)}
         case ".npz":
+            _check_members(path)
             with np.load(path, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
         case ".safetensors":
@@ -92,6 +99,32 @@ def _tree(path: Path, suffix: str) -> Tree:
         case _:
             tree = unpickle(path.read_bytes())
             return tree if isinstance(tree, Mapping) else {"": tree}
+
+
+def _check_members(path: Path) -> None:
+    """Check that no array of an .npz file states more values than its bytes hold.
+
+    numpy would ask for the memory first and read later.
+
+    Raises:
+        ValueError: naming the array.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError(f"{info.filename} is neither stored nor deflated")
+            if info.file_size > _MAX_DEFLATED * info.compress_size:
+                raise ValueError(f"{info.filename} states more bytes than its own can hold")
+            if not info.filename.endswith(".npy"):
+                continue
+            with archive.open(info) as file:
+                major, _ = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0
+                if major > 1:
+                    read = np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+            if math.prod(shape) * dtype.itemsize > info.file_size and not dtype.hasobject:
+                raise ValueError(f"{info.filename} states more values than it holds")
 
 
 def _groups(group: Any) -> dict[str, Any]:  # noqa: ANN401 - h5py has no types

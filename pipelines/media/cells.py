@@ -27,6 +27,8 @@ from pipelines.media.video import decode_video
 FILES: frozenset[Kind] = frozenset({"image", "audio", "video", "layout"})  # cells may be paths
 TEXTS: frozenset[Kind] = frozenset({"text", "code"})  # cells are the text itself
 MAX_BYTES = 4 << 30  # of one file or archive member; larger ones are refused
+MAX_SERIES = 1 << 24  # values of one series, times × variables
+_MEMBER_FORMATS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may grow without limit
 _OPEN_ARCHIVES = 16  # zip files that a process keeps open
 _DATES: dict[str, Callable[[str], object]] = {
     "datetime": datetime.fromisoformat,
@@ -191,6 +193,11 @@ def _member(path: str, member: str) -> bytes:
         raise Unreadable("encrypted", f"{member} in {path} needs a password")
     if info.file_size > MAX_BYTES:
         raise Unreadable("too-large", f"{member} in {path} has {info.file_size:,} bytes")
+    if info.compress_type not in _MEMBER_FORMATS:
+        detail = (
+            f"{member} in {path} is neither stored nor deflated; make the zip without bzip2, LZMA"
+        )
+        raise Unreadable("bad-archive", detail)
     try:
         return archive.read(info)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error) as error:
@@ -274,6 +281,11 @@ def _series_bytes(cell: object) -> bytes:
     """Width V as four bytes, then (T, V) float32; null elements are missing and become NaN."""
     if isinstance(cell, str) or not hasattr(cell, "__iter__"):
         raise Unreadable("wrong-type", f"expected a list of numbers, this is {_type(cell)}")
+    size = 0
+    for row in cell:
+        size += len(row) if hasattr(row, "__len__") else 1
+        if size > MAX_SERIES:
+            raise Unreadable("too-large", f"the series has more than {MAX_SERIES:,} values")
     rows = [list(row) if hasattr(row, "__iter__") else [row] for row in cell]
     if not rows or not rows[0]:
         raise Unreadable("empty", "the series has no values")

@@ -12,7 +12,8 @@ from pipelines.media.payloads import Unreadable
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MAX_PIXELS = 89_478_485  # above it Pillow suspects a decompression bomb
+MAX_PIXELS = 89_478_485  # of three bytes; above it Pillow suspects a decompression bomb
+_BYTES = {"I": 4, "F": 4}  # of a pixel of deep modes; others have a byte for each channel
 _ROWS = 256  # of an image, scaled at a time
 
 
@@ -34,8 +35,9 @@ def decode_image(data: bytes) -> "Image":
         try:
             with Image.open(io.BytesIO(data)) as image:
                 width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise Unreadable("bomb", f"{width} × {height} pixels")
+                size = _BYTES.get(image.mode, len(image.getbands()))  # of a pixel
+                if width * height * max(size, 3) > 3 * MAX_PIXELS:
+                    raise Unreadable("bomb", f"{width} × {height} pixels of mode {image.mode}")
                 image.load()
                 upright = _upright(image)
                 return _with_alpha(_rgb(upright), upright)

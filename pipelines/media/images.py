@@ -61,7 +61,9 @@ def on_white(image: "Image") -> "Image":
     alpha = image.info.get("alpha")
     if not isinstance(alpha, Image.Image) or alpha.size != image.size:
         return image
-    return Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=alpha)
+    return white
 
 
 def _scaled(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:

@@ -424,6 +424,27 @@ def assert_refused(path, tmp_path):
     assert not (tmp_path / "victim").exists()
 
 
+@pytest.mark.parametrize("method", ["stated", "header", "bzip2"])
+def test_an_npz_that_states_more_than_it_holds_is_refused(tmp_path, method):
+    """Arrays longer than their bytes, members longer than deflating allows, and other packing."""
+    head = io.BytesIO()
+    header = {"descr": "<f8", "fortran_order": False, "shape": (10**9, 4)}
+    np.lib.format.write_array_header_1_0(head, header)
+    if method != "header":
+        head = io.BytesIO()
+        np.save(head, np.zeros((2000, 50)))
+    how = zipfile.ZIP_BZIP2 if method == "bzip2" else zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", how) as archive:
+        archive.writestr("v.npy", head.getvalue())
+    if method == "stated":
+        data = bytearray((tmp_path / "x.npz").read_bytes())
+        at = data.rindex(b"PK\x01\x02") + 24  # the stated size in the directory
+        data[at : at + 4] = (1 << 31).to_bytes(4, "little")
+        (tmp_path / "x.npz").write_bytes(data)
+    with pytest.raises(MmfuseError, match=r"x\.npz cannot be read: v\.npy"):
+        load_arrays(tmp_path / "x.npz")
+
+
 def test_bombs_are_refused(home, tmp_path):
     """Compressed members, members that overlap, and arrays longer than their bytes."""
     pack(home, tmp_path / "toy.mmfuse")

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.encoding.encoder import build_encoder
-from pipelines.media import cells
+from pipelines.media import cells, decode
 from pipelines.media.images import on_white
 from pipelines.media.payloads import Unreadable
 from pipelines.media.video import decode_frames
@@ -124,6 +124,16 @@ def test_a_damaged_member_of_an_archive_has_its_reason(tmp_path):
     data[200] ^= 1
     (tmp_path / "z.zip").write_bytes(data)
     assert why("image", "z/x.txt", tmp_path) == "bad-archive"
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_members_that_may_grow_without_limit_are_not_unpacked(tmp_path, method):
+    """A kilobyte of bzip2 may hold gigabytes; deflated members are read, a thousandfold at most."""
+    for name, how in (("z", method), ("y", zipfile.ZIP_DEFLATED)):
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w", how) as archive:
+            archive.writestr("x.png", bytes(1_000_000))
+    assert why("image", "z/x.png", tmp_path) == "bad-archive"
+    assert cells.raw("image", "y/x.png", tmp_path) == bytes(1_000_000)
 
 
 def test_an_archive_that_changed_is_opened_anew(tmp_path):
@@ -254,6 +264,17 @@ def test_a_picture_of_monstrous_size_is_a_bomb(side):
     data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk
     data += struct.pack(">I", zlib.crc32(chunk)) + struct.pack(">I", 0) + b"IDAT"
     assert why("image", data + b"\x35\xaf\x06\x1e") == "bomb"
+
+
+def test_channels_count_in_the_size_of_an_image(monkeypatch):
+    """An alpha channel or floats make an image a bomb that grey or RGB of its sides is not."""
+    monkeypatch.setattr(decode, "MAX_PIXELS", 100)
+    for mode, bomb in (("L", False), ("RGB", False), ("RGBA", True), ("F", True), ("I;16", False)):
+        data = picture_bytes(Image.new(mode, (10, 10)), "TIFF")
+        if bomb:
+            assert why("image", data) == "bomb"
+        else:
+            assert cells.decode("image", data).size == (10, 10)
 
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
@@ -391,6 +412,29 @@ def test_a_series_keeps_its_shape_and_its_gaps():
     assert why("series", [[1, 2], [3]]) == "wrong-type"
     assert why("series", ["a"]) == "wrong-type"
     assert why("series", "1 2 3") == "wrong-type"
+
+
+def test_a_series_of_monstrous_length_is_refused(monkeypatch):
+    """Times and variables count together, before anything is made of them."""
+    monkeypatch.setattr(cells, "MAX_SERIES", 100)
+    assert why("series", [0.5] * 101) == "too-large"
+    assert why("series", [[1, 2, 3]] * 34) == "too-large"
+    assert cells.read("series", [[1, 2, 3, 4]] * 25, None).shape == (25, 4)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_deep_images_are_scaled_in_parts_as_a_whole(mode, monkeypatch):
+    """Parts of any number of rows give the same greys, scaled by the brightest of all of them."""
+    values = np.random.default_rng(7).integers(0, 65000, (50, 9))
+    deep = values.astype(np.int32) if mode == "I" else (values / 65000).astype(np.float32)
+    expected = np.rint(deep * (255 / 65535 if mode == "I" else 255.0)).astype(np.uint8)
+    data = picture_bytes(Image.fromarray(deep), "TIFF")
+    for rows in (1, 7, 256):
+        monkeypatch.setattr(decode, "_ROWS", rows)
+        assert (
+            np.abs(np.asarray(cells.decode("image", data))[..., 0] - expected.astype(int)).max()
+            == 0
+        )
 
 
 def logo(mode, hidden):
