@@ -29,6 +29,8 @@ _BUILD_CALL = "_mmfuse_build_call"  # attribute of an encoder that `build_encode
 
 
 # A payload is an RGB PIL.Image.Image, a str (text, code), a Waveform, Frames, a Record or a Series.
+# An image with transparent pixels has its alpha channel in info["alpha"], see `images.on_white`.
+# Of Frames, `video.decode_frames` gives images; fields() then holds `pretrained.video_fields`.
 
 
 @runtime_checkable

@@ -7,11 +7,15 @@ A writer to a pipe states no length; such files, and formats without one, count 
 _UNKNOWN_LENGTH = (1 << 31) - (1 << 16)  # bytes of a RIFF chunk; larger stated sizes mean unknown
 _MP4_STARTS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"moof", b"styp")
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+_ASF, _ASF_DATA = b"\x30\x26\xb2\x75", b"\x36\x26\xb2\x75"  # begin the header and the data object
+_TS_PACKET = 188  # bytes of an MPEG-TS packet, the first of them a G
 _OGG_HEADER = 27  # bytes before the segment table of an Ogg page
 
 
 def truncation(data: bytes, noun: str) -> str | None:
-    """What is missing at the end of a WAV, AVI, MP4, Matroska, WebM or Ogg file; None if nothing.
+    """What is missing at the end of a file; None if nothing, or if its format does not say.
+
+    Formats: WAV, AVI, MP4 and QuickTime, Matroska and WebM, Ogg, ASF (WMV, WMA), MPEG-TS.
 
     Args:
         data: the file.
@@ -28,6 +32,10 @@ def truncation(data: bytes, noun: str) -> str | None:
         missing = _matroska_missing(data)
     elif data[:4] == b"OggS":
         missing = _ogg_missing(data)
+    elif data[:4] == _ASF:
+        missing = _asf_missing(data)
+    elif data[:1] == data[_TS_PACKET : _TS_PACKET + 1] == b"G":
+        missing = -len(data) % _TS_PACKET
     elif data[4:8] in _MP4_STARTS:
         return _mp4_truncation(data, noun)
     else:
@@ -101,6 +109,14 @@ def _matroska_missing(data: bytes) -> int:
             return place + size - len(data)
         place += size
     return 0
+
+
+def _asf_missing(data: bytes) -> int:
+    """By the size of the data object, which follows the header."""
+    place = int.from_bytes(data[16:24], "little")
+    if data[place : place + 4] != _ASF_DATA:
+        return 0
+    return place + int.from_bytes(data[place + 16 : place + 24], "little") - len(data)
 
 
 def _size_length(first: int) -> int:

@@ -37,6 +37,8 @@ def film(
         stream.codec_context.time_base = Fraction(1, 1000)
         if ratio:
             stream.sample_aspect_ratio = ratio
+        if matrix and not hasattr(stream, "set_display_matrix"):
+            pytest.skip("this PyAV writes no display matrix")
         if matrix:
             a, b, c, d = (number * ONE for number in matrix)
             stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
@@ -132,7 +134,7 @@ def test_a_film_without_times_is_sampled_by_number():
 @pytest.mark.parametrize(
     ("container", "codec"),
     [("mp4", "libx264"), ("matroska", "mpeg4"), ("webm", "libvpx"), ("avi", "mpeg4"),
-     ("flv", "flv1")],
+     ("flv", "flv1"), ("asf", "wmv2"), ("mpegts", "libx264")],
 )  # fmt: skip
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
 def test_a_film_cut_anywhere_is_truncated(container, codec, share):
