@@ -51,6 +51,10 @@ Group = Annotated[
     str | None,
     typer.Option(help="Own data: column of groups; rows of a group stay in one split."),
 ]
+Decimal = Annotated[
+    str | None,
+    typer.Option(help="Own data: decimal mark of numbers, . or ,; default: by all cells."),
+]
 Name = Annotated[str | None, typer.Option(help="Own data: name of the dataset.")]
 
 

@@ -49,6 +49,7 @@ def extract(
     id_: arguments.Ids = None,
     split: arguments.Split = None,
     group: arguments.Group = None,
+    decimal: arguments.Decimal = None,
     name: arguments.Name = None,
 ) -> None:
     """Encode a dataset with frozen encoders into the feature cache."""
@@ -64,6 +65,7 @@ def extract(
         id=id_,
         split=split,
         group=group,
+        decimal=arguments.one_of("decimal mark", decimal, (".", ",")),
         name=name,
     )
     encoder = arguments.encoders(encoder)  # mistyped names are reported before anything is opened

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import polars as pl
 
-from cache.errors import MmfuseError
 from pipelines.data.category_words import are_decimals, canonical_words
 
 MISSING_WORDS = (
@@ -328,14 +327,3 @@ def _typed_dates(column: pl.Series) -> pl.Series:
             return column.dt.replace_time_zone("UTC")
         return column.dt.convert_time_zone("UTC")
     return pl.Series(column.name, [None], pl.Date).new_from_index(0, len(column))
-
-
-def check_decimal(word: str | None) -> str | None:
-    """The decimal mark that was asked for.
-
-    Raises:
-        MmfuseError: for another mark than `.` and `,`.
-    """
-    if word not in (None, ".", ","):
-        raise MmfuseError(f"--decimal {word!r} must be . or ,")
-    return word

@@ -94,13 +94,13 @@ def test_a_room_has_at_most_a_dozen_files(room):
 
 
 def test_commands_stay_short():
-    """A command is words in, one call, a table out: at most 130 lines a file."""
+    """A command is words in, one call, a table out: at most 140 lines a file."""
     long = {
         path.name: len(path.read_text(encoding="utf-8").splitlines())
         for path in (ROOT / "mmfuse_cli").glob("*.py")
         if path.name not in {"console.py", "arguments.py"}
     }
-    assert {name: lines for name, lines in long.items() if lines > 130} == {}
+    assert {name: lines for name, lines in long.items() if lines > 140} == {}
 
 
 def test_nothing_that_runs_code_is_loaded_from_files():
