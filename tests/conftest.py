@@ -43,12 +43,16 @@ def pack() -> Callable[[str], Path]:
 
 @pytest.fixture
 def sleeping_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clocks that go on only while something sleeps, so that durations are exact on any machine."""
+    """Clocks that go on by what is slept, and a microsecond a look: the same on any machine."""
     now = [1000.0]
 
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
+    def look() -> float:
+        sleep(1e-6)
+        return now[0]
+
     monkeypatch.setattr(time, "sleep", sleep)
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "perf_counter", look)
+    monkeypatch.setattr(time, "monotonic", look)
