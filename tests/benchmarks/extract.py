@@ -1,4 +1,4 @@
-"""Extraction against what its parts cost alone, and its promises at length.
+"""Extraction against what its parts cost alone, and its guarantees at length.
 
 Run: python tests/benchmarks/extract.py [NAME …]. Prints figures of one run; nothing is asserted.
 Each part runs in a process of its own, with one thread.
@@ -234,7 +234,7 @@ def bucketing(home: Path) -> None:
 
 
 class Dropping(ShardWriter):
-    """A shelf that forgets at once, so that the difference is what writing costs."""
+    """A shard writer that discards everything, so that the difference is what writing costs."""
 
     def put(self, claim, rows, found, truncated=()):
         """Forget a batch."""

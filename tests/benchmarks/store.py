@@ -85,7 +85,7 @@ def reading(home: Home, folder: Path) -> None:
     )
 
 
-def keeping(home: Home) -> None:
+def storing(home: Home) -> None:
     """Checking every byte, and opening a stream that is complete."""
     size = verify(home, ["reading"]).bytes
     seconds = best(lambda: verify(home, ["reading"]), 3)
@@ -132,7 +132,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         home = Home(Path(name) / "artifacts")
         reading(home, Path(name))
-        keeping(home)
+        storing(home)
         disk(home)
 
 

@@ -1,7 +1,7 @@
-"""The store's promises at length: kills, damages, flipped bits, shared streams, random histories.
+"""The store's guarantees at length: kills, damages, flipped bits, shared streams, random histories.
 
 Run: python tests/benchmarks/trust.py [--kills 200] [--flips 1000] [--histories 300]. Prints them;
-stops with an error at the first promise that is not kept. The tests do the same in small.
+stops with an error at the first guarantee that does not hold. The tests do the same in small.
 """
 
 import argparse

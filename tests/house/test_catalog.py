@@ -49,17 +49,17 @@ def test_dataclasses_work_in_a_file_of_ones_own(tmp_path):
     assert catalog.find("methods", str(tmp_path / "boxed.py")).build().side == 2
 
 
-@pytest.mark.parametrize("shelf", ["datasets", "encoders", "methods"])
-def test_every_plug_in_of_ours_has_a_summary(shelf):
-    """Each file on a shelf has a first docstring line for `mmfuse list`."""
-    known = catalog.entries(shelf)
+@pytest.mark.parametrize("group", ["datasets", "encoders", "methods"])
+def test_every_plug_in_of_ours_has_a_summary(group):
+    """Each file on a group has a first docstring line for `mmfuse list`."""
+    known = catalog.entries(group)
     assert known
     assert [name for name, entry in known.items() if not entry.summary.strip()] == []
 
 
-@pytest.mark.parametrize("shelf", ["datasets", "encoders", "methods"])
-def test_an_unknown_name_is_answered_with_the_nearest(shelf):
+@pytest.mark.parametrize("group", ["datasets", "encoders", "methods"])
+def test_an_unknown_name_is_answered_with_the_nearest(group):
     """One letter too many still leads to the right word."""
-    name = next(iter(catalog.entries(shelf)))
+    name = next(iter(catalog.entries(group)))
     with pytest.raises(MmfuseError, match=rf"did you mean {name}\?"):
-        catalog.find(shelf, f"{name}x")
+        catalog.find(group, f"{name}x")
