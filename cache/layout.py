@@ -9,14 +9,17 @@ from pathlib import Path
 from cache.errors import MmfuseError
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_LONGEST = 120  # of a path part: file systems take 255 bytes, endings and numbers included
 
 
 def check_name(what: str, name: str) -> str:
     """The name itself, if every part between slashes is safe as a path part on any system.
 
     Raises:
-        MmfuseError: for empty parts, `..`, spaces or separators.
+        MmfuseError: for empty parts, `..`, spaces or separators, and for parts that are too long.
     """
+    if any(len(part) > _LONGEST for part in name.split("/")):
+        raise MmfuseError(f"{what} {name[:40]!r}… is too long: at most {_LONGEST} letters")
     if not all(_WORD.fullmatch(part) for part in name.split("/")):
         raise MmfuseError(f"{what} {name!r} must be letters, digits, '.', '_' and '-' only")
     return name

@@ -140,7 +140,8 @@ def _guess_kind(column: pl.Series, decimal: str | None) -> Literal["classes", "l
     if kind.kind != "number":
         return "classes"
     reading = read_column(column, kind)
-    if reading.unfit.any():  # a word among numbers is a class of its own
+    # A word among numbers is a class of its own, and so are digits that no float can hold.
+    if reading.unfit.any() or not reading.values.is_finite().all():
         return "classes"
     whole = (reading.values % 1 == 0).all()
     return "classes" if whole and reading.values.n_unique() <= _MAX_CLASSES else "value"

@@ -105,6 +105,7 @@ def test_names_of_files_and_urls_are_never_text(cell, kind):
         (["1", "1.0", "2"], "classes", 2),
         (["3", "NA", "4"], "classes", 3),
         (["cat", "cat ", "dog"], "classes", 2),
+        (["1", "9" * 5000], "classes", 2),
     ],
 )
 def test_a_target_is_what_most_of_its_cells_say(tmp_path, words, kind, names):
@@ -135,3 +136,15 @@ def test_a_series_cell_that_does_not_parse_costs_its_cell(tmp_path):
     words = pl.DataFrame({"s": ["x", "y"]})
     with pytest.raises(MmfuseError, match="rows of numbers"):
         cells(words, ModalitySpec("s", "series", ("s",)))
+
+
+@pytest.mark.parametrize("what", ["dataset", "modality"])
+def test_a_name_that_no_file_system_takes_is_one_line(tmp_path, what):
+    """Three hundred letters of a name are refused before anything is written."""
+    lines = ["id,words,label", *(f"s{n},word {n} here,{LABELS[n]}" for n in range(60))]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    long = "n" * 300
+    modality = ModalitySpec(long if what == "modality" else "words", "text", ("words",))
+    options = TableOptions((modality,), name=long if what == "dataset" else "t")
+    with pytest.raises(MmfuseError, match=f"{what} 'nnn.*too long: at most 120"):
+        load(tmp_path / "t.csv", options)
