@@ -81,7 +81,7 @@ def find(group: PluginGroup, name: str) -> ModuleType:
 
     Raises:
         MmfuseError: for an unknown name (with the nearest), a missing file or library, or a
-            module without `build`.
+            module without `build` (an encoder may have `encode` instead).
     """
     check(group, name)
     if name.endswith(".py"):
@@ -90,8 +90,10 @@ def find(group: PluginGroup, name: str) -> ModuleType:
     else:
         known = entries(group)
         module = _imported(name, lambda: importlib.import_module(known[name].module))
-    if not callable(getattr(module, "build", None)):
-        raise MmfuseError(f"{name}: a plug-in is a module with a function `build`; this has none")
+    functions = ("build", "encode") if group == "encoders" else ("build",)
+    if not any(callable(getattr(module, function, None)) for function in functions):
+        wanted = " or ".join(f"`{function}`" for function in functions)
+        raise MmfuseError(f"{name}: a plug-in is a module with a function {wanted}; this has none")
     return module
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeGuard, runtime_checkable
 
@@ -15,6 +16,7 @@ from cache.errors import MmfuseError, unknown
 from cache.samples import Kind
 from pipelines import catalog
 from pipelines.device import check_device, check_dtype
+from pipelines.encoding.module_encoder import from_module
 
 if TYPE_CHECKING:
     from pipelines.encoding.hub import Download
@@ -178,7 +180,8 @@ def build_encoder(
     check_device(device)
     check_dtype(dtype)
     name, _, model = (word, "", "") if word.endswith(".py") else word.partition(":")
-    build = catalog.find("encoders", name).build
+    module = catalog.find("encoders", name)
+    build = getattr(module, "build", None) or partial(from_module, module, Path(name).stem)
     known = set(inspect.signature(build).parameters)
     given: dict[str, object] = {"model": model, "weights": weights, "sequence": sequence}
     places: dict[str, object] = {"device": device, "dtype": dtype, "memory": memory}
