@@ -72,6 +72,7 @@ def encoders(place):
             )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*")  # making checkpoints warns of their odd sizes
 @pytest.mark.parametrize("opened", [avdigits, monsters, algorithms, transcripts])
 def test_every_encoder_that_serves_a_packs_kinds_runs_on_it(opened, pack, tmp_path):

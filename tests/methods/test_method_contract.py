@@ -241,6 +241,7 @@ def test_a_joint_head_that_calls_itself_additive_is_noticed():
     assert "declared additive" in seen.detail
 
 
+@pytest.mark.slow
 def test_a_head_that_ignores_a_stream_is_noticed():
     """Unique information is lost, and the redundant half is not known where it is needed."""
 

@@ -105,11 +105,8 @@ def test_a_stream_that_is_not_there_cannot_lead(method, option):
 @pytest.mark.parametrize(
     "method",
     [
-        "sum_logits",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in ("sum_features", "gated", "film", "clarga")
-        ),
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("sum_logits", "sum_features", "gated", "film", "clarga")
     ],
 )
 def test_heads_take_recurrent_stems(method):
@@ -119,6 +116,7 @@ def test_heads_take_recurrent_stems(method):
     assert all(one.passed for one in seen), [one.detail for one in seen if not one.passed]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["bilinear", "bilinear_gated"])
 def test_the_other_gates_meet_the_contract(variant):
     """Every variant, not only the default one, passes every check that needs no training."""
