@@ -67,6 +67,7 @@ def test_minilm_tells_two_topics_from_sixteen_sentences_of_each(tmp_path):
     assert max(_test_accuracies(record.baselines["majority"])) <= 0.5
 
 
+@pytest.mark.slow
 def test_minilm_on_a_slice_of_real_transcripts_beats_the_majority(tmp_path, pack):
     """Every fourth utterance of people reviewing movies, movies apart: +8 points at least."""
     table = pl.read_csv(pack("mosi_features") / "utterances.csv")

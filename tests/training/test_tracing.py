@@ -41,7 +41,16 @@ def test_what_cannot_be_recorded_stays_eager() -> None:
         assert replayed(-torch.ones(2)).tolist() == [-3, -3]
 
 
-@pytest.mark.parametrize("method", sorted(catalog.entries("methods")))
+DEAR = {"ef_cl", "mla", "trml"}  # many steps and stages: only in slow runs
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in DEAR else name
+        for name in sorted(catalog.entries("methods"))
+    ],
+)
 def test_recorded_steps_have_the_bits_of_eager_ones(method: str, monkeypatch: Any) -> None:
     """Every method, every step of every stage: state and losses agree in every bit."""
     table, module = made_table(40), catalog.find("methods", method)
