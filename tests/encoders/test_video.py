@@ -2,6 +2,7 @@
 
 import io
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,7 +18,6 @@ WORDS = {"clip": "clip", "resnet": "resnet", "hf": "dino"}
 @pytest.fixture(scope="module")
 def film(tmp_path_factory):
     """40 images of a square that moves and changes colour, as an MP4."""
-    av = pytest.importorskip("av")
     path = tmp_path_factory.mktemp("film") / "film.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
