@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from cache.samples import Kind
 from pipelines.encoding.encoder import Storage
-from pipelines.media.audio import check_resampling
-from pipelines.media.payloads import Unreadable
+from pipelines.media.audio import check_resampling, checked_samples
 
 KINDS: dict[Kind, int | None] = {"audio": 248}
 VERSION = 1
@@ -67,11 +66,7 @@ class Mfcc:
         """
         import librosa
 
-        samples = np.asarray(payload.samples, np.float32)
-        if not samples.size:
-            raise Unreadable("empty", "the clip has no samples")
-        if not np.isfinite(samples).all():
-            raise Unreadable("non-finite", "the clip holds NaN or infinity")
+        samples = checked_samples(payload)
         if payload.rate != self.rate:
             check_resampling(len(samples), payload.rate, self.rate)
             samples = librosa.resample(samples, orig_sr=payload.rate, target_sr=self.rate)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.media.audio import check_resampling
+from pipelines.media.audio import check_resampling, checked_samples
 from pipelines.media.payloads import Frames, Unreadable, Waveform
 from pipelines.media.video import decode_frames
 
@@ -124,11 +124,7 @@ class AudioProcessor:
         Raises:
             Unreadable: for audio without samples, with NaN or infinity, or too long to resample.
         """
-        samples = np.asarray(payload.samples, np.float32)
-        if not samples.size:
-            raise Unreadable("empty", "the clip has no samples")
-        if not np.isfinite(samples).all():
-            raise Unreadable("non-finite", "the clip holds NaN or infinity")
+        samples = checked_samples(payload)
         rate = int(self._extractor.sampling_rate)
         if payload.rate != rate:
             import soxr

@@ -60,6 +60,20 @@ def decode_audio(data: bytes) -> Waveform:
     return mono.finish(rate)
 
 
+def checked_samples(payload: Waveform) -> NDArray[np.float32]:
+    """Samples of a clip as float32, (T,), checked to be there and finite.
+
+    Raises:
+        Unreadable: empty, non-finite.
+    """
+    samples = np.asarray(payload.samples, np.float32)
+    if not samples.size:
+        raise Unreadable("empty", "the clip has no samples")
+    if not np.isfinite(samples).all():
+        raise Unreadable("non-finite", "the clip holds NaN or infinity")
+    return samples
+
+
 def check_resampling(samples: int, rate: float, wanted: float) -> None:
     """Check that resampling a clip does not make it huge, before it is done.
 
