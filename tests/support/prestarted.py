@@ -91,6 +91,15 @@ class Process:
             self._said[number] = stream.read()
 
 
+# Only a process of one thread may be forked. The last is for pyarrow, whose allocator has a thread
+# of its own, and which scikit-learn imports with pandas wherever they are installed.
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
+
+
 class Prestarted:
     """The server's other end: `start` gives a process that has the libraries already."""
 
@@ -102,7 +111,7 @@ class Prestarted:
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            env={**os.environ, **ONE_THREAD},
         )
         assert self._server.stdout is not None
         assert self._server.stdout.readline() == b"listening\n"
