@@ -37,6 +37,7 @@ _BARE_NAME = (
 )
 _MOST = 0.9  # share of the cells that decides what a column is
 _LOOK = 200  # cells that a guess looks at, for speed
+_SHOWN_NAMES = 8  # columns that one note names
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,17 @@ class ModalitySpec:
 
 @dataclass(frozen=True)
 class ColumnGuess:
-    """Guessed modalities of a table, and one sentence on each column."""
+    """Guessed modalities of a table.
+
+    Attributes:
+        parts: the modalities.
+        notes: one sentence for all columns of one kind and reason.
+        types: how the tabular columns are written, by name.
+    """
 
     parts: tuple[ModalitySpec, ...]
     notes: tuple[str, ...]
+    types: Mapping[str, ColumnType]
 
 
 def parse_modality(words: str) -> ModalitySpec:
@@ -89,19 +97,27 @@ def guess_modalities(
     distinct values are tabular; other words are text, or code where lines and brackets abound.
     """
     parts: list[ModalitySpec] = []
-    notes, record = [], []
+    record: dict[str, ColumnType] = {}
+    alike: dict[str, list[str]] = {}
     for column in frame:
         if column.name in taken:
             continue
-        kind, reason = _reserved(column.name) or _kind(column, decimal)
-        notes.append(f"{column.name}: {kind or 'left out'} ({reason})")
-        if kind == "tabular":
-            record.append(column.name)
+        kind, reason, written = _reserved(column.name) or _kind(column, decimal)
+        alike.setdefault(f"{kind or 'left out'} ({reason})", []).append(column.name)
+        if kind == "tabular" and written is not None:
+            record[column.name] = written
         elif kind:
             parts.append(ModalitySpec(_fresh(as_name(column.name), parts), kind, (column.name,)))
     if record:
         parts.append(ModalitySpec(_fresh("table", parts), "tabular", tuple(record)))
-    return ColumnGuess(tuple(parts), tuple(notes))
+    notes = (f"{_listed(names)}: {what}" for what, names in alike.items())
+    return ColumnGuess(tuple(parts), tuple(notes), record)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """`a, b and 7 more`."""
+    more = len(names) - _SHOWN_NAMES
+    return ", ".join(names) if more < 2 else f"{', '.join(names[:_SHOWN_NAMES])} and {more:,} more"
 
 
 @dataclass(frozen=True)
@@ -189,32 +205,33 @@ def check_paths(column: pl.Series, root: Path, where: str) -> None:
         )
 
 
-def _reserved(name: str) -> tuple[None, str] | None:
+def _reserved(name: str) -> tuple[None, str, None] | None:
     """Why a column is left out for its name alone: it may leak the target."""
     if name.lower() in TARGETS:
-        return None, "it is named like a target"
+        return None, "it is named like a target", None
     if name.lower().startswith("split"):
-        return None, "it is named like a split"
+        return None, "it is named like a split", None
     return None
 
 
-def _kind(column: pl.Series, decimal: str | None) -> tuple[Kind | None, str]:
+def _kind(column: pl.Series, decimal: str | None) -> tuple[Kind | None, str, ColumnType | None]:
+    """Kind, reason, and of tabular columns how they are written."""
     values = column.drop_nulls()
     if not len(values):
-        return None, "it is empty"
+        return None, "it is empty", None
     if column.dtype.is_nested() or column.dtype == pl.Binary:
-        return _kind_of_nested(values)
+        return *_kind_of_nested(values), None
     distinct = values.n_unique()
     if distinct == 1:
-        return None, "it has one value only"
+        return None, "it has one value only", None
     kind = infer(column, decimal=decimal)
     if kind.kind == "category" and column.dtype == pl.String:
-        return _kind_of_words(values, distinct)
+        return *_kind_of_words(values, distinct), kind
     if kind.kind == "number" and distinct == len(column) and column.name.lower().endswith("id"):
         numbers = read_column(values, kind).values.drop_nulls()
         if (numbers % 1 == 0).all():
-            return None, "it numbers the rows"
-    return "tabular", "yes and no" if column.dtype == pl.Boolean else str(kind)
+            return None, "it numbers the rows", None
+    return "tabular", "yes and no" if column.dtype == pl.Boolean else str(kind), kind
 
 
 def _kind_of_nested(values: pl.Series) -> tuple[Kind | None, str]:

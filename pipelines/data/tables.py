@@ -117,11 +117,14 @@ def assemble(
     if options.group:
         table = table.with_columns(canonical_words(frame[options.group]).alias("group"))
     taken = (target_name, id_name, split_name, options.group or "")
-    parts = options.modalities or _guessed(frame, taken, where, tell, decimal)
+    parts: tuple[ModalitySpec, ...] = options.modalities
+    written: Mapping[str, ColumnType] = {}
+    if not parts:
+        parts, written = _guessed(frame, taken, where, tell, decimal)
     types: dict[str, Mapping[str, ColumnType]] = {}
     for part in parts:
         _check_part(part, frame, (*table.columns, "group"), target_name, where)
-        found = columns.cells(frame, part, decimal=decimal, ids=ids)
+        found = columns.cells(frame, part, types=written, decimal=decimal, ids=ids)
         for note_ in found.notes:
             tell(note_)
         if root is not None and part.kind in FILES:
@@ -153,20 +156,22 @@ def _with_targets(
 
 def _guessed(
     frame: pl.DataFrame, taken: Sequence[str], where: str, tell: Note, decimal: str | None
-) -> tuple[ModalitySpec, ...]:
+) -> tuple[tuple[ModalitySpec, ...], Mapping[str, ColumnType]]:
     found = columns.guess_modalities(frame, taken, decimal)
     for line in found.notes:
         tell(f"guessed {line}")
     if not found.parts:
         raise MmfuseError(f"{where}: no column looks like a modality; name them by --modality")
-    return found.parts
+    return found.parts, found.types
 
 
 def _check_part(
     part: ModalitySpec, frame: pl.DataFrame, taken: Sequence[str], target: str, where: str
 ) -> None:
+    known = set(frame.columns)
     for name in part.columns:
-        _check(frame, name, where)
+        if name not in known:
+            _check(frame, name, where)
         if name == target:
             raise MmfuseError(f"{where}: {name!r} is the target; it cannot be a modality too")
     if part.name in taken:

@@ -22,6 +22,7 @@ LIMIT = 3.0  # scaled numbers are smoothly clipped to (-LIMIT, LIMIT)
 HUGE = 1e30  # replaces infinity before clipping
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
 _YEAR = 365.2425 * 86400  # seconds
+_CELLS = 1 << 22  # numbers that are scaled at a time
 
 Column = dict[str, Any]  # what was learnt about a column, as JSON
 Values = list[object]  # a column's cells, None where missing
@@ -81,6 +82,7 @@ class Tabular:
         for name in names:
             values = [payload.get(name) for payload in payloads]
             columns.append({"name": name, **self._learn(values)})
+        _add_scales(columns, payloads)
         self.columns = [column for column in columns if _width(column)]
         if not self.columns:
             raise MmfuseError(
@@ -120,10 +122,18 @@ class Tabular:
         """
         if self.columns is None:
             raise MmfuseError("tabular must be fitted on training rows before it can encode")
-        blocks = [
-            _block(column, [row.get(column["name"]) for row in batch]) for column in self.columns
-        ]
-        return list(np.concatenate(blocks, axis=1).astype(np.float32))
+        ends = np.cumsum([_width(column) for column in self.columns])
+        encoded = np.empty((len(batch), ends[-1]), np.float32)
+        numbers = []
+        for column, end in zip(self.columns, ends, strict=True):
+            if column["kind"] == "number" and column["spread"]:
+                numbers.append((column, int(end)))
+                continue
+            block = _block(column, [row.get(column["name"]) for row in batch])
+            encoded[:, end - block.shape[1] : end] = block
+        if numbers:
+            _encode_numbers(encoded, numbers, batch)
+        return list(encoded)
 
     def unknown_words(self, rows: Sequence[Any]) -> dict[str, tuple[int, str]]:
         """By column, how many cells hold a word that is rare or was not seen in training."""
@@ -145,13 +155,11 @@ class Tabular:
         if len({_word(value) for value in known}) < 2:
             return {"kind": "number", **learnt, "centre": 0.0, "spread": 0.0}
         if all(isinstance(value, int | float) for value in known):
-            numbers = np.array([_number(value) for value in known])
-            return {"kind": "number", **learnt, **_scale(numbers)}
+            return {"kind": "number", **learnt}
         moments = [_moment(value) for value in known]
         if all(moment is not None for moment in moments):
             seconds = np.array([moment.timestamp() for moment in moments if moment is not None])
-            clock = bool((seconds % 86400).any())
-            return {"kind": "date", "clock": clock, **learnt, **_scale(seconds / _YEAR)}
+            return {"kind": "date", "clock": bool((seconds % 86400).any()), **learnt}
         return {"kind": "category", **learnt, "names": self._frequent([_word(v) for v in known])}
 
     def _frequent(self, known: list[str]) -> list[str]:
@@ -184,17 +192,38 @@ def _moment(value: object) -> datetime | None:
     return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
-def _scale(numbers: NDArray[np.float64]) -> Column:
-    """Median and interquartile range; half the whole range where that is 0; 0 for a constant."""
+def _add_scales(columns: Sequence[Column], payloads: Sequence[Any]) -> None:
+    """Add `centre` and `spread` to the columns of numbers and dates that vary, many at a time."""
+    varying = [c for c in columns if c["kind"] != "category" and "centre" not in c]
+    step = max(1, _CELLS // len(payloads))
+    for start in range(0, len(varying), step):
+        part = varying[start : start + step]
+        read = [
+            (column["name"], _number if column["kind"] == "number" else _years) for column in part
+        ]
+        values = np.array([[to(payload.get(name)) for name, to in read] for payload in payloads])
+        for column, centre, spread in zip(part, *_scales(values), strict=True):
+            column.update(centre=centre, spread=spread)
+
+
+def _scales(values: NDArray[np.float64]) -> tuple[list[float], list[float]]:
+    """Median and interquartile range of each column of (N, K) numbers, without what is not finite.
+
+    Half the whole range where the interquartile range is 0; 0 for a constant.
+    """
     from sklearn.preprocessing import RobustScaler
 
-    finite = numbers[np.isfinite(numbers)][:, None]
-    if not len(finite) or finite.min() == finite.max():
-        return {"centre": float(finite[0, 0]) if len(finite) else 0.0, "spread": 0.0}
-    learner = RobustScaler().fit(finite)
-    low, high = np.percentile(finite, [25, 75])
-    spread = float(learner.scale_[0]) if high > low else float(np.ptp(finite)) / 2
-    return {"centre": float(learner.center_[0]), "spread": spread}
+    values = np.where(np.isfinite(values), values, np.nan)
+    some = np.isfinite(values).any(axis=0)
+    centre, spread = np.zeros(values.shape[1]), np.zeros(values.shape[1])
+    known = values[:, some]
+    if known.size:
+        learner = RobustScaler().fit(known)
+        low, high = np.nanpercentile(known, [25, 75], axis=0)
+        lowest, highest = np.nanmin(known, axis=0), np.nanmax(known, axis=0)
+        centre[some] = np.where(lowest < highest, learner.center_, lowest)
+        spread[some] = np.where(high > low, learner.scale_, (highest - lowest) / 2)
+    return centre.tolist(), spread.tolist()
 
 
 def _width(column: Column) -> int:
@@ -212,9 +241,8 @@ def _block(column: Column, values: Values) -> NDArray[np.float64]:
     """(B, width of this column)."""
     match column["kind"]:
         case "number":
-            numbers = [_number(value) for value in values]
-            missing = np.isnan(numbers)
-            parts = _squashed(column, numbers)
+            missing = np.isnan([_number(value) for value in values])
+            parts = np.zeros((len(values), 0))  # a constant; see `_encode_numbers` for the others
         case "date":
             moments = [_moment(value) for value in values]
             missing = np.array([moment is None for moment in moments], bool)
@@ -226,6 +254,19 @@ def _block(column: Column, values: Values) -> NDArray[np.float64]:
             found = [places.get(_word(value), len(places)) for value in values]
             parts[np.arange(len(values)), found] = ~missing
     return np.concatenate([parts, missing[:, None]], axis=1) if column["missing"] else parts
+
+
+def _encode_numbers(
+    encoded: NDArray[np.float32], columns: Sequence[tuple[Column, int]], batch: Sequence[Any]
+) -> None:
+    """Write the columns of numbers, each with the place behind its block, into (B, D)."""
+    names = [column["name"] for column, _ in columns]
+    values = np.array([[_number(row.get(name)) for name in names] for row in batch])  # (B, K)
+    missing = np.isnan(values)
+    said = np.array([column["missing"] for column, _ in columns], bool)
+    ends = np.array([end for _, end in columns])
+    encoded[:, ends - 1 - said] = _squashed([column for column, _ in columns], values)
+    encoded[:, ends[said] - 1] = missing[:, said]
 
 
 def _word(value: object) -> str:
@@ -243,12 +284,17 @@ def _number(value: object) -> float:
         return math.inf if value > 0 else -math.inf
 
 
-def _squashed(column: Column, numbers: list[float]) -> NDArray[np.float64]:
-    """(B, 1) in (-LIMIT, LIMIT), 0 where missing; (B, 0) for a column that was constant."""
-    if not column["spread"]:
-        return np.zeros((len(numbers), 0))
-    scaled = (np.array(numbers, float) - column["centre"]) / column["spread"]
-    scaled = np.nan_to_num(np.clip(scaled, -HUGE, HUGE))[:, None]
+def _years(value: object) -> float:
+    """A date as years since 1970; NaN for anything else."""
+    moment = _moment(value)
+    return math.nan if moment is None else moment.timestamp() / _YEAR
+
+
+def _squashed(columns: Sequence[Column], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(B, K) numbers → (B, K) in (-LIMIT, LIMIT), 0 where missing."""
+    centre = np.array([column["centre"] for column in columns])
+    spread = np.array([column["spread"] for column in columns])
+    scaled = np.nan_to_num(np.clip((values - centre) / spread, -HUGE, HUGE))
     squashed: NDArray[np.float64] = scaled / np.sqrt(1 + (scaled / LIMIT) ** 2)
     return squashed
 
@@ -259,7 +305,7 @@ def _date_parts(column: Column, moments: list[datetime | None]) -> NDArray[np.fl
         return np.zeros((len(moments), 0))
     present = np.array([moment is not None for moment in moments], bool)
     seconds = np.array([moment.timestamp() if moment else math.nan for moment in moments])
-    parts = [_squashed(column, list(seconds / _YEAR))]
+    parts = [_squashed([column], (seconds / _YEAR)[:, None])]
     days = np.nan_to_num(seconds) / 86400
     turns = [days / 365.2425, np.floor(days) / 7, *([days % 1] if column["clock"] else [])]
     for turn in turns:

@@ -100,21 +100,25 @@ def _cell(kind: Kind, cell: object) -> bytes:
 def _records(column: pl.Series) -> Iterator[bytes]:
     """Bytes of records, built by column: a million of them as JSON would take half a minute."""
     frame = column.struct.unnest()
-    names = sorted(frame.columns)
-    words = [name for name in names if not _numeric(frame[name].dtype)]
-    plain = [name for name in names if name not in words]
-    head = repr([(name, str(frame[name].dtype)) for name in words + plain]).encode()
+    types = dict(zip(frame.columns, frame.dtypes, strict=True))
+    words = sorted(name for name, dtype in types.items() if not _numeric(dtype))
+    plain = sorted(name for name, dtype in types.items() if _numeric(dtype))
+    head = repr([(name, str(types[name])) for name in words + plain]).encode()
     fixed = np.zeros((len(frame), len(plain), 9), np.uint8)  # eight bytes of value, one of null
-    for place, name in enumerate(plain):
-        values = frame[name].to_physical()
-        values = values.fill_nan(None) if values.dtype.is_float() else values
-        wide = values.cast(pl.Float64 if values.dtype.is_float() else pl.Int64).fill_null(0)
-        fixed[:, place, :8] = wide.to_numpy().view(np.uint8).reshape(-1, 8)
-        fixed[:, place, 8] = values.is_null().to_numpy()
-    numbers = (row.tobytes() for row in fixed)
+    values = frame.select(pl.col(plain).to_physical())
+    by_width: dict[type[pl.DataType], list[int]] = {pl.Float64: [], pl.Int64: []}
+    for place, dtype in enumerate(values.dtypes):
+        by_width[pl.Float64 if dtype.is_float() else pl.Int64].append(place)
+    for wide, places in by_width.items():
+        if places:
+            part = values.select(pl.nth(places).cast(wide)).fill_nan(None)
+            fixed[:, places, 8] = part.select(pl.all().is_null()).to_numpy()
+            numbers = np.ascontiguousarray(part.fill_null(0).to_numpy())  # (N, K) of eight bytes
+            fixed[:, places, :8] = numbers.view(np.uint8).reshape(*numbers.shape, 8)
+    rows = (row.tobytes() for row in fixed)
     texts = [_texts(frame[name]) for name in words]
-    for number, *cells in zip(numbers, *texts, strict=True):
-        yield b"".join([head, number, *cells])
+    for row, *cells in zip(rows, *texts, strict=True):
+        yield b"".join([head, row, *cells])
 
 
 def _numeric(dtype: pl.DataType) -> bool:

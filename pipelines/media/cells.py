@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import stat
 import zipfile
@@ -104,12 +105,15 @@ def absent(column: pl.Series, kind: Kind) -> NDArray[np.bool_]:
     """(N,) True where a modality's cell is absent: null, or a record without a single value."""
     nulls = column.is_null()
     if kind == "tabular" and isinstance(column.dtype, pl.Struct):
-        for series in column.struct.unnest():
-            empty = series.is_null()
+        empty = ~nulls
+        for series in column.struct.unnest().get_columns():
+            lacks = series.is_null()
             if series.dtype.is_float():
-                empty |= series.is_nan().fill_null(value=True)
-            nulls = empty if series.name == column.struct.fields[0] else nulls & empty
-        nulls |= column.is_null()
+                lacks |= series.is_nan().fill_null(value=True)
+            empty &= lacks
+            if not empty.any():
+                break
+        nulls |= empty
     return nulls.to_numpy().astype(bool)
 
 
@@ -248,6 +252,8 @@ def _record_bytes(cell: object) -> bytes:
 
 def _field(name: str, value: object) -> object:
     """JSON for one value of a record; dates are a list of their type and their ISO form."""
+    if type(value) is float and math.isfinite(value):  # as most are; a row may have thousands
+        return value
     if isinstance(value, np.generic):
         value = value.item()
     elif isinstance(value, Decimal):

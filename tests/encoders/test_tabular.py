@@ -42,6 +42,34 @@ def test_infinity_is_the_end_of_the_scale():
     assert np.allclose(found[:, 0], [3, -3])
 
 
+def test_many_columns_are_scaled_as_each_alone():
+    """Missing, infinite, constant and skewed columns at once, against numpy one by one."""
+    random = np.random.default_rng(7)
+    values = random.normal(size=(41, 30)) * 10.0 ** random.integers(-3, 4, 30)
+    values[random.random(values.shape) < 0.2] = math.nan
+    values[random.random(values.shape) < 0.05] = math.inf
+    values[:, 3], values[:, 4], values[:30, 5] = 2.0, math.nan, 0.0
+    rows = [{f"c{k}": float(x) for k, x in enumerate(row)} for row in values]
+    encoder = _fitted(rows)
+    learnt = {column["name"]: column for column in encoder.columns}
+    found, place = _encode(encoder, rows), 0
+    for k, column in enumerate(values.T):
+        known = column[np.isfinite(column)]
+        if not len(known) or known.min() == known.max():
+            assert learnt.get(f"c{k}", {"spread": 0})["spread"] == 0
+            place += f"c{k}" in learnt
+            continue
+        low, median, high = np.percentile(known, [25, 50, 75])
+        scale = high - low if high > low else (known.max() - known.min()) / 2
+        with np.errstate(invalid="ignore"):
+            z = (np.clip(column, -1e30, 1e30) - median) / scale
+            expected = np.where(np.isnan(column), 0, z / np.sqrt(1 + (z / 3) ** 2))
+        assert np.allclose(found[:, place], expected, atol=1e-6)
+        assert (found[:, place + 1] == np.isnan(column)).all()
+        place += 2
+    assert place == found.shape[1]
+
+
 def test_a_number_that_is_mostly_one_value_still_varies():
     """Where the quartiles agree, half the whole range is the scale."""
     encoder = _fitted([{"x": 0.0}] * 9 + [{"x": 4.0}])

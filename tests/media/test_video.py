@@ -143,7 +143,9 @@ def test_a_film_cut_anywhere_is_truncated(container, codec, share):
     shown = [random.integers(0, 255, (48, 48, 3), np.uint8) for _ in range(12)]
     data = film(shown, container=container, codec=codec)
     assert cells.decode("video", data).count >= 12
-    assert why(data[: int(share * len(data))]) == "truncated"
+    cut = int(share * len(data))
+    cut -= container == "mpegts" and cut % 188 == 0  # whole packets of 188 bytes show no cut
+    assert why(data[:cut]) == "truncated"
 
 
 def test_an_mp4_with_its_index_in_front_is_known_to_be_cut():
