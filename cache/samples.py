@@ -1,6 +1,6 @@
 """Samples: ids, splits, targets and groups of a dataset's rows; modalities and the task."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -11,6 +11,8 @@ KINDS: tuple[Kind, ...] = (
     "image", "text", "audio", "video", "code", "tabular", "series", "layout",
 )  # fmt: skip
 SPLITS = ("train", "val", "test")
+UNLABELLED = -1
+"""Class number of a row without a target; it is in no split."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Samples:
         ids: (N,) unique strings, object dtype.
         splits: (N,) of `train`, `val`, `test` or "" (in no split), object dtype.
         targets: (N,) int64 class numbers, (N, C) float32 zeros and ones for `labels`,
-            (N,) float64 for `value`.
+            (N,) float64 for `value`. Rows without one are in no split, and have -1, zeros or NaN.
         groups: (N,) strings; rows of one group stay in one fold; or None.
         task: what is predicted.
         modalities: every modality of the dataset, encoded or not.
@@ -63,3 +65,14 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def take(self, rows: NDArray[np.int64]) -> "Samples":
+        """The samples of some rows, in that order."""
+        groups = None if self.groups is None else self.groups[rows]
+        return replace(
+            self,
+            ids=self.ids[rows],
+            splits=self.splits[rows],
+            targets=self.targets[rows],
+            groups=groups,
+        )

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -54,6 +54,19 @@ Group = Annotated[
 Decimal = Annotated[
     str | None,
     typer.Option(help="Own data: decimal mark of numbers, . or ,; default: by all cells."),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        help="Own data: encoding of the text file, such as cp1252; default: by its bytes."
+    ),
+]
+Sheet = Annotated[
+    str | None, typer.Option(help="Own data: sheet of a workbook; default: the first with cells.")
+]
+Root = Annotated[
+    str | None,
+    typer.Option(help="Own data: folder that paths are relative to; default: the table's."),
 ]
 Name = Annotated[str | None, typer.Option(help="Own data: name of the dataset.")]
 
@@ -219,6 +232,22 @@ def one(names: Sequence[str]) -> str:
     if len(names) > 1:
         raise mmfuse.MmfuseError(f"name one of them: --dataset {' or '.join(names)}")
     return names[0]
+
+
+def own_data(context: typer.Context) -> "mmfuse.TableOptions":
+    """The options of a command on how to read own data.
+
+    Raises:
+        MmfuseError: for a modality, task or decimal mark that is none.
+    """
+    typed = dict(context.params)
+    modalities = tuple(mmfuse.parse_modality(word) for word in typed.pop("modality", None) or ())
+    one_of("task", typed.get("task"), ("classes", "labels", "value"))
+    one_of("decimal mark", typed.get("decimal"), (".", ","))
+    known = {field.name for field in fields(mmfuse.TableOptions)}
+    given = {name.rstrip("_"): value for name, value in typed.items()}
+    own = {name: value for name, value in given.items() if name in known}
+    return mmfuse.TableOptions(modalities=modalities, **own)
 
 
 def rows_of(

@@ -60,7 +60,7 @@ def import_(
         rows = [(own, i.key.label, i.rows) for i in infos]
         arguments.done(asked, rows, asked.home, "mmfuse train --method concat")
         return
-    options = mmfuse.TableOptions(target=target, id=id_, split=split, name=name)
+    options = arguments.own_data(context)
     own, samples = arguments.rows_of(asked, arguments.dataset(asked, dataset), options)
     encoder, _, modality = stream.partition("/")
     if not (encoder and modality):

@@ -50,6 +50,12 @@ def extract(
     split: arguments.Split = None,
     group: arguments.Group = None,
     decimal: arguments.Decimal = None,
+    encoding: arguments.Encoding = None,
+    sheet: arguments.Sheet = None,
+    root: arguments.Root = None,
+    keep_unlabelled: Annotated[
+        bool, typer.Option(help="Own data: rows without a target get features too.")
+    ] = False,
     name: arguments.Name = None,
 ) -> None:
     """Encode a dataset with frozen encoders into the feature cache."""
@@ -58,16 +64,7 @@ def extract(
     asked = arguments.settings(context)
     if reason and not retry_failed:
         raise mmfuse.MmfuseError("--reason limits what --retry-failed tries again; give both")
-    own = mmfuse.TableOptions(
-        modalities=tuple(mmfuse.parse_modality(word) for word in modality or ()),
-        target=target,
-        task=arguments.one_of("task", task, ("classes", "labels", "value")),
-        id=id_,
-        split=split,
-        group=group,
-        decimal=arguments.one_of("decimal mark", decimal, (".", ",")),
-        name=name,
-    )
+    own = arguments.own_data(context)
     encoder = arguments.encoders(encoder)  # mistyped names are reported before anything is opened
     word = arguments.dataset(asked, arguments.either(named, dataset))
     opened = mmfuse.open_dataset(

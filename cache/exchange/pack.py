@@ -191,7 +191,7 @@ def describe(samples: Samples) -> dict[str, object]:
         "ids": samples.ids.tolist(),
         "splits": samples.splits.tolist(),
         "groups": None if samples.groups is None else samples.groups.tolist(),
-        "targets": samples.targets.tolist(),
+        "targets": [None if each != each else each for each in samples.targets.tolist()],  # noqa: PLR0124 - NaN
         "task": [samples.task.kind, list(samples.task.names)],
         "modalities": [[m.name, m.kind] for m in samples.modalities],
         "source": samples.source,

@@ -75,6 +75,11 @@ def findings(
         texts: (N,) texts by modality, to search for class names.
         tables: the streams that are columns of a table.
     """
+    if (samples.splits == "").any():  # rows of no split may have no target
+        rows = np.flatnonzero(samples.splits != "")
+        samples = samples.take(rows)
+        streams = {k: StreamArrays(s.values[rows], s.present[rows]) for k, s in streams.items()}
+        texts = {name: [cells[int(row)] for row in rows] for name, cells in (texts or {}).items()}
     found = [groups_on_both_sides(samples)]
     by_modality = {
         (modalities or {}).get(name, name.rsplit("/", 1)[-1]): seen

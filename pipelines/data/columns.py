@@ -1,6 +1,7 @@
 """Columns of the user's own table: guess their kinds and convert their cells."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,23 +11,12 @@ import polars as pl
 from cache.errors import MmfuseError, unknown
 from cache.samples import KINDS, Kind
 from pipelines.data.column_types import ColumnReading, ColumnType, infer, read_column
+from pipelines.data.formats.nested import is_media
 from pipelines.data.targets import TARGETS
 from pipelines.media.cells import TEXTS, locate
+from pipelines.media.file_kinds import HEAD, SUFFIXES, sniffed
 from pipelines.media.payloads import Unreadable
 
-SUFFIXES: dict[Kind, tuple[str, ...]] = {
-    "image": (
-        ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif",
-        ".avif", ".jfif", ".ppm", ".tga",
-    ),
-    "audio": (
-        ".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".oga", ".m4a", ".aac", ".wma",
-        ".amr", ".au",
-    ),
-    "video": (
-        ".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp",
-    ),
-}  # fmt: skip
 _SEPARATED = re.compile(r"[,;\s]+")
 _URL = r"^[A-Za-z][A-Za-z0-9+.-]*://"
 # File names and their endings: behind a folder any, without one only those no web address has.
@@ -172,13 +162,25 @@ def _texts_or_media(column: pl.Series, part: ModalitySpec) -> pl.Series:
         if column.dtype.is_nested() or column.dtype == pl.Binary:
             raise MmfuseError(f"column {part.columns[0]!r} holds {column.dtype}, not {part.kind}")
         return column.cast(pl.String)
-    if isinstance(column.dtype, pl.Struct) and "bytes" in column.struct.fields:
-        column = column.struct.field("bytes").alias(part.name)  # as Hugging Face stores media
+    if is_media(column.dtype):  # as Hugging Face stores media: bytes inline, or the file's name
+        inline = column.struct.field("bytes").alias(part.name)
+        names = _file_names(column).alias(part.name)
+        if inline.null_count() == len(inline):
+            return names
+        lost = inline.is_null() & names.is_not_null()
+        return inline.set(lost, b"") if lost.any() else inline  # they fail as empty
     if column.dtype not in (pl.String, pl.Binary):
         raise MmfuseError(
             f"column {part.columns[0]!r} holds {column.dtype}, not paths of {part.kind}"
         )
     return column
+
+
+def _file_names(media: pl.Series) -> pl.Series:
+    """(N,) the file names in cells of encoded media; null where there are none."""
+    if "path" in media.struct.fields:
+        return media.struct.field("path").cast(pl.String)
+    return pl.Series([None], dtype=pl.String).new_from_index(0, len(media))
 
 
 def check_paths(column: pl.Series, root: Path, where: str) -> None:
@@ -189,19 +191,26 @@ def check_paths(column: pl.Series, root: Path, where: str) -> None:
     """
     if column.dtype != pl.String:
         return
-    suspect = column.filter(column.str.contains(r"^[/~]|\.\.")).drop_nulls()
+    cells = column.drop_nulls()
+    urls = cells.filter(cells.str.contains(_URL) & ~cells.str.starts_with("file:"))
+    if len(urls):
+        raise MmfuseError(
+            f"{where}: {len(urls)} cells of {column.name!r} are URLs, such as {urls[0][:60]!r}; "
+            f"they are not fetched: download the files and put their paths into the table"
+        )
+    suspect = cells.filter(cells.str.contains(r"^[/~]|\.\.|^file:"))
     outside = [cell for cell in suspect if _fault(cell, root) == "outside-root"]
     if outside:
         shown = ", ".join(map(repr, outside[:3]))
         raise MmfuseError(
             f"{where}: {len(outside)} paths in {column.name!r} lead out of {root}, such as "
-            f"{shown}; paths are relative to the table, so put the files below its folder"
+            f"{shown}; --root DIR names the folder that holds them all (--root / allows any)"
         )
-    first = column.drop_nulls().head(_LOOK).to_list()
+    first = cells.head(_LOOK).to_list()
     if first and all(_fault(cell, root) == "missing-file" for cell in first):
         raise MmfuseError(
             f"{where}: none of the first {len(first)} files in {column.name!r} exists, such as "
-            f"{first[0]!r}; they are looked for below {root}"
+            f"{first[0]!r}; they are looked for below {root}; --root DIR names another folder"
         )
 
 
@@ -241,9 +250,15 @@ def _kind_of_nested(values: pl.Series) -> tuple[Kind | None, str]:
             inner = inner.inner
         return ("series", "lists of numbers") if inner.is_numeric() else (None, "lists of words")
     if values.dtype == pl.Binary:
-        return _sniffed(values)
-    media = isinstance(values.dtype, pl.Struct) and "bytes" in values.struct.fields
-    return _sniffed(values.struct.field("bytes")) if media else (None, "nested")
+        return _kind_of_bytes(values)
+    if not is_media(values.dtype):
+        return None, "nested"
+    inline = values.struct.field("bytes").drop_nulls()
+    if len(inline):
+        return _kind_of_bytes(inline)
+    names = _file_names(values).drop_nulls()
+    found = _kind_of_paths(names.head(_LOOK)) if len(names) else None
+    return found or (None, "media without bytes and names of files")
 
 
 def _kind_of_words(values: pl.Series, distinct: int) -> tuple[Kind | None, str]:
@@ -265,7 +280,8 @@ def _kind_of_words(values: pl.Series, distinct: int) -> tuple[Kind | None, str]:
 
 def _kind_of_paths(cells: pl.Series) -> tuple[Kind | None, str] | None:
     """The kind that file names stand for; None for what are no file names or URLs."""
-    if cells.str.contains(_URL).sum() > _MOST * len(cells):
+    urls = cells.str.contains(_URL) & ~cells.str.starts_with("file:")
+    if urls.sum() > _MOST * len(cells):
         return None, f"URLs like {cells[0][:40]!r}; they are not fetched: download the files first"
     known = "|".join(ending[1:] for own in SUFFIXES.values() for ending in own)
     lowered = cells.str.to_lowercase()
@@ -283,19 +299,16 @@ def _kind_of_paths(cells: pl.Series) -> tuple[Kind | None, str] | None:
     return None, f"names of files that end in {shown}; {hint}"
 
 
-def _sniffed(values: pl.Series) -> tuple[Kind | None, str]:
-    heads = [bytes(value[:12]) for value in values.drop_nulls().head(_LOOK)]
-    marks: dict[Kind, tuple[bytes, ...]] = {
-        "image": (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*"),
-        "audio": (b"fLaC", b"OggS", b"ID3", b"\xff\xfb"),
-    }
-    for kind, starts in marks.items():
-        if heads and all(head.startswith(starts) for head in heads):
-            return kind, "encoded bytes"
-    riff = {head[8:12] for head in heads if head.startswith(b"RIFF")}
-    if heads and len(riff) == 1 and all(head.startswith(b"RIFF") for head in heads):
-        return ("audio" if riff == {b"WAVE"} else "image"), "encoded bytes"
-    return None, "bytes of no known format"
+def _kind_of_bytes(values: pl.Series) -> tuple[Kind | None, str]:
+    heads = values.head(_LOOK).bin.head(HEAD)
+    found = Counter(map(sniffed, heads))
+    kind, count = found.most_common(1)[0]
+    if kind is None:
+        return None, "bytes of no known format"
+    if count <= _MOST * len(heads):
+        shown = ", ".join(f"{count} {kind or 'unknown'}" for kind, count in found.most_common())
+        return None, f"bytes of several kinds: {shown}; --modality NAME=KIND:COLUMN says which"
+    return kind, "encoded bytes"
 
 
 def _read_columns(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 from cache.layout import check_name
-from cache.samples import SPLITS, Modality, Samples, Task
+from cache.samples import SPLITS, UNLABELLED, Modality, Samples, Task
 from pipelines.data.column_types import ColumnType
 
 
@@ -22,11 +22,11 @@ class Dataset:
     Attributes:
         name: used on the command line and in paths, such as `mug/pkm_t1`.
         table: one row a sample. `id` (String, unique), `split` (String: train, val, test, or ""),
-            `target` (Int64 class number | List(Int64) label numbers | Float64), optionally `group`
-            (String), and one column a modality; null = absent. Cells by kind: image, audio, video:
-            a path relative to `root` (String) or the encoded bytes (Binary); text, code: the text
-            itself (String); tabular: a Struct of numbers, strings and dates; series: List(Float32)
-            or List(List(Float32)), time first.
+            `target` (Int64 class number | List(Int64) label numbers | Float64; null only in rows of
+            no split), optionally `group` (String), and one column a modality; null = absent. Cells
+            by kind: image, audio, video: a path relative to `root` (String) or the encoded bytes
+            (Binary); text, code: the text itself (String); tabular: a Struct of numbers, strings
+            and dates; series: List(Float32) or List(List(Float32)), time first.
         modalities: the modality columns, in order.
         task: what `target` means.
         root: folder that paths are relative to; `a/b.png` is looked for below it, else as the
@@ -69,8 +69,7 @@ class Dataset:
             if not (self.table["split"] == split).any():
                 raise MmfuseError(f"{self.name}: the {split} split is empty")
         train = self.table.filter(pl.col("split") == "train")["target"]
-        if self.table["target"].null_count():
-            lacking = self.table["target"].null_count()
+        if lacking := len(self.table.filter((pl.col("split") != "") & pl.col("target").is_null())):
             raise MmfuseError(f"{self.name}: {lacking} rows lack a target")
         if train.n_unique() < 2:
             raise MmfuseError(f"{self.name}: the target has only one value in the train split")
@@ -81,10 +80,11 @@ class Dataset:
         if self.task.kind == "labels":
             targets = np.zeros((len(target), self.task.outputs), np.float32)
             for row, labels in enumerate(target.to_list()):
-                targets[row, labels] = 1
+                targets[row, labels or []] = 1
+        elif self.task.kind == "classes":
+            targets = target.fill_null(UNLABELLED).to_numpy().astype(np.int64)
         else:
-            dtype = np.int64 if self.task.kind == "classes" else np.float64
-            targets = target.to_numpy().astype(dtype)
+            targets = target.cast(pl.Float64).fill_null(np.nan).to_numpy().astype(np.float64)
         groups = self.table["group"] if "group" in self.table.columns else None
         return Samples(
             ids=np.array(self.table["id"].to_list(), object),

@@ -11,9 +11,10 @@ import polars as pl
 from cache.errors import MmfuseError
 from cache.samples import Kind
 from pipelines.data import splits
-from pipelines.data.columns import SUFFIXES, ModalitySpec
+from pipelines.data.columns import ModalitySpec
 from pipelines.data.dataset import Dataset
 from pipelines.data.tables import Note, TableOptions, assemble
+from pipelines.media.file_kinds import SUFFIXES
 
 
 def load_folder(path: Path, options: TableOptions, note: Note | None = None) -> Dataset:

@@ -16,6 +16,8 @@ from pipelines.data.tables import TableOptions
 def with_origin(dataset: Dataset, word: str, options: TableOptions) -> Dataset:
     """The dataset with its origin (word and options); paths become absolute."""
     place = word if word.startswith("hf:") else str(Path(word).expanduser().absolute())
+    if options.root is not None:
+        options = replace(options, root=str(Path(options.root).expanduser().absolute()))
     return replace(dataset, origin={"word": place, "options": asdict(options)})
 
 

@@ -122,7 +122,7 @@ def _own(word: str, options: TableOptions, note: Note | None) -> list[Dataset] |
         return [layout.read(path, own, split=options.split)]
     if path.is_dir():
         return [folders.load_folder(path, options, note)]
-    if path.exists() or path.suffix.lower() in table_files.SUFFIXES:
+    if path.exists() or table_files.is_table_file(path):
         return [tables.load(path, options, note)]
     return None
 

@@ -1,27 +1,43 @@
-"""Read CSV, TSV, Parquet and JSON-lines files as data frames; errors name the line."""
+"""Read files as data frames: CSV, TSV, Excel, JSON, JSON lines, Parquet, Arrow; also gzipped."""
 
-import codecs
-import csv
-import io
-import json
-from collections import Counter
-from collections.abc import Iterator
+import gzip
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 
 from cache.errors import MmfuseError
+from pipelines.data.formats import delimited, json_files
+from pipelines.data.formats.encodings import decode, marked_encoding
+from pipelines.data.formats.excel_files import read_excel
+from pipelines.data.formats.parquet_files import read_arrow, read_parquet
 
-SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
-_SEPARATORS = ";\t|"  # tried for a .csv whose header holds no comma
+TEXTS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")  # may be gzipped, in any encoding
+EXCEL = (".xlsx", ".xlsm", ".xls")
+SUFFIXES = (*TEXTS, ".parquet", ".arrow", ".feather", *EXCEL)
 _LOOK = 1 << 16  # bytes searched for the header
+Note = Callable[[str], None]
 
 
-def read_table(path: Path) -> pl.DataFrame:
-    """Read a CSV, TSV, Parquet or JSON-lines file; cells of CSV are strings.
+def is_table_file(path: Path) -> bool:
+    """Whether a file's name ends as that of a table, gzipped or not."""
+    return _suffix(path) in SUFFIXES
 
-    UTF-8 with or without a byte-order mark, UTF-16 with one. A CSV whose header holds no comma may
-    be separated by semicolons, tabs or bars, as spreadsheets save it.
+
+def read_table(
+    path: Path, *, encoding: str | None = None, sheet: str | None = None, note: Note | None = None
+) -> pl.DataFrame:
+    """Read a table file; cells of CSV, TSV and Excel are strings.
+
+    A CSV whose header holds no comma may be separated by semicolons, tabs or bars, as spreadsheets
+    save it. Blanks around the names of columns are dropped.
+
+    Args:
+        path: of one of `SUFFIXES`; `.csv.gz` and other gzipped text too.
+        encoding: of text, Python's name; else UTF-8, or what the bytes look like.
+        sheet: of a workbook; else its first one with cells.
+        note: called with one sentence for each guess.
 
     Raises:
         MmfuseError: for a file that is not there, cannot be read, or is of another kind.
@@ -29,102 +45,81 @@ def read_table(path: Path) -> pl.DataFrame:
     if not path.is_file():
         what = "this is a folder" if path.is_dir() else "no such file"
         raise MmfuseError(f"{what}: {path} (looked for {path.absolute()})")
-    suffix = path.suffix.lower()
+    tell, suffix = note or (lambda _: None), _suffix(path)
     if suffix not in SUFFIXES:
-        hint = "; one JSON object a line, in a .jsonl" if suffix == ".json" else ""
-        raise MmfuseError(f"{path}: a table ends in {', '.join(SUFFIXES)}{hint}")
+        raise MmfuseError(f"{path}: a table ends in {', '.join(SUFFIXES)}")
+    if encoding is not None and suffix not in TEXTS:
+        raise MmfuseError(f"{path}: --encoding is for {', '.join(TEXTS)}")
+    if sheet is not None and suffix not in EXCEL:
+        raise MmfuseError(f"{path}: --sheet is for {', '.join(EXCEL)}")
     try:
-        if suffix == ".parquet":
-            return pl.read_parquet(path)
-        source = _in_utf8(path)
-        if suffix in (".jsonl", ".ndjson"):
-            return pl.read_ndjson(source, infer_schema_length=None)
-        separator = "\t" if suffix == ".tsv" else _separator(source)
-        _check_header(source, separator, path)
-        return pl.read_csv(source, infer_schema=False, separator=separator)
-    except (pl.exceptions.PolarsError, UnicodeDecodeError, csv.Error, OSError) as error:
-        raise MmfuseError(f"{path} cannot be read as a table: {_why(path, error)}") from error
+        if suffix in EXCEL:
+            return read_excel(path, sheet, tell)
+        if suffix in TEXTS:
+            frame = _read_text(path, suffix, encoding, tell)
+        else:
+            frame = read_parquet(path) if suffix == ".parquet" else read_arrow(path)
+    except (pl.exceptions.PolarsError, OSError, EOFError, zlib.error) as error:
+        message = " ".join(str(error).split("\n", 1)[0].split())
+        raise MmfuseError(f"{path} cannot be read as a table: {message}") from error
+    return _with_plain_names(frame, path)
 
 
 def separator_of(path: Path) -> str:
-    """The mark between the cells of a CSV; a comma for other kinds of files."""
-    suffix = path.suffix.lower()
-    if suffix == ".tsv":
-        return "\t"
-    return _separator(_in_utf8(path)) if suffix == ".csv" else ","
+    """The mark between the cells of a CSV or TSV; a comma for other kinds of files."""
+    suffix = _suffix(path)
+    if suffix not in (".csv", ".tsv"):
+        return ","
+    start = _start(path)
+    return delimited.separator_of(
+        start.decode(marked_encoding(start) or "utf-8", "replace"), suffix
+    )
 
 
-def _in_utf8(path: Path) -> Path | bytes:
-    """The path where polars can read it, else its text as UTF-8 without a byte-order mark."""
-    with path.open("rb") as file:
-        start = file.read(4)
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return path.read_bytes().decode("utf-16").encode()
-    if start.startswith(codecs.BOM_UTF8):
-        return path.read_bytes()[len(codecs.BOM_UTF8) :]
-    return path
+def _suffix(path: Path) -> str:
+    name = path.name.lower()
+    return Path(name.removesuffix(".gz")).suffix if name.endswith(".gz") else path.suffix.lower()
 
 
-def _separator(source: Path | bytes) -> str:
-    header = _start(source).split("\n", 1)[0]
-    found = [mark for mark in _SEPARATORS if mark in header]
-    return found[0] if len(found) == 1 and "," not in header else ","
+def _start(path: Path) -> bytes:
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+        return file.read(_LOOK)
 
 
-def _check_header(source: Path | bytes, separator: str, path: Path) -> None:
-    """Refuse two columns of one name, since which one is meant would be a guess."""
-    header = next(csv.reader(io.StringIO(_start(source)), delimiter=separator), [])
-    if twice := [name for name, count in Counter(header).items() if count > 1]:
-        raise MmfuseError(f"{path}: two columns are named {twice[0]!r}; rename one of them")
-
-
-def _start(source: Path | bytes) -> str:
-    if isinstance(source, bytes):
-        return source[:_LOOK].decode(errors="replace")
-    with source.open("rb") as file:
-        return file.read(_LOOK).decode(errors="replace")
-
-
-def _why(path: Path, error: Exception) -> str:
-    """The error in terms of the file, with its line where that can be found."""
-    message = " ".join(str(error).split("\n", 1)[0].split())
-    if path.suffix.lower() == ".parquet" or isinstance(error, OSError):
-        return message
-    try:
-        text = path.read_bytes()
-        if not text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            text.decode()
-    except UnicodeDecodeError as fault:
-        line = text[: fault.start].count(b"\n") + 1
-        return f"line {line} is not UTF-8 (byte 0x{text[fault.start]:02x}); save it as UTF-8"
-    faults = _bad_objects(text) if path.suffix.lower() in (".jsonl", ".ndjson") else _ragged(text)
-    return next(faults, message)
-
-
-def _bad_objects(text: bytes) -> Iterator[str]:
-    for number, line in enumerate(text.decode("utf-8-sig").splitlines(), 1):
+def _read_text(path: Path, suffix: str, encoding: str | None, tell: Note) -> pl.DataFrame:
+    """Read text where it lies if it is plain UTF-8, else decode it first."""
+    start = _start(path)
+    plain = encoding is None and marked_encoding(start) is None
+    if plain and suffix != ".json" and not path.name.lower().endswith(".gz"):
         try:
-            found = json.loads(line, parse_constant=_no_constant) if line.strip() else {}
-        except ValueError as error:
-            yield f"line {number} is not JSON: {error}"
-            continue
-        if not isinstance(found, dict):
-            yield f"line {number} is not an object; a line is one sample: {{'text': 'a word'}}"
-
-
-def _no_constant(word: str) -> None:
-    raise ValueError(f"{word} is not JSON; write null for what is missing")
-
-
-def _ragged(text: bytes) -> Iterator[str]:
-    """Describe the records of a CSV that have more cells than its header."""
-    source = _separator(text)
-    words = text.decode("utf-16" if text[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    records = csv.reader(io.StringIO(words, newline=""), delimiter=source)
+            return _parsed(str(path), start.decode(errors="replace"), suffix, path, tell)
+        except pl.exceptions.PolarsError:
+            pass  # not UTF-8, or damaged: what is wrong is found in the text
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+        text, _ = decode(file.read(), str(path), encoding, tell)
     try:
-        width = len(next(records, []))
-        for record in records:
-            if len(record) > width:
-                yield f"line {records.line_num} has {len(record)} cells, the header {width}"
-    except csv.Error:
-        return  # a cell too long for Python's csv module
+        return _parsed(text.encode(), text[:_LOOK], suffix, path, tell)
+    except pl.exceptions.PolarsError as error:
+        ragged = suffix in (".csv", ".tsv")
+        faults = delimited.ragged_records(text, suffix) if ragged else json_files.bad_lines(text)
+        message = " ".join(str(error).split("\n", 1)[0].split())
+        why = message if suffix == ".json" else next(faults, message)
+        raise MmfuseError(f"{path} cannot be read as a table: {why}") from error
+
+
+def _parsed(source: str | bytes, start: str, suffix: str, path: Path, tell: Note) -> pl.DataFrame:
+    if suffix in (".csv", ".tsv"):
+        return delimited.read_delimited(source, start, suffix, str(path))
+    if suffix == ".json" and isinstance(source, bytes):
+        return json_files.read_json(source, str(path), tell)
+    return json_files.read_lines(source)
+
+
+def _with_plain_names(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
+    """The table with no blanks around the names of its columns."""
+    names = {name: name.strip() for name in frame.columns if name != name.strip() and name.strip()}
+    taken = [names.get(name, name) for name in frame.columns]
+    if names and len(set(taken)) < len(taken):
+        twice = next(name for name in taken if taken.count(name) > 1)
+        raise MmfuseError(f"{path}: two columns are named {twice!r}; rename one of them")
+    return frame.rename(names) if names else frame

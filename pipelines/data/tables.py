@@ -16,6 +16,7 @@ from pipelines.data.category_words import canonical_words
 from pipelines.data.column_types import ColumnType, decimal_mark
 from pipelines.data.columns import ModalitySpec
 from pipelines.data.dataset import Dataset
+from pipelines.data.formats.nested import flattened
 from pipelines.data.table_files import read_table, separator_of
 from pipelines.data.targets import EVENLY, TARGETS, encode_target, is_multi_label, strata
 from pipelines.media.cells import FILES
@@ -41,6 +42,11 @@ class TableOptions:
         name: of the dataset; else the file's stem and six hex digits of its path.
         seed: of the split by shares.
         decimal: the decimal mark of numbers; else judged by all cells of the file.
+        encoding: of a text file, such as `cp1252`; else UTF-8, or what its bytes look like.
+        sheet: of an Excel workbook; else its first one with cells.
+        root: folder that path cells are relative to; else that of the table. Absolute paths must
+            lie inside of it.
+        keep_unlabelled: whether rows without a target get features too; they are in no split.
     """
 
     modalities: tuple[ModalitySpec, ...] = ()
@@ -52,22 +58,30 @@ class TableOptions:
     name: str | None = None
     seed: int = 0
     decimal: Literal[".", ","] | None = None
+    encoding: str | None = None
+    sheet: str | None = None
+    root: str | None = None
+    keep_unlabelled: bool = False
 
 
 def load(path: Path, options: TableOptions, note: Note | None = None) -> Dataset:
     """Read a table file as a dataset.
 
     Args:
-        path: the file; path cells are relative to its folder.
+        path: the file; path cells are relative to its folder, or to `options.root`.
         options: which column is what.
         note: called with one sentence for each guess.
-        separator: between the cells of the file; `;` speaks for decimal commas.
 
     Raises:
         MmfuseError: for anything that is wrong with it.
     """
-    frame, separator = read_table(path), separator_of(path)
-    return assemble(frame, path, path.absolute().parent, options, note, separator=separator)
+    root = path.absolute().parent
+    if options.root is not None:
+        root = Path(options.root).expanduser().absolute()
+        if not root.is_dir():
+            raise MmfuseError(f"--root {options.root}: no such folder")
+    frame = read_table(path, encoding=options.encoding, sheet=options.sheet, note=note)
+    return assemble(frame, path, root, options, note, separator=separator_of(path))
 
 
 def assemble(
@@ -96,6 +110,7 @@ def assemble(
     where = str(path)
     if not len(frame):
         raise MmfuseError(f"{where} has no rows")
+    frame = flattened(frame, where)
     for name in (options.id, options.target, options.group):
         if name is not None:
             _check(frame, name, where)
@@ -103,17 +118,21 @@ def assemble(
         pl.when(pl.col(pl.String).str.strip_chars() != "").then(pl.col(pl.String)).name.keep()
     )
     target_name = options.target or _find_target(frame, TARGETS, where)
-    frame = _with_targets(frame, target_name, options.task, where, tell)
+    labelled = _labelled(frame, target_name, options, where, tell)
+    if not options.keep_unlabelled:
+        frame, labelled = frame.filter(labelled), labelled.filter(labelled)
     ids, id_name = _ids(frame, options.id, where)
     decimal = options.decimal or decimal_mark(frame.get_columns(), separator)
+    known = frame.filter(labelled)
     target, task = encode_target(
-        frame[target_name], options.task, where, tell, ids, decimal=decimal
+        known[target_name], options.task, where, tell, ids.filter(labelled), decimal=decimal
     )
     split, split_name = _split(
-        frame, strata(target, task), options, where, evenly=EVENLY[task.kind], tell=tell
+        known, strata(target, task), options, where, evenly=EVENLY[task.kind], tell=tell
     )
     _report_unseen(split, target, task, tell)
-    table = pl.DataFrame([ids, split, target])
+    split = _spread(split, labelled).fill_null("")
+    table = pl.DataFrame([ids, split, _spread(target, labelled)])
     if options.group:
         table = table.with_columns(canonical_words(frame[options.group]).alias("group"))
     taken = (target_name, id_name, split_name, options.group or "")
@@ -142,16 +161,25 @@ def assemble(
     )
 
 
-def _with_targets(
-    frame: pl.DataFrame, target: str, task: str | None, where: str, tell: Note
-) -> pl.DataFrame:
-    """The rows that have a target; multi-label rows may have none of the labels."""
-    missing = frame[target].is_null()
-    count = int(missing.sum())
-    if not count or count == len(frame) or task == "labels" or is_multi_label(frame[target]):
-        return frame
-    tell(f"{count} of {len(frame)} rows have no {target!r} and are left out")
-    return frame.filter(~missing)
+def _labelled(
+    frame: pl.DataFrame, target: str, options: TableOptions, where: str, tell: Note
+) -> pl.Series:
+    """(N,) bool, the rows that have a target; multi-label rows may have none of the labels."""
+    there = frame[target].is_not_null()
+    count = int((~there).sum())
+    every = not count or count == len(frame)
+    if every or options.task == "labels" or is_multi_label(frame[target]):
+        return pl.repeat(True, len(frame), eager=True)  # noqa: FBT003 - the value
+    kept = "get features only" if options.keep_unlabelled else "are left out"
+    hint = "" if options.keep_unlabelled else "; --keep-unlabelled gives them features"
+    tell(f"{count} of {len(frame)} rows have no {target!r} and {kept}{hint}")
+    return there
+
+
+def _spread(values: pl.Series, rows: pl.Series) -> pl.Series:
+    """Values of the rows where `rows` is True, null elsewhere."""
+    place = pl.select(pl.when(rows).then(rows.cum_sum() - 1)).to_series()
+    return values.gather(place)
 
 
 def _guessed(

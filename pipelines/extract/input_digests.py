@@ -18,7 +18,7 @@ from cache.fingerprints import digest
 from cache.samples import Kind, Modality
 from cache.storage.file_digests import DIGEST_BYTES, DigestMemory, stamps
 from pipelines.data.dataset import Dataset
-from pipelines.media.cells import FILES, TEXTS, absent, raw
+from pipelines.media.cells import FILES, TEXTS, absent, file_path, raw
 from pipelines.media.payloads import Unreadable
 from pipelines.progress import Track, untracked
 
@@ -153,7 +153,7 @@ def _files(
     top = "" if root is None else os.path.abspath(root)  # noqa: PTH100 - a million cells pass here
     places = (f"{modality.kind}:{top}/" + cells).alias("place")
     before = time.time_ns()
-    seen = _stamps(cells.to_list(), top)
+    seen = _stamps([_below(cell, top) for cell in cells.to_list()], top)
     known = memory.recall(places, seen)
     found = np.zeros((len(cells), DIGEST_BYTES), np.uint8)
     found[known.is_not_null().to_numpy()] = _rows(b"".join(known.drop_nulls().to_list()))
@@ -180,6 +180,14 @@ def _files(
     here = order["number"].is_not_null().to_numpy()
     spread[here] = found[order["number"].drop_nulls().to_numpy()]
     return spread
+
+
+def _below(cell: str, top: str) -> str:
+    """The cell as a path below `top`, where it is written as an absolute, Windows or URL path."""
+    if not cell.startswith(("/", "file:")) and "\\" not in cell:
+        return cell
+    path = file_path(cell, top)
+    return path.removeprefix(f"{top}/") if path.startswith(f"{top}/") else cell
 
 
 def _stamps(cells: list[str], top: str) -> pl.DataFrame:

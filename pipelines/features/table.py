@@ -121,7 +121,7 @@ class FeatureTable:
             features={n: x.index_select(0, at) for n, x in self.features.items()},
             frame_present={n: x.index_select(0, at) for n, x in self.frame_present.items()},
             present=self.present.index_select(0, at),
-            samples=take_samples(self.samples, index),
+            samples=self.samples.take(index),
             rows=self.rows.index_select(0, at),
         )
 
@@ -133,21 +133,9 @@ class FeatureTable:
             features={n: x[start:stop] for n, x in self.features.items()},
             frame_present={n: x[start:stop] for n, x in self.frame_present.items()},
             present=self.present[start:stop],
-            samples=take_samples(self.samples, index),
+            samples=self.samples.take(index),
             rows=self.rows[start:stop],
         )
-
-
-def take_samples(samples: Samples, index: NDArray[np.int64]) -> Samples:
-    """These rows of the samples."""
-    groups = samples.groups
-    return replace(
-        samples,
-        ids=samples.ids[index],
-        splits=samples.splits[index],
-        targets=samples.targets[index],
-        groups=None if groups is None else groups[index],
-    )
 
 
 def pad(

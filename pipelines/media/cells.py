@@ -14,6 +14,7 @@ from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import polars as pl
@@ -126,10 +127,11 @@ class Place:
 
 
 def locate(cell: str, root: Path | None) -> Place:
-    """Find the file of a path cell: below `root`, else `<top>/…` inside `<root>/<top>.zip`.
+    r"""Find the file of a path cell: below `root`, else `<top>/…` inside `<root>/<top>.zip`.
 
     The path itself may not lead out of the root (`..`, another absolute path); a symbolic link
-    inside the root is intended by its owner and is followed.
+    inside the root is intended by its owner and is followed. `a\b.png` and `file:///…` are paths
+    too.
 
     Raises:
         Unreadable: missing-file or outside-root.
@@ -139,7 +141,7 @@ def locate(cell: str, root: Path | None) -> Place:
     if not cell or "\0" in cell:
         raise Unreadable("missing-file", f"{cell!r} is not a path")
     top = _top(os.fspath(root), os.getcwd())  # noqa: PTH109 - strings: a million cells pass here
-    path = os.path.normpath(os.path.join(top, cell))  # noqa: PTH118 - as above
+    path = file_path(cell, top)
     inside = path[len(top.rstrip("/")) + 1 :]
     if path not in (top, os.path.join(top, inside)):  # noqa: PTH118 - as above
         raise Unreadable("outside-root", f"{cell!r} leads out of {top}")
@@ -154,6 +156,20 @@ def locate(cell: str, root: Path | None) -> Place:
                 return Place(archive, member)
         raise Unreadable("missing-file", f"no {inside} in {archive}")
     raise Unreadable("missing-file", f"no file {path}")
+
+
+def file_path(cell: str, top: str) -> str:
+    """The normalised absolute path that a cell means below the folder `top`.
+
+    Backslashes separate folders, and `file:` begins a URL, where no file has that very name.
+    """
+    path = os.path.normpath(os.path.join(top, cell))  # noqa: PTH118 - a million cells pass here
+    if ("\\" in cell or cell.startswith("file:")) and not os.path.lexists(path):
+        if cell.startswith("file:"):
+            url = urlsplit(cell)
+            cell = unquote(("" if url.netloc == "localhost" else url.netloc) + url.path)
+        path = os.path.normpath(os.path.join(top, cell.replace("\\", "/")))  # noqa: PTH118
+    return path
 
 
 @lru_cache(maxsize=16)

@@ -1,5 +1,7 @@
 """Files of tables: what spreadsheets and scripts write is read; what is wrong is named by line."""
 
+import gzip
+
 import polars as pl
 import pytest
 
@@ -52,7 +54,11 @@ def test_json_lines_with_a_mark_and_empty_lines_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "id,plot\n0,café\n".encode("latin-1"), "line 2 is not UTF-8 (byte 0xe9)"),
+        (
+            "a.csv",
+            "id,plot\n0,à\n1,é\n2,ü ü\n3,caf".encode() + b"\xe9\n",
+            "line 5 is not utf-8 (byte 0xe9)",
+        ),
         ("a.csv", b"id,plot\n0,a\n1,b,c\n", "line 3 has 3 cells, the header 2"),
         ("a.csv", "id,plot\n0,a,b\n".encode("utf-16"), "line 2 has 3 cells, the header 2"),
         ("a.csv", b"id,plot,plot\n0,a,b\n", "two columns are named 'plot'"),
@@ -60,12 +66,52 @@ def test_json_lines_with_a_mark_and_empty_lines_are_read(tmp_path):
         ("a.jsonl", b'{"id":0}\n{"id":\n', "line 2 is not JSON"),
         ("a.jsonl", b'{"id":0,"x":NaN}\n', "write null for what is missing"),
         ("a.jsonl", b'[{"id":0}]\n', "line 1 is not an object"),
-        ("a.json", b'[{"id":0}]\n', "one JSON object a line, in a .jsonl"),
+        ("a.json", b'{"id":0}\n', "write a list of objects"),
+        ("a.json", b"[1, 2]\n", "only deserialize json objects"),
+        ("a.json", b'{"id":', "it is not JSON"),
+        ("a.json", b'{"a":[{"x":1}],"b":[{"x":1}]}', "several lists of objects: 'a', 'b'"),
+        ("a.json", b'{"a":[1,2],"b":[1]}', "write a list of objects"),
+        ("a.json", b'{"rows":[{"x":NaN}]}', "write null for what is missing"),
+        ("a.csv.gz", b"id,plot\n0,a\n", "Not a gzipped file"),
+        ("a.csv.gz", gzip.compress(b"id,plot\n0,a\n")[:-9], "ended before"),
+        ("a.ods", b"", "a table ends in .csv"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_with_its_line(tmp_path, name, content, message):
     """One line for the person, in words of the file and not of the library that reads it."""
     assert message in refused(written(tmp_path, name, content))
+
+
+def test_a_text_may_be_gzipped(tmp_path):
+    """As data portals offer it; the ending before .gz says what it is."""
+    path = written(tmp_path, "a.csv.gz", gzip.compress(LINES.encode()))
+    assert read_table(path).equals(WHOLE)
+    path = written(tmp_path, "b.jsonl.gz", gzip.compress(WHOLE.write_ndjson().encode()))
+    assert read_table(path).equals(WHOLE)
+
+
+def test_a_stated_separator_is_no_header(tmp_path):
+    """The line `sep=;` that spreadsheets write above the header, with commas in the header too."""
+    found = read_table(written(tmp_path, "a.csv", b'sep=;\r\nid;"a, b"\r\n0;x\r\n'))
+    assert (found.columns, found.rows()) == (["id", "a, b"], [("0", "x")])
+
+
+def test_blanks_around_the_names_of_columns_are_dropped(tmp_path):
+    """`id, plot` names the column plot; two names that become one are refused."""
+    assert read_table(written(tmp_path, "a.csv", b"id, plot\n0,a\n")).columns == ["id", "plot"]
+    assert "two columns are named 'plot'" in refused(
+        written(tmp_path, "b.csv", b"plot, plot\n0,a\n")
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "name"), [({"encoding": "cp1252"}, "a.parquet"), ({"sheet": "A"}, "a.csv")]
+)
+def test_an_option_of_another_format_is_refused(tmp_path, option, name):
+    """Nothing that was asked for is dropped in silence."""
+    path = written(tmp_path, name, b"")
+    with pytest.raises(MmfuseError, match=f"--{next(iter(option))} is for"):
+        read_table(path, **option)
 
 
 def test_a_folder_is_no_table(tmp_path):

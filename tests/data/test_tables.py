@@ -298,7 +298,7 @@ def test_rows_without_a_target_are_left_out_and_reported(folder):
     films = open_one(changed(folder, genre=genre), note=notes.append)
     assert len(films.table) == 54
     assert films.task.names == ("drama", "noir")
-    assert "6 of 60 rows have no 'genre' and are left out" in notes
+    assert any("6 of 60 rows have no 'genre' and are left out" in note for note in notes)
 
 
 def test_an_empty_split_and_an_unknown_split_word_are_errors(folder):
@@ -391,8 +391,8 @@ def test_words_for_modalities_are_checked():
 def test_files_that_are_no_tables_are_errors(folder):
     """Absent, of another kind, broken, empty, and a folder without samples."""
     assert "no such file" in refused(folder / "absent.csv")
-    (folder / "a.xlsx").write_bytes(b"x")
-    assert "a table ends in .csv" in refused(folder / "a.xlsx")
+    (folder / "a.ods").write_bytes(b"x")
+    assert "a table ends in .csv" in refused(folder / "a.ods")
     (folder / "a.parquet").write_bytes(b"no parquet")
     assert "cannot be read as a table" in refused(folder / "a.parquet")
     (folder / "b.jsonl").write_text("{no json")

@@ -1,0 +1,1 @@
+"""File formats of tables: how each is read as a data frame."""

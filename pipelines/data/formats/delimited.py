@@ -1,0 +1,66 @@
+"""CSV and TSV files: cells are strings, and the separator is found by the header."""
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+import polars as pl
+
+from cache.errors import MmfuseError
+
+_SEPARATORS = ";\t|"  # tried for a .csv whose header holds no comma
+_STATED = re.compile(r'^"?sep=(.)"?\r?\n', re.IGNORECASE)  # the first line that Excel may write
+
+
+def separator_of(start: str, suffix: str) -> str:
+    """The mark between cells.
+
+    Args:
+        start: the first lines of the file.
+        suffix: `.tsv` states a tab.
+    """
+    if stated := _STATED.match(start):
+        return stated.group(1)
+    if suffix == ".tsv":
+        return "\t"
+    header = start.split("\n", 1)[0]
+    found = [mark for mark in _SEPARATORS if mark in header]
+    return found[0] if len(found) == 1 and "," not in header else ","
+
+
+def read_delimited(source: str | bytes, start: str, suffix: str, where: str) -> pl.DataFrame:
+    """Read a CSV or TSV file.
+
+    Args:
+        source: path of a file in UTF-8, or its bytes.
+        start: its first lines.
+        suffix: `.csv` or `.tsv`.
+        where: its name, for messages.
+
+    Raises:
+        MmfuseError: for two columns of one name, since which one is meant would be a guess.
+        polars.exceptions.PolarsError: for records of more cells than the header.
+    """
+    separator = separator_of(start, suffix)
+    stated = _STATED.match(start)
+    lines = io.StringIO(start[stated.end() if stated else 0 :])
+    header = next(csv.reader(lines, delimiter=separator), [])
+    if twice := [name for name, count in Counter(header).items() if count > 1]:
+        raise MmfuseError(f"{where}: two columns are named {twice[0]!r}; rename one of them")
+    return pl.read_csv(
+        source, infer_schema=False, separator=separator, skip_lines=1 if stated else 0
+    )
+
+
+def ragged_records(text: str, suffix: str) -> Iterator[str]:
+    """Describe the records that have more cells than the header."""
+    records = csv.reader(io.StringIO(text, newline=""), delimiter=separator_of(text, suffix))
+    try:
+        width = len(next(records, []))
+        for record in records:
+            if len(record) > width:
+                yield f"line {records.line_num} has {len(record)} cells, the header {width}"
+    except csv.Error:
+        return  # a cell too long for Python's csv module
