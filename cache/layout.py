@@ -1,15 +1,20 @@
 """Paths of every file under a home: features, their records, runs. No other file builds them."""
 
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from urllib.parse import quote
 
 from cache.errors import MmfuseError
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LONGEST = 120  # of a path part: file systems take 255 bytes, endings and numbers included
+_PART = re.compile(r"[A-Za-z0-9%~_][A-Za-z0-9%~._-]*")  # what `path_part` returns
+_LONGEST_PART = 200
+_MODALITY = re.compile(r"(?!%[0-9A-Fa-f]{2})[^/,=:@\\.-](?:(?!%[0-9A-Fa-f]{2})[^/,=:@\\])*")
 
 
 def check_name(what: str, name: str) -> str:
@@ -23,6 +28,38 @@ def check_name(what: str, name: str) -> str:
     if not all(_WORD.fullmatch(part) for part in name.split("/")):
         raise MmfuseError(f"{what} {name!r} must be letters, digits, '.', '_' and '-' only")
     return name
+
+
+def check_modality_name(name: str) -> str:
+    r"""The name itself, if it can name a modality: any letters and signs but `/ , = : @ \`.
+
+    Raises:
+        MmfuseError: for those, control characters, blanks at an end, a dot or a dash in front, and
+            for more than 120 letters.
+    """
+    if len(name) > _LONGEST:
+        raise MmfuseError(f"modality {name[:40]!r}… is too long: at most {_LONGEST} letters")
+    if not _MODALITY.fullmatch(name) or name != name.strip() or not name.isprintable():
+        raise MmfuseError(
+            f"a modality cannot be called {name!r}: no / , = : @ \\, no control characters, no "
+            f"blanks at its ends, no dot or dash in front"
+        )
+    return name
+
+
+def path_part(name: str) -> str:
+    """A modality's name as a part of a path: itself where it is safe, else percent-encoded.
+
+    Names too long for a file system end in a digest. What this returns, it returns unchanged.
+    """
+    if _PART.fullmatch(name) and len(name) <= _LONGEST_PART:
+        return name
+    part = quote(name, safe="")
+    if len(part) <= _LONGEST_PART:
+        return part
+    return (
+        f"{part[: _LONGEST_PART - 17]}~{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"
+    )
 
 
 @dataclass(frozen=True, init=False)
@@ -135,12 +172,18 @@ class DatasetPaths:
 
     def stream(self, label: str) -> "StreamPaths":
         """The paths of the stream `clip-1a2b3c4d/image`."""
-        return StreamPaths(self, label)
+        encoder, _, modality = label.partition("/")
+        return StreamPaths(self, f"{encoder}/{path_part(modality)}")
 
 
 @dataclass(frozen=True)
 class StreamPaths:
-    """Paths of one stream, generation by generation."""
+    """Paths of one stream, generation by generation.
+
+    Attributes:
+        dataset: paths of the dataset's store.
+        label: `clip-1a2b3c4d/image`, the modality as `path_part` writes it.
+    """
 
     dataset: DatasetPaths
     label: str

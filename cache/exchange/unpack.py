@@ -26,7 +26,7 @@ from cache.exchange.deposit import StreamContent, check_content, deposit
 from cache.exchange.pack import FORMAT, SCHEMA
 from cache.feature_store import FeatureStore
 from cache.format.streams import DTYPES, StreamInfo, StreamKey, StreamSpec, check_key
-from cache.layout import Home, check_name
+from cache.layout import Home, check_modality_name, check_name
 from cache.samples import KINDS, Modality, Samples, Task
 from cache.storage.objects import unpack_record
 from cache.writing.reuse import NO_FAILURES
@@ -259,7 +259,7 @@ def _samples(about: dict[str, Any]) -> Samples:
 def _modality(name: str, kind: Any) -> Modality:  # noqa: ANN401 - checked here
     if kind not in KINDS:
         raise MmfuseError(f"unknown kind {kind!r} of modality {name!r}")
-    return Modality(check_name("modality", name), kind)
+    return Modality(check_modality_name(name), kind)
 
 
 def _words(words: list[object]) -> NDArray[np.object_]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from cache.layout import check_name
+from cache.layout import check_modality_name, check_name
 
 PENDING, OK, ABSENT, FAILED = 0, 1, 2, 3  # values of the array `state`
 DTYPES = ("float16", "float32")
@@ -32,7 +32,7 @@ class StreamKey:
 
     @property
     def label(self) -> str:
-        """`clip-1a2b3c4d/image`, with the fingerprint; also the path in the Zarr group."""
+        """`clip-1a2b3c4d/image`, with the fingerprint."""
         return f"{self.encoder}-{self.fingerprint[:8]}/{self.modality}"
 
 
@@ -110,9 +110,9 @@ def check_key(key: StreamKey) -> None:
     Raises:
         MmfuseError: for another name or fingerprint.
     """
-    for what, word in (("encoder", key.encoder), ("modality", key.modality)):
-        if "/" in check_name(what, word):
-            raise MmfuseError(f"{what} {word!r} must not contain '/'")
+    if "/" in check_name("encoder", key.encoder):
+        raise MmfuseError(f"encoder {key.encoder!r} must not contain '/'")
+    check_modality_name(key.modality)
     if len(key.fingerprint) != 64 or set(key.fingerprint) - set("0123456789abcdef"):
         raise MmfuseError(f"{key.name}: a fingerprint is 64 hex digits, not {key.fingerprint!r}")
 

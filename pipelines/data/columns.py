@@ -1,6 +1,7 @@
 """Columns of the user's own table: guess their kinds and convert their cells."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ _BARE_NAME = (
 )
 _MOST = 0.9  # share of the cells that decides what a column is
 _LOOK = 200  # cells that a guess looks at, for speed
+_LONGEST_NAME = 80  # letters of a modality's name that is made of a column's
 _SHOWN_NAMES = 8  # columns that one note names
 
 
@@ -67,10 +69,11 @@ def parse_modality(words: str) -> ModalitySpec:
             f"--modality {words!r} must be NAME=KIND or NAME=KIND:COLUMN[,COLUMN…], "
             f"such as poster=image or stats=tabular:height,weight"
         )
+    name = unicodedata.normalize("NFC", name.strip())
     if (plain := as_name(name)) != name:
         raise MmfuseError(
-            f"--modality {words!r}: letters, digits, '.', '_' and '-' make a name; "
-            f"the column may have any: --modality '{plain}={kind}:{columns or name}'"
+            f"--modality {words!r}: no name of a modality; the column may have any: "
+            f"--modality '{plain}={kind}:{columns or name}'"
         )
     known = {kind: kind for kind in KINDS}
     if kind not in known:
@@ -385,5 +388,8 @@ def _fresh(word: str, parts: Sequence[ModalitySpec]) -> str:
 
 
 def as_name(name: str) -> str:
-    """A column's name with only the characters that a modality's name may have."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip("._-") or "column"
+    """A column's name as that of a modality: without the signs that have a meaning elsewhere."""
+    name = unicodedata.normalize("NFC", name)
+    name = re.sub(r"[/,=:@\\]|%(?=[0-9A-Fa-f]{2})|[^ \S]+", "_", name)
+    name = "".join(letter if letter.isprintable() else "_" for letter in name)
+    return name.lstrip(".-_ ").rstrip()[:_LONGEST_NAME].rstrip() or "column"

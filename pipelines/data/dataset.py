@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
-from cache.layout import check_name
+from cache.layout import check_modality_name, check_name
 from cache.samples import SPLITS, UNLABELLED, Modality, Samples, Task
 from pipelines.data.column_types import ColumnType
 
@@ -52,7 +52,7 @@ class Dataset:
         """Check names, unique ids, known splits, and a target that varies."""
         check_name("dataset", self.name)
         for modality in self.modalities:
-            check_name("modality", modality.name)
+            check_modality_name(modality.name)
             if modality.name not in self.table.columns:
                 raise MmfuseError(f"{self.name}: no column for modality {modality.name!r}")
         if not len(self.table):

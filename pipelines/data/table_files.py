@@ -1,6 +1,7 @@
 """Read files as data frames: CSV, TSV, Excel, JSON, JSON lines, Parquet, Arrow; also gzipped."""
 
 import gzip
+import unicodedata
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -116,9 +117,10 @@ def _parsed(source: str | bytes, start: str, suffix: str, path: Path, tell: Note
 
 
 def _with_plain_names(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """The table with no blanks around the names of its columns."""
-    names = {name: name.strip() for name in frame.columns if name != name.strip() and name.strip()}
-    taken = [names.get(name, name) for name in frame.columns]
+    """The table with no blanks around the names of its columns, and letters in Unicode form C."""
+    plain = {name: unicodedata.normalize("NFC", name.strip()) or name for name in frame.columns}
+    names = {name: word for name, word in plain.items() if name != word}
+    taken = list(plain.values())
     if names and len(set(taken)) < len(taken):
         twice = next(name for name in taken if taken.count(name) > 1)
         raise MmfuseError(f"{path}: two columns are named {twice!r}; rename one of them")

@@ -1,5 +1,6 @@
 """Input columns: match the columns of new samples to a run's modalities."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,7 @@ from cache.storage.objects import get_record
 from pipelines.data import columns, origins
 from pipelines.data.column_types import ColumnType
 from pipelines.data.columns import ModalityCells, ModalitySpec
+from pipelines.data.formats.nested import flattened
 from pipelines.data.tables import TableOptions
 
 
@@ -55,6 +57,7 @@ def match_columns(
     Raises:
         MmfuseError: where no modality has a column.
     """
+    samples = flattened(samples, "the samples", keep=kinds)
     found = {name: _own(samples, name, kind, made_of.get(name)) for name, kind in kinds.items()}
     taken = {"id", *(column for own in found.values() for column in own)}
     rest = tuple(column for column in samples.columns if column not in taken)
@@ -163,7 +166,13 @@ def _own(
         return own
     if kind == "tabular":
         return (name,) if known is None and name in there else ()
-    return tuple(column for column in there if columns.as_name(column) == name)[:1]
+    own = tuple(column for column in there if columns.as_name(column) == name)
+    return (own or tuple(column for column in there if _ascii_name(column) == name))[:1]
+
+
+def _ascii_name(column: str) -> str:
+    """The name that features made before names had all letters gave to a modality."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", column).lstrip("._-") or "column"
 
 
 def _read(

@@ -384,8 +384,9 @@ def test_words_for_modalities_are_checked():
             parse_modality(words)
     with pytest.raises(MmfuseError, match="did you mean image"):
         parse_modality("a=imag")
-    with pytest.raises(MmfuseError, match="--modality 'my_text=text:my text'"):
-        parse_modality("my text=text")
+    assert parse_modality("größe (cm)=tabular").columns == ("größe (cm)",)
+    with pytest.raises(MmfuseError, match="--modality 'my_text=text:my/text'"):
+        parse_modality("my/text=text")
 
 
 def test_files_that_are_no_tables_are_errors(folder):
@@ -409,13 +410,13 @@ def test_own_data_may_not_take_the_name_of_a_known_dataset(folder):
     assert "a built-in dataset" in refused(folder / "films.csv", TableOptions(name="mug/mine"))
 
 
-def test_columns_whose_names_look_alike_become_two_modalities(tmp_path):
-    """Names with characters that a path may not have are distinguished by a number."""
+def test_names_of_columns_become_names_of_modalities(tmp_path):
+    """In any script; those that differ only by a sign of the command line get a number."""
     rows = [f"the {row}th of many words" for row in range(40)]
-    frame = pl.DataFrame({"图片": rows, "文本": rows[::-1], "label": [0, 1] * 20})
-    frame.write_csv(tmp_path / "a.csv")
+    columns = {"图片": rows, "A note": rows[::-1], "a/b": rows[7:] + rows[:7], "a:b": rows}
+    pl.DataFrame({**columns, "label": [0, 1] * 20}).write_csv(tmp_path / "a.csv")
     dataset = open_one(tmp_path / "a.csv", TableOptions())
-    assert [modality.name for modality in dataset.modalities] == ["column", "column_2"]
+    assert [modality.name for modality in dataset.modalities] == ["图片", "A note", "a_b", "a_b_2"]
 
 
 def test_a_class_that_train_lacks_is_reported(folder):
