@@ -12,8 +12,12 @@ import polars as pl
 from cache.errors import MmfuseError, unknown
 from cache.layout import Home
 from pipelines import catalog
-from pipelines.data import folders, huggingface, origins, table_files, tables
+from pipelines.data import origins, tables
 from pipelines.data.dataset import Dataset
+from pipelines.data.layouts.class_folders import load_folder
+from pipelines.data.layouts.huggingface import load_hub
+from pipelines.data.layouts.table_folders import load_tables, table_files
+from pipelines.data.table_files import is_table_file
 from pipelines.data.tables import Note, TableOptions
 
 
@@ -28,9 +32,9 @@ def open_dataset(
     """Open the datasets that a word names; more than one for a group.
 
     Args:
-        word: `digits`, `mug`, `mug/pkm_t1`, a `.csv`, `.parquet` or `.jsonl` file, a folder with
-            one folder per class, a task's folder in MuG's layout, `hf:org/name`, a plug-in's
-            `.py`, or the name of features that were made of one of these.
+        word: `digits`, `mug`, `mug/pkm_t1`, the file of a table, a folder of tables or with one
+            folder per class, a task's folder in MuG's layout, `hf:org/name`, a plug-in's `.py`, or
+            the name of features that were made of one of these.
         roots: folders that may hold `<name>/`, in the order they are searched.
         table: how to read own data; its `split` also chooses another split of a known dataset.
         note: called with one sentence for each guess about own data.
@@ -115,14 +119,15 @@ def _own(word: str, options: TableOptions, note: Note | None) -> list[Dataset] |
     if word.endswith(".py"):
         return _built(catalog.find("datasets", word), path.stem, None, "", options)
     if word.startswith("hf:"):
-        return [huggingface.load_hub(word.removeprefix("hf:"), options, note)]
+        return [load_hub(word.removeprefix("hf:"), options, note)]
     if path.is_dir() and (path / "info.json").is_file():
         layout = catalog.find("datasets", "mug")
         own = options.name or tables.store_name(path)
         return [layout.read(path, own, split=options.split)]
     if path.is_dir():
-        return [folders.load_folder(path, options, note)]
-    if path.exists() or table_files.is_table_file(path):
+        load = load_tables if table_files(path) else load_folder
+        return [load(path, options, note)]
+    if path.exists() or is_table_file(path):
         return [tables.load(path, options, note)]
     return None
 

@@ -75,13 +75,23 @@ def load(path: Path, options: TableOptions, note: Note | None = None) -> Dataset
     Raises:
         MmfuseError: for anything that is wrong with it.
     """
-    root = path.absolute().parent
-    if options.root is not None:
-        root = Path(options.root).expanduser().absolute()
-        if not root.is_dir():
-            raise MmfuseError(f"--root {options.root}: no such folder")
+    root = path_root(options, path.absolute().parent)
     frame = read_table(path, encoding=options.encoding, sheet=options.sheet, note=note)
     return assemble(frame, path, root, options, note, separator=separator_of(path))
+
+
+def path_root(options: TableOptions, default: Path) -> Path:
+    """The folder that path cells are relative to: `options.root`, else the default.
+
+    Raises:
+        MmfuseError: for a root that is no folder.
+    """
+    if options.root is None:
+        return default
+    root = Path(options.root).expanduser().absolute()
+    if not root.is_dir():
+        raise MmfuseError(f"--root {options.root}: no such folder")
+    return root
 
 
 def assemble(

@@ -20,13 +20,16 @@ if TYPE_CHECKING:
     from pipelines.extract.plan import StreamPlan
 
 
+_ENOUGH = 10_000  # training rows that an estimate learns from
+
+
 def fit(plan: "StreamPlan", home: Home, *, keep: bool = True) -> None:
     """Restore the encoder's fitted state for this stream, or fit it now and store the state.
 
     Args:
         plan: of the stream; an encoder that is not fitted is left unchanged.
         home: where the state is stored, beside the stream.
-        keep: whether to store a new state.
+        keep: whether to store a new state; one for an estimate is learned from fewer rows.
 
     Raises:
         MmfuseError: where no training row can be read.
@@ -38,6 +41,8 @@ def fit(plan: "StreamPlan", home: Home, *, keep: bool = True) -> None:
     state = get_record(paths.stream(plan.key.label).fitted)
     if state is None:
         rows = training_rows(plan.dataset, plan.inputs)
+        if not keep and len(rows) > _ENOUGH:
+            rows = rows[np.linspace(0, len(rows) - 1, _ENOUGH).astype(np.int64)]
         payloads = list(_readable(plan.dataset, plan.modality, rows))
         if not payloads:
             raise MmfuseError(

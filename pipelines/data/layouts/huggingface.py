@@ -9,7 +9,9 @@ from typing import Any
 import polars as pl
 
 from cache.errors import MmfuseError
+from pipelines.data import splits
 from pipelines.data.dataset import Dataset
+from pipelines.data.layouts.split_tables import joined
 from pipelines.data.tables import Note, TableOptions, assemble
 
 
@@ -28,10 +30,8 @@ def load_hub(name: str, options: TableOptions, note: Note | None = None) -> Data
         loaded = datasets.load_dataset(name)
     except (OSError, ValueError) as error:  # not found, offline, needs a configuration
         raise MmfuseError(f"hf:{name} cannot be loaded: {error}") from error
-    frames = [_frame(part).with_columns(split=pl.lit(word)) for word, part in loaded.items()]
-    frame = pl.concat(frames, how="diagonal_relaxed")
-    if set(loaded) < {"train", "validation", "test"} and options.split is None:
-        frame = frame.drop("split")  # one that lacks a split is split anew
+    tables = [(word if word in splits.WORDS else "", _frame(part)) for word, part in loaded.items()]
+    frame = joined(tables, options.target, note or (lambda _: None))
     store = name.replace("/", "-")
     return assemble(frame, Path(store), None, replace(options, name=options.name or store), note)
 
