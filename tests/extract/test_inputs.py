@@ -179,6 +179,22 @@ def test_files_that_did_not_change_are_not_opened_again(memory, folder, monkeypa
     assert sorted(opened) == ["../a.png", "no.png"]
 
 
+def test_paths_in_other_forms_are_remembered_too(memory, folder, monkeypatch):
+    """Absolute paths, those of Windows and file URLs are read once, members of archives too."""
+    cells = [".\\a.png", str(folder / "b.png"), (folder / "a.png").as_uri(), "images\\c.png"]
+    source = dataset("image", cells, folder)
+    first = rows(input_digests(source, source.modalities[0], memory))
+    assert first[0] == first[2] == digest("image", (folder / "a.png").read_bytes())
+    opened = []
+    monkeypatch.setattr(
+        "pipelines.extract.input_digests.raw",
+        lambda kind, cell, root: opened.append(cell) or reading.raw(kind, cell, root),
+    )
+    again = rows(input_digests(source, source.modalities[0], DigestMemory(memory.path)))
+    assert again == first
+    assert opened == []
+
+
 @pytest.mark.parametrize("name", ["a.png", "images.zip"])
 def test_a_file_that_changed_is_read_again_and_no_other(memory, folder, monkeypatch, name):
     """A new modification time re-reads that file, or the members of that archive, alone."""
