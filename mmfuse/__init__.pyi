@@ -13,6 +13,8 @@ from pipelines.encoding.encoder import build_encoder as build_encoder
 from pipelines.evaluation.evaluate import evaluate as evaluate
 from pipelines.evaluation.predict import predict as predict
 from pipelines.extract.extract import extract as extract
+from pipelines.model import Model as Model
+from pipelines.model import fit as fit
 from pipelines.extract.plan import plan as plan
 from pipelines.extract.plan import serving_encoders as serving_encoders
 from pipelines.extract.recompute import Recomputed as Recomputed

@@ -155,6 +155,8 @@ def cells(
             f"{part.kind} {part.name!r} is made of one column, not {len(part.columns)}"
         )
     column = frame[part.columns[0]].alias(part.name)
+    if column.dtype == pl.Null:  # nothing but missing cells, in a file that has types
+        return ModalityCells(column.cast(pl.String))
     if part.kind == "series":
         return _series(column, part, ids)
     return ModalityCells(_texts_or_media(column, part))

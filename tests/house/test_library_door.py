@@ -53,7 +53,9 @@ def test_the_verbs_run_from_python(tmp_path, monkeypatch):
     assert [row.scores.pattern for row in said["found"].rows] == ["complete", "without text"]
     assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!")
     home, runs = mmfuse.Home("artifacts"), said["runs"]
-    assert [run.id for run in mmfuse.latest_group(home)] == [runs[1].id]
+    assert [run.id for run in mmfuse.latest_group(home, ["digits"])] == [runs[1].id]
+    assert [run.id for run in mmfuse.latest_group(home)] == [said["model"].run.id]
+    assert "without" in said["model"].report("again.html").read_text(encoding="utf-8")
     assert [row[1] for row in mmfuse.compare(home, runs).rows] == ["concat", "mean"]
     assert mmfuse.audit(mmfuse.FeatureStore(home, "digits"))
 
