@@ -1,7 +1,9 @@
 """Log-mel and MFCC statistics of audio, or their frames as a sequence; no weights."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -10,7 +12,15 @@ from numpy.typing import NDArray
 
 from cache.samples import Kind
 from pipelines.encoding.encoder import Storage
-from pipelines.media.audio import check_resampling, checked_samples
+from pipelines.media.audio import (
+    FREE_SAMPLES,
+    MAX_SAMPLES,
+    check_resampling,
+    checked_samples,
+    resampled,
+)
+from pipelines.media.mel import MelSpec, mel_spectra
+from pipelines.media.payloads import Unreadable
 
 KINDS: dict[Kind, int | None] = {"audio": 248}
 VERSION = 1
@@ -18,6 +28,7 @@ WINDOW, HOP = 0.025, 0.010  # seconds, as is usual for speech
 BANDS, COEFFICIENTS = 64, 20
 FLOOR = 80.0  # dynamic range in decibels below a clip's maximum
 PARTS = 3  # equal parts of a clip whose mean coefficients are features
+_LEAST_POWER = 1e-10
 
 
 @dataclass(frozen=True)
@@ -55,31 +66,37 @@ class Mfcc:
 
     def provenance(self) -> dict[str, object]:
         """Versions of the libraries that resample and transform."""
-        libraries = ("librosa", "soxr", "scipy")
-        return {"versions": {library: version(library) for library in libraries}}
+        return {"versions": {library: version(library) for library in ("soxr", "scipy")}}
 
     def prepare(self, kind: Kind, payload: Any) -> tuple[NDArray[np.float32], int]:  # noqa: ANN401
         """Waveform → (84, T) rows or (D,) statistics, float32; the cost is 1.
 
-        Raises:
-            Unreadable: for audio without samples, with NaN or infinity, or too long to resample.
-        """
-        import librosa
+        Statistics of a long clip are gathered block by block, so that it takes no more memory.
 
+        Raises:
+            Unreadable: for audio without samples, with NaN or infinity, or too long.
+        """
         samples = checked_samples(payload)
         if payload.rate != self.rate:
-            check_resampling(len(samples), payload.rate, self.rate)
-            samples = librosa.resample(samples, orig_sr=payload.rate, target_sr=self.rate)
-        window, hop = round(WINDOW * self.rate), round(HOP * self.rate)
-        size = 1 << (window - 1).bit_length()
-        if len(samples) < size:
-            samples = np.pad(samples, (0, size - len(samples)))
-        power = librosa.feature.melspectrogram(
-            y=samples, sr=self.rate, n_fft=size, win_length=window, hop_length=hop, n_mels=BANDS
-        )
-        mel = librosa.power_to_db(power, top_db=FLOOR)  # (64, T)
-        cepstrum = librosa.feature.mfcc(S=mel, n_mfcc=COEFFICIENTS)  # (20, T)
-        rows = np.concatenate([mel, cepstrum]).astype(np.float32)  # (84, T)
+            if self.sequence:
+                check_resampling(len(samples), payload.rate, self.rate)
+            elif len(samples) * self.rate > MAX_SAMPLES * payload.rate:
+                long = f"{len(samples):,} samples at {payload.rate:g} Hz"
+                raise Unreadable(
+                    "too-large", f"{long} are more than {MAX_SAMPLES:,} at {self.rate} Hz"
+                )
+        hop = round(HOP * self.rate)
+        spec = MelSpec(self.rate, round(WINDOW * self.rate), hop, BANDS)
+        length = max(math.ceil(len(samples) * self.rate / payload.rate), spec.points)
+
+        def spectra() -> Iterator[NDArray[np.float32]]:
+            return mel_spectra(
+                _padded(resampled(samples, payload.rate, self.rate), spec.points), spec
+            )
+
+        if length > FREE_SAMPLES and not self.sequence:
+            return _long_statistics(spectra, 1 + length // hop), 1
+        rows = _rows(np.concatenate(list(spectra())).T)
         return (rows if self.sequence else _statistics(rows)), 1
 
     def encode(self, kind: Kind, batch: Sequence[Any]) -> list[NDArray[Any]]:
@@ -87,16 +104,89 @@ class Mfcc:
         return [np.ascontiguousarray(rows.T) for rows in batch] if self.sequence else list(batch)
 
 
+def _padded(chunks: Iterable[NDArray[np.float32]], least: int) -> Iterator[NDArray[np.float32]]:
+    """The chunks of a clip, followed by silence if it is shorter than `least` samples."""
+    length = 0
+    for chunk in chunks:
+        length += len(chunk)
+        yield chunk
+    if length < least:
+        yield np.zeros(least - length, np.float32)
+
+
+def _decibels(power: NDArray[np.float32]) -> NDArray[np.float32]:
+    return 10 * np.log10(np.maximum(power, _LEAST_POWER))
+
+
+def _rows(power: NDArray[np.float32], floor: float | None = None) -> NDArray[np.float32]:
+    """Mel power (64, T) → log-mel bands and coefficients (84, T).
+
+    Args:
+        power: of some frames.
+        floor: decibels below which bands are raised; None: `FLOOR` below the loudest of them.
+    """
+    mel = _decibels(power)
+    mel = np.maximum(mel, mel.max() - FLOOR if floor is None else floor)
+    cepstrum = _cosines() @ mel.astype(np.float64)  # sums of hundreds of decibels
+    return np.concatenate([mel, cepstrum.astype(np.float32)])
+
+
+@lru_cache(maxsize=1)
+def _cosines() -> NDArray[np.float64]:
+    """Orthonormal discrete cosine transform of type II, (20, 64)."""
+    angles = np.outer(np.arange(COEFFICIENTS), np.arange(BANDS) + 0.5) * np.pi / BANDS
+    cosines = np.cos(angles) * np.sqrt(2 / BANDS)
+    cosines[0] = np.sqrt(1 / BANDS)
+    return np.asarray(cosines)
+
+
+def _edges(frames: int) -> list[tuple[int, int]]:
+    """First frame of each part of a clip, and the one behind its last."""
+    edges = np.linspace(0, frames, PARTS + 1).round().astype(int).tolist()
+    starts = [min(start, frames - 1) for start in edges[:-1]]
+    return [(a, max(b, a + 1)) for a, b in zip(starts, edges[1:], strict=True)]
+
+
 def _statistics(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """(84, T) → (248,)."""
     cepstrum = rows[BANDS:]
     steps = np.abs(np.diff(cepstrum, axis=1)) if cepstrum.shape[1] > 1 else np.zeros_like(cepstrum)
-    edges = np.linspace(0, rows.shape[1], PARTS + 1).round().astype(int)
-    parts = [
-        cepstrum[:, start : max(stop, start + 1)].mean(axis=1)
-        for start, stop in zip(np.minimum(edges[:-1], rows.shape[1] - 1), edges[1:], strict=True)
-    ]
+    parts = [cepstrum[:, start:stop].mean(axis=1) for start, stop in _edges(rows.shape[1])]
     return np.concatenate([rows.mean(axis=1), rows.std(axis=1), steps.mean(axis=1), *parts])
+
+
+def _long_statistics(
+    spectra: Callable[[], Iterator[NDArray[np.float32]]], frames: int
+) -> NDArray[np.float32]:
+    """`_statistics` of a clip that is read twice, block by block: first for its loudest band.
+
+    Args:
+        spectra: starts reading: mel power, (B, 64) a block.
+        frames: T.
+    """
+    floor = _decibels(np.array(max(float(block.max()) for block in spectra()))) - FLOOR
+    total, squares = np.zeros(BANDS + COEFFICIENTS), np.zeros(BANDS + COEFFICIENTS)
+    steps, parts = np.zeros(COEFFICIENTS), np.zeros((PARTS, COEFFICIENTS))
+    edges, start, last = _edges(frames), 0, None
+    centre = None
+    for block in spectra():
+        rows = _rows(block.T, float(floor)).astype(np.float64)  # (84, B)
+        centre = rows.mean(axis=1) if centre is None else centre  # so that squares stay small
+        total += (rows - centre[:, None]).sum(axis=1)
+        squares += ((rows - centre[:, None]) ** 2).sum(axis=1)
+        cepstrum = rows[BANDS:]
+        steps += np.abs(np.diff(cepstrum, axis=1)).sum(axis=1)
+        steps += 0 if last is None else np.abs(cepstrum[:, 0] - last)
+        last = cepstrum[:, -1]
+        for part, (first, behind) in zip(parts, edges, strict=True):
+            part += cepstrum[:, max(0, first - start) : max(0, behind - start)].sum(axis=1)
+        start += rows.shape[1]
+    mean = total / frames
+    spread = np.sqrt(np.maximum(squares / frames - mean**2, 0))
+    lengths = [behind - first for first, behind in edges]
+    means = [part / length for part, length in zip(parts, lengths, strict=True)]
+    found = [mean + (0 if centre is None else centre), spread, steps / max(frames - 1, 1), *means]
+    return np.concatenate(found).astype(np.float32)
 
 
 def build(*, rate: int = 16000, sequence: bool = False) -> Mfcc:

@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,39 @@ def check_resampling(samples: int, rate: float, wanted: float) -> None:
         raise Unreadable(
             "too-large", f"{samples:,} samples at {rate:g} Hz are {length:,.0f} at {wanted:g} Hz"
         )
+
+
+def resampled(
+    samples: NDArray[np.float32], rate: int, wanted: int
+) -> Iterator[NDArray[np.float32]]:
+    """A clip at another rate, ceil(T × wanted / rate) samples, in chunks of about a million.
+
+    Args:
+        samples: (T,).
+        rate: theirs, in hertz.
+        wanted: that of the chunks.
+    """
+    step = max(1, _BLOCK * rate // wanted)
+    if rate == wanted:
+        yield from (samples[start : start + step] for start in range(0, len(samples), step))
+        return
+    import soxr
+
+    left = math.ceil(len(samples) * wanted / rate)
+    if len(samples) <= step:
+        chunks = iter([soxr.resample(samples, rate, wanted)])
+    else:
+        stream = soxr.ResampleStream(rate, wanted, 1, dtype="float32")
+        starts = range(0, len(samples), step)
+        chunks = (
+            stream.resample_chunk(samples[start : start + step], last=start + step >= len(samples))
+            for start in starts
+        )
+    for chunk in chunks:
+        yield chunk[:left]
+        left -= len(chunk)
+    if left > 0:
+        yield np.zeros(left, np.float32)
 
 
 class _Mono:

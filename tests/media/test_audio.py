@@ -140,15 +140,45 @@ def test_a_cut_clip_is_truncated(form, share):
     assert why(data[: int(share * len(data))]).reason == "truncated"
 
 
-@pytest.mark.parametrize("samples", [6000, 400_000])
+@pytest.mark.parametrize(("samples", "sequence"), [(6000, True), (400_000, True), (400_000, False)])
 @pytest.mark.parametrize("rate", [1, 2])
-def test_a_clip_that_resampling_would_make_huge_is_refused_before(samples, rate):
+def test_a_clip_that_resampling_would_make_huge_is_refused_before(samples, rate, sequence):
     """At 1 or 2 samples a second, a clip of seconds becomes one of hours at the encoder's rate."""
     clip = Waveform(np.zeros(samples, np.float32), rate)
     with pytest.raises(Unreadable) as caught:
-        build_encoder("mfcc").prepare("audio", clip)
+        build_encoder("mfcc", sequence=sequence).prepare("audio", clip)
     assert caught.value.reason == "too-large"
     assert f"at {rate} Hz" in caught.value.detail
+
+
+@pytest.mark.parametrize("rate", [3, 4000, 16000, 44100])
+def test_statistics_of_a_long_clip_are_those_of_a_short_one(monkeypatch, rate):
+    """Gathered in blocks, in two passes, without the whole clip at the encoder's rate."""
+    random = np.random.default_rng(0)
+    samples = random.normal(size=300 if rate == 3 else 50_000).astype(np.float32)
+    clip = Waveform(samples * np.linspace(0.001, 0.5, len(samples), dtype=np.float32), rate)
+    encoder = build_encoder("mfcc")
+    whole, _ = encoder.prepare("audio", clip)
+    for block in (1 << 20, 5003):
+        monkeypatch.setattr("pipelines.encoders.mfcc.FREE_SAMPLES", 512)
+        monkeypatch.setattr(audio, "_BLOCK", block)
+        found, _ = encoder.prepare("audio", clip)
+        assert np.allclose(found, whole, atol=2e-3)
+        assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("rate", "wanted"), [(16000, 16000), (8000, 16000), (44100, 16000), (1, 7)]
+)
+def test_a_clip_resampled_in_chunks_is_as_long_and_the_same(monkeypatch, rate, wanted):
+    """Chunk by chunk or at once: ceil(T × wanted / rate) samples, equal but for rounding."""
+    samples = np.random.default_rng(0).normal(size=9001).astype(np.float32)
+    at_once = np.concatenate(list(audio.resampled(samples, rate, wanted)))
+    monkeypatch.setattr(audio, "_BLOCK", 1000)
+    chunks = list(audio.resampled(samples, rate, wanted))
+    assert len(chunks) > 3
+    assert len(at_once) == -(-9001 * wanted // rate)
+    assert np.allclose(np.concatenate(chunks), at_once, atol=1e-4)
 
 
 def test_usual_rates_are_resampled():
