@@ -82,7 +82,7 @@ def load_arrays(path: Path, array: str | None = None) -> LoadedArrays:
 def _tree(path: Path, suffix: str) -> Tree:
     match suffix:
         case ".npy":
-            return {"": np.load(path, allow_pickle=False)}
+            return {"": np.load(path, mmap_mode="r", allow_pickle=False)}
         case ".npz":
             _check_members(path)
             with np.load(path, allow_pickle=False) as file:
@@ -290,6 +290,8 @@ def _ids(group: Tree) -> list[str] | None:
 def _joined(
     parts: Sequence[NDArray[Any] | list[NDArray[Any]]],
 ) -> NDArray[Any] | list[NDArray[Any]]:
+    if len(parts) == 1 and isinstance(parts[0], np.ndarray):
+        return parts[0]  # perhaps larger than memory
     if all(isinstance(part, np.ndarray) for part in parts):
         return np.concatenate([np.asarray(part) for part in parts])
     rows = [row for part in parts for row in part]

@@ -1,7 +1,7 @@
 """Writing existing vectors as a stream, with the same writer as encoded ones."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
@@ -17,6 +17,17 @@ from cache.writing.reuse import failures_by_row
 from cache.writing.writer import ShardClaim
 
 
+class Sliceable(Protocol):
+    """Rows that are read a slice at a time, such as an array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and width."""
+
+    def __getitem__(self, part: slice, /) -> NDArray[Any]:
+        """The rows of a slice."""
+
+
 @dataclass(frozen=True)
 class StreamContent:
     """All rows of a stream to write.
@@ -24,14 +35,15 @@ class StreamContent:
     Attributes:
         inputs: (N, 16) digests.
         state: (N,) 1 ok, 2 absent, 3 failed.
-        values: (N, D), or (sum T, D) of a sequence stream; may be memory-mapped.
+        values: (N, D), or (sum T, D) of a sequence stream; slices of it are written one by one,
+            so it may be memory-mapped or made when it is sliced.
         offsets: (N + 1,) of a sequence stream, else None.
         failures: row, reason, detail, transient.
     """
 
     inputs: Digests
     state: NDArray[np.uint8]
-    values: NDArray[Any]
+    values: "Sliceable"
     offsets: NDArray[np.int64] | None
     failures: pl.DataFrame
 

@@ -1,8 +1,10 @@
 """Import of precomputed vectors from a file as a stream, aligned with the samples by id."""
 
 import hashlib
-from collections.abc import Mapping
+import mmap
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +22,7 @@ from cache.snapshots import repoint_streams, with_known_modalities
 from cache.writing.reuse import NO_FAILURES
 
 VERSION = 1
+_BLOCK = 1 << 14  # vectors whose digests are taken at a time
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def import_arrays(store: FeatureStore, samples: Samples, source: ImportSource) -
     modality = Modality(source.modality, _kind(source, samples))
     samples = with_known_modalities(samples, store.paths, modality)
     fields = {
-        "imported": hashlib.blake2b(source.path.read_bytes(), digest_size=16).hexdigest(),
+        "imported": _file_digest(source.path),
         "array": source.array,
         "dtype": dtype,
         "version": VERSION,
@@ -177,19 +180,55 @@ def _content(loaded: LoadedArrays, at: NDArray[np.int64], spec: StreamSpec) -> S
     state = np.where(at >= 0, OK, ABSENT).astype(np.uint8)
     inputs = np.zeros((len(at), 16), np.uint8)
     there = np.flatnonzero(at >= 0)
-    found = [_stored(loaded.rows[at[row]], spec) for row in there.tolist()]
-    for row, value in zip(there.tolist(), found, strict=True):
-        inputs[row] = np.frombuffer(digest(f"vector:{spec.kind}", value.tobytes()), np.uint8)
     if not spec.sequence:
-        values = np.full((len(at), spec.width), np.nan, spec.dtype)
-        values[there] = np.stack(found)
+        values = _AlignedRows(np.asanyarray(loaded.rows), at, spec)
+        for start in range(0, len(there), _BLOCK):
+            rows = there[start : start + _BLOCK]
+            inputs[rows] = _digests(values.gather(at[rows]), spec)
         return StreamContent(inputs, state, values, None, NO_FAILURES)
+    found = [_stored(loaded.rows[at[row]], spec) for row in there.tolist()]
+    inputs[there] = _digests(found, spec)
     lengths = np.zeros(len(at), np.int64)
     lengths[there] = [len(value) for value in found]
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     return StreamContent(inputs, state, np.concatenate(found), offsets, NO_FAILURES)
 
 
+class _AlignedRows:
+    """Vectors of a file in the order of the samples, read a slice at a time; NaN where absent."""
+
+    def __init__(self, rows: NDArray[Any], at: NDArray[np.int64], spec: StreamSpec) -> None:
+        self._rows, self._at, self._spec = rows, at, spec
+        self.shape = len(at), spec.width
+
+    def __getitem__(self, part: slice) -> NDArray[Any]:
+        at = self._at[part]
+        found = np.full((len(at), self._spec.width), np.nan, self._spec.dtype)
+        found[at >= 0] = self.gather(at[at >= 0])
+        return found
+
+    def gather(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """(K, D) of these rows of the file, in the stored dtype."""
+        found = _stored(self._rows[rows], self._spec)
+        memory = getattr(self._rows, "_mmap", None)
+        if memory is not None:  # what was read stays in the page cache, not in this process
+            memory.madvise(mmap.MADV_DONTNEED)
+        return found
+
+
+def _digests(values: Iterable[NDArray[Any]], spec: StreamSpec) -> NDArray[np.uint8]:
+    """(K, 16) digests of stored vectors."""
+    person = f"vector:{spec.kind}"
+    joined = b"".join(digest(person, value.tobytes()) for value in values)
+    return np.frombuffer(joined, np.uint8).reshape(-1, 16)
+
+
 def _stored(value: NDArray[Any], spec: StreamSpec) -> NDArray[Any]:
     with np.errstate(over="ignore"):
-        return np.ascontiguousarray(value).astype(spec.dtype)
+        return np.ascontiguousarray(value).astype(spec.dtype, copy=False)
+
+
+def _file_digest(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import tracemalloc
 
 import h5py
 import numpy as np
@@ -299,3 +300,25 @@ def test_an_import_with_failures_says_how_many_and_ends_with_1(tmp_path, monkeyp
     assert "2 failed, of NaN or infinity (s3, s7)" in ended["y/audio"][1]
     assert ended["z"] == (2, ended["z"][1])
     assert "--stream z must be ENCODER/MODALITY" in ended["z"][1]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_an_import_never_holds_the_whole_file(tmp_path, dtype, monkeypatch):
+    """Twenty to eighty megabytes of an .npy are read block by block and written by shard."""
+    monkeypatch.setattr("cache.format.grid.CHUNKS_PER_SHARD", 4)
+    monkeypatch.setattr("cache.exchange.import_arrays._BLOCK", 1000)
+    rows, width = 20_000, 512
+    values = np.random.default_rng(0).standard_normal((rows, width), np.float32).astype(dtype)
+    np.save(tmp_path / "x.npy", values)
+    store = FeatureStore(Home(tmp_path / "home"), "toy")
+    samples = samples_of(range(rows))
+    tracemalloc.start()
+    try:
+        source = ImportSource(tmp_path / "x.npy", "wavlm", "image", weights="random")
+        found = import_arrays(store, samples, source)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    stored = store.whole(found.info.key).values
+    assert np.array_equal(stored, values.astype(stored.dtype))
+    assert peak < 0.8 * stored.nbytes
