@@ -31,7 +31,8 @@ Runs = Annotated[
     typer.Option(help="Run id or prefix; repeatable; default: runs of the last train."),
 ]
 Weights = Annotated[
-    Path | None, typer.Option(help="Local weights of the encoder; default: the published ones.")
+    Path | None,
+    typer.Option(help="Local weights: a folder, or a .safetensors, .pth, .pt or .bin file."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Modality = Annotated[

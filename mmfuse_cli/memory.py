@@ -69,7 +69,7 @@ def absent_streams(home: Path, names: Sequence[str]) -> list[str]:
 
 def encoder_name(word: str) -> str:
     """Name or file of an encoder, without its model."""
-    return word if word.endswith(".py") else word.partition(":")[0]
+    return mmfuse.catalog.split_encoder_word(word)[0]
 
 
 def _names(by_dataset: Mapping[str, object], dataset: str) -> list[str]:

@@ -67,6 +67,19 @@ def read_source(word: str) -> Entry:
         raise MmfuseError(f"{word}, line {error.lineno}: {error.msg}") from error
 
 
+def split_encoder_word(word: str) -> tuple[str, str]:
+    """Name or file of an encoder, and the model after it: `clip:RN50` → `clip`, `RN50`.
+
+    `NAME/random` is short for `NAME:random`.
+    """
+    if word.endswith(".py"):
+        return word, ""
+    name, colon, model = word.partition(":")
+    if not colon and name.endswith("/random"):
+        return name.removesuffix("/random"), "random"
+    return name, model
+
+
 def check(group: PluginGroup, name: str) -> None:
     """Raise MmfuseError for an unknown name or a path without a file."""
     if name.endswith(".py"):

@@ -1,10 +1,11 @@
-"""Remembered digests of weights files (by git's rule), and recorded probe vectors."""
+"""Remembered digests of weights files (by git's rule), descriptions of models, probe vectors."""
 
 import contextlib
 import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from cache.storage.objects import put
 
 @dataclass(frozen=True)
 class WeightsMemory:
-    """Digests and probe vectors in a small JSON file; in this process only if `path` is None."""
+    """Small facts on models in a JSON file; in this process only if `path` is None."""
 
     path: Path | None
 
@@ -35,6 +36,19 @@ class WeightsMemory:
             _PROCESS[place] = [*stamp, digest]
             self._keep("files", place, [*stamp, digest])
         return digest
+
+    def description(self, key: str) -> dict[str, Any] | None:
+        """What is remembered of an architecture, if anything."""
+        known = _DESCRIBED.get((self.path, key)) or self._load("architectures").get(key)
+        if not isinstance(known, dict):
+            return None
+        _DESCRIBED[self.path, key] = known
+        return dict(known)
+
+    def describe(self, key: str, description: dict[str, Any]) -> None:
+        """Remember what a library says of an architecture; the key holds its version."""
+        _DESCRIBED[self.path, key] = description
+        self._keep("architectures", key, description)
 
     def probe(self, key: str) -> NDArray[np.float64] | None:
         """The vector (D,) recorded under a stream's fingerprint, if any."""
@@ -55,11 +69,13 @@ class WeightsMemory:
     def _keep(self, section: str, key: str, value: object) -> None:
         if self.path is None:
             return
-        everything = {name: self._load(name) for name in ("files", "probes")}
+        everything = {name: self._load(name) for name in _SECTIONS}
         everything[section][key] = value
         # An unwritable home is reported by the feature store, where it matters.
         with contextlib.suppress(OSError, MmfuseError):
             put(self.path, json.dumps(everything).encode())
 
 
+_SECTIONS = ("files", "probes", "architectures")
+_DESCRIBED: dict[tuple[Path | None, str], dict[str, Any]] = {}  # seen by this process, by memory
 _PROCESS: dict[str, list[object]] = {}  # digests of files read by this process, by resolved path

@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +28,12 @@ COSINE = 0.99999  # least cosine of a row's vectors in different batches, float3
 
 @dataclass(frozen=True)
 class EncoderUnderTest:
-    """An encoder to check: its word, how to build it anew, and where its weights are."""
+    """An encoder to check: its word, how to build it anew, where its weights and digests are."""
 
     word: str
     build: Callable[[], Encoder]
     weights: str | None = None
+    memory: Path | None = None
 
     def encoder(self) -> Encoder:
         """A new instance, fitted on the sample payloads if it is a fitted encoder."""
@@ -48,7 +50,7 @@ def is_encoder(word: str) -> bool:
         if not Path(word).is_file():
             raise MmfuseError(f"no such file: {word}")
         return "KINDS" in catalog.read_source(word).constants
-    return word.partition(":")[0] in catalog.entries("encoders")
+    return catalog.split_encoder_word(word)[0] in catalog.entries("encoders")
 
 
 def check_encoder(
@@ -64,16 +66,21 @@ def check_encoder(
     Raises:
         MmfuseError: where there is no such encoder, or its weights are not here.
     """
-    subject = EncoderUnderTest(
-        word, lambda: build_encoder(word, weights=weights, device="cpu"), weights
-    )
-    subject.build()
-    return [_run_check(one, subject) for one in track(CHECKS, "checks", len(CHECKS))]
+    with tempfile.TemporaryDirectory() as folder:
+        memory = Path(folder) / "weights.json"  # as every home has one
+        subject = EncoderUnderTest(
+            word,
+            lambda: build_encoder(word, weights=weights, device="cpu", memory=memory),
+            weights,
+            memory,
+        )
+        subject.build()
+        return [_run_check(one, subject) for one in track(CHECKS, "checks", len(CHECKS))]
 
 
 def kinds_are_declared(subject: EncoderUnderTest) -> str:
     """Its kinds are in KINDS, a literal that is read without importing the file."""
-    word = subject.word if subject.word.endswith(".py") else subject.word.partition(":")[0]
+    word, _ = catalog.split_encoder_word(subject.word)
     declared = catalog.read_source(word).constants.get("KINDS")
     if not isinstance(declared, dict):
         raise CheckFailedError("there is no literal KINDS, such as KINDS = {'text': 64}")
@@ -183,12 +190,14 @@ def identity_is_plain(subject: EncoderUnderTest) -> str:
 def building_is_light(subject: EncoderUnderTest) -> str:
     """Building it and asking for its fields imports no torch: a second extract is fast."""
     code = (
-        "import sys; from pipelines.encoding.encoder import build_encoder\n"
-        "encoder = build_encoder(sys.argv[1], weights=sys.argv[2] or None)\n"
+        "import sys, pathlib; from pipelines.encoding.encoder import build_encoder\n"
+        "memory = pathlib.Path(sys.argv[3]) if sys.argv[3] else None\n"
+        "encoder = build_encoder(sys.argv[1], weights=sys.argv[2] or None, memory=memory)\n"
         "[encoder.fields(kind) for kind in encoder.kinds]\n"
         "print('torch' in sys.modules)"
     )
-    command = [sys.executable, "-c", code, subject.word, subject.weights or ""]
+    paths = [subject.weights or "", str(subject.memory or "")]
+    command = [sys.executable, "-c", code, subject.word, *paths]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise CheckFailedError(done.stderr.strip().split("\n")[-1])

@@ -1,6 +1,7 @@
 """CLIP and related models through open_clip: image, text and video embeddings, not normalised.
 
 Transparency of images is dropped, as the loaders of the reference libraries do, not blended.
+Images for a plain weights file are prepared as open_clip does for the named model and tag.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +37,7 @@ from pipelines.encoding.pretrained import (
     trained_or_random,
     video_fields,
 )
+from pipelines.encoding.weights import RANDOM, SEED
 from pipelines.media.payloads import Unreadable
 
 KINDS: dict[Kind, int | None] = {"image": 512, "text": 512, "video": 512}
@@ -68,7 +70,7 @@ class Clip(PretrainedEncoder):
     @property
     def weights(self) -> Literal["pretrained", "random"]:
         """Whether the checkpoint was ever trained, read off its normalisation layers."""
-        if self.checkpoint.local is None and self.checkpoint.published is None:
+        if self.checkpoint.is_random:
             return "random"
         path = self._file.path
         if path is None:
@@ -79,10 +81,10 @@ class Clip(PretrainedEncoder):
 
     def fields(self, kind: Kind) -> dict[str, object]:
         """Weights by sha256, architecture, preprocessing, and the compute dtype."""
-        random = self.checkpoint.local is None and self.checkpoint.published is None
+        random = self.checkpoint.is_random
         found: dict[str, object] = {
             **self._common_fields(),
-            "weights": {"random": open_clip.SEED} if random else {"sha256": self._file.sha256},
+            "weights": {"random": SEED} if random else {"sha256": self._file.sha256},
             "model": self.checkpoint.config,
             "normalise": False,
         }
@@ -119,11 +121,29 @@ class Clip(PretrainedEncoder):
     def _memory(self) -> WeightsMemory:
         return self.memory
 
+    @property
+    def _plain(self) -> Path | None:
+        return self.checkpoint.plain
+
+    @property
+    def _is_random(self) -> bool:
+        return self.checkpoint.is_random
+
+    @property
+    def _assumed(self) -> str:
+        checkpoint = self.checkpoint
+        height, width = checkpoint.preprocess.size
+        return (
+            f"read as {checkpoint.name}, with the preprocessing of {checkpoint.preprocessed_as}: "
+            f"{height} × {width} pixels, {checkpoint.preprocess.interpolation}"
+        )
+
     def _source(self) -> dict[str, object]:
-        published = self.checkpoint.published
+        published, plain = self.checkpoint.published, self.checkpoint.plain
         return {
             "model": Path(self.checkpoint.name).name,
             "repository": published.repository if published else None,
+            **({"file": plain.name} if plain else {}),
         }
 
     def _run(self, model: Any, kind: Kind, batch: Sequence[Item]) -> list[NDArray[Any]]:  # noqa: ANN401
@@ -199,7 +219,9 @@ class Clip(PretrainedEncoder):
             path = self._file.path
         wanted = checkpoint.tower
         tower = None if wanted is None else _folder(find_files(wanted, self.memory)[0])
-        return open_clip.load(checkpoint, path, tower, self._dtype, self._device)
+        model, remark = open_clip.load(checkpoint, path, tower, self._dtype, self._device)
+        self._remarks.extend([remark] if remark else [])
+        return model
 
 
 def build(
@@ -215,9 +237,10 @@ def build(
     """A CLIP checkpoint as an encoder; nothing is loaded yet.
 
     Args:
-        model: MODEL/TAG of open_clip, such as `ViT-B-16/openai`; the tag `random` is untrained.
-        weights: a weights file of that model (.safetensors, or .pt and .bin of plain tensors), or a
-            folder with `open_clip_config.json` and weights.
+        model: MODEL/TAG of open_clip, such as `ViT-B-16/openai`; the tag `random` is random weights
+            from a fixed seed.
+        weights: a plain weights file of that model (.safetensors, or .pt, .pth and .bin of plain
+            tensors), or a folder with `open_clip_config.json` and weights.
         device: `auto`, `cpu`, `cuda`, …
         dtype: compute dtype.
         sequence: a vector for each image of a video.
@@ -225,9 +248,11 @@ def build(
         memory: file of weights digests and golden probes.
     """
     name, _, published = (model or DEFAULT).partition("/")
+    if model == RANDOM:
+        name, published = DEFAULT.partition("/")[0], RANDOM
     if weights is None:
         checkpoint = open_clip.published(name, published or "openai")
-    elif published == "random":
+    elif published == RANDOM:
         raise MmfuseError(f"clip:{model} asks for random weights; leave --weights {weights} out")
     else:
         checkpoint = open_clip.local(local_weights(weights, "clip").resolve(), name, published)

@@ -6,6 +6,7 @@ from cache.errors import MmfuseError
 from cache.samples import Kind
 from pipelines.encoding.model_files import find_model_files
 from pipelines.encoding.transformers_model import ModelSettings, TransformersModel
+from pipelines.encoding.weights import split_random
 
 KINDS: dict[Kind, int | None] = {
     "text": None, "code": None, "audio": None, "image": None, "video": None,
@@ -32,8 +33,10 @@ def build(
     its tokenizer and preprocessor. Models that need code of their own are refused.
 
     Args:
-        model: repository of the hub, or a folder.
-        weights: folder with config.json, weights, and vocabulary or preprocessor_config.json.
+        model: repository of the hub, or a folder; with `/random` after it, the weights are random,
+            from a fixed seed, and only its configuration and vocabulary are read.
+        weights: folder with config.json, weights, and vocabulary or preprocessor_config.json; or a
+            plain weights file, described by `model`, or by the folder in which it lies.
         device: `auto`, `cpu`, `cuda`, …
         dtype: compute dtype.
         sequence: all tokens or frames instead of one vector; for video one vector an image.
@@ -43,9 +46,13 @@ def build(
         frames: evenly spaced images taken of a video.
         memory: file of weights digests and golden probes.
     """
-    if model is None and weights is None:
-        raise MmfuseError("hf needs a model: --encoder hf:org/name, or --weights FOLDER")
-    folder = find_model_files("hf", model or "", weights, memory)
+    named, random = split_random(model)
+    if named is None and weights is None:
+        raise MmfuseError(
+            f"hf needs a model: --encoder hf:org/name{'/random' if random else ''}, or "
+            f"{'hf:FOLDER/random' if random else '--weights FOLDER'}"
+        )
+    folder = find_model_files("hf", named or "", weights, memory, random=random)
     return TransformersModel(
         name="hf",
         folder=folder,

@@ -11,6 +11,7 @@ from cache.samples import Kind
 from pipelines.encoding.model_files import VOCABULARY, WEIGHTS, ModelFiles, find_model_files
 from pipelines.encoding.sentence_modules import Dense, Normalize, dense
 from pipelines.encoding.transformers_model import ModelSettings, TransformersModel
+from pipelines.encoding.weights import RANDOM, split_random
 
 KINDS: dict[Kind, int | None] = {"text": None, "code": None}
 NEEDS_WEIGHTS = True
@@ -41,8 +42,9 @@ def build(
 
     Args:
         model: repository of the hub (`all-MiniLM-L6-v2` is short for sentence-transformers/…), or
-            a folder.
-        weights: such a folder.
+            a folder; with `/random` after it, the weights are random, from a fixed seed.
+        weights: such a folder; or a plain weights file of its Transformer, described by `model`, or
+            by the folder in which it lies.
         device: `auto`, `cpu`, `cuda`, …
         dtype: compute dtype.
         memory: file of weights digests and golden probes.
@@ -50,14 +52,23 @@ def build(
     Raises:
         MmfuseError: for a folder without modules.json, or with modules of another kind.
     """
-    if model is None and weights is None:
+    named, random = split_random(model)
+    if named is None and weights is None:
         raise MmfuseError(
-            "sentence needs a model: --encoder sentence:org/name, or --weights FOLDER"
+            f"sentence needs a model: --encoder sentence:org/name{'/random' if random else ''}, or "
+            f"{'sentence:FOLDER/random' if random else '--weights FOLDER'}"
         )
-    name = model or ""
-    repository = name if "/" in name else f"sentence-transformers/{name}"
+    repository = named or ""
+    if named and "/" not in named:
+        repository = f"sentence-transformers/{named}"
     first = find_model_files(
-        "sentence", repository, weights, memory, groups=((MODULES,),), extra=(PROMPTS,)
+        "sentence",
+        repository,
+        weights,
+        memory,
+        groups=((MODULES,),),
+        extra=(PROMPTS,),
+        random=random,
     )
     modules = {part["type"].rpartition(".")[2]: part["path"] for part in _json(first, MODULES)}
     strange = set(modules) - {"Transformer", "Pooling", "Dense", "Normalize"}
@@ -86,9 +97,11 @@ def build(
 def _whole(first: ModelFiles, modules: Mapping[str, str]) -> ModelFiles:
     """The model's folder with the files of every module."""
     inner = f"{modules['Transformer']}/" if modules["Transformer"] else ""
-    groups = [tuple(f"{inner}{name}" for name in WEIGHTS), (f"{inner}config.json",)]
+    groups: list[tuple[str, ...]] = [(f"{inner}config.json",)]
     groups += [(f"{modules[k]}/config.json",) for k in ("Pooling", "Dense") if k in modules]
-    if "Dense" in modules:
+    if first.plain is None and not first.random:
+        groups.insert(0, tuple(f"{inner}{name}" for name in WEIGHTS))
+    if "Dense" in modules and not first.random:
         groups.append(tuple(f"{modules['Dense']}/{name}" for name in WEIGHTS[::2]))
     extra = (*(f"{inner}{name}" for name in (*VOCABULARY, LIMITS)), PROMPTS)
     return replace(first, groups=tuple(groups), extra=extra, inner=inner)
@@ -114,9 +127,11 @@ def _settings(folder: ModelFiles, modules: Mapping[str, str]) -> ModelSettings:
 
 def _dense(folder: ModelFiles, place: str) -> Dense:
     config = folder.files[f"{place}/config.json"]
-    weights = next(f for n, f in folder.files.items() if n in {f"{place}/{w}" for w in WEIGHTS})
     if config.path is None:
         raise MmfuseError(f"sentence: {place}/config.json was to be downloaded and is missing")
+    if folder.random:
+        return dense(place, config.path, "", RANDOM)
+    weights = next(f for n, f in folder.files.items() if n in {f"{place}/{w}" for w in WEIGHTS})
     return dense(place, config.path, weights.name.rpartition("/")[2], weights.sha256)
 
 

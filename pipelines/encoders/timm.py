@@ -1,14 +1,15 @@
 """Any timm model without classifier, for images and videos: `timm:NAME.TAG`.
 
 Transparency of images is dropped, as the loaders of the reference libraries do, not blended.
+Images for a plain weights file are prepared as timm states for the named architecture and tag.
 """
 
 from pathlib import Path
 
 from cache.errors import MmfuseError
 from cache.samples import Kind
-from pipelines.encoding.model_files import find_model_files
-from pipelines.encoding.timm_model import TimmModel
+from pipelines.encoding.timm_model import TimmModel, find_timm
+from pipelines.encoding.weights import split_random
 
 KINDS: dict[Kind, int | None] = {"image": None, "video": None}
 NEEDS_WEIGHTS = True
@@ -27,24 +28,33 @@ def build(
     """A timm model as an encoder; nothing is loaded yet.
 
     Args:
-        model: NAME.TAG of timm, such as `vit_small_patch14_dinov2.lvd142m`, or org/name of the hub.
-        weights: folder with timm's config.json and weights.
+        model: NAME.TAG of timm, such as `vit_small_patch14_dinov2.lvd142m`, or org/name of the
+            hub; with `/random` after it, the weights are random, from a fixed seed.
+        weights: folder with timm's config.json and weights, or a plain weights file of the
+            architecture NAME.
         device: `auto`, `cpu`, `cuda`, …
         dtype: compute dtype.
         sequence: a vector for each image of a video.
         frames: evenly spaced images taken of a video.
         memory: file of weights digests and golden probes.
     """
-    if weights is None and model is None:
-        raise MmfuseError("timm needs a model: --encoder timm:NAME.TAG, or --weights FOLDER")
-    name = model or ""
-    if weights is None and "/" not in name and "." not in name:
+    name, random = split_random(model)
+    if weights is None and not name:
+        raise MmfuseError(
+            f"timm needs a model: --encoder timm:NAME{'/random' if random else '.TAG'}"
+            f"{'' if random else ', or --weights FOLDER'}"
+        )
+    name = name or ""
+    if weights is None and not random and "/" not in name and "." not in name:
         raise MmfuseError(
             f"timm:{name} does not name its weights; add a tag, such as "
-            "timm:resnet50.a1_in1k (timm.list_pretrained() lists them)"
+            "timm:resnet50.a1_in1k (timm.list_pretrained() lists them), or --weights FILE"
         )
-    repository = name if "/" in name else f"timm/{name}"
-    folder = find_model_files("timm", repository, weights, memory, extra=())
     return TimmModel(
-        name="timm", folder=folder, frames=frames, sequence=sequence, device=device, dtype=dtype
+        name="timm",
+        frames=frames,
+        sequence=sequence,
+        device=device,
+        dtype=dtype,
+        **find_timm("timm", name, weights, memory, random=random),
     )

@@ -45,7 +45,8 @@ class Encoder(Protocol):
     `sequence` that mean something to it, and options of its own.
     Building must not import torch: `fields()` alone decides whether a cached stream is still good.
     Optional parts are protocols of their own, each found by one function below: `Downloads`
-    (`download_of`), `Truncates` (`truncations`) and `FittedEncoder` (`is_fitted_encoder`).
+    (`download_of`), `Truncates` (`truncations`), `HasNotes` (`notes_of`) and `FittedEncoder`
+    (`is_fitted_encoder`).
 
     Attributes:
         name: the module's name, first part of a stream's name.
@@ -110,6 +111,14 @@ class Truncates(Protocol):
 
 
 @runtime_checkable
+class HasNotes(Protocol):
+    """Optional part of an encoder: it has remarks on its weights; without it there are none."""
+
+    def notes(self) -> Sequence[str]:
+        """Sentences to show after an extraction, such as what was assumed of plain weights."""
+
+
+@runtime_checkable
 class KnowsCategories(Protocol):
     """Optional part of a fitted encoder: it says which words of categories it does not know."""
 
@@ -163,9 +172,11 @@ def build_encoder(
     """Build the encoder that a word of the command line names; nothing is loaded yet.
 
     Args:
-        word: a name (`pixels`), a name and a model (`clip:ViT-B-16/openai`, `pixels:hog`), or a
-            path to a module (`./mine.py`).
-        weights: path of local weights, instead of the model's published ones.
+        word: a name (`pixels`), a name and a model (`clip:ViT-B-16/openai`, `pixels:hog`), either
+            with the tag `random` for random weights (`resnet/random`, `timm:resnet50/random`), or
+            a path to a module (`./mine.py`).
+        weights: path of local weights, instead of the model's published ones: a folder, or a plain
+            weights file of the model that the word names.
         device: where it encodes: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         dtype: compute dtype: `auto` (half precision on GPUs, float32 on CPUs), `float32`, …
         sequence: a sequence of vectors a sample instead of one.
@@ -179,7 +190,7 @@ def build_encoder(
     """
     check_device(device)
     check_dtype(dtype)
-    name, _, model = (word, "", "") if word.endswith(".py") else word.partition(":")
+    name, model = catalog.split_encoder_word(word)
     module = catalog.find("encoders", name)
     build = getattr(module, "build", None) or partial(from_module, module, Path(name).stem)
     known = set(inspect.signature(build).parameters)
@@ -246,6 +257,11 @@ def is_fitted_encoder(encoder: Encoder) -> TypeGuard[FittedEncoder]:
 def download_of(encoder: Encoder) -> "Download | None":
     """What an encoder is still to fetch; None for one that fetches nothing."""
     return encoder.download() if isinstance(encoder, Downloads) else None
+
+
+def notes_of(encoder: Encoder) -> tuple[str, ...]:
+    """An encoder's remarks on its weights."""
+    return tuple(encoder.notes()) if isinstance(encoder, HasNotes) else ()
 
 
 def truncations(encoder: Encoder, items: Sequence[Any]) -> list[bool]:

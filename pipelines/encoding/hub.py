@@ -196,8 +196,11 @@ def weights_tag(path: Path) -> Literal["pretrained", "random"]:
     a `…bias` of exactly 0; training changes them all. Files without any count as pretrained.
     """
     with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header: dict[str, Any] = json.loads(file.read(length))
+        try:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header: dict[str, Any] = json.loads(file.read(min(length, path.stat().st_size)))
+        except (struct.error, ValueError) as error:
+            raise MmfuseError(f"{path} is cut, damaged or no safetensors file") from error
         norms = 0
         for name, entry in header.items():
             if not name.endswith(".weight") or len(entry["shape"]) != 1:

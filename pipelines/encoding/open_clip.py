@@ -5,8 +5,10 @@ import copy
 import difflib
 import importlib.util
 import json
+import logging
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -17,6 +19,8 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError, unknown
 from pipelines.encoding.hub import RepositoryFiles
+from pipelines.encoding.model_files import proposal
+from pipelines.encoding.weights import RANDOM, check_plain, load_weights, seeded
 from pipelines.media.images import Preprocess
 
 if TYPE_CHECKING:
@@ -54,6 +58,7 @@ class Checkpoint:
         published: the repository of its tag; None for local or random weights.
         local: a weights file; None for published or random ones.
         folder: of a local checkpoint, with its configuration and vocabulary.
+        preprocessed_as: whose preprocessing a plain weights file is given.
     """
 
     name: str
@@ -62,6 +67,17 @@ class Checkpoint:
     published: RepositoryFiles | None = None
     local: Path | None = None
     folder: Path | None = None
+    preprocessed_as: str = ""
+
+    @property
+    def plain(self) -> Path | None:
+        """A local weights file without a folder that describes it."""
+        return self.local if self.folder is None else None
+
+    @property
+    def is_random(self) -> bool:
+        """Whether its weights are random."""
+        return self.local is None and self.published is None
 
     @property
     def text(self) -> dict[str, Any]:
@@ -91,13 +107,13 @@ def published(model: str, tag: str) -> Checkpoint:
         MmfuseError: for an unknown model or tag, or a tag that was trained with the other GELU.
     """
     config = _config(model)
-    if tag == "random":
+    if tag == RANDOM:
         return Checkpoint(model, config, preprocess(config, _default()))
     tags = _tags().get(model, {})
     elsewhere = _tags().get(model.removesuffix("-quickgelu"), {})
     key = tag.lower().replace("-", "_")
     if key not in tags and key not in elsewhere:
-        raise unknown(f"tag of CLIP {model}", tag, [*tags, "random"])
+        raise unknown(f"tag of CLIP {model}", tag, [*tags, RANDOM])
     entry = tags.get(key) or elsewhere[key]
     _same_gelu(model, tag, config, entry)
     repository, _, name = entry["hf_hub"].rpartition("/")
@@ -117,12 +133,14 @@ def local(path: Path, model: str, tag: str) -> Checkpoint:
         MmfuseError: for a folder without configuration or weights, or a tag with the other GELU.
     """
     if path.is_dir():
-        return _folder(path)
-    config, entry = _config(model), _tags().get(model, {}).get(tag) or _default()
+        return _folder(path, model, tag)
+    if path.suffix != ".npz":
+        check_plain("clip", path)
+    config, (label, entry) = _config(model), _usual(model, tag)
     known = _tags().get(model.removesuffix("-quickgelu"), {}).get(tag)
     if known:
         _same_gelu(model, tag, config, known)
-    return Checkpoint(model, config, preprocess(config, entry), local=path)
+    return Checkpoint(model, config, preprocess(config, entry), local=path, preprocessed_as=label)
 
 
 def preprocess(config: dict[str, Any], entry: dict[str, Any]) -> Preprocess:
@@ -146,10 +164,16 @@ def vocabulary() -> Path:
     return _home() / "bpe_simple_vocab_16e6.txt.gz"
 
 
-def _folder(path: Path) -> Checkpoint:
+def _folder(path: Path, model: str, tag: str) -> Checkpoint:
     whole = path / CONFIG
     if not whole.is_file():
-        raise MmfuseError(f"clip: {path} holds no {CONFIG}; give a weights file, or such a folder")
+        entry = _usual(model, tag)[1]
+        own = {name: entry[name] for name in _PREPROCESSING if name in entry}
+        known = {"model_cfg": _config(model), "preprocess_cfg": own}
+        raise MmfuseError(
+            f"clip: {path} holds no {CONFIG}; give the weights file in it"
+            f"{proposal(CONFIG, known, f'or, if its model is {model}, ')}"
+        )
     try:
         stated = json.loads(whole.read_text(encoding="utf-8"))
         config = stated["model_cfg"]
@@ -221,13 +245,25 @@ def _tags() -> dict[str, dict[str, dict[str, Any]]]:
     return found
 
 
+def _usual(model: str, tag: str) -> tuple[str, dict[str, Any]]:
+    """The entry of a tag, else that which all tags of a model share, else the default; whose."""
+    tags = _tags().get(model, {})
+    if tag in tags:
+        return f"{model}/{tag}", tags[tag]
+    kinds = {json.dumps([entry.get(n) for n in _PREPROCESSING]) for entry in tags.values()}
+    if len(kinds) == 1:
+        return model, next(iter(tags.values()))
+    return "open_clip's default", _default()
+
+
 def _default() -> dict[str, Any]:
     """open_clip's default preprocessing."""
     found: dict[str, Any] = _table()["_pcfg"]()
     return found
 
 
-SEED = 0  # of random weights
+_PREPROCESSING = ("mean", "std", "interpolation", "resize_mode", "fill_color")
+_UNUSED = ("logit_scale", "logit_bias")  # tensors that no vector depends on
 PRECISION = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}  # open_clip's words
 
 Tokens = tuple[NDArray[np.int64], bool]  # token ids of a text, and whether it was cut
@@ -239,12 +275,12 @@ def load(
     tower: Path | None,
     dtype: "torch.dtype",
     device: "torch.device",
-) -> Any:  # noqa: ANN401 - open_clip has no types
-    """Load a model in evaluation mode on the device.
+) -> tuple[Any, str]:
+    """Load a model in evaluation mode on the device, with a remark on a plain weights file, or "".
 
     Args:
         checkpoint: what to build.
-        path: its weights; None for random ones from a fixed seed.
+        path: its weights; None for random ones from a fixed seed, or those of a plain file.
         tower: folder of the text tower's configuration, where transformers builds it.
         dtype: compute dtype.
         device: of the model.
@@ -253,16 +289,15 @@ def load(
         MmfuseError: for weights of another model, or a file that is not plain tensors.
     """
     import open_clip
-    import torch
 
     precision = PRECISION[str(dtype).removeprefix("torch.")]
     options: dict[str, Any] = {}
     if tower is not None:
         local = {"hf_model_name": str(tower), "hf_model_pretrained": False}
         options["text_cfg"] = {**checkpoint.text, **local}
-    source = None if checkpoint.folder else path and str(path)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+    plain = checkpoint.plain if checkpoint.plain and checkpoint.plain.suffix != ".npz" else None
+    source = None if checkpoint.folder or plain else path and str(path)
+    with seeded(), _quiet():
         try:
             model = open_clip.create_model(
                 checkpoint.name, source, precision=precision, device=device, **options
@@ -273,7 +308,40 @@ def load(
                 f"clip: {path} does not fit {checkpoint.name}, or holds more than plain tensors "
                 f"({first}); name its model with --encoder clip:MODEL/TAG"
             ) from error
-    return model.eval().requires_grad_(requires_grad=False)
+    remark = ""
+    if plain is not None:
+        remark = load_weights(
+            "clip",
+            plain,
+            model,
+            checkpoint.name,
+            optional=_UNUSED,
+            convert=partial(_converted, model),
+            hint="name its model, --encoder clip:MODEL/TAG",
+        )
+    return model.eval().requires_grad_(requires_grad=False), remark
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without open_clip's warning that a model has random weights, which here is known."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _converted(model: Any, tensors: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401
+    """Tensors of older and other programs by open_clip's names, where it knows them."""
+    from open_clip.convert import convert_state_dict
+    from open_clip.model import convert_to_custom_text_state_dict
+
+    found: dict[str, Any] = convert_state_dict(model, dict(tensors))
+    if "positional_embedding" in found and not hasattr(model, "positional_embedding"):
+        found = convert_to_custom_text_state_dict(found)
+    return found
 
 
 def tokenizer(text: dict[str, Any], context: int, folder: Path | None) -> Callable[[str], Tokens]:

@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from cache.errors import MmfuseError
 from cache.samples import Kind
+from pipelines.encoding.weights import seeded
 
 if TYPE_CHECKING:
     import torch
+
+POOLER = "pooler"
+# Words in names of tensors that may be missing: poolers mostly are not used, and masked_spec_embed
+# is used in training only.
+OPTIONAL = (POOLER, "masked_spec_embed")
 
 
 @dataclass(frozen=True)
@@ -27,17 +33,18 @@ class HiddenStates:
     is_map: bool
 
 
-def load(encoder: str, place: Path) -> Any:  # noqa: ANN401 - any architecture
+def load(encoder: str, place: Path, *, pooler: bool = False) -> Any:  # noqa: ANN401 - any architecture
     """Load a transformers model in evaluation mode, with no randomly initialised tensors.
+
+    Args:
+        encoder: its name, for messages.
+        place: the folder.
+        pooler: whether the model's own pooler is used, and its weights have to be there.
 
     Raises:
         MmfuseError: where weights are missing or do not fit, or the model needs code of its own.
     """
-    import transformers
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call] # errors are raised here
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers = _quiet_transformers()
     try:
         model, info = transformers.AutoModel.from_pretrained(
             place, local_files_only=True, trust_remote_code=False, output_loading_info=True
@@ -45,14 +52,51 @@ def load(encoder: str, place: Path) -> Any:  # noqa: ANN401 - any architecture
     except (ValueError, OSError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
         raise MmfuseError(f"{encoder}: {place} cannot be loaded: {first}") from error
-    # Poolers are optional here, and masked_spec_embed is used in training only.
-    left = [n for n in info["missing_keys"] if "pooler" not in n and "masked_spec_embed" not in n]
+    left = [name for name in info["missing_keys"] if not any(w in name for w in OPTIONAL)]
     if left or info.get("mismatched_keys"):
         raise MmfuseError(
             f"{encoder}: the weights in {place} lack {len(left)} tensors of "
             f"{type(model).__name__}, such as {sorted(left)[:2]}; they would be random"
         )
+    if pooler and any(POOLER in name for name in info["missing_keys"]):
+        raise no_pooler(encoder, f"the weights in {place}")
     return model.eval().requires_grad_(requires_grad=False)
+
+
+def build(encoder: str, config: Mapping[str, Any]) -> Any:  # noqa: ANN401 - any architecture
+    """A transformers model as its config.json describes it, with random weights from a fixed seed.
+
+    Raises:
+        MmfuseError: for an architecture that transformers does not know.
+    """
+    transformers = _quiet_transformers()
+    try:
+        described = transformers.AutoConfig.for_model(**config)
+        with seeded():
+            model = transformers.AutoModel.from_config(described)
+    except (ValueError, TypeError, KeyError, OSError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise MmfuseError(
+            f"{encoder}: no model can be built from its config.json: {first}"
+        ) from error
+    return model.eval().requires_grad_(requires_grad=False)
+
+
+def no_pooler(encoder: str, what: str) -> MmfuseError:
+    """The error where a model's own pooler is asked for and has no trained weights."""
+    return MmfuseError(
+        f"{encoder}: {what} hold no pooler, so that pooling=pooler would be random; choose "
+        "pooling=cls, mean or max"
+    )
+
+
+def _quiet_transformers() -> Any:  # noqa: ANN401 - the module
+    import transformers
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call] # errors are raised here
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    return transformers
 
 
 def submodel(model: Any, kind: Kind) -> Any:  # noqa: ANN401

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -66,6 +67,15 @@ class PretrainedEncoder(ABC):
     def prepare(self, kind: Kind, payload: Any) -> tuple[Any, int]:  # noqa: ANN401
         """Payload → prepared item and its cost; see `Encoder.prepare`."""
 
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed of plain weights, and what random ones are good for; mostly nothing."""
+        plain, random = self._plain, self._is_random
+        if random:
+            return (f"{self.name}: random weights: fit for timing, not for accuracy",)
+        if plain is None:
+            return ()
+        return (f"{self.name}: {'; '.join([f'{plain.name} {self._assumed}', *self._remarks])}",)
+
     def provenance(self) -> dict[str, object]:
         """Source, library versions, and once loaded the device and the actual dtype."""
         found = {**self._source(), "versions": versions(*self.LIBRARIES)}
@@ -101,6 +111,21 @@ class PretrainedEncoder(ABC):
     @abstractmethod
     def _source(self) -> dict[str, object]:
         """Where the weights come from, for `provenance`."""
+
+    @property
+    @abstractmethod
+    def _plain(self) -> Path | None:
+        """A plain weights file, which something else describes; or None."""
+
+    @property
+    @abstractmethod
+    def _is_random(self) -> bool:
+        """Whether the weights are random ones from a fixed seed."""
+
+    @property
+    @abstractmethod
+    def _assumed(self) -> str:
+        """What a plain weights file was taken for, as the end of a sentence."""
 
     @abstractmethod
     def _load(self) -> Any:  # noqa: ANN401 - the libraries' models share no useful type
@@ -171,6 +196,11 @@ class PretrainedEncoder(ABC):
         return set()
 
     @cached_property
+    def _remarks(self) -> list[str]:
+        """Sentences on how a plain weights file was read, once it is."""
+        return []
+
+    @cached_property
     def _device(self) -> "torch.device":
         return pick_device(self.device)
 
@@ -208,15 +238,23 @@ class FolderEncoder(PretrainedEncoder):
         return self.folder.memory
 
     @property
+    def _plain(self) -> Path | None:
+        return self.folder.plain
+
+    @property
+    def _is_random(self) -> bool:
+        return self.folder.random
+
+    @property
     def _config(self) -> dict[str, Any]:
         return self.folder.described("config.json")
 
     def _source(self) -> dict[str, object]:
-        return {"repository": self.folder.repository or None}
+        plain = {"file": self.folder.plain.name} if self.folder.plain else {}
+        return {"repository": self.folder.repository or None, **plain}
 
     def _common_fields(self) -> dict[str, object]:
-        digests = {file.name: file.sha256 for file in self.folder.weights}
-        return super()._common_fields() | {"weights": digests}
+        return super()._common_fields() | {"weights": self.folder.identity}
 
 
 def to_device(values: NDArray[Any], device: "torch.device") -> "torch.Tensor":

@@ -1,10 +1,13 @@
 """Preprocessing for transformers models: text to tokens, audio to samples, images to pixels."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +15,9 @@ from numpy.typing import NDArray
 from pipelines.media.audio import check_resampling, checked_samples
 from pipelines.media.payloads import Frames, Unreadable, Waveform
 from pipelines.media.video import decode_frames
+
+# A word, number or row of signs with the blank before it, in pieces of at most six characters.
+_PIECE = re.compile(r" ?[^\W\d_]{1,5}| ?\d{1,3}| ?[^\w\s]{1,3}|_+|\s+")
 
 
 @dataclass(frozen=True)
@@ -51,14 +57,60 @@ class Processor(Protocol):
 
 
 @dataclass(frozen=True)
-class TextProcessor:
-    """Text and code, tokenised by the model's own tokenizer, cut at `length` tokens."""
+class HashTokenizer:
+    """Tokens for random weights, which come without a vocabulary: pieces of words, hashed.
 
-    folder: Path
+    Its texts have about as many tokens as those of byte pairs have, so that speed can be told.
+
+    Attributes:
+        config: of the model, with its `vocab_size` and the ids of the tokens around a text.
+    """
+
+    config: Mapping[str, Any]
+
+    VERSION: ClassVar[int] = 1
+
+    @property
+    def pad_token_id(self) -> int:
+        """The token of padding."""
+        return int(self.config.get("pad_token_id") or 0)
+
+    def fields(self) -> dict[str, object]:
+        """What the tokens depend on, as JSON."""
+        return {"hashed": self.VERSION}
+
+    def __call__(
+        self, text: str, *, truncation: bool = False, max_length: int = 0, verbose: bool = False
+    ) -> dict[str, list[int]]:
+        """The tokens of a text, as a tokenizer of transformers gives them."""
+        first, last = (int(self.config.get(f"{end}_token_id") or 0) for end in ("bos", "eos"))
+        reserved = max(first, last, self.pad_token_id) + 1
+        room = int(self.config["vocab_size"]) - reserved
+        tokens = [reserved + zlib.crc32(piece.encode()) % room for piece in _PIECE.findall(text)]
+        if truncation:
+            tokens = tokens[: max(max_length - 2, 0)]
+        return {"input_ids": [first, *tokens, last]}
+
+
+@dataclass(frozen=True)
+class TextProcessor:
+    """Text and code, tokenised by the model's own tokenizer, cut at `length` tokens.
+
+    Attributes:
+        folder: of the vocabulary; None for hashed words.
+        length: maximal number of tokens.
+        prompt: put before every text.
+        stripped: whether white space around a text is stripped.
+        lower: whether a text is lower-cased first.
+        config: of the model, where its folder has none; else empty.
+    """
+
+    folder: Path | None
     length: int
     prompt: str = ""
     stripped: bool = False
     lower: bool = False
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     def prepare(self, payload: str) -> tuple[PreparedInput, int]:
         """Text → tokens; the cost is their number.
@@ -96,10 +148,13 @@ class TextProcessor:
 
     @cached_property
     def _tokenizer(self) -> Any:  # noqa: ANN401
-        from transformers import AutoTokenizer
+        if self.folder is None:
+            return HashTokenizer(self.config)
+        from transformers import AutoConfig, AutoTokenizer
 
+        known = {"config": AutoConfig.for_model(**self.config)} if self.config else {}
         return AutoTokenizer.from_pretrained(
-            self.folder, local_files_only=True, trust_remote_code=False
+            self.folder, local_files_only=True, trust_remote_code=False, **known
         )
 
 
@@ -108,15 +163,17 @@ class AudioProcessor:
     """Audio, by the model's own feature extractor at its own rate.
 
     Attributes:
-        folder: of the model.
+        folder: of the model; None where its preprocessor_config.json is `stated`.
         shortest: minimal number of samples; shorter clips are padded with silence.
         masked: whether the model takes an attention mask; if not, only clips of one length share
             a batch, since its group norm is over all of time.
+        stated: the preprocessor_config.json, without a folder.
     """
 
-    folder: Path
+    folder: Path | None
     shortest: int
     masked: bool
+    stated: Mapping[str, Any] = field(default_factory=dict)
 
     def prepare(self, payload: Waveform) -> tuple[PreparedInput, int]:
         """Waveform → the extractor's output; the cost is its number of samples.
@@ -177,6 +234,11 @@ class AudioProcessor:
 
     @cached_property
     def _extractor(self) -> Any:  # noqa: ANN401
+        if self.folder is None:
+            import transformers
+
+            options = dict(self.stated)
+            return getattr(transformers, options.pop("feature_extractor_type"))(**options)
         from transformers import AutoFeatureExtractor
 
         return AutoFeatureExtractor.from_pretrained(  # type: ignore[no-untyped-call]
@@ -255,3 +317,37 @@ class ImageProcessor:
         return AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             self.folder, local_files_only=True, trust_remote_code=False
         )
+
+
+def default_preprocessor(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The usual preprocessing of an architecture in transformers, as preprocessor_config.json.
+
+    Args:
+        config: the model's config.json.
+
+    Returns:
+        JSON, with the sizes of the model; empty for models of text.
+    """
+    import transformers
+    from transformers.models.auto import feature_extraction_auto, image_processing_auto
+
+    family = str(config.get("model_type"))
+    images: Any = vars(image_processing_auto)["IMAGE_PROCESSOR_MAPPING_NAMES"]
+    sounds: Any = vars(feature_extraction_auto)["FEATURE_EXTRACTOR_MAPPING_NAMES"]
+    names = images.get(family) or sounds.get(family)
+    if isinstance(names, Mapping):  # newer versions: by what it computes with
+        names = names.get("torchvision") or next(iter(names.values()))
+    elif isinstance(names, Sequence) and not isinstance(names, str):  # older: slow and fast
+        names = next((name for name in names if name), None)
+    if not names:
+        return {}
+    own = getattr(transformers, names)()
+    found: dict[str, Any] = json.loads(json.dumps(own.to_dict(), default=int))
+    sizes = config.get("vision_config") or config
+    if {"height", "width"} <= set(found.get("size") or ()) and "image_size" in sizes:
+        found["size"] = dict.fromkeys(("height", "width"), sizes["image_size"])
+    if "num_mel_bins" in config:
+        found["feature_size"] = config["num_mel_bins"]
+    if "feat_extract_norm" in config:
+        found["return_attention_mask"] = config["feat_extract_norm"] == "layer"
+    return found

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache.errors import MmfuseError
+from pipelines.encoding.weights import seeded
 
 if TYPE_CHECKING:
     import torch
@@ -40,8 +41,9 @@ class Dense:
 
     Attributes:
         place: its subfolder of the model's.
-        file: name of its weights file.
-        sha256: of the weights.
+        file: name of its weights file; "" for random weights.
+        sha256: of the weights; `random` for random ones.
+        inputs: width of the input.
         width: of the output.
         activation: a name in torch.nn.
     """
@@ -49,6 +51,7 @@ class Dense:
     place: str
     file: str
     sha256: str
+    inputs: int
     width: int
     activation: str
 
@@ -59,7 +62,10 @@ class Dense:
 
     def apply(self, vectors: "torch.Tensor", folder: Path) -> "torch.Tensor":
         """(B, D) → (B, width)."""
-        layer = _layer(folder / self.place / self.file, self.activation, vectors.device)
+        if self.file:
+            layer = _layer(folder / self.place / self.file, self.activation, vectors.device)
+        else:
+            layer = _random_layer(self.inputs, self.width, self.activation, vectors.device)
         found: torch.Tensor = layer(vectors)
         return found
 
@@ -74,7 +80,8 @@ def dense(place: str, config: Path, file: str, sha256: str) -> Dense:
     activation = str(stated.get("activation_function") or "Tanh").rpartition(".")[2]
     if activation not in ACTIVATIONS:
         raise MmfuseError(f"{config}: activation {activation} is none of {', '.join(ACTIVATIONS)}")
-    return Dense(place, file, sha256, int(stated["out_features"]), activation)
+    inputs, width = int(stated.get("in_features") or 0), int(stated["out_features"])
+    return Dense(place, file, sha256, inputs, width, activation)
 
 
 @lru_cache(maxsize=8)
@@ -91,5 +98,20 @@ def _layer(file: Path, activation: str, device: "torch.device") -> Any:  # noqa:
     linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias="linear.bias" in tensors)
     named = {name.removeprefix("linear."): values.float() for name, values in tensors.items()}
     linear.load_state_dict(named)
+    return _with_activation(linear, activation, device)
+
+
+@lru_cache(maxsize=8)
+def _random_layer(inputs: int, width: int, activation: str, device: "torch.device") -> Any:  # noqa: ANN401
+    import torch
+
+    with seeded():
+        linear = torch.nn.Linear(inputs, width)
+    return _with_activation(linear, activation, device)
+
+
+def _with_activation(linear: Any, activation: str, device: "torch.device") -> Any:  # noqa: ANN401
+    import torch
+
     whole = torch.nn.Sequential(linear, getattr(torch.nn, activation)())
     return whole.to(device).eval().requires_grad_(requires_grad=False)

@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError, unknown
 from cache.samples import Kind
-from pipelines.encoding.model_files import PREPROCESSOR, VOCABULARY
+from pipelines.encoding.model_files import CONFIG, PREPROCESSOR, VOCABULARY, proposal
 from pipelines.encoding.pooling import (
+    OPTIONAL,
+    POOLER,
     POOLS,
     HiddenStates,
     audio_frames,
+    build,
     hidden_states,
     load,
     pool,
@@ -31,12 +34,15 @@ from pipelines.encoding.pretrained import (
 )
 from pipelines.encoding.processors import (
     AudioProcessor,
+    HashTokenizer,
     ImageProcessor,
     ModelBatch,
     PreparedInput,
     Processor,
     TextProcessor,
+    default_preprocessor,
 )
+from pipelines.encoding.weights import load_weights
 
 if TYPE_CHECKING:
     import torch
@@ -125,7 +131,7 @@ class TransformersModel(FolderEncoder):
             MmfuseError: without weights, or for a model that serves none of the kinds.
         """
         config, preprocessor = self._config, self.folder.described(PREPROCESSOR)
-        words = bool(self.folder.digests(VOCABULARY))
+        words = bool(self._vocabulary)
         kinds: tuple[Kind, ...] = ()
         if "sampling_rate" in preprocessor:
             kinds = ("audio",)
@@ -136,8 +142,8 @@ class TransformersModel(FolderEncoder):
         kinds = tuple(kind for kind in kinds if not self.only or kind in self.only)
         if not kinds:
             raise MmfuseError(
-                f"{self.name}: {self.folder.repository or self.folder.local} holds neither a "
-                f"vocabulary nor a {PREPROCESSOR} for {', '.join(self.only) or 'any kind'}"
+                f"{self.name}: {self.folder.name} holds neither a vocabulary nor a {PREPROCESSOR} "
+                f"for {', '.join(self.only) or 'any kind'}{self._proposal()}"
             )
         return {kind: self._width(kind) for kind in kinds}
 
@@ -154,7 +160,7 @@ class TransformersModel(FolderEncoder):
         if kind in ("text", "code"):
             return found | {
                 "length": self._length,
-                "tokenizer": self.folder.digests(VOCABULARY),
+                "tokenizer": self._vocabulary,
                 "prompt": settings.prompt,
                 "stripped": settings.stripped,
                 "lower": settings.lower,
@@ -272,17 +278,67 @@ class TransformersModel(FolderEncoder):
 
     @cached_property
     def _processors(self) -> dict[Kind, Processor]:
-        place, kinds, settings = self.folder.model, self.kinds, self.settings
-        images = ImageProcessor(place, settings.frames)
-        texts = TextProcessor(
-            place, self._length, settings.prompt, settings.stripped, settings.lower
-        )
-        masked = bool(self.folder.described(PREPROCESSOR).get("return_attention_mask"))
-        audio = AudioProcessor(place, receptive_field(self._config), masked)
-        every: dict[Kind, Processor] = {
-            "image": images, "video": images, "text": texts, "code": texts, "audio": audio,
-        }  # fmt: skip
-        return {kind: every[kind] for kind in kinds}
+        folder, settings = self.folder, self.settings
+        place = None if folder.is_stated else folder.model
+        found: dict[Kind, Processor] = {}
+        for kind in self.kinds:
+            if kind in ("text", "code"):
+                found[kind] = TextProcessor(
+                    place,
+                    self._length,
+                    settings.prompt,
+                    settings.stripped,
+                    settings.lower,
+                    folder.stated.get(CONFIG, {}),
+                )
+            elif kind == "audio":
+                stated = folder.described(PREPROCESSOR)
+                masked = bool(stated.get("return_attention_mask"))
+                found[kind] = AudioProcessor(place, receptive_field(self._config), masked, stated)
+            else:
+                found[kind] = ImageProcessor(folder.model, settings.frames)
+        return found
+
+    @property
+    def _vocabulary(self) -> dict[str, object]:
+        """What identifies the tokenizer; empty without one."""
+        if self.folder.is_stated and "vocab_size" in self._config:
+            return HashTokenizer(self._config).fields()
+        return dict(self.folder.digests(VOCABULARY))
+
+    @property
+    def _assumed(self) -> str:
+        return f"read as {self.folder.like}"
+
+    @property
+    def _uses_pooler(self) -> bool:
+        return POOLER in self.settings.pooling.split("+")
+
+    def _proposal(self) -> str:
+        """The preprocessor_config.json that a local folder lacks, where it can be told."""
+        if self.folder.local is None or self.folder.described(PREPROCESSOR):
+            return ""
+        known = self.folder.proposed.get(PREPROCESSOR)
+        if known:
+            return proposal(PREPROCESSOR, known)
+        usual = default_preprocessor(self._config)
+        family = self._config.get("model_type")
+        condition = f"if its model has the usual preprocessing of {family} in transformers, "
+        return proposal(PREPROCESSOR, usual, condition) if usual else ""
 
     def _load(self) -> Any:  # noqa: ANN401
-        return load(self.name, self.folder.model).to(self._device, self._dtype)
+        pooler = self._uses_pooler
+        if not self.folder.random and self.folder.plain is None:
+            return load(self.name, self.folder.model, pooler=pooler).to(self._device, self._dtype)
+        model = build(self.name, self._config)
+        if self.folder.plain is not None:
+            remark = load_weights(
+                self.name,
+                self.folder.plain,
+                model,
+                self.folder.like,
+                optional=[word for word in OPTIONAL if not (pooler and word == POOLER)],
+                hint="for another model: --encoder hf:MODEL",
+            )
+            self._remarks.extend([remark] if remark else [])
+        return model.to(self._device, self._dtype)

@@ -32,6 +32,7 @@ from pipelines.encoding.encoder import (
     is_fitted_encoder,
     with_storage,
 )
+from pipelines.encoding.weights import split_random
 from pipelines.evaluation import input_columns
 from pipelines.media.cells import absent, read
 from pipelines.media.payloads import Unreadable
@@ -243,22 +244,44 @@ class _Encoders:
         problem: MmfuseError | None = None
         for call in (*([recorded] if recorded else []), *_guesses(stream, info)):
             try:
-                encoder = self._build(call, stream, info)
+                found = self._fitting(call, stream, info)
             except MmfuseError as error:
                 if call == (recorded or BuildCall(stream.encoder, {})):
                     problem = error
                 continue
-            if self._same(encoder, info):
+            if found is not None:
                 if call != recorded:
                     self.guessed[stream.name] = call.word
-                return self._restored(encoder, info)
+                return self._restored(found, info)
+        file = info.provenance.get("file")
+        source = f" from the weights file {file}" if file else ""
         if problem is not None:
-            raise problem
+            raise MmfuseError(f"{problem} ({stream.name} was made{source})") if file else problem
         fields = ", ".join(f"{k}={v}" for k, v in sorted(info.fields.items()) if k != "fitted_on")
         raise MmfuseError(
-            f"{stream.name} was made by {stream.encoder} with {fields}; give that encoder, such as "
-            f"--encoder {stream.encoder}:MODEL, and its --weights PATH"
+            f"{stream.name} was made by {stream.encoder}{source} with {fields}; give that encoder, "
+            f"such as --encoder {stream.encoder}:MODEL, and its --weights PATH"
         )
+
+    def _fitting(self, call: BuildCall, stream: RunStream, info: StreamInfo) -> Encoder | None:
+        """The encoder of a call, with the given weights or else without, if it made the stream.
+
+        Raises:
+            MmfuseError: where it cannot be built with either.
+        """
+        problem: MmfuseError | None = None
+        built = False
+        for weights in self._weights(call):
+            try:
+                encoder = self._build(call, weights, stream, info)
+                if self._same(encoder, info):
+                    return encoder
+                built = True
+            except MmfuseError as error:
+                problem = problem or error
+        if problem is not None and not built:
+            raise problem
+        return None
 
     def _given(self, stream: RunStream, info: StreamInfo) -> Iterator[Encoder]:
         for encoder in self.given:
@@ -266,13 +289,21 @@ class _Encoders:
                 if encoder.name == stream.encoder:
                     yield with_storage(encoder, info.dtype)
 
-    def _build(self, call: BuildCall, stream: RunStream, info: StreamInfo) -> Encoder:
-        word = call.word if call.word.endswith(".py") else call.word.partition(":")[0]
+    def _weights(self, call: BuildCall) -> tuple[str | None, ...]:
+        """The given weights, which may be of another of the run's encoders; and none."""
+        word, model = catalog.split_encoder_word(call.word)
         source = catalog.read_source(word)
         takes_weights = source.path is None or source.constants.get("NEEDS_WEIGHTS", False)
+        if self.weights is None or not takes_weights or split_random(model)[1]:
+            return (None,)
+        return self.weights, None
+
+    def _build(
+        self, call: BuildCall, weights: str | None, stream: RunStream, info: StreamInfo
+    ) -> Encoder:
         return build_encoder(
             call.word,
-            weights=self.weights if takes_weights else None,
+            weights=weights,
             device=self.device,
             dtype=str(info.fields.get("compute", "auto")),
             sequence=stream.sequence,

@@ -7,6 +7,7 @@ from cache.format.streams import StreamKey
 from cache.status import row_counts
 from cache.writing.writer import StreamWriter
 from pipelines.device import cores
+from pipelines.encoding.encoder import notes_of
 from pipelines.extract.engine.runner import Runner
 from pipelines.extract.engine.shard_writer import ShardWriter
 from pipelines.extract.engine.timings import Timings
@@ -36,6 +37,7 @@ class StreamReport:
         bottleneck: one sentence.
         truncated: rows with a vector whose input was cut to the encoder's length.
         skipped: modalities that no named encoder serves, with the encoders that would.
+        notes: the encoder's remarks on its weights.
         path: the Zarr group.
         generation: counts from 1.
     """
@@ -58,6 +60,7 @@ class StreamReport:
     bottleneck: str
     truncated: int
     skipped: dict[str, tuple[str, ...]]
+    notes: tuple[str, ...]
     path: Path
     generation: int
 
@@ -119,6 +122,7 @@ def report(
         else "nothing was left to encode",
         truncated=now.truncated,
         skipped=skipped,
+        notes=notes_of(stream.encoder),
         path=writer.generation.paths.group,
         generation=writer.generation.number,
     )

@@ -148,6 +148,9 @@ def report_table(reports: Mapping[str, Sequence[StreamReport]]) -> Table:
             if report.new:
                 notes.append(f"{name} of {dataset}: {report.bottleneck}")
         notes += skipped_modalities(dataset, found[0].skipped if found else {})
+    notes += dict.fromkeys(
+        note for found in reports.values() for one in found for note in one.notes
+    )
     columns = ("dataset", "stream", "rows", "new", "reused", "absent", "failed", "rows/s")
     return Table("extracted", columns, tuple(rows), tuple(notes))
 

@@ -313,7 +313,7 @@ def _notes(records: Sequence[RunRecord]) -> tuple[str, ...]:
             )
         notes += run.notes
     notes += _alone(records)
-    if any(run.tags["weights"] == "random" for run in records):
+    if any("random" in run.tags["weights"].split("+") for run in records):
         notes.append("random weights: fit for timing, not for accuracy")
     return tuple(dict.fromkeys(notes))
 
