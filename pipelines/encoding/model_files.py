@@ -1,6 +1,7 @@
 """A model's files: a folder, local or on the hub, or plain weights; digests and descriptions."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -290,4 +291,5 @@ def _describing_folder(
 def proposal(name: str, description: Mapping[str, Any], condition: str = "") -> str:
     """The end of a message on a missing JSON file: the file as it is to be saved."""
     shown = json.dumps(description, indent=1)
+    shown = re.sub(r"\[[^][{}]*\]", lambda found: re.sub(r"\s*\n\s*", " ", found[0]), shown)
     return f"; {condition}save this there as {name}:\n{shown}"

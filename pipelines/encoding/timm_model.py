@@ -139,11 +139,13 @@ class TimmModel(FolderEncoder):
 
     def _proposal(self, config: Mapping[str, Any]) -> str:
         """The config.json that a folder lacks, if the architecture is named."""
-        architecture = self.architecture or config.get("architecture")
-        if not isinstance(architecture, str):
+        own = config.get("architecture")  # without it, the file is not one of timm
+        architecture = own if isinstance(own, str) else self.architecture
+        if not architecture:
             return f"; name its architecture, --encoder {self.name}:NAME, to see one"
         known = describe(self.name, architecture, self.folder.memory)
-        return proposal(CONFIG, {**known, **config, "num_features": known["num_features"]})
+        kept = config if own == architecture else {}
+        return proposal(CONFIG, {**known, **kept, "num_features": known["num_features"]})
 
     def _load(self) -> Any:  # noqa: ANN401
         model = self._built() if self._is_random or self._plain else self._loaded()

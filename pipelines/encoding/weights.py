@@ -119,7 +119,7 @@ def load_weights(
     tried = [match for part, tensors in parts for match in _matches(part, tensors, wanted)]
     fitting = [match for match in tried if match.fits]
     if not fitting:
-        best = min(tried, key=lambda match: match.problems)
+        best = max(tried, key=lambda match: match.found)
         raise MmfuseError(
             f"{encoder}: {path} does not fit {architecture}: {best.differences()}"
             f"{'; ' * bool(hint)}{hint}"
@@ -208,14 +208,9 @@ class _Match:
     found: int
 
     @property
-    def problems(self) -> int:
-        """Number of tensors that do not fit."""
-        return len(self.missing) + len(self.unexpected) + len(self.misshapen)
-
-    @property
     def fits(self) -> bool:
         """Whether every tensor of the model is there, in its shape, and none besides."""
-        return not self.problems
+        return not (self.missing or self.unexpected or self.misshapen)
 
     def differences(self) -> str:
         """What does not fit: how many tensors, and the first of them."""

@@ -1,6 +1,5 @@
 """Random weights, `NAME/random`: built without a network, the same every time, never pretrained."""
 
-import hashlib
 import json
 import random
 import subprocess
@@ -79,10 +78,10 @@ def test_random_weights_are_tagged_and_have_a_fingerprint_of_their_own(place):
         assert not np.allclose(a, b, atol=1e-3)
 
 
-def test_random_weights_pass_the_checks_of_an_encoder(place):
+def test_random_weights_pass_the_checks_of_an_encoder():
     """`mmfuse check` passes, its fresh process without torch included."""
-    for word in ("timm:test_resnet/random", f"sentence:{place('sentencedense')}/random"):
-        assert [one.detail for one in mmfuse.check_encoder(word) if not one.passed] == []
+    found = mmfuse.check_encoder("timm:test_resnet/random")
+    assert [one.detail for one in found if not one.passed] == []
 
 
 def test_the_architectures_that_are_stated_here_are_the_published_ones():
@@ -121,7 +120,7 @@ def test_named_models_need_no_folder_and_no_hub():
 
 
 _ELSEWHERE = """
-import hashlib, json, sys
+import json, sys
 from pathlib import Path
 from cache.fingerprints import fingerprint
 from pipelines.encoding.encoder import build_encoder
@@ -131,13 +130,11 @@ for word in words:
     encoder = build_encoder(word, device="cpu", memory=memory)
     found.append({kind: fingerprint(encoder.fields(kind)) for kind in encoder.kinds})
 heavy = [m for m in ("torch", "transformers", "timm", "open_clip") if m in sys.modules]
-encoder = build_encoder(words[-1], device="cpu")
-vector = encoder.encode("text", [encoder.prepare("text", "the quick fox")[0]])[0]
-print(json.dumps([heavy, found, hashlib.sha256(vector.tobytes()).hexdigest()]))
+print(json.dumps([heavy, found]))
 """
 
 
-def test_another_process_has_the_same_fingerprints_and_bits_and_needs_no_torch(place, tmp_path):
+def test_another_process_has_the_same_fingerprints_and_needs_no_torch(place, tmp_path):
     """Once a home knows an architecture of timm, telling whether a stream is good loads nothing."""
     words = ["resnet/random", "timm:test_vit/random", "codebert/random", "wav2vec/random",
              f"hf:{place('bert')}/random"]  # fmt: skip
@@ -145,7 +142,6 @@ def test_another_process_has_the_same_fingerprints_and_bits_and_needs_no_torch(p
     for word in words:
         encoder = build_encoder(word, device="cpu", memory=memory)
         expected.append({kind: fingerprint(encoder.fields(kind)) for kind in encoder.kinds})
-    vector = encoder.encode("text", [encoder.prepare("text", "the quick fox")[0]])[0]
     done = subprocess.run(
         [sys.executable, "-c", _ELSEWHERE, json.dumps(words), str(memory)],
         capture_output=True,
@@ -153,10 +149,9 @@ def test_another_process_has_the_same_fingerprints_and_bits_and_needs_no_torch(p
         check=True,
         env=with_project(PYTHONHASHSEED="7"),
     )
-    heavy, found, bits = json.loads(done.stdout)
+    heavy, found = json.loads(done.stdout)
     assert heavy == []
     assert found == expected
-    assert bits == hashlib.sha256(vector.tobytes()).hexdigest()
     assert len({json.dumps(one) for one in found}) == len(words)
 
 
