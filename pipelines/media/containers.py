@@ -1,4 +1,4 @@
-"""What the structure of an audio or video file says of its end: bytes that are stated but missing.
+"""What the structure of a media file says of its end: bytes that are stated but missing.
 
 Decoders read what is there and stop without an error, so a file cut in half would pass for whole.
 A writer to a pipe states no length; such files, and formats without one, count as whole.
@@ -6,6 +6,7 @@ A writer to a pipe states no length; such files, and formats without one, count 
 
 _UNKNOWN_LENGTH = (1 << 31) - (1 << 16)  # bytes of a RIFF chunk; larger stated sizes mean unknown
 _MP4_STARTS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"moof", b"styp")
+_MP4_NEEDED = (b"ftyp", b"meta", b"mdat", b"moov", b"moof")
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _ASF, _ASF_DATA = b"\x30\x26\xb2\x75", b"\x36\x26\xb2\x75"  # begin the header and the data object
 _TS_PACKET = 188  # bytes of an MPEG-TS packet, the first of them a G
@@ -15,11 +16,12 @@ _OGG_HEADER = 27  # bytes before the segment table of an Ogg page
 def truncation(data: bytes, noun: str) -> str | None:
     """What is missing at the end of a file; None if nothing, or if its format does not say.
 
-    Formats: WAV, AVI, MP4 and QuickTime, Matroska and WebM, Ogg, ASF (WMV, WMA), MPEG-TS.
+    Formats: WAV, AVI, MP4 and QuickTime, Matroska and WebM, Ogg, ASF (WMV, WMA), MPEG-TS; HEIC and
+    AVIF, which have the boxes of MP4.
 
     Args:
         data: the file.
-        noun: `audio` or `video`, for the sentence.
+        noun: `audio`, `video` or `image`, for the sentence.
 
     Returns:
         A sentence such as `the last 1,024 bytes of the audio are missing`.
@@ -83,11 +85,13 @@ def _mp4_truncation(data: bytes, noun: str) -> str | None:
         if size < header:
             break
         names.add(name)
-        if name in (b"mdat", b"moov", b"moof") and place + size > len(data):
+        if name in _MP4_NEEDED and place + size > len(data):
             return _bytes(place + size - len(data), noun)
         place += size
-    if b"mdat" in names and not names & {b"moov", b"moof", b"meta"}:
-        return f"the index (moov) of the {noun}, which stands after its data, is missing"
+    has_index = bool(names & {b"moov", b"moof", b"meta"})
+    if not has_index and (b"mdat" in names or noun == "image"):
+        index = "meta" if noun == "image" else "moov"
+        return f"the index ({index}) of the {noun}, which stands after its data, is missing"
     return None
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.media.heif import check_heif, heif_format
 from pipelines.media.payloads import Unreadable
 
 if TYPE_CHECKING:
@@ -14,26 +15,33 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 89_478_485  # of three bytes; above it Pillow suspects a decompression bomb
 _BYTES = {"I": 4, "F": 4}  # of a pixel of deep modes; others have a byte for each channel
+_DECODERS = {"HEIC": "HEIF", "AVIF": "AVIF"}  # as Pillow calls them
 _ROWS = 256  # of an image, scaled at a time
 
 
 def decode_image(data: bytes) -> "Image":
     """An upright RGB image with 8 bits a channel, decoded to the last byte.
 
-    The first frame of an animation; 16 bits scaled to 8; EXIF orientation applied. Transparency is
-    dropped, not blended, as the reference pipelines of CLIP and torchvision do; where any pixel is
+    The first frame of an animation, the primary image of several; 16 bits scaled to 8; EXIF
+    orientation applied, in HEIC and AVIF that of their own boxes instead. Transparency is dropped,
+    not blended, as the reference pipelines of CLIP and torchvision do; where any pixel is
     transparent, the alpha channel is kept in `info["alpha"]`, for `images.on_white`.
 
     Raises:
-        Unreadable: wrong-type, truncated, damaged, bomb, non-finite.
+        Unreadable: wrong-type, truncated, damaged, bomb, non-finite; no-decoder for HEIC without
+            the package pillow-heif.
     """
     from PIL import Image, ImageFile, UnidentifiedImageError
 
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # True would turn damaged parts into grey
+    heif = heif_format(data)
+    if heif is not None:
+        check_heif(data, heif, MAX_PIXELS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on size and odd metadata, which are checked here
         try:
-            with Image.open(io.BytesIO(data)) as image:
+            # Their decoders also accept files of each other, which they then cannot read.
+            with Image.open(io.BytesIO(data), formats=heif and [_DECODERS[heif]]) as image:
                 width, height = image.size
                 size = _BYTES.get(image.mode, len(image.getbands()))  # of a pixel
                 if width * height * max(size, 3) > 3 * MAX_PIXELS:
@@ -44,12 +52,24 @@ def decode_image(data: bytes) -> "Image":
         except Unreadable:
             raise
         except UnidentifiedImageError as error:
+            if heif is not None:
+                raise Unreadable("damaged", f"no image in this {heif} file can be read") from error
             raise Unreadable("wrong-type", "no known image format") from error
         except Image.DecompressionBombError as error:
             raise Unreadable("bomb", str(error)) from error
         except Exception as error:  # decoders raise anything on damaged bytes; it costs the cell
-            reason = "truncated" if "truncated" in str(error).lower() else "damaged"
-            raise Unreadable(reason, f"{type(error).__name__}: {error}") from error
+            raise Unreadable(_reason(str(error)), f"{type(error).__name__}: {error}") from error
+
+
+def _reason(message: str) -> str:
+    """The reason of a failure, by a decoder's own words."""
+    words = message.lower()
+    if "truncated" in words or "unexpected end of file" in words:
+        return "truncated"
+    if "security limit" in words:  # of HEIC: memory far beyond the stated size
+        return "bomb"
+    lacks = "unsupported codec" in words or "has not been built in" in words
+    return "no-decoder" if lacks else "damaged"
 
 
 def _upright(image: "Image") -> "Image":

@@ -5,7 +5,7 @@ from cache.samples import Kind
 SUFFIXES: dict[Kind, tuple[str, ...]] = {
     "image": (
         ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif",
-        ".avif", ".jfif", ".ppm", ".tga",
+        ".hif", ".avif", ".jfif", ".ppm", ".tga",
     ),
     "audio": (
         ".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".oga", ".m4a", ".aac", ".wma",

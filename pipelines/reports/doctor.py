@@ -12,6 +12,7 @@ from pipelines.reports.table import Table, bytes_text
 _LIBRARIES = (
     "torch", "torchvision", "numpy", "zarr", "polars", "h5py", "scikit-learn", "open_clip_torch",
     "transformers", "timm", "sentence-transformers", "av", "soundfile", "pillow",
+    "pillow-heif",
 )  # fmt: skip
 
 
