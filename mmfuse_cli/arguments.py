@@ -32,7 +32,7 @@ Runs = Annotated[
 ]
 Weights = Annotated[
     Path | None,
-    typer.Option(help="Local weights: a folder, or a .safetensors, .pth, .pt or .bin file."),
+    typer.Option(help="Local weights: folder, or .safetensors or .pth of the named model."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Modality = Annotated[

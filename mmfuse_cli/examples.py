@@ -7,6 +7,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "extract digits --encoder pixels,mfcc,hashing",
         "extract movies.csv --target genre --modality poster=image --encoder clip",
         "extract photos/ --encoder resnet --plan",
+        "extract photos/ --encoder timm:resnet18 --weights model.safetensors",
     ),
     "train": (
         "train --method concat,late",

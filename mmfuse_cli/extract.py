@@ -15,7 +15,7 @@ def extract(
     named: arguments.Named = None,
     dataset: arguments.NewDataset = None,
     encoder: Annotated[
-        Words, typer.Option(help="NAME, NAME:MODEL or FILE; repeatable, or A,B.")
+        Words, typer.Option(help="NAME, NAME:MODEL, NAME/random or FILE; repeatable.")
     ] = None,
     weights: arguments.Weights = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",

@@ -26,11 +26,15 @@ _BFLOAT16_ONE = 0x3F80
 
 @dataclass(frozen=True)
 class RepositoryFiles:
-    """Files needed of a repository: one of each group, and those of `extra` that exist."""
+    """Files needed of a repository: one of each group, and those of `extra` that exist.
+
+    `with_weights` is False where the weights come from elsewhere.
+    """
 
     repository: str
     groups: tuple[tuple[str, ...], ...]
     extra: tuple[str, ...] = ()
+    with_weights: bool = True
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,12 @@ def missing_weights(wanted: RepositoryFiles, why: str) -> MmfuseError:
     """Error for missing weights: places searched, `--weights`, and encoders without download."""
     from huggingface_hub import constants
 
+    if not wanted.with_weights:
+        names = " or ".join(wanted.groups[0])
+        return MmfuseError(
+            f"no {names} of {wanted.repository}: not in {constants.HF_HUB_CACHE}, and {why}; take "
+            "a local folder that holds it"
+        )
     free = ", ".join(
         f"{name} ({', '.join(kinds)})"
         for name, entry in sorted(catalog.entries("encoders").items())

@@ -173,7 +173,9 @@ class ModelFiles:
         if self.is_stated:
             return {}, None
         if self.local is None:
-            return find_files(RepositoryFiles(self.repository, groups, self.extra), self.memory)
+            own = self.plain is None and not self.random
+            wanted = RepositoryFiles(self.repository, groups, self.extra, with_weights=own)
+            return find_files(wanted, self.memory)
         files = {}
         for group in groups:
             name = next((n for n in group if (self.local / n).is_file()), None)

@@ -343,7 +343,7 @@ class _Encoders:
 def _guesses(stream: RunStream, info: StreamInfo) -> Iterator[BuildCall]:
     """The encoder's name alone, then with each text of the stream's record as the model."""
     yield BuildCall(stream.encoder, {})
-    values = [*info.fields.values(), *info.provenance.values()]
+    values = [*info.fields.values(), *(v for n, v in info.provenance.items() if n != "file")]
     for model in dict.fromkeys(value for value in values if isinstance(value, str) and value):
         yield BuildCall(f"{stream.encoder}:{model}", {})
 
