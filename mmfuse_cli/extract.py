@@ -86,6 +86,8 @@ def extract(
         )
         for typed in encoder
     ]
+    if not (plan or explain):
+        memory.request_streams(asked.home, opened, encoder, built)
     serving = mmfuse.serving_encoders(opened, built)
     retry = tuple(reason) if reason else retry_failed
     options = mmfuse.ExtractOptions(

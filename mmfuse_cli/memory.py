@@ -24,16 +24,27 @@ def remembered(home: Path, command: str) -> dict[str, object]:
 
 
 def request_streams(
-    home: Path, opened: "Sequence[mmfuse.Dataset]", encoders: Sequence[str]
+    home: Path,
+    opened: "Sequence[mmfuse.Dataset]",
+    encoders: Sequence[str],
+    built: "Sequence[mmfuse.Encoder]" = (),
 ) -> None:
-    """Remember the streams that an extract is to make of each dataset, until they are complete."""
-    known = remembered(home, "requested")
+    """Remember the streams that an extract is to make of each dataset, until they are complete.
+
+    Args:
+        home: where they are remembered.
+        opened: the datasets.
+        encoders: words of the encoders.
+        built: the encoders; before they are built, all kinds that their plug-ins may serve count.
+    """
+    known, kinds = remembered(home, "requested"), {each.name: each.kinds for each in built}
     for each in opened:
         wanted = {*_names(known, each.name)}
         for word in encoders:
             entry = mmfuse.catalog.read_source(encoder_name(word))
-            kinds = entry.constants.get("KINDS")
-            serves = kinds if isinstance(kinds, dict) else {}
+            constant = entry.constants.get("KINDS")
+            serves = kinds.get(entry.name, constant if isinstance(constant, dict) else {})
+            wanted -= {f"{entry.name}/{m.name}" for m in each.modalities}
             wanted |= {f"{entry.name}/{m.name}" for m in each.modalities if m.kind in serves}
         known[each.name] = sorted(wanted)
     remember(home, "requested", known)

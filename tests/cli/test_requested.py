@@ -1,6 +1,7 @@
 """Streams that an extract was asked for and did not make: said by extract, train and eval."""
 
 import pytest
+from checkpoint_makers import make_bert
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -83,3 +84,13 @@ def test_an_extract_with_a_limit_is_told_by_train(call):
     assert call(f"{EXTRACT}hashing")[0] == 0
     assert call(f"{EXTRACT}pixels --limit 3")[0] == 0
     assert "warning: trained without pixels/photo, " in call(TRAIN)[1]
+
+
+def test_a_model_of_one_kind_is_not_asked_for_others(call, tmp_path):
+    """`hf:` may read texts and pictures; a text model was never to make features of photos."""
+    folder = tmp_path / "bert"
+    make_bert(folder)
+    assert call(f"{EXTRACT}hf:{folder} --encoder pixels")[0] == 0
+    code, said = call(TRAIN)
+    assert code == 0
+    assert "trained without" not in said
