@@ -199,7 +199,11 @@ class RunRecord:
         return load_file(self.path / "head.safetensors")
 
     def history(self) -> pl.DataFrame:
-        """stage, epoch, seed, loss, monitored, score, learning_rate; one row per epoch and seed."""
+        """One row per epoch and seed: stage, epoch, seed, loss, monitored, score, learning_rate.
+
+        And what ends the stage: `of` epochs at most, `patience` without a better `monitor`; runs of
+        older versions lack these.
+        """
         return pl.read_parquet(self.path / "history.parquet")
 
     def predictions(self) -> pl.DataFrame:

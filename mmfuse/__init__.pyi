@@ -66,6 +66,7 @@ from pipelines.data.tables import TableOptions as TableOptions
 from pipelines.data.tables import store_name as store_name
 from pipelines.extract.options import ExtractOptions as ExtractOptions
 from pipelines.features.missing import MissingPattern as MissingPattern
+from pipelines.reports.endings import training_ends as training_ends
 from pipelines.reports.table import Table as Table
 from pipelines.reports.table import bytes_text as bytes_text
 from pipelines.reports.table import count_of as count_of

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import mmfuse
-from mmfuse_cli import arguments, exchange
+from mmfuse_cli import arguments, console, exchange
 from mmfuse_cli.examples import epilog
 
 _HELP = "Verify, clean, export and import cached features."
@@ -32,8 +32,6 @@ def verify(
     ] = None,
 ) -> None:
     """Check all cached data against checksums. Exit code 1 if some is damaged."""
-    from mmfuse_cli import console
-
     asked = arguments.settings(context)
     names = arguments.stored(asked, dataset) if dataset else None
     seen = mmfuse.verify(asked.layout, names, track=console.track)
@@ -70,8 +68,6 @@ def gc(
     yes: Annotated[bool, typer.Option("--yes", help="Delete; default: only show.")] = False,
 ) -> None:
     """Show unused files in the cache. With --yes, delete them."""
-    from mmfuse_cli import console
-
     asked = arguments.settings(context)
     found = mmfuse.plan_gc(asked.layout, streams=streams)
     rows = tuple(
@@ -107,9 +103,8 @@ def _recompute(
         (raw,) = mmfuse.open_dataset(name, roots=asked.roots, home=asked.layout)
         built = [mmfuse.build_encoder(word, weights=weights) for word in encoders]
         plans = mmfuse.complete_plans(raw, built, home=asked.layout)
-        found += [
-            (name, one) for one in mmfuse.recompute(name, plans, home=asked.layout, count=count)
-        ]
+        again = mmfuse.recompute(name, plans, home=asked.layout, count=count, track=console.track)
+        found += [(name, one) for one in again]
     return found
 
 

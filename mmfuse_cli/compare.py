@@ -25,6 +25,8 @@ def compare(
     reference = mmfuse.load_run(asked.layout, against) if against else None
     if reference is not None and reference.id not in {one.id for one in found}:
         found = [reference, *found]
-    table = mmfuse.compare(asked.layout, found, reference.id if reference else None)
+    table = mmfuse.compare(
+        asked.layout, found, reference.id if reference else None, track=console.track
+    )
     ends = [f"{mmfuse.count_of(len(found), 'run')} in {asked.layout.runs}", "next: mmfuse report"]
     console.show([table], as_json=asked.json, ends=ends)

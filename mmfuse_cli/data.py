@@ -39,7 +39,8 @@ def audit(
     for name in names:
         home = asked.layout
         raw = mmfuse.open_dataset(name, roots=asked.roots, home=home)[0] if texts else None
-        found = mmfuse.audit(mmfuse.FeatureStore(home, name), streams, raw)
+        store = mmfuse.FeatureStore(home, name)
+        found = mmfuse.audit(store, streams, raw, track=console.track)
         verdicts += [finding.verdict for finding in found]
         rows = tuple((f.verdict, f.check, f.about, f.sentence) for f in found)
         columns = ("verdict", "check", "of", "what was found")

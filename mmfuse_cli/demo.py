@@ -41,22 +41,24 @@ def demo(
     group = mmfuse.new_id("demo", "digits")
     runs = []
     for method, options in tried:
-        run = mmfuse.train(
-            method,
-            "digits",
-            home=home,
-            features=[report.key.label for report in reports.all],
-            options={"seeds": tuple(range(seeds)), "epochs": epochs, **options},
-            group=group,
-            on_epoch=console.epochs(method),
-        )
+        with console.epochs(" ".join([method, *options.values()])) as on_epoch:
+            run = mmfuse.train(
+                method,
+                "digits",
+                home=home,
+                features=[report.key.label for report in reports.all],
+                options={"seeds": tuple(range(seeds)), "epochs": epochs, **options},
+                group=group,
+                on_epoch=on_epoch,
+            )
         console.note(f"  {' '.join([method, *options.values()])}: {run.seconds:.1f} s")
         runs.append(run)
     console.note("3/3 eval: complete, and each modality missing in turn")
     patterns = [mmfuse.MissingPattern.named(name) for name in runs[0].modalities]
-    done = [mmfuse.evaluate(home, run, patterns) for run in runs]
+    tracked = console.track(runs, "evaluate runs", len(runs))
+    done = [mmfuse.evaluate(home, run, patterns, track=console.track) for run in tracked]
     written = asked.home / "demo.html"
-    written.write_text(mmfuse.report(home, runs), encoding="utf-8")
+    written.write_text(mmfuse.report(home, runs, track=console.track), encoding="utf-8")
     ends = [
         f"{time.monotonic() - began:.0f} s; features in {home.features('digits')}, "
         f"runs in {home.runs}, report in {written}",

@@ -45,8 +45,8 @@ def evaluate(
         console.note("no --missing: each modality hidden in turn")
     asks = [(one, _patterns(one, missing or [], rates, frames, seed)) for one in found]
     done = [
-        mmfuse.evaluate(asked.layout, one, patterns, device=device)
-        for one, patterns in console.track(asks, "evaluate", len(asks))
+        mmfuse.evaluate(asked.layout, one, patterns, device=device, track=console.track)
+        for one, patterns in console.track(asks, "evaluate runs", len(asks))
     ]
     ends = [f"scores in {asked.layout.runs}/RUN/scores", "next: mmfuse runs"]
     tables = [mmfuse.runs.evaluation_table(done), *mmfuse.runs.robustness_tables(done)]

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import mmfuse
-from mmfuse_cli import arguments, memory
+from mmfuse_cli import arguments, console, memory
 
 Words = list[str] | None
 HDF5 = (".h5", ".hdf5")
@@ -23,7 +23,8 @@ def export(
     arguments.check_output("export to", file, HDF5)
     name = arguments.one(arguments.stored(asked, dataset))
     streams = arguments.features(asked, [name], features)
-    found = mmfuse.export_hdf5(mmfuse.FeatureStore(asked.layout, name), file, streams)
+    store = mmfuse.FeatureStore(asked.layout, name)
+    found = mmfuse.export_hdf5(store, file, streams, track=console.track)
     arguments.done(asked, [(name, i.key.label, i.rows) for i in found], file, "mmfuse cache import")
 
 
@@ -55,7 +56,7 @@ def import_(
     if stream is None:
         if file.suffix not in HDF5:
             raise mmfuse.MmfuseError(f"say what {file} holds: --stream ENCODER/MODALITY")
-        own, infos = mmfuse.import_hdf5(asked.layout, file, dataset)
+        own, infos = mmfuse.import_hdf5(asked.layout, file, dataset, track=console.track)
         memory.remember(asked.home, "extract", {"dataset": own, "names": [own]})
         rows = [(own, i.key.label, i.rows) for i in infos]
         arguments.done(asked, rows, asked.home, "mmfuse train --method concat")
@@ -71,7 +72,7 @@ def import_(
     made = arguments.one_of("weights", weights, ("pretrained", "weight-free", "random"))
     source = mmfuse.ImportSource(file, encoder, modality, known, array, made)
     store = mmfuse.FeatureStore(asked.layout, own)
-    found = mmfuse.import_arrays(store, samples, source)
+    found = mmfuse.import_arrays(store, samples, source, track=console.track)
     memory.remember(asked.home, "extract", {"dataset": own, "names": [own]})
     rows = [(own, found.info.key.label, found.info.rows)]
     arguments.done(asked, rows, asked.home, f"mmfuse train --method concat ({found.summary})")
@@ -94,7 +95,9 @@ def pack(
     names = arguments.stored(asked, dataset)
     notes = dict.fromkeys(names, licence)
     streams = arguments.features(asked, names, features)
-    done = mmfuse.pack(asked.layout, file, names, licences=notes, words=streams)
+    done = mmfuse.pack(
+        asked.layout, file, names, licences=notes, words=streams, track=console.track
+    )
     rows = [(name, i.key.label, i.rows) for name, found in done.streams.items() for i in found]
     arguments.done(asked, rows, file, f"mmfuse cache unpack {file.name}, on the other machine")
 
@@ -104,7 +107,7 @@ def unpack(
 ) -> None:
     """Import every stream of a pack. It is checked before anything is written."""
     asked = arguments.settings(context)
-    done = mmfuse.unpack(asked.layout, file)
+    done = mmfuse.unpack(asked.layout, file, track=console.track)
     rows = [(name, i.key.label, i.rows) for name, found in done.streams.items() for i in found]
     names = list(done.streams)
     memory.remember(asked.home, "extract", {"dataset": names[0], "names": names[:1]})

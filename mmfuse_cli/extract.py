@@ -67,9 +67,10 @@ def extract(
     own = arguments.own_data(context)
     encoder = arguments.encoders(encoder)  # mistyped names are reported before anything is opened
     word = arguments.dataset(asked, arguments.either(named, dataset))
-    opened = mmfuse.open_dataset(
-        word, roots=asked.roots, table=own, note=console.note, home=asked.layout
-    )
+    with console.step(f"read {word}"):
+        opened = mmfuse.open_dataset(
+            word, roots=asked.roots, table=own, note=console.note, home=asked.layout
+        )
     if not encoder:
         raise mmfuse.extraction.no_encoder(opened)
     if not (plan or explain):
@@ -101,14 +102,21 @@ def extract(
     if plan or explain:
         plans = {
             each.name: mmfuse.plan(
-                each, serving[each.name], home=asked.layout, retry_failed=retry, rehash=rehash
+                each,
+                serving[each.name],
+                home=asked.layout,
+                retry_failed=retry,
+                rehash=rehash,
+                track=console.track,
             )
             for each in opened
         }
         if explain:
             table = mmfuse.extraction.explanation_table(plans, asked.layout)
         else:
-            table = mmfuse.extraction.estimate_table(plans, home=asked.layout, options=options)
+            table = mmfuse.extraction.estimate_table(
+                plans, home=asked.layout, options=options, track=console.track
+            )
         without = " and ".join(["--plan"] * plan + ["--explain"] * explain)
         console.show([table], as_json=asked.json, ends=[f"next: the same without {without}"])
         return

@@ -61,6 +61,8 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt:
             console.error("stopped; run the same command again to resume")
             raise typer.Exit(130) from None
+        finally:
+            console.clear()
 
 
 app = typer.Typer(

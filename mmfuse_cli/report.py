@@ -24,6 +24,7 @@ def report(
         arguments.check_output("--output", output, (".html", ".htm"))
     runs = arguments.runs(asked, run)
     file = output or asked.home / "report.html"
+    page = mmfuse.report(asked.layout, runs, track=console.track)
     with mmfuse.user_errors(file):
-        file.write_text(mmfuse.report(asked.layout, runs), encoding="utf-8")
+        file.write_text(page, encoding="utf-8")
     console.show([mmfuse.runs.train_table(runs)], as_json=asked.json, ends=[f"report in {file}"])

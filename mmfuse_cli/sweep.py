@@ -64,22 +64,28 @@ def sweep(
     options = arguments.overlaid(flags, settings, {"seeds": tuple(range(3))})
     name = arguments.one(arguments.stored(asked, arguments.either(named, dataset)))
     streams = arguments.features(asked, [name], features)
-    found = mmfuse.sweep(
-        method,
-        name,
-        home=asked.layout,
-        features=streams,
-        options=options,
-        trials=trials,
-        seed=seed,
-        device=device,
-        on_epoch=console.epochs(f"{method} on {name}"),
-        on_trials=lambda done, total: console.note(f"{done} of {total} runs done"),
-    )
+    told = "{done} of {total} runs done"
+    with (
+        console.counted(f"sweep of {method} on {name}: runs", told) as on_trials,
+        console.epochs(f"{method} on {name}") as on_epoch,
+    ):
+        found = mmfuse.sweep(
+            method,
+            name,
+            home=asked.layout,
+            features=streams,
+            options=options,
+            trials=trials,
+            seed=seed,
+            device=device,
+            on_epoch=on_epoch,
+            on_trials=on_trials,
+        )
     best = found.trials[0].runs
     group = mmfuse.latest_group(asked.layout)[0].group
     memory.remember(asked.home, "sweep", {"group": group, "runs": [run.id for run in best]})
-    ends = [f"{mmfuse.count_of(found.trained, 'run')} trained now, in {asked.layout.runs}"]
+    ends = mmfuse.training_ends(best)
+    ends.append(f"{mmfuse.count_of(found.trained, 'run')} trained now, in {asked.layout.runs}")
     ends += [f"left out: {one}" for one in found.diverged]
     ends += [] if features else memory.absent_streams(asked.home, [name])
     ends.append(f"next: mmfuse eval {' '.join(f'--run {run.id}' for run in best)}")

@@ -70,19 +70,21 @@ def train(
     runs = []
     for name in names:
         for one in methods:
-            runs += mmfuse.train_all(
-                one,
-                name,
-                home=asked.layout,
-                features=streams,
-                options=options,
-                group=group,
-                on_epoch=console.epochs(f"{one} on {name}"),
-                device=device,
-            )
+            with console.epochs(f"{one} on {name}") as on_epoch:
+                runs += mmfuse.train_all(
+                    one,
+                    name,
+                    home=asked.layout,
+                    features=streams,
+                    options=options,
+                    group=group,
+                    on_epoch=on_epoch,
+                    device=device,
+                )
     table = mmfuse.runs.train_table(runs)
     where = f"runs in {asked.layout.runs}: {', '.join(run.id for run in runs)}"
     ends = [
+        *mmfuse.training_ends(runs),
         where,
         *([] if features else memory.absent_streams(asked.home, names)),
         "next: mmfuse eval (each modality missing in turn), or mmfuse eval --missing all",

@@ -1,18 +1,5 @@
-"""Progress hook: a callable that wraps an iterable and shows how much of it is done."""
+"""Progress hook of every step that may take long: the one of `cache.progress`."""
 
-from collections.abc import Iterable
-from typing import Protocol, TypeVar
-
-Item = TypeVar("Item")
-
-
-class Track(Protocol):
-    """Yields the items and shows how many of `total` are done, under a label."""
-
-    def __call__(self, items: Iterable[Item], label: str, total: int | None, /) -> Iterable[Item]:
-        """The same items, in the same order."""
-
-
-def untracked(items: Iterable[Item], label: str, total: int | None, /) -> Iterable[Item]:
-    """The items without any progress display."""
-    return items
+from cache.progress import Track as Track
+from cache.progress import tracked_step as tracked_step
+from cache.progress import untracked as untracked

@@ -11,6 +11,7 @@ from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
 from cache.format.digest_index import Digests
 from cache.format.streams import ABSENT, FAILED, OK, StreamInfo, StreamKey, StreamSpec
+from cache.progress import Track, untracked
 from cache.samples import Samples
 from cache.writing.journal import Failure
 from cache.writing.reuse import failures_by_row
@@ -49,9 +50,23 @@ class StreamContent:
 
 
 def deposit(
-    store: FeatureStore, key: StreamKey, spec: StreamSpec, samples: Samples, content: StreamContent
+    store: FeatureStore,
+    key: StreamKey,
+    spec: StreamSpec,
+    samples: Samples,
+    content: StreamContent,
+    *,
+    track: Track = untracked,
 ) -> StreamInfo:
     """Write a stream and publish it; an existing one is left unchanged.
+
+    Args:
+        store: of the dataset.
+        key: which stream.
+        spec: what it holds.
+        samples: the rows.
+        content: all rows of the stream.
+        track: progress over the shards that are written.
 
     Raises:
         MmfuseError: if shapes do not match, the disk is not writable, or another process is
@@ -61,7 +76,8 @@ def deposit(
     absent = content.state == ABSENT
     writer = store.writer(key, spec=spec, samples=samples, inputs=content.inputs, absent=absent)
     failures = failures_by_row(content.failures)
-    for shard in writer.shards:
+    shards = list(writer.shards)
+    for shard in track(shards, f"write {key.name} of {store.dataset}: shards", len(shards)):
         claim = writer.claim(shard)
         if claim is not None:
             with claim:

@@ -28,6 +28,7 @@ from cache.exchange.deposit import StreamContent, deposit
 from cache.feature_store import FeatureStore
 from cache.format.streams import OK, StreamInfo, StreamKey, StreamSpec
 from cache.layout import Home
+from cache.progress import Track, untracked
 from cache.samples import Modality, Samples, Task
 from cache.storage.objects import user_errors
 from cache.writing.reuse import NO_FAILURES, read_failures
@@ -37,7 +38,11 @@ BLOCK = 1 << 16  # rows that are in memory at once
 
 
 def export_hdf5(
-    store: FeatureStore, path: Path, words: Sequence[str] | None = None
+    store: FeatureStore,
+    path: Path,
+    words: Sequence[str] | None = None,
+    *,
+    track: Track = untracked,
 ) -> list[StreamInfo]:
     """Write streams of a dataset into a file, which is replaced when all is written.
 
@@ -45,6 +50,7 @@ def export_hdf5(
         store: of the dataset.
         path: the file to write.
         words: which streams, as in `FeatureStore.resolve`; None means all.
+        track: progress over blocks of rows.
 
     Raises:
         MmfuseError: if a word matches no stream, a stream is damaged, or the disk is not writable.
@@ -57,20 +63,24 @@ def export_hdf5(
                 file.attrs.update({"format": FORMAT, "schema": SCHEMA, "dataset": store.dataset})
                 _write_samples(file.create_group("samples"), store.samples(found[0]))
                 for info in found:
-                    _write_stream(file.create_group(f"streams/{info.key.label}"), store, info)
+                    group = file.create_group(f"streams/{info.key.label}")
+                    _write_stream(group, store, info, track)
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
     return found
 
 
-def import_hdf5(home: Home, path: Path, dataset: str | None = None) -> tuple[str, list[StreamInfo]]:
+def import_hdf5(
+    home: Home, path: Path, dataset: str | None = None, *, track: Track = untracked
+) -> tuple[str, list[StreamInfo]]:
     """Import a file of `export_hdf5` exactly; existing streams are left unchanged.
 
     Args:
         home: where to.
         path: the file.
         dataset: another name for the dataset.
+        track: progress over the shards that are written.
 
     Returns:
         The dataset's name, and its streams that the file has.
@@ -81,7 +91,9 @@ def import_hdf5(home: Home, path: Path, dataset: str | None = None) -> tuple[str
     with _opened(path) as file:
         name = dataset or str(file.attrs["dataset"])
         store, samples = FeatureStore(home, name), _read_samples(file["samples"])
-        return name, [_read_stream(group, store, samples) for group in _groups(file["streams"])]
+        return name, [
+            _read_stream(group, store, samples, track) for group in _groups(file["streams"])
+        ]
 
 
 def _opened(path: Path) -> h5py.File:
@@ -133,7 +145,7 @@ def _words(column: h5py.Dataset) -> NDArray[np.object_]:
     return words
 
 
-def _write_stream(group: h5py.Group, store: FeatureStore, info: StreamInfo) -> None:
+def _write_stream(group: h5py.Group, store: FeatureStore, info: StreamInfo, track: Track) -> None:
     key, reader = info.key, store.reader(info.key)
     group.attrs.update(
         {
@@ -149,7 +161,8 @@ def _write_stream(group: h5py.Group, store: FeatureStore, info: StreamInfo) -> N
     )
     grid = reader.frame_grid
     values = group.create_dataset("values", (grid.rows, grid.width), grid.dtype)
-    for start in range(0, grid.rows, BLOCK):
+    starts = range(0, grid.rows, BLOCK)
+    for start in track(starts, f"export {key.name} of {store.dataset}: blocks", len(starts)):
         stop = min(grid.rows, start + BLOCK)
         values[start:stop] = reader.gather(np.arange(start, stop))
     if info.sequence:
@@ -162,7 +175,9 @@ def _write_stream(group: h5py.Group, store: FeatureStore, info: StreamInfo) -> N
     group.create_dataset("failures", data=json.dumps(failures), dtype=h5py.string_dtype())
 
 
-def _read_stream(group: h5py.Group, store: FeatureStore, samples: Samples) -> StreamInfo:
+def _read_stream(
+    group: h5py.Group, store: FeatureStore, samples: Samples, track: Track
+) -> StreamInfo:
     about: dict[str, Any] = dict(group.attrs)
     key = StreamKey(str(about["encoder"]), str(about["fingerprint"]), str(about["modality"]))
     sequence = bool(about["sequence"])
@@ -182,7 +197,7 @@ def _read_stream(group: h5py.Group, store: FeatureStore, samples: Samples) -> St
         group["offsets"][:] if sequence else None,
         pl.DataFrame(rows, schema=NO_FAILURES.schema, orient="row"),
     )
-    return deposit(store, key, spec, samples, content)
+    return deposit(store, key, spec, samples, content, track=track)
 
 
 def _groups(top: h5py.Group) -> Iterator[h5py.Group]:

@@ -17,6 +17,7 @@ from cache.exchange.deposit import StreamContent, deposit
 from cache.feature_store import FeatureStore
 from cache.fingerprints import digest, fingerprint
 from cache.format.streams import ABSENT, OK, StreamInfo, StreamKey, StreamSpec
+from cache.progress import Track, tracked_step, untracked
 from cache.samples import Kind, Modality, Samples
 from cache.snapshots import repoint_streams, with_known_modalities
 from cache.writing.reuse import NO_FAILURES
@@ -78,7 +79,9 @@ class ImportResult:
         return f"{text}; {len(self.failed)} failed, of NaN or infinity ({shown})"
 
 
-def import_arrays(store: FeatureStore, samples: Samples, source: ImportSource) -> ImportResult:
+def import_arrays(
+    store: FeatureStore, samples: Samples, source: ImportSource, *, track: Track = untracked
+) -> ImportResult:
     """Write a file's vectors as a stream; importing the same file again changes nothing.
 
     Samples without a vector are absent. A vector with NaN or infinity fails its row.
@@ -87,12 +90,14 @@ def import_arrays(store: FeatureStore, samples: Samples, source: ImportSource) -
         store: of the dataset.
         samples: its rows.
         source: what to import.
+        track: progress over what is read and the shards that are written.
 
     Raises:
         MmfuseError: if the file cannot be read, no id is a sample's, an id occurs twice, or
             there are no ids and the number of vectors is not that of the samples.
     """
-    loaded = load_arrays(source.path, source.array)
+    with tracked_step(track, f"read {source.path.name}"):
+        loaded = load_arrays(source.path, source.array)
     at, aligned = _align(loaded, samples, source.path)
     sequence, width = _shape(loaded, source.path)
     dtype = source.dtype or _dtype(loaded)
@@ -112,7 +117,9 @@ def import_arrays(store: FeatureStore, samples: Samples, source: ImportSource) -
     }
     spec = StreamSpec(modality.kind, width, dtype, sequence, fields, provenance)
     key = StreamKey(source.encoder, fingerprint(fields), source.modality)
-    info = deposit(store, key, spec, samples, _content(loaded, at, spec))
+    with tracked_step(track, f"read {source.path.name}"):
+        content = _content(loaded, at, spec)
+    info = deposit(store, key, spec, samples, content, track=track)
     repoint_streams(samples, store.paths)
     info = next(i for i in store.streams() if i.key == key)
     used = int((at >= 0).sum())

@@ -28,6 +28,7 @@ from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
 from cache.format.streams import StreamInfo
 from cache.layout import Home
+from cache.progress import Track, untracked
 from cache.samples import Samples
 from cache.storage.objects import pack_record, user_errors
 from cache.writing.reuse import read_failures
@@ -59,6 +60,7 @@ def pack(
     *,
     licences: Mapping[str, str] | None = None,
     words: Sequence[str] | None = None,
+    track: Track = untracked,
 ) -> PackResult:
     """Write complete streams of datasets, with their samples, into one file.
 
@@ -68,6 +70,7 @@ def pack(
         datasets: names; None means all.
         licences: one line per dataset.
         words: which streams, as in `FeatureStore.resolve`; None means all.
+        track: progress over blocks of rows.
 
     Raises:
         MmfuseError: if there is nothing to pack, a stream is damaged, or the disk is not writable.
@@ -85,7 +88,7 @@ def pack(
                 for number, name in enumerate(names):
                     store = FeatureStore(home, name)
                     streams[name] = tuple(store.resolve(words))
-                    entry = _dataset(members, f"d{number}", store, streams[name])
+                    entry = _dataset(members, f"d{number}", store, streams[name], track)
                     entries.append({**entry, "licence": (licences or {}).get(name, "")})
                 members.finish({"format": FORMAT, "schema": SCHEMA, "datasets": entries})
             unfinished.replace(path)
@@ -146,12 +149,16 @@ def _npy(
 
 
 def _dataset(
-    members: _Members, folder: str, store: FeatureStore, streams: Sequence[StreamInfo]
+    members: _Members,
+    folder: str,
+    store: FeatureStore,
+    streams: Sequence[StreamInfo],
+    track: Track,
 ) -> dict[str, object]:
     members.json(f"{folder}/samples.json", describe(store.samples(streams[0])))
     entries = []
     for number, info in enumerate(streams):
-        _stream(members, f"{folder}/s{number}", store, info)
+        _stream(members, f"{folder}/s{number}", store, info, track)
         entries.append(
             {
                 "encoder": info.key.encoder,
@@ -168,12 +175,16 @@ def _dataset(
     return {"name": store.dataset, "folder": folder, "streams": entries}
 
 
-def _stream(members: _Members, folder: str, store: FeatureStore, info: StreamInfo) -> None:
+def _stream(
+    members: _Members, folder: str, store: FeatureStore, info: StreamInfo, track: Track
+) -> None:
     reader = store.reader(info.key)
     grid = reader.frame_grid
+    starts = range(0, grid.rows, BLOCK)
+    label = f"pack {info.key.name} of {store.dataset}: blocks"
     blocks = (
         reader.gather(np.arange(start, min(grid.rows, start + BLOCK)))
-        for start in range(0, grid.rows, BLOCK)
+        for start in track(starts, label, len(starts))
     )
     members.blocks(f"{folder}/values.npy", (grid.rows, grid.width), np.dtype(grid.dtype), blocks)
     if info.sequence:

@@ -27,6 +27,7 @@ from cache.exchange.pack import FORMAT, SCHEMA
 from cache.feature_store import FeatureStore
 from cache.format.streams import DTYPES, StreamInfo, StreamKey, StreamSpec, check_key
 from cache.layout import Home, check_modality_name, check_name
+from cache.progress import Track, untracked
 from cache.samples import KINDS, Modality, Samples, Task
 from cache.storage.objects import unpack_record
 from cache.writing.reuse import NO_FAILURES
@@ -58,7 +59,7 @@ class UnpackResult:
     licences: Mapping[str, str]
 
 
-def unpack(home: Home, path: Path) -> UnpackResult:
+def unpack(home: Home, path: Path, *, track: Track = untracked) -> UnpackResult:
     """Import every stream of a pack; existing ones are left unchanged.
 
     Everything is checked before anything is written.
@@ -66,6 +67,7 @@ def unpack(home: Home, path: Path) -> UnpackResult:
     Args:
         home: where to.
         path: the pack.
+        track: progress over the members that are checked and the shards that are written.
 
     Raises:
         MmfuseError: if the file is no pack, damaged, tampered with, or inconsistent; nothing is
@@ -74,7 +76,7 @@ def unpack(home: Home, path: Path) -> UnpackResult:
     if not path.is_file():
         raise MmfuseError(f"no such file: {path}")
     try:
-        archive = _Archive(path)
+        archive = _Archive(path, track)
         datasets = [_dataset(archive, entry) for entry in archive.manifest["datasets"]]
     except _BROKEN as error:
         raise MmfuseError(f"{path} is no pack of mmfuse, or it is damaged: {error}") from error
@@ -82,7 +84,7 @@ def unpack(home: Home, path: Path) -> UnpackResult:
     for dataset in datasets:
         store = FeatureStore(home, dataset.name)
         streams[dataset.name] = tuple(
-            deposit(store, key, spec, dataset.samples, content)
+            deposit(store, key, spec, dataset.samples, content, track=track)
             for key, spec, content in dataset.streams
         )
     return UnpackResult(streams, {dataset.name: dataset.licence for dataset in datasets})
@@ -91,7 +93,7 @@ def unpack(home: Home, path: Path) -> UnpackResult:
 class _Archive:
     """The members of a pack as checked byte ranges of its file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, track: Track) -> None:
         self._path = path
         with zipfile.ZipFile(path) as file:
             infos = file.infolist()
@@ -108,7 +110,8 @@ class _Archive:
         announced = manifest["members"]
         if set(announced) != set(self._places) - {"manifest.json"}:
             raise MmfuseError(f"{path}: its members are not those that its manifest lists")
-        for name, (size, digest) in announced.items():
+        checked = track(announced.items(), f"check {path.name}: members", len(announced))
+        for name, (size, digest) in checked:
             if self._places[name][1] != size or self._digest(name) != digest:
                 raise MmfuseError(f"{path}: {name} is damaged: its digest does not fit")
         self.manifest: dict[str, Any] = manifest

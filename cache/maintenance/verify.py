@@ -6,7 +6,7 @@ a record or Zarr metadata is found. Nothing is changed here: see `repair`.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,9 +25,8 @@ from cache.format.grid import Grid
 from cache.format.reader import FLAT_ROWS
 from cache.format.shards import damaged_rows
 from cache.layout import DatasetPaths, Home, StreamPaths
+from cache.progress import Track, untracked
 from cache.storage.objects import DamagedError, content_digest, get_record
-
-Track = Callable[..., Iterable["Check"]]
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Verification:
 
 
 def verify(
-    home: Home, datasets: Sequence[str] | None = None, *, track: Track | None = None
+    home: Home, datasets: Sequence[str] | None = None, *, track: Track = untracked
 ) -> Verification:
     """Check every stream, generation, snapshot and record of some datasets, or of all.
 
@@ -99,8 +98,7 @@ def verify(
         streams += len(labels)
         for label in labels:
             pieces += _stream(dataset, label, paths.stream(label))
-        label = f"verify {dataset}"
-        for piece in pieces if track is None else track(pieces, label, len(pieces)):
+        for piece in track(pieces, f"verify {dataset}", len(pieces)):
             damages += _found(piece)
             size += piece.bytes
     return Verification(tuple(damages), streams, size)

@@ -19,12 +19,17 @@ from pipelines.audit.label_checks import (
 )
 from pipelines.data.dataset import Dataset
 from pipelines.media.cells import TEXTS
+from pipelines.progress import Track, untracked
 
 Texts = Mapping[str, Sequence[str | None]]
 
 
 def audit(
-    store: FeatureStore, words: Sequence[str] | None = None, dataset: Dataset | None = None
+    store: FeatureStore,
+    words: Sequence[str] | None = None,
+    dataset: Dataset | None = None,
+    *,
+    track: Track = untracked,
 ) -> list[Finding]:
     """Run every check on the cached streams of a dataset; findings with leaks first.
 
@@ -32,6 +37,7 @@ def audit(
         store: the dataset's features.
         words: streams such as `clip/image`; None for all complete ones.
         dataset: the raw rows, to search texts for class names too.
+        track: progress over the streams.
 
     Raises:
         MmfuseError: where there are no such streams, or the raw rows are not those of the store.
@@ -55,7 +61,9 @@ def audit(
             m.name: dataset.table[m.name].to_list() for m in dataset.modalities if m.kind in TEXTS
         }
     tables = {name for name, info in called.items() if info.kind == "tabular"}
-    return findings(samples, streams, modalities=modalities, texts=texts, tables=tables)
+    return findings(
+        samples, streams, modalities=modalities, texts=texts, tables=tables, track=track
+    )
 
 
 def findings(
@@ -65,6 +73,7 @@ def findings(
     modalities: Mapping[str, str] | None = None,
     texts: Texts | None = None,
     tables: Collection[str] = (),
+    track: Track = untracked,
 ) -> list[Finding]:
     """Run every check on arrays; findings in the order of `Verdict`, leaks first.
 
@@ -74,6 +83,7 @@ def findings(
         modalities: the modality of each stream; default: the word after its last slash.
         texts: (N,) texts by modality, to search for class names.
         tables: the streams that are columns of a table.
+        track: progress over the streams.
     """
     if (samples.splits == "").any():  # rows of no split may have no target
         rows = np.flatnonzero(samples.splits != "")
@@ -94,7 +104,7 @@ def findings(
         found.append(ids)
     if len(streams) > 1:
         found.append(identical_streams(streams))
-    for name, seen in streams.items():
+    for name, seen in track(streams.items(), "audit streams", len(streams)):
         found.append(near_duplicates(name, seen, samples))
         found.append(label_aware_features(name, seen, samples, table=name in tables))
     return sorted(found, key=lambda finding: get_args(Verdict).index(finding.verdict))

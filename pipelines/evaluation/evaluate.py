@@ -9,6 +9,7 @@ from cache.layout import Home
 from cache.runs import RunRecord, load_run
 from pipelines.evaluation.result import Evaluation
 from pipelines.features.missing import MissingPattern
+from pipelines.progress import Track, untracked
 
 
 def evaluate(
@@ -17,6 +18,7 @@ def evaluate(
     patterns: Sequence[MissingPattern],
     *,
     device: str = "auto",
+    track: Track = untracked,
 ) -> Evaluation:
     """Score a run on its test rows under missing patterns; scores are saved beside the record.
 
@@ -25,6 +27,7 @@ def evaluate(
         run: a record, its id, or a prefix of the id.
         patterns: what to hide; the complete pattern is always scored, first.
         device: auto, cpu, cuda.
+        track: progress over the patterns.
 
     Raises:
         MmfuseError: for an unknown run or modality (naming the known ones), or features that are
@@ -36,4 +39,5 @@ def evaluate(
         pattern.check(record.modalities, sequences)
     from pipelines.evaluation.score import score  # torch: not needed where something is wrong
 
-    return score(home, record, list(dict.fromkeys([MissingPattern(), *patterns])), device)
+    distinct = list(dict.fromkeys([MissingPattern(), *patterns]))
+    return score(home, record, distinct, device, track)

@@ -16,6 +16,7 @@ from pipelines.features.table import FeatureTable
 from pipelines.metrics import baselines
 from pipelines.metrics.metrics import PRIMARY, is_better_by, metric_terms, scores
 from pipelines.metrics.significance import bootstrap
+from pipelines.progress import Track
 from pipelines.training.loop import decoded
 from pipelines.training.replicas import Replicas
 from pipelines.training.restore import linear_name, plan_of, rebuild, run_table
@@ -23,17 +24,22 @@ from pipelines.training.run import missing_pattern
 
 
 def score(
-    home: Home, record: RunRecord, patterns: Sequence[MissingPattern], device: str
+    home: Home,
+    record: RunRecord,
+    patterns: Sequence[MissingPattern],
+    device: str,
+    track: Track,
 ) -> Evaluation:
     """See `evaluation.evaluate`; the complete pattern comes first."""
     where = pick_device(device)
     table = run_table(home, record, where)
     replicas = rebuild(record, where)
-    probes = _probes(table, record)
+    probes = _probes(table, record, track)
     linear = baselines.fit_linear(_as_trained(table, record))
     base, rows = None, []
     notes = list(record.notes)
-    for pattern in patterns:
+    label = f"score {record.method} on {record.dataset}: patterns"
+    for pattern in track(patterns, label, len(patterns)):
         hidden = hide(table, pattern)
         notes += hidden.remarks("test")
         found, parts = _score(replicas, hidden, pattern.label)
@@ -69,13 +75,13 @@ def _as_trained(table: FeatureTable, record: RunRecord) -> FeatureTable:
     return hide(table, missing_pattern(plan_of(record))).table
 
 
-def _probes(table: FeatureTable, record: RunRecord) -> dict[str, baselines.Linear]:
+def _probes(table: FeatureTable, record: RunRecord, track: Track) -> dict[str, baselines.Linear]:
     """A linear model of each modality, fitted on that modality alone."""
     trained = _as_trained(table, record)
     named = list(zip(table.features, table.modalities, strict=True))
     return {
         modality: baselines.fit_linear(trained, [n for n, m in named if m == modality])
-        for modality in table.distinct
+        for modality in track(table.distinct, "fit single modalities", len(table.distinct))
     }
 
 

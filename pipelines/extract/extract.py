@@ -34,7 +34,7 @@ from pipelines.extract.fitting import fit
 from pipelines.extract.options import ExtractOptions, batch_budget, max_failures, worthwhile_workers
 from pipelines.extract.plan import StreamPlan, plan, unserved
 from pipelines.extract.report import StreamReport, Work, report
-from pipelines.progress import Track, untracked
+from pipelines.progress import Track, tracked_step, untracked
 
 
 def extract(
@@ -43,7 +43,7 @@ def extract(
     *,
     home: Home,
     options: ExtractOptions | None = None,
-    track: Track | None = None,
+    track: Track = untracked,
 ) -> list[StreamReport]:
     """Fill the store with every encoder's features of every modality that it serves.
 
@@ -64,7 +64,7 @@ def extract(
     Raises:
         MmfuseError: for what the user can fix; rows finished before it stay in the store.
     """
-    options, track = options or ExtractOptions(), track or untracked
+    options = options or ExtractOptions()
     origins.save_origin(home, dataset)
     plans = plan(
         dataset,
@@ -158,7 +158,8 @@ class Extraction:
                 writer.finish()
         if self._options.latency and stream.found.new and writer.complete:
             encoded = np.flatnonzero(store.reader(stream.key).state == OK)
-            store.keep_latency(stream.key, measure_latency(stream, encoded))
+            with tracked_step(self._track, f"time single rows of {stream.key.name}"):
+                store.keep_latency(stream.key, measure_latency(stream, encoded))
         done = report(stream, writer, work, skipped)
         if done.new or done.new_failed:
             paths = writer.generation.paths.stream
@@ -170,7 +171,7 @@ class Extraction:
         """Download weights, fit and load the encoder as needed; choose the number of workers."""
         if stream.found.new and stream.download is not None:
             stream.download.fetch(self._track)
-        fit(stream, self._home)
+        fit(stream, self._home, track=self._track)
         if not stream.found.new:
             return
         wanted = self._options.workers
@@ -181,7 +182,8 @@ class Extraction:
         probes = probe_samples(stream)
         readable = [found.item for found in probes if found.failure is None]
         if loads and readable:  # load now, so that provenance has the device and dtype
-            with work.timings.timed("load"):
+            loading = tracked_step(self._track, f"load {stream.encoder.name}")
+            with work.timings.timed("load"), loading:
                 stream.encoder.encode(stream.modality.kind, readable[:1])
         seconds = statistics.median(p.read + p.prepare for p in probes) * stream.found.new
         work.workers = worthwhile_workers(seconds) if wanted is None else wanted

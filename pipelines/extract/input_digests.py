@@ -57,16 +57,19 @@ def input_digests(
     if modality.kind in FILES and column.dtype == pl.String:
         found = _files(column, modality, dataset.root, memory, track)
     else:
-        found = _in_table(column, modality.kind)
+        found = _in_table(column, modality, track)
     found[gone] = 0
     return InputDigests(found, gone)
 
 
-def _in_table(column: pl.Series, kind: Kind) -> NDArray[np.uint8]:
+def _in_table(column: pl.Series, modality: Modality, track: Track) -> NDArray[np.uint8]:
     """(N, 16) for cells that the table itself holds."""
+    kind = modality.kind
     found = np.empty((len(column), DIGEST_BYTES), np.uint8)
     hashed = partial(blake2b, digest_size=DIGEST_BYTES, person=kind.encode()[:16])
-    for start in range(0, len(column), _ROWS):  # cells as Python objects, a part at a time
+    starts = range(0, len(column), _ROWS)  # cells as Python objects, a part at a time
+    label = f"{modality.name}: reading blocks of {_ROWS:,} cells"
+    for start in track(starts, label, len(starts)):
         cells = _cells(column.slice(start, _ROWS), kind)
         found[start : start + _ROWS] = _rows(b"".join([hashed(cell).digest() for cell in cells]))
     return found

@@ -14,6 +14,7 @@ from pipelines.encoding.encoder import Encoder, with_storage
 from pipelines.extract.engine.prepare import Cell, Recipe, prepare
 from pipelines.extract.fitting import fit
 from pipelines.extract.plan import StreamPlan, plan
+from pipelines.progress import Track, untracked
 
 BOUND = {"float32": 0.99999, "float16": 0.999}
 """Smallest cosine that counts as the same vector, by stored dtype."""
@@ -37,7 +38,13 @@ class Recomputed:
 
 
 def recompute(
-    dataset: str, sources: Sequence[StreamPlan], *, home: Home, count: int, seed: int = 0
+    dataset: str,
+    sources: Sequence[StreamPlan],
+    *,
+    home: Home,
+    count: int,
+    seed: int = 0,
+    track: Track = untracked,
 ) -> list[Recomputed]:
     """Encode `count` random rows of every stream again, each alone, and compare.
 
@@ -47,13 +54,14 @@ def recompute(
         home: where they are stored.
         count: rows per stream, at most those with a vector.
         seed: random seed of the choice.
+        track: progress over the rows.
 
     Raises:
         MmfuseError: from an encoder, for example if weights are missing.
     """
     store = FeatureStore(home, dataset)
     return [
-        _recompute_stream(store, source, home, count, np.random.default_rng(seed))
+        _recompute_stream(store, source, home, count, np.random.default_rng(seed), track=track)
         for source in sources
     ]
 
@@ -89,7 +97,13 @@ def _with_other_dtype(encoder: Encoder) -> Encoder:
 
 
 def _recompute_stream(
-    store: FeatureStore, source: StreamPlan, home: Home, count: int, draw: np.random.Generator
+    store: FeatureStore,
+    source: StreamPlan,
+    home: Home,
+    count: int,
+    draw: np.random.Generator,
+    *,
+    track: Track,
 ) -> Recomputed:
     stored = store.whole(source.key)
     there = np.flatnonzero(stored.present)
@@ -98,7 +112,7 @@ def _recompute_stream(
     ids, table = source.dataset.table["id"], source.dataset.table[source.modality.name]
     recipe = Recipe(source.encoder, source.modality.kind, source.dataset.root)
     worst, differing = 1.0, []
-    for row in rows.tolist():
+    for row in track(rows.tolist(), f"encode {source.key.name} again", len(rows)):
         span = slice(row, row + 1)
         if stored.offsets is not None:
             span = slice(*stored.offsets[row : row + 2].tolist())

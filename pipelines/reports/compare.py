@@ -13,18 +13,26 @@ from cache.runs import RunRecord
 from cache.snapshots import read_snapshot
 from pipelines.metrics.metrics import metric_terms
 from pipelines.metrics.significance import DRAWS, MetricTerms, Paired, holm, paired
+from pipelines.progress import Track, untracked
 from pipelines.reports.runs import evidence_tags, metric_spread, run_labels
 from pipelines.reports.table import Cell, Table, count_of, decimal, interval
 from pipelines.training.train import best_of
 
 
-def compare(home: Home, runs: Sequence[RunRecord], against: str | None = None) -> Table:
+def compare(
+    home: Home,
+    runs: Sequence[RunRecord],
+    against: str | None = None,
+    *,
+    track: Track = untracked,
+) -> Table:
     """Compare every run of a dataset with one of them, on the test rows that all of them scored.
 
     Args:
         home: where they are.
         runs: at least two of one dataset; a dataset's only run is left out.
         against: id of the reference; default: the best run on validation rows.
+        track: progress over the runs.
 
     Raises:
         MmfuseError: where no two runs scored the same rows.
@@ -36,7 +44,8 @@ def compare(home: Home, runs: Sequence[RunRecord], against: str | None = None) -
             continue
         reference = _reference(group, against)
         base = _metric_terms(home, reference)
-        for run, name in zip(group, run_labels(group), strict=True):
+        named = list(zip(group, run_labels(group), strict=True))
+        for run, name in track(named, f"compare runs on {dataset}", len(named)):
             scores = (metric_spread(run.scores, "val"), metric_spread(run.scores, "test"))
             if run.id == reference.id:
                 rows.append(_Row(dataset, name, scores, None, evidence_tags(run)))

@@ -14,6 +14,7 @@ from pipelines.extract.estimate import Estimate, estimate
 from pipelines.extract.options import ExtractOptions
 from pipelines.extract.plan import StreamPlan, serving
 from pipelines.extract.report import StreamReport
+from pipelines.progress import Track, untracked
 from pipelines.reports.table import Cell, Table, bytes_text, counts_text
 
 _WARN_TRUNCATED = 0.05  # share of truncated inputs above which there is a warning
@@ -232,6 +233,7 @@ def estimate_table(
     *,
     home: Home,
     options: ExtractOptions | None = None,
+    track: Track = untracked,
 ) -> Table:
     """`plan_table` with estimated times; nothing is stored.
 
@@ -239,6 +241,7 @@ def estimate_table(
         plans: of each dataset.
         home: where a fitted encoder's state may be.
         options: workers, batches and limit to estimate for.
+        track: progress over the streams.
 
     Raises:
         MmfuseError: from an encoder whose batches are timed.
@@ -246,12 +249,12 @@ def estimate_table(
     options = options or ExtractOptions()
     sized: dict[str, list[StreamPlan]] = {name: [] for name in plans}
     estimates: list[Estimate | None] = []
-    for name, found in plans.items():
-        for one in found:
-            estimates.append(estimate(one, home=home, options=options))
-            if one.width is None and estimates[-1] is not None:  # the encoder is fitted by now
-                one = replace(one, width=one.encoder.kinds[one.modality.kind])
-            sized[name].append(one)
+    each = [(name, one) for name, found in plans.items() for one in found]
+    for name, one in track(each, "time batches of each stream", len(each)):
+        estimates.append(estimate(one, home=home, options=options))
+        if one.width is None and estimates[-1] is not None:  # the encoder is fitted by now
+            one = replace(one, width=one.encoder.kinds[one.modality.kind])
+        sized[name].append(one)
     table = plan_table(sized)
     times = [None if found is None else f"~{duration_text(found.seconds)}" for found in estimates]
     rows = tuple((*row, time) for row, time in zip(table.rows, times, strict=True))

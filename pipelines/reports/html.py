@@ -6,6 +6,7 @@ import polars as pl
 
 from cache.layout import Home
 from cache.runs import RunRecord
+from pipelines.progress import Track, untracked
 from pipelines.reports import charts
 from pipelines.reports import runs as results
 from pipelines.reports.compare import compare
@@ -26,19 +27,20 @@ code { font-size: .9em; } details { margin: .4rem 0; }
 """
 
 
-def report(home: Home, runs: Sequence[RunRecord]) -> str:
+def report(home: Home, runs: Sequence[RunRecord], *, track: Track = untracked) -> str:
     """HTML page about runs; it loads nothing from elsewhere.
 
     Args:
         home: where the runs are.
         runs: at least one.
+        track: progress over the runs that are compared, and the datasets.
     """
     datasets = list(dict.fromkeys(run.dataset for run in runs))
     title = html_text(", ".join(datasets))
     parts = [f"<h1>mmfuse: {title}</h1>", _table(results.train_table(runs))]
     if len(runs) > len(datasets):
-        parts.append(_table(compare(home, runs)))
-    for dataset in datasets:
+        parts.append(_table(compare(home, runs, track=track)))
+    for dataset in track(datasets, "draw charts of datasets", len(datasets)):
         group = [run for run in runs if run.dataset == dataset]
         parts += _missing(dataset, group)
         parts += _curves(dataset, group)

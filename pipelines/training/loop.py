@@ -39,6 +39,8 @@ class Epoch:
         scores: the task's primary metric on validation rows.
         rates: learning rates.
         active: which replicas train on after it.
+        monitor: what `monitored` is, see `Plan`.
+        patience: epochs without improvement after which a replica stops, or None.
     """
 
     stage: str
@@ -49,6 +51,8 @@ class Epoch:
     scores: tuple[float, ...]
     rates: tuple[float, ...]
     active: tuple[bool, ...]
+    monitor: str = "task"
+    patience: int | None = None
 
 
 @dataclass
@@ -141,6 +145,8 @@ def fit(replicas: Replicas, job: FitJob, progress: Progress | None = None) -> li
                     _nan_unless(trained, primary),
                     tuple(rate.learning_rate if rate else float("nan") for rate in rates),
                     tuple(schedule.active),
+                    stage.monitor or plans[0].monitor,
+                    plans[0].patience,
                 )
             )
             if job.on_epoch:

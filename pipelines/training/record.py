@@ -205,12 +205,15 @@ def history_table(
             "monitored": epoch.monitored[r],
             "score": epoch.scores[r],
             "learning_rate": epoch.rates[r],
+            "of": epoch.of,
+            "monitor": epoch.monitor,
+            "patience": epoch.patience,
         }
         for epoch in history
         for seed, r in zip(seeds, mine, strict=True)
         if not np.isnan(epoch.rates[r])
     ]
-    return pl.DataFrame(rows)
+    return pl.DataFrame(rows, schema_overrides={"patience": pl.Int64})
 
 
 def epochs_of(history: Sequence[Epoch], replica: int) -> int:
