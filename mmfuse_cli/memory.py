@@ -60,22 +60,28 @@ def settle_requests(home: Path, complete: Mapping[str, Sequence[str]]) -> None:
 
 
 def absent_streams(home: Path, names: Sequence[str]) -> list[str]:
-    """One warning a dataset on streams that an extract was to make and did not complete."""
-    found = []
+    """Warnings on streams that an extract was to make and did not complete; one for all alike."""
+    found: dict[tuple[str, ...], list[str]] = {}  # streams → datasets that lack them
     for name in names:
         streams = mmfuse.FeatureStore(mmfuse.Home(home), name).streams()
         complete = {info.key.name for info in streams if info.complete}
         wanted = {*_names(remembered(home, "requested"), name)}
         wanted |= {info.key.name for info in streams}
         if lacking := sorted(wanted - complete):
-            encoders = " ".join(
-                f"--encoder {word}" for word in dict.fromkeys(s.partition("/")[0] for s in lacking)
-            )
-            found.append(
-                f"warning: trained without {', '.join(lacking)}, which an extract of {name} did "
-                f"not complete; run: mmfuse extract --dataset {name} {encoders}"
-            )
-    return found
+            found.setdefault(tuple(lacking), []).append(name)
+    warnings = []
+    for absent, own in found.items():
+        words = dict.fromkeys(stream.partition("/")[0] for stream in absent)
+        encoders = " ".join(f"--encoder {word}" for word in words)
+        group = own[0].partition("/")[0]
+        whole = len(own) > 1 and all(name.startswith(f"{group}/") for name in own)
+        commands = [group] if whole else own
+        run = " and ".join(f"mmfuse extract --dataset {one} {encoders}" for one in commands)
+        warnings.append(
+            f"warning: trained without {', '.join(absent)}, which an extract of {', '.join(own)} "
+            f"did not complete; run: {run}"
+        )
+    return warnings
 
 
 def encoder_name(word: str) -> str:

@@ -166,7 +166,7 @@ def predict(
         seconds,
         matched.lacking,
         matched.unused,
-        (*matched.notes, *unseen, *found.notes),
+        (*matched.notes, *dict.fromkeys(unseen), *found.notes),
     )
 
 

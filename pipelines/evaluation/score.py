@@ -63,8 +63,8 @@ def score(
     unused = [m.name for m in table.samples.modalities if m.name not in record.modalities]
     if unused:
         notes.append(
-            f"complete: all that the run has ({', '.join(record.modalities)}); {record.dataset} "
-            f"also has {', '.join(unused)}, without features in this run"
+            f"complete: all that the run has ({', '.join(record.modalities)}); not in this run: "
+            f"{', '.join(unused)} of {record.dataset}"
         )
     metric = PRIMARY[record.task.kind]
     return Evaluation(record, metric, tuple(rows), tuple(dict.fromkeys(notes)))

@@ -7,6 +7,7 @@ import polars as pl
 
 from cache.runs import RunRecord
 from pipelines.metrics.metrics import PRIMARY
+from pipelines.reports.notes import listed
 from pipelines.reports.table import count_of
 
 
@@ -20,17 +21,21 @@ class _Ending:
 
 
 def training_ends(runs: Sequence[RunRecord]) -> list[str]:
-    """One line for each method on each dataset, over settings, folds and seeds.
+    """One line for each method, over its datasets, settings, folds and seeds.
 
     `concat on digits: stopped after 34 of 100 epochs: no lower validation loss for 15 epochs`, or
     `concat on digits: used all 100 epochs`. Stages are named where a method has several.
     """
-    named: dict[str, dict[str, list[_Ending]]] = {}
-    for run in runs:
-        stages = named.setdefault(f"{run.method} on {run.dataset}", {})
-        for stage, found in _endings(run).items():
-            stages.setdefault(stage, []).extend(found)
-    return [f"{name}: {_describe(stages)}" for name, stages in named.items() if stages]
+    lines = []
+    for method in dict.fromkeys(run.method for run in runs):
+        own = [run for run in runs if run.method == method]
+        stages: dict[str, list[_Ending]] = {}
+        for run in own:
+            for stage, found in _endings(run).items():
+                stages.setdefault(stage, []).extend(found)
+        if stages:
+            lines.append(f"{method} on {listed(run.dataset for run in own)}: {_describe(stages)}")
+    return lines
 
 
 def _endings(run: RunRecord) -> dict[str, list[_Ending]]:
@@ -68,7 +73,7 @@ def _describe_stage(found: Sequence[_Ending]) -> str:
     of = _span([ending.of for ending in found])
     early = [ending for ending in found if ending.epochs < ending.of]
     if not early:
-        return f"used all {of} epochs"
+        return f"used all {of} epochs" if of != "1" else "used its only epoch"
     reasons = " or ".join(dict.fromkeys(ending.reason for ending in early))
     sentence = (
         f"stopped after {_span([ending.epochs for ending in early])} of {of} epochs: {reasons}"

@@ -15,6 +15,7 @@ from pipelines.extract.options import ExtractOptions
 from pipelines.extract.plan import StreamPlan, serving
 from pipelines.extract.report import StreamReport
 from pipelines.progress import Track, untracked
+from pipelines.reports.notes import merged_notes
 from pipelines.reports.table import Cell, Table, bytes_text, counts_text
 
 _WARN_TRUNCATED = 0.05  # share of truncated inputs above which there is a warning
@@ -133,7 +134,7 @@ def no_encoder(opened: Sequence[Dataset]) -> MmfuseError:
 def report_table(reports: Mapping[str, Sequence[StreamReport]]) -> Table:
     """Rows of every stream: new, reused, absent and failed, by dataset."""
     rows: list[tuple[Cell, ...]] = []
-    notes: list[str] = []
+    notes: list[tuple[str, str, str]] = []  # stream, dataset, sentence
     for dataset, found in reports.items():
         for report in found:
             speed = f"{report.rows_per_second:,.0f}" if report.rows_per_second else None
@@ -143,17 +144,17 @@ def report_table(reports: Mapping[str, Sequence[StreamReport]]) -> Table:
                 counts_text(report.failed), speed,
             ))  # fmt: skip
             if report.pending:
-                notes.append(f"{name} of {dataset}: {report.pending:,} rows are not encoded yet")
+                notes.append((name, dataset, f"{report.pending:,} rows are not encoded yet"))
             if report.truncated:
-                notes.append(f"{name} of {dataset}: {_truncated(report)}")
+                notes.append((name, dataset, _truncated(report)))
             if report.new:
-                notes.append(f"{name} of {dataset}: {report.bottleneck}")
-        notes += skipped_modalities(dataset, found[0].skipped if found else {})
-    notes += dict.fromkeys(
-        note for found in reports.values() for one in found for note in one.notes
-    )
+                notes.append((name, dataset, report.bottleneck))
+        skipped = skipped_modalities(found[0].skipped if found else {})
+        notes += [("", dataset, sentence) for sentence in skipped]
     columns = ("dataset", "stream", "rows", "new", "reused", "absent", "failed", "rows/s")
-    return Table("extracted", columns, tuple(rows), tuple(notes))
+    remarks = [note for found in reports.values() for one in found for note in one.notes]
+    said = [*merged_notes(notes), *dict.fromkeys(remarks)]
+    return Table("extracted", columns, tuple(rows), tuple(said))
 
 
 def _truncated(report: StreamReport) -> str:
@@ -220,10 +221,10 @@ def failure_table(dataset: str, reports: Iterable[StreamReport], home: Home) -> 
     return Table(f"failed samples of {dataset}", columns, tuple(rows), notes)
 
 
-def skipped_modalities(dataset: str, left: Mapping[str, Sequence[str]]) -> list[str]:
-    """One note for each modality that no named encoder serves, with the encoders that would."""
+def skipped_modalities(left: Mapping[str, Sequence[str]]) -> list[str]:
+    """A sentence on each modality that no named encoder serves, with the encoders that would."""
     return [
-        f"{dataset}: skipped {modality}; {' or '.join(names) or 'no encoder'} would serve it"
+        f"skipped {modality}; {' or '.join(names) or 'no encoder'} would serve it"
         for modality, names in left.items()
     ]
 

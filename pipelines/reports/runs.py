@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from cache.runs import RunRecord, Scores
 from pipelines.evaluation.result import Evaluation
 from pipelines.metrics.metrics import LOWER_IS_BETTER
+from pipelines.reports.notes import merged_over
 from pipelines.reports.table import Cell, Spread, Table, decimal, interval
 
 PLAIN = ("logistic", "ridge", "majority")  # baselines shown with every method
@@ -67,7 +68,7 @@ def evaluation_table(evaluations: Sequence[Evaluation]) -> Table:
     """Table of scores under missing patterns, change from complete, and baselines."""
     runs = [evaluation.run for evaluation in evaluations]
     rows: list[tuple[Cell, ...]] = []
-    notes: list[str] = []
+    said: list[tuple[str, str]] = []
     for evaluation, name in zip(evaluations, run_labels(runs), strict=True):
         for row in evaluation.rows:
             change = row.difference
@@ -81,8 +82,8 @@ def evaluation_table(evaluations: Sequence[Evaluation]) -> Table:
                 metric_values(row.majority),
                 evidence_tags(evaluation.run),
             ))  # fmt: skip
-        notes += evaluation.notes
-    notes += _alone(runs)
+        said += [(evaluation.run.dataset, note) for note in evaluation.notes]
+    notes = [*merged_over(said), *_alone(runs)]
     columns = (
         "dataset", "method", "missing", "metric", "score", "hidden", "change", "95 % interval",
         "linear", "best single", "majority", "data × weights",

@@ -12,7 +12,7 @@ from waiting import wait_until
 from mmfuse_cli import console
 from pipelines.training.loop import Epoch
 
-LONG = "データセット/画像と音声のとても長い名前 emoji 👩\u200d🔬🎉 of Ünïcödé-Größe pixels/image and more"
+LONG = "データセット/画像と音声のとても長い名前 👩\u200d🔬🎉 of Ünïcödé-Größe pixels/image and more"
 
 
 @pytest.fixture

@@ -71,12 +71,12 @@ def test_a_failed_extract_is_told_by_train_until_the_modality_has_features(call)
     assert "warning: nothing was fused: late on one stream, hashing/note" in said.splitlines()
     assert "trained without" not in call(f"{TRAIN} --features hashing")[1]
     evaluated = call("eval")[1]
-    assert "shop also has photo, without features in this run" in evaluated
+    assert "not in this run: photo of shop" in evaluated
     assert call(f"{EXTRACT}pixels")[0] == 0
     said = call(TRAIN)[1]
     assert "trained without" not in said
     assert "nothing was fused" not in said
-    assert "also has" not in call("eval")[1]
+    assert "not in this run" not in call("eval")[1]
 
 
 def test_an_extract_with_a_limit_is_told_by_train(call):

@@ -23,7 +23,8 @@ _LOOSE = (  # what differs from machine to machine → what the transcript says 
     (r"\b\d+\.\d{3}\b( ± \d+\.\d{3}\b)?", "#.###"),
     (r"\b0\.000\d\b|<0\.0001", "#.###"),
     (r"[+-]#\.###", "±#.###"),
-    (r": .* bottleneck.*", ": # was the bottleneck"),
+    (r"(?m)^.* bottleneck.*\n", ""),  # which streams share one is chance
+    (r"(?m)^(.+ on .+): (\w+ )?(used|stopped|\d+ of \d+ replicas) .*$", r"\1: # epochs"),
     (r" {2,}", "  "),
     (r"(?m)^(\S+  \S+/\S+(?:  [\d,]+){4}  \d+(?: \(.*\))?)  [\d,]+$", r"\1  #"),  # rows/s
 )
