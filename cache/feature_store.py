@@ -111,7 +111,9 @@ class FeatureStore:
             return frames, np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
 
     def failures(self, key: StreamKey) -> pl.DataFrame:
-        """row, id, reason, detail, transient of the rows that failed, by row.
+        """row, id, file, reason, detail, transient of the rows that failed, by row.
+
+        `file` is the path in the dataset's table, null where the cell was none or is not recorded.
 
         Raises:
             MmfuseError: if there is no such stream.
@@ -121,7 +123,19 @@ class FeatureStore:
         table = read_failures(generation)
         ids = self.samples(info).ids if info.snapshot else np.full(info.rows, "", object)
         names = pl.Series("id", ids[table["row"].to_numpy()].tolist(), dtype=pl.String)
-        return table.with_columns(names).select("row", "id", "reason", "detail", "transient")
+        known = self.failed_files(key)
+        files = pl.Series("file", [known.get(name) for name in names], dtype=pl.String)
+        return table.with_columns(names, files).select(
+            "row", "id", "file", "reason", "detail", "transient"
+        )
+
+    def failed_files(self, key: StreamKey) -> dict[str, str]:
+        """Files of failed rows by id, as extraction recorded them; empty where it did not."""
+        try:
+            found = get_record(self.paths.stream(key.label).report)
+        except DamagedError:  # reported by `cache verify`; no feature depends on it
+            return {}
+        return dict((found or {}).get("files", {}))
 
     def writer(
         self,

@@ -26,6 +26,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "predict": (
         "predict --input new.csv --output predictions.csv",
         "predict --run 20261127-concat --input new.csv",
+        "predict --sample image=photo.jpg --sample text='a red card'",
     ),
     "compare": ("compare", "compare --run 20261127-concat,20261127-late"),
     "report": ("report", "report --run 20261127-concat --output report.html"),

@@ -10,6 +10,7 @@ import mmfuse
 from mmfuse_cli import arguments
 
 SHOWN = 20  # rows on the screen; all of them go to --output
+TOP = 5  # classes of one sample on the screen
 
 
 def predict(
@@ -22,6 +23,12 @@ def predict(
         typer.Option(
             "--input",
             help="Table with the modalities, or the columns they were made of in training.",
+        ),
+    ] = None,
+    sample: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A cell of one sample, NAME=VALUE: text=WORDS, image=FILE, a column; repeatable."
         ),
     ] = None,
     output: Annotated[
@@ -49,21 +56,22 @@ def predict(
             f"--run {' or '.join(_best(runs, name) for name in trained)}"
         )
     record = mmfuse.best_of(runs)
-    if input_ is None:
-        raise mmfuse.MmfuseError(f"say which: --input FILE with {', '.join(record.modalities)}")
+    if (input_ is None) == (not sample):
+        names = ", ".join(record.modalities)
+        raise mmfuse.MmfuseError(
+            f"say which: --input FILE with {names}, or --sample NAME=VALUE for one sample"
+        )
     local = str(weights) if weights else None
     memory = asked.layout.weights
     built = [
         mmfuse.build_encoder(word, weights=local, device=device, memory=memory)
         for word in arguments.encoders(encoder)
     ]
-    rows = mmfuse.read_table(input_)
-    rows = mmfuse.new_rows(rows, record.dataset, roots=asked.roots, home=asked.layout)
     found = mmfuse.predict(
         asked.layout,
         record,
-        rows,
-        root=input_.absolute().parent,
+        arguments.pairs("--sample", sample) if input_ is None else input_,
+        roots=asked.roots,
         encoders=built,
         weights=local,
         device=device,
@@ -73,9 +81,15 @@ def predict(
     if output is not None:
         mmfuse.predictions.write_predictions(found, output)
         ends.append(f"{mmfuse.count_of(len(found.ids), 'prediction')} in {output}")
-    else:
+    elif input_ is not None:
         ends.append("next: --output FILE.csv writes all predictions with every probability")
-    console.show(mmfuse.predictions.prediction_tables(found, SHOWN), as_json=asked.json, ends=ends)
+    else:
+        ends.append("next: --input FILE predicts every row of a table")
+    if input_ is None:
+        tables = mmfuse.predictions.sample_tables(found, None if asked.json else TOP)
+    else:
+        tables = mmfuse.predictions.prediction_tables(found, SHOWN)
+    console.show(tables, as_json=asked.json, ends=ends)
     if found.failures:
         raise typer.Exit(1)
 

@@ -7,7 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -123,7 +123,14 @@ def import_files(found: Mapping[str, str]) -> None:
 
 
 def _entry(name: str, path: Path, module: str) -> Entry:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    summary, constants = _read(path.read_text(encoding="utf-8"))
+    return Entry(name, summary, path, dict(constants), module)
+
+
+@lru_cache(maxsize=128)
+def _read(source: str) -> tuple[str, dict[str, object]]:
+    """First line of the docstring of a source text, and its constants that are literals."""
+    tree = ast.parse(source)
     constants: dict[str, object] = {}
     for node in tree.body:
         match node:
@@ -131,8 +138,7 @@ def _entry(name: str, path: Path, module: str) -> Entry:
                 if value is not None and name_.isupper():
                     with contextlib.suppress(ValueError, TypeError):  # not a literal
                         constants[name_] = ast.literal_eval(value)
-    summary = (ast.get_docstring(tree) or "").split("\n", 1)[0]
-    return Entry(name, summary, path, constants, module)
+    return (ast.get_docstring(tree) or "").split("\n", 1)[0], constants
 
 
 def _imported(name: str, load: Callable[[], ModuleType]) -> ModuleType:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import get_args
 
 import numpy as np
+import polars as pl
 
 from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
@@ -22,6 +23,7 @@ from pipelines.media.cells import TEXTS
 from pipelines.progress import Track, untracked
 
 Texts = Mapping[str, Sequence[str | None]]
+_SHOWN = 5  # failed rows that a finding names
 
 
 def audit(
@@ -61,9 +63,35 @@ def audit(
             m.name: dataset.table[m.name].to_list() for m in dataset.modalities if m.kind in TEXTS
         }
     tables = {name for name, info in called.items() if info.kind == "tabular"}
-    return findings(
+    found = findings(
         samples, streams, modalities=modalities, texts=texts, tables=tables, track=track
     )
+    failed = [failed_inputs(name, store.failures(info.key)) for name, info in called.items()]
+    return _ordered([*found, *filter(None, failed)])
+
+
+def failed_inputs(name: str, failures: pl.DataFrame) -> Finding | None:
+    """Rows of a stream whose input could not be read or encoded; None where there are none.
+
+    Args:
+        name: of the stream.
+        failures: its failed rows, see `FeatureStore.failures`.
+    """
+    if not len(failures):
+        return None
+    shown = [
+        f"{row['id']} ({', '.join(filter(None, (row['file'], row['reason'])))})"
+        for row in failures.head(_SHOWN).iter_rows(named=True)
+    ]
+    more = f" and {len(failures) - _SHOWN:,} more" if len(failures) > _SHOWN else ""
+    sentence = f"{len(failures):,} rows failed and count as absent: {', '.join(shown)}{more}"
+    rows = tuple((str(one),) for one in failures["id"].head(10))
+    return Finding("failed", name, "not checked", sentence, {"rows": len(failures)}, rows)
+
+
+def _ordered(found: Sequence[Finding]) -> list[Finding]:
+    """Findings in the order of `Verdict`, leaks first."""
+    return sorted(found, key=lambda finding: get_args(Verdict).index(finding.verdict))
 
 
 def findings(
@@ -107,7 +135,7 @@ def findings(
     for name, seen in track(streams.items(), "audit streams", len(streams)):
         found.append(near_duplicates(name, seen, samples))
         found.append(label_aware_features(name, seen, samples, table=name in tables))
-    return sorted(found, key=lambda finding: get_args(Verdict).index(finding.verdict))
+    return _ordered(found)
 
 
 def _seen(whole: StreamValues) -> StreamArrays:

@@ -270,7 +270,7 @@ def _kind_of_words(values: pl.Series, distinct: int) -> tuple[Kind | None, str]:
     first = values.head(_LOOK)
     if (found := _kind_of_paths(first)) is not None:
         return found
-    if sum(_row_of_numbers(cell) is not None for cell in first) > _MOST * len(first):
+    if sum(row_of_numbers(cell) is not None for cell in first) > _MOST * len(first):
         return "series", "numbers in a row"
     words = float(first.str.count_matches(r"\S+").mean() or 0)  # type: ignore[arg-type]
     lined = first.str.contains("\n").mean() or 0
@@ -356,7 +356,7 @@ def _series(column: pl.Series, part: ModalitySpec, ids: pl.Series | None) -> Mod
             return ModalityCells(column.cast(pl.List(pl.List(pl.Float32))))
         return ModalityCells(column.cast(pl.List(pl.Float32)))
     if column.dtype == pl.String:
-        rows = [None if cell is None else _row_of_numbers(cell, least=1) for cell in column]
+        rows = [None if cell is None else row_of_numbers(cell, least=1) for cell in column]
         values = pl.Series(part.name, rows, pl.List(pl.Float32))
         if values.null_count() < len(values) or column.null_count() == len(column):
             reading = ColumnReading(values, column.is_not_null() & values.is_null())
@@ -365,7 +365,13 @@ def _series(column: pl.Series, part: ModalitySpec, ids: pl.Series | None) -> Mod
     raise MmfuseError(f"column {part.columns[0]!r} holds {column.dtype}, not rows of numbers")
 
 
-def _row_of_numbers(cell: str, least: int = 8) -> list[float | None] | None:
+def row_of_numbers(cell: str, least: int = 8) -> list[float | None] | None:
+    """Parse `1, 2.5, 3` or `[1 2.5 3]`, empty places missing; None for what is no such row.
+
+    Args:
+        cell: the text.
+        least: numbers that a row has.
+    """
     words = _SEPARATED.split(cell.strip().strip("[]").strip())
     try:
         row = [None if word in ("", "null") else float(word) for word in words]

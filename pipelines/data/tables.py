@@ -12,7 +12,7 @@ import polars as pl
 from cache.errors import MmfuseError, unknown
 from cache.samples import Modality, Task
 from pipelines.data import columns, splits
-from pipelines.data.category_words import canonical_words
+from pipelines.data.category_words import are_decimals, canonical_words
 from pipelines.data.column_types import ColumnType, decimal_mark
 from pipelines.data.columns import ModalitySpec
 from pipelines.data.dataset import Dataset
@@ -255,11 +255,39 @@ def _ids(frame: pl.DataFrame, name: str | None, where: str) -> tuple[pl.Series, 
     return ids, name
 
 
-def sample_ids(samples: pl.DataFrame) -> pl.Series:
-    """(N,) names of new samples: their column `id`, else they are numbered as in `load`."""
-    name = next((column for column in samples.columns if column.lower() == "id"), None)
+@dataclass(frozen=True)
+class SampleIds:
+    """Names of new samples.
+
+    Attributes:
+        words: (N,).
+        column: that they come from; "" where rows are numbered.
+    """
+
+    words: pl.Series
+    column: str = ""
+
+
+def sample_ids(
+    samples: pl.DataFrame, named: str | None = None, known: Sequence[str] = ()
+) -> SampleIds:
+    """Names of new samples, the words that `load` would have made of the same cells.
+
+    Args:
+        samples: new rows; without a column of ids they are numbered as in `load`.
+        named: the column of ids in training; else, and where it is not there, one named id.
+        known: ids of the dataset: where all are decimals, `1` and `1.0` are one word.
+    """
+    names = [column for column in samples.columns if column.lower() == "id"]
+    name = named if named in samples.columns else next(iter(names), None)
     numbered = _numbered(len(samples))
-    return numbered if name is None else canonical_words(samples[name]).fill_null(numbered)
+    if name is None:
+        return SampleIds(numbered)
+    stored = pl.Series("id", list(known), pl.String)
+    were_numbered = bool(stored.str.contains(r"^row-\d+$").all())
+    by_value = None if were_numbered else are_decimals(stored)
+    words = canonical_words(samples[name], by_value=by_value)
+    return SampleIds(words.fill_null(numbered).alias("id"), name)
 
 
 def _numbered(count: int) -> pl.Series:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from cache.errors import MmfuseError
+from cache.feature_store import FeatureStore
 from cache.format.streams import StreamInfo
 from cache.layout import DatasetPaths, Home
 from cache.samples import Kind
@@ -15,7 +16,7 @@ from pipelines.data import columns, origins
 from pipelines.data.column_types import ColumnType
 from pipelines.data.columns import ModalityCells, ModalitySpec
 from pipelines.data.formats.nested import flattened
-from pipelines.data.tables import TableOptions
+from pipelines.data.tables import SampleIds, TableOptions, sample_ids
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def match_columns(
     kinds: Mapping[str, Kind],
     made_of: Mapping[str, tuple[str, ...]],
     types: Mapping[str, Mapping[str, ColumnType]] | None = None,
-    ids: pl.Series | None = None,
+    ids: SampleIds | None = None,
 ) -> MatchedColumns:
     """Find the columns of a run's modalities.
 
@@ -52,14 +53,15 @@ def match_columns(
         kinds: by modality.
         made_of: by modality, columns it was made of where known, see `source_columns`.
         types: by modality, how its columns were read in training, see `source_types`.
-        ids: (N,) names of the rows, for notes.
+        ids: names of the rows, for notes, and the column that holds them.
 
     Raises:
         MmfuseError: where no modality has a column.
     """
     samples = flattened(samples, "the samples", keep=kinds)
     found = {name: _own(samples, name, kind, made_of.get(name)) for name, kind in kinds.items()}
-    taken = {"id", *(column for own in found.values() for column in own)}
+    words = None if ids is None else ids.words
+    taken = {ids.column if ids else "id"} | {column for own in found.values() for column in own}
     rest = tuple(column for column in samples.columns if column not in taken)
     for name, kind in kinds.items():
         if kind == "tabular" and not found[name] and name not in made_of:
@@ -77,7 +79,7 @@ def match_columns(
         gone = [column for column in made_of.get(name, ()) if column not in own and not nested]
         lacking += [f"{column} of {name}" for column in gone] if own else [name]
     read = {
-        name: _read(samples, ModalitySpec(name, kinds[name], own), (types or {}).get(name), ids)
+        name: _read(samples, ModalitySpec(name, kinds[name], own), (types or {}).get(name), words)
         for name, own in found.items()
         if own
     }
@@ -108,6 +110,31 @@ def source_columns(
                 known[info.key.modality] = names
     modalities = {info.key.modality for info in infos.values()}
     return {name: own for name, own in known.items() if name in modalities}
+
+
+def all_columns(
+    made_of: Mapping[str, tuple[str, ...]], types: Mapping[str, Mapping[str, ColumnType]]
+) -> dict[str, tuple[str, ...]]:
+    """By modality, every column of its table in training, also those that told nothing."""
+    names = dict.fromkeys([*made_of, *types])
+    return {m: tuple(dict.fromkeys([*made_of.get(m, ()), *types.get(m, ())])) for m in names}
+
+
+def ids_of(
+    home: Home, dataset: str, infos: Mapping[str, StreamInfo], samples: pl.DataFrame
+) -> SampleIds:
+    """Names of new samples, in the words that the same cells had in training.
+
+    Args:
+        home: where the features are.
+        dataset: its name.
+        infos: streams by name, at least one.
+        samples: the rows.
+    """
+    recorded = origins.load_origin(home, dataset, TableOptions())
+    info = next(iter(infos.values()))
+    known = FeatureStore(home, dataset).samples(info).ids.tolist() if info.snapshot else []
+    return sample_ids(samples, recorded[1].id if recorded else None, known)
 
 
 def source_types(

@@ -5,10 +5,10 @@ User errors are found before torch is imported, which `pipelines.evaluation.infe
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -20,10 +20,11 @@ from cache.fingerprints import fingerprint
 from cache.format.streams import StreamInfo
 from cache.layout import DatasetPaths, Home
 from cache.runs import RunRecord, RunStream, load_run
-from cache.samples import Kind
+from cache.samples import Kind, Task
 from cache.storage.objects import get_record
 from pipelines import catalog
-from pipelines.data.tables import sample_ids
+from pipelines.data.sources import new_rows
+from pipelines.data.table_files import read_table
 from pipelines.encoding.encoder import (
     BuildCall,
     Encoder,
@@ -33,14 +34,27 @@ from pipelines.encoding.encoder import (
     with_storage,
 )
 from pipelines.encoding.weights import split_random
-from pipelines.evaluation import input_columns
-from pipelines.media.cells import absent, read
+from pipelines.evaluation import input_columns, sample
+from pipelines.media.cells import FILES, absent, read
 from pipelines.media.payloads import Unreadable
 from pipelines.progress import Track, untracked
 
 ROWS = 32
 """Samples in a batch."""
 Vectors = list[NDArray[Any] | None]  # of one stream, a row each
+Answer = str | float | list[str] | None
+
+
+Cells = Mapping[str, object]  # of one sample, by modality or column
+
+
+class FailedCell(NamedTuple):
+    """A cell that could not be read, which counts as absent; `file` is "" where it is no path."""
+
+    id: str
+    modality: str
+    file: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -53,11 +67,13 @@ class Predictions:
         outputs: (N, C) probabilities; for `value` (N, 1) in units of the target.
         spread: (N, C) sample standard deviation over replicas.
         present: (N, M) bool, which streams a sample has.
-        failures: (id, modality, reason) of cells that could not be read, which count as absent.
+        failures: cells that could not be read, which count as absent.
         seconds: by step: `encode`, `head`.
         lacking: modalities without a column, and columns that a table lacks.
         unused: columns of the samples that nothing uses.
         notes: remarks to show under the predictions.
+        without: of one sample given by its cells: for each modality that it has, (C,) outputs
+            with that modality hidden; empty where it has no other.
     """
 
     run: RunRecord
@@ -65,27 +81,17 @@ class Predictions:
     outputs: NDArray[np.float64]
     spread: NDArray[np.float64]
     present: NDArray[np.bool_]
-    failures: tuple[tuple[str, str, str], ...]
+    failures: tuple[FailedCell, ...]
     seconds: dict[str, float]
     lacking: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    without: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
-    def answers(self) -> list[str | float | list[str] | None]:
+    def answers(self) -> list[Answer]:
         """Class name, label names at 0.5, or value; None for a sample with nothing present."""
-        task, found = self.run.task, []
-        for row, there in zip(self.outputs, self.present, strict=True):
-            answer: str | float | list[str] | None
-            if not there.any():
-                answer = None
-            elif task.kind == "classes":
-                answer = task.names[int(row.argmax())]
-            elif task.kind == "labels":
-                answer = [name for name, p in zip(task.names, row, strict=True) if p >= 0.5]
-            else:
-                answer = float(row[0])
-            found.append(answer)
-        return found
+        rows = zip(self.outputs, self.present, strict=True)
+        return [answer_of(self.run.task, row) if there.any() else None for row, there in rows]
 
     def table(self) -> pl.DataFrame:
         """Data frame: id, prediction, and one column of probabilities a class."""
@@ -96,12 +102,22 @@ class Predictions:
         )
 
 
+def answer_of(task: Task, outputs: NDArray[np.float64]) -> Answer:
+    """Class name, label names at 0.5, or value of one row (C,) of outputs."""
+    if task.kind == "classes":
+        return task.names[int(outputs.argmax())]
+    if task.kind == "labels":
+        return [name for name, p in zip(task.names, outputs, strict=True) if p >= 0.5]
+    return float(outputs[0])
+
+
 def predict(
     home: Home,
     run: str | RunRecord,
-    samples: pl.DataFrame,
+    samples: "pl.DataFrame | Cells | str | Path",
     *,
     root: Path | None = None,
+    roots: Sequence[Path] = (),
     encoders: Sequence[Encoder] = (),
     weights: str | None = None,
     device: str = "auto",
@@ -114,8 +130,11 @@ def predict(
         run: a record, its id, or a prefix of the id.
         samples: one row a sample, one column a modality (see `Dataset.table`), null or no column
             where it is absent; a modality may also be the columns that it was made of in training.
-            A column `id` names the rows, else they are numbered.
-        root: folder that path cells are relative to.
+            A column `id` (or the one that was the ids in training) names the rows, else they are
+            numbered. Or the path of a table file; or the cells of one sample, such as
+            `{"image": "photo.jpg", "text": "a red card"}`, see `sample.read_sample`.
+        root: folder that path cells are relative to; default: that of a table file.
+        roots: folders of raw data, for a table file in the layout of a known dataset.
         encoders: built ones, for streams whose encoder the run does not record.
         weights: path of local weights, for encoders that are built here.
         device: auto, cpu, cuda.
@@ -128,51 +147,51 @@ def predict(
     record = load_run(home, run) if isinstance(run, str) else run
     infos = _infos(home, record)
     kinds: dict[str, Kind] = {i.key.modality: i.kind for i in infos.values()}  # type: ignore[misc]
-    ids = sample_ids(samples)
-    matched = input_columns.match_columns(
-        samples,
-        kinds,
-        input_columns.source_columns(home, record.dataset, infos),
-        input_columns.source_types(home, record.dataset, infos),
-        ids,
-    )
-    cells = matched.cells
-    failures: list[tuple[str, str, str]] = []
-    encoded: dict[str, Vectors] = {}
-    unseen: list[str] = []
+    made_of = input_columns.source_columns(home, record.dataset, infos)
+    types = input_columns.source_types(home, record.dataset, infos)
+    if isinstance(samples, Mapping):
+        known = sample.KnownCells(kinds, input_columns.all_columns(made_of, types))
+        rows, root = sample.read_sample(samples, known, record.id), sample.ROOT
+    elif isinstance(samples, str | Path):
+        path = Path(samples).expanduser()
+        rows = new_rows(read_table(path), record.dataset, roots=roots, home=home)
+        root = root or path.absolute().parent
+    else:
+        rows = samples
+    ids = input_columns.ids_of(home, record.dataset, infos, rows)
+    matched = input_columns.match_columns(rows, kinds, made_of, types, ids)
     began = time.perf_counter()
     found = _Encoders(home, record, encoders, weights, device)
-    for stream in track(record.streams, "encode", len(record.streams)):
-        info = infos[stream.name]
-        encoder = found.find(stream, info) if stream.modality in cells else None
-        unseen += _unseen(encoder, cells.get(stream.modality))
-        encoded[stream.name] = _encode(
-            encoder, info, cells.get(stream.modality), (ids.to_list(), root), failures
-        )
+    encoding = _Encoding(ids.words.to_list(), root, track)
+    for stream in record.streams:
+        cells, info = matched.cells.get(stream.modality), infos[stream.name]
+        encoding.add(stream, info, None if cells is None else found.find(stream, info), cells)
     middle = time.perf_counter()
     from pipelines.evaluation.infer import infer  # torch, which user errors above do not need
 
-    outputs, present = infer(record, encoded, device)
+    hidden = encoding.hide_in_turn(record) if isinstance(samples, Mapping) else []
+    outputs, present = infer(record, encoding.vectors, device)
     seconds = {"encode": middle - began, "head": time.perf_counter() - middle}
-    spread = outputs.std(0, ddof=1) if len(outputs) > 1 else np.zeros_like(outputs[0])
-    distinct = tuple(dict.fromkeys(failures))
+    count, means = len(rows), outputs.mean(0)
+    spread = outputs.std(0, ddof=1) if len(outputs) > 1 else np.zeros_like(means)
     return Predictions(
         record,
-        tuple(ids.to_list()),
-        outputs.mean(0),
-        spread,
-        present,
-        distinct,
+        tuple(ids.words.to_list()),
+        means[:count],
+        spread[:count],
+        present[:count],
+        tuple(dict.fromkeys(encoding.failures)),
         seconds,
         matched.lacking,
         matched.unused,
-        (*matched.notes, *dict.fromkeys(unseen), *found.notes),
+        (*matched.notes, *dict.fromkeys(encoding.unseen), *found.notes),
+        dict(zip(hidden, means[count:], strict=True)),
     )
 
 
-def _unseen(encoder: Encoder | None, cells: pl.Series | None) -> list[str]:
+def _unseen(encoder: Encoder, cells: pl.Series) -> list[str]:
     """One sentence for every column with words that a fitted encoder does not know."""
-    if encoder is None or cells is None or not isinstance(encoder, KnowsCategories):
+    if not isinstance(encoder, KnowsCategories):
         return []
     return [
         f"column {column}: {count} of {len(cells)} cells hold a word that is rare or was not seen "
@@ -348,36 +367,66 @@ def _guesses(stream: RunStream, info: StreamInfo) -> Iterator[BuildCall]:
         yield BuildCall(f"{stream.encoder}:{model}", {})
 
 
-def _encode(
-    encoder: Encoder | None,
-    info: StreamInfo,
-    cells: pl.Series | None,
-    where: tuple[Sequence[str], Path | None],
-    failures: list[tuple[str, str, str]],
-) -> Vectors:
-    """Encode every cell in batches, rounded as the store rounds it; None where absent."""
-    ids, root = where
-    result: Vectors = [None] * len(ids)
-    if encoder is None or cells is None:
-        return result
-    kind: Kind = info.kind  # type: ignore[assignment]
-    items: list[tuple[int, Any]] = []
-    gone = absent(cells, kind)
-    for row, cell in enumerate(cells.to_list()):
-        if gone[row]:
-            continue
-        try:
-            item, _ = encoder.prepare(kind, read(kind, cell, root))
-            items.append((row, item))
-        except Unreadable as error:
-            failures.append((ids[row], info.key.modality, str(error)))
-    for start in range(0, len(items), ROWS):
-        part = items[start : start + ROWS]
-        found = encoder.encode(kind, [item for _, item in part])
-        for (row, _), vector in zip(part, found, strict=True):
-            stored = np.asarray(vector).astype(info.dtype)
-            if np.isfinite(stored).all():
-                result[row] = stored.astype(np.float32)
-            else:
-                failures.append((ids[row], info.key.modality, "non-finite"))
-    return result
+class _Encoding:
+    """Encodes the cells of new samples, stream by stream.
+
+    Attributes:
+        vectors: by stream, a vector a row, rounded as the store rounds it; None where absent.
+        failures: cells that could not be read.
+        unseen: sentences on words that a fitted encoder does not know.
+    """
+
+    def __init__(self, ids: Sequence[str], root: Path | None, track: Track) -> None:
+        self._ids, self._root, self._track = ids, root, track
+        self.vectors: dict[str, Vectors] = {}
+        self.failures: list[FailedCell] = []
+        self.unseen: list[str] = []
+
+    def add(
+        self, stream: RunStream, info: StreamInfo, encoder: Encoder | None, cells: pl.Series | None
+    ) -> None:
+        """Encode the cells of one stream; without an encoder or cells, all rows are absent."""
+        result = self.vectors[stream.name] = [None] * len(self._ids)
+        if encoder is None or cells is None:
+            return
+        self.unseen += _unseen(encoder, cells)
+        kind: Kind = info.kind  # type: ignore[assignment]
+        items: list[tuple[int, Any]] = []
+        there = np.flatnonzero(~absent(cells, kind)).tolist()
+        values = cells.to_list()
+        for row in self._track(there, f"{stream.name}: read", len(there)):
+            try:
+                item, _ = encoder.prepare(kind, read(kind, values[row], self._root))
+                items.append((row, item))
+            except Unreadable as error:
+                self._fail(row, info, values[row], str(error))
+        starts = range(0, len(items), ROWS)
+        for start in self._track(starts, f"{stream.name}: encode batches of {ROWS}", len(starts)):
+            part = items[start : start + ROWS]
+            found = encoder.encode(kind, [item for _, item in part])
+            for (row, _), vector in zip(part, found, strict=True):
+                stored = np.asarray(vector).astype(info.dtype)
+                if np.isfinite(stored).all():
+                    result[row] = stored.astype(np.float32)
+                else:
+                    self._fail(row, info, values[row], "non-finite")
+
+    def hide_in_turn(self, record: RunRecord) -> list[str]:
+        """Add the first sample again without each modality that it has; names of these.
+
+        None are added where it has only one: nothing would be left.
+        """
+        first = {stream.name: self.vectors[stream.name][0] for stream in record.streams}
+        present = [s.modality for s in record.streams if first[s.name] is not None]
+        names = list(dict.fromkeys(present))
+        if len(names) < 2:
+            return []
+        for stream in record.streams:
+            for name in names:
+                left = None if stream.modality == name else first[stream.name]
+                self.vectors[stream.name].append(left)
+        return names
+
+    def _fail(self, row: int, info: StreamInfo, cell: object, reason: str) -> None:
+        file = cell if info.kind in FILES and isinstance(cell, str) else ""
+        self.failures.append(FailedCell(self._ids[row], info.key.modality, file, reason))

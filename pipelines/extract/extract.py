@@ -8,12 +8,13 @@ from types import FrameType, TracebackType
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from cache.feature_store import FeatureStore
 from cache.format.streams import OK
 from cache.layout import Home
 from cache.samples import Samples
-from cache.storage.objects import put_record
+from cache.storage.objects import get_record, put_record
 from cache.writing.writer import StreamWriter
 from pipelines.data import origins
 from pipelines.data.dataset import Dataset
@@ -34,7 +35,10 @@ from pipelines.extract.fitting import fit
 from pipelines.extract.options import ExtractOptions, batch_budget, max_failures, worthwhile_workers
 from pipelines.extract.plan import StreamPlan, plan, unserved
 from pipelines.extract.report import StreamReport, Work, report
+from pipelines.media.cells import FILES
 from pipelines.progress import Track, tracked_step, untracked
+
+_FILES = 10_000  # failed rows whose files are recorded
 
 
 def extract(
@@ -161,11 +165,23 @@ class Extraction:
             with tracked_step(self._track, f"time single rows of {stream.key.name}"):
                 store.keep_latency(stream.key, measure_latency(stream, encoded))
         done = report(stream, writer, work, skipped)
-        if done.new or done.new_failed:
-            paths = writer.generation.paths.stream
-            record = {name: value for name, value in done.record().items() if name != "path"}
-            put_record(paths.report, record, paths.dataset.scratch)
+        self._keep_report(stream, writer, done)
         return done
+
+    def _keep_report(self, stream: StreamPlan, writer: StreamWriter, done: StreamReport) -> None:
+        """Store what was done beside the stream, and the files of all rows that failed, by id."""
+        paths = writer.generation.paths.stream
+        store = FeatureStore(self._home, stream.dataset.name)
+        record: dict[str, object] = {}
+        if done.failures:
+            record["files"] = failed_files(stream, store.failures(stream.key)["row"].to_list())
+        if done.new or done.new_failed:
+            record |= {name: value for name, value in done.record().items() if name != "path"}
+        elif record.get("files", {}) != store.failed_files(stream.key):
+            record = {**(get_record(paths.report) or {}), **record}
+        else:
+            return
+        put_record(paths.report, record, paths.dataset.scratch)
 
     def _prepare_encoder(self, stream: StreamPlan, work: Work) -> None:
         """Download weights, fit and load the encoder as needed; choose the number of workers."""
@@ -231,6 +247,16 @@ class Extraction:
         if self._workers is None:
             self._workers, self._worker_count = WorkerPool(workers, self._options.timeout), workers
         return self._workers
+
+
+def failed_files(stream: StreamPlan, rows: Sequence[int]) -> dict[str, str]:
+    """Path of each of these rows by id, at most `_FILES`; empty where cells are no paths."""
+    table = stream.dataset.table
+    column = table[stream.modality.name]
+    if stream.modality.kind not in FILES or column.dtype != pl.String:
+        return {}
+    first = list(rows[:_FILES])
+    return dict(zip(table["id"].gather(first), column.gather(first), strict=True))
 
 
 def _memory_key(stream: StreamPlan) -> str:

@@ -1,10 +1,13 @@
 """Plans and reports of extraction as tables."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import PurePath
 
 from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
+from cache.format.streams import StreamKey
 from cache.layout import Home
 from cache.samples import Kind, Modality
 from cache.status import explain
@@ -61,6 +64,14 @@ class ExtractionReports:
     def failures(self) -> int:
         """Rows that failed, in this run or before."""
         return sum(report.failures for report in self.all)
+
+    @property
+    def reasons(self) -> str:
+        """Why rows failed, in this run or before, with counts: `3 truncated, 1 empty`."""
+        counts: Counter[str] = Counter()
+        for report in self.all:
+            counts.update(report.failed)
+        return ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
 
     def tables(self) -> list[Table]:
         """Rows by stream, and the failures by sample."""
@@ -204,21 +215,39 @@ def explanation_table(plans: Mapping[str, Sequence[StreamPlan]], home: Home) -> 
 
 def failure_table(dataset: str, reports: Iterable[StreamReport], home: Home) -> Table | None:
     """First failures of a dataset's streams by sample; None where nothing failed."""
+    store = FeatureStore(home, dataset)
+    return failures_of(dataset, store, [report.key for report in reports if report.failures])
+
+
+def failures_of(dataset: str, store: FeatureStore, keys: Sequence[StreamKey]) -> Table | None:
+    """First rows that failed in some streams: id, file, reason; None where there are none.
+
+    Args:
+        dataset: its name, for the title.
+        store: of the dataset.
+        keys: the streams.
+    """
     rows: list[tuple[Cell, ...]] = []
+    suffixes: Counter[str] = Counter()
     total = 0
-    for report in reports:
-        if report.failures:
-            total += report.failures
-            table = FeatureStore(home, dataset).failures(report.key).head(_SHOWN)
-            rows += [
-                (report.key.name, row["id"], row["reason"], row["detail"])
-                for row in table.iter_rows(named=True)
-            ]
+    for key in keys:
+        table = store.failures(key)
+        total += len(table)
+        suffixes.update(PurePath(file).suffix or "no suffix" for file in table["file"].drop_nulls())
+        columns = table.select("id", "file", "reason", "detail").head(_SHOWN)
+        rows += [(key.name, *row) for row in columns.iter_rows()]
     if not rows:
         return None
-    notes = (f"{len(rows)} of {total:,} shown",) if len(rows) < total else ()
-    columns = ("stream", "sample", "reason", "detail")
-    return Table(f"failed samples of {dataset}", columns, tuple(rows), notes)
+    notes = []
+    if len(rows) < total:
+        counts = [f"{count:,} {suffix}" for suffix, count in suffixes.most_common(6)]
+        notes.append(f"{len(rows)} of {total:,} shown{'; ' if counts else ''}{', '.join(counts)}")
+    return Table(
+        f"failed samples of {dataset}",
+        ("stream", "sample", "file", "reason", "detail"),
+        tuple(rows),
+        tuple(notes),
+    )
 
 
 def skipped_modalities(left: Mapping[str, Sequence[str]]) -> list[str]:

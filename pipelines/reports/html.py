@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from cache.feature_store import FeatureStore
 from cache.layout import Home
 from cache.runs import RunRecord
 from pipelines.progress import Track, untracked
 from pipelines.reports import charts
 from pipelines.reports import runs as results
 from pipelines.reports.compare import compare
+from pipelines.reports.extraction import failures_of
 from pipelines.reports.table import Spread, Table, html_text
 
 STYLE = """
@@ -44,6 +46,7 @@ def report(home: Home, runs: Sequence[RunRecord], *, track: Track = untracked) -
         group = [run for run in runs if run.dataset == dataset]
         parts += _missing(dataset, group)
         parts += _curves(dataset, group)
+        parts += _failed(home, dataset, group)
     parts.append(_table(results.cost_table(runs)))
     parts.append("<h2>Settings to reproduce each run</h2>")
     parts += [_details(run) for run in runs]
@@ -87,6 +90,16 @@ def _curves(dataset: str, runs: Sequence[RunRecord]) -> list[str]:
         curves[name] = [(float(epoch), value) for epoch, value in enumerate(scores, 1)]
     drawn = charts.line_chart(curves, "epoch", results.first_metric(runs[0].scores))
     return [f"<h2>{html_text(dataset)}: validation while training</h2>", drawn] if drawn else []
+
+
+def _failed(home: Home, dataset: str, runs: Sequence[RunRecord]) -> list[str]:
+    """Rows of the runs' streams that could not be encoded, by id and file; [] without any."""
+    store = FeatureStore(home, dataset)
+    used = {(stream.fingerprint, stream.modality) for run in runs for stream in run.streams}
+    infos = [info for info in store.streams() if info.counts["failed"]]
+    keys = [i.key for i in infos if (i.key.fingerprint, i.key.modality) in used]
+    found = failures_of(dataset, store, keys)
+    return [] if found is None else [_table(found)]
 
 
 def _details(run: RunRecord) -> str:

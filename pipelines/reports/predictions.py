@@ -4,11 +4,12 @@ import io
 from pathlib import Path
 
 from cache.storage.objects import user_errors
-from pipelines.evaluation.predict import Predictions
-from pipelines.reports.table import Cell, Table
+from pipelines.evaluation.predict import Answer, Predictions, answer_of
+from pipelines.reports.table import Cell, Table, text
 
 SUFFIXES = (".csv", ".parquet", ".jsonl")
 NAMED = 12  # unused columns that a note names
+FOLLOWED = 4  # labels whose probability without each modality is shown
 
 
 def prediction_tables(found: Predictions, shown: int) -> list[Table]:
@@ -30,10 +31,98 @@ def prediction_tables(found: Predictions, shown: int) -> list[Table]:
     notes.append("± seeds: standard deviation over replicas")
     heads = ("sample", "prediction", "probability", "± seeds", "seen")
     made = [Table(f"predictions of {found.run.method}", heads, tuple(rows), tuple(notes))]
-    if found.failures:
-        title = "cells that could not be read, counted as absent"
-        made.append(Table(title, ("sample", "modality", "reason"), found.failures))
-    return made
+    return [*made, *_failures(found)]
+
+
+def sample_tables(found: Predictions, shown: int | None) -> list[Table]:
+    """Tables of one sample: its classes with probabilities, and the answer without each modality.
+
+    Args:
+        found: predictions of one sample.
+        shown: most probable classes to show; None: all.
+    """
+    task = found.run.task
+    (answer,) = found.answers()
+    title = f"prediction of {found.run.method}: {_words(answer)}"
+    columns: tuple[str, ...] = ("value", "± seeds")
+    rows: tuple[tuple[Cell, ...], ...] = ()
+    each = (found.outputs[0].tolist(), found.spread[0].tolist())
+    if task.kind != "value":
+        columns = ("class" if task.kind == "classes" else "label", "probability", "± seeds")
+        ranked = sorted(zip(task.names, *each, strict=True), key=lambda row: -row[1])[:shown]
+        rows = tuple(ranked)
+        if isinstance(answer, list):
+            columns += ("predicted",)
+            rows = tuple((*row, row[0] in answer) for row in ranked)
+    elif answer is not None:
+        rows = ((each[0][0], each[1][0]),)
+    notes = [*_given(found), *found.notes]
+    if len(rows) < task.outputs and rows:
+        notes.insert(0, f"{len(rows)} of {task.outputs} shown")
+    notes.append("± seeds: standard deviation over replicas")
+    made = [Table(title, columns, rows if answer is not None else (), tuple(notes))]
+    return [*made, *_without_each(found, answer), *_failures(found)]
+
+
+def _without_each(found: Predictions, answer: Answer) -> list[Table]:
+    """Table of the answer without each modality in turn; [] where only one was given."""
+    if not found.without:
+        return []
+    task, rows = found.run.task, []
+    followed = _followed(found, answer)
+    heads = [f"p({task.names[place]})" for place in followed] if task.kind != "value" else []
+    for name, outputs in found.without.items():
+        changed: list[Cell] = [float(outputs[place]) for place in followed] if heads else []
+        if len(followed) == 1:
+            changed.append(float(outputs[followed[0]] - found.outputs[0][followed[0]]))
+        rows.append((name, _cell(answer_of(task, outputs)), *changed))
+    columns = ("without", "prediction", *heads, *(["change"] if len(followed) == 1 else []))
+    return [Table("without each modality in turn", columns, tuple(rows))]
+
+
+def _followed(found: Predictions, answer: Answer) -> list[int]:
+    """Outputs that are followed: the answer's, a few of many labels, or the most probable one."""
+    task, outputs = found.run.task, found.outputs[0]
+    if isinstance(answer, list) and answer:
+        places = [task.names.index(name) for name in answer]
+        return sorted(places, key=lambda place: -outputs[place])[:FOLLOWED]
+    return [0 if task.kind == "value" else int(outputs.argmax())]
+
+
+def _given(found: Predictions) -> list[str]:
+    """Notes on the modalities that a sample has, and on those that it lacks."""
+    there = {
+        s.modality for s, seen in zip(found.run.streams, found.present[0], strict=True) if seen
+    }
+    has = [name for name in found.run.modalities if name in there]
+    unread = {failure.modality for failure in found.failures} - there
+    notes = [f"given: {', '.join(has) or 'nothing that can be read'}"]
+    if found.lacking:
+        notes.append(f"absent: {', '.join(found.lacking)}")
+    if unread:
+        notes.append(f"could not be read, counted as absent: {', '.join(sorted(unread))}")
+    if len(has) == 1:
+        notes.append(f"without {has[0]} nothing would be left, so no answer without it is shown")
+    if found.unused:
+        notes.append(f"told nothing in training, unused: {', '.join(found.unused)}")
+    return notes
+
+
+def _failures(found: Predictions) -> list[Table]:
+    """Table of the cells that could not be read; [] where all could."""
+    if not found.failures:
+        return []
+    title = "cells that could not be read, counted as absent"
+    rows = tuple((one.id, one.modality, one.file or None, one.reason) for one in found.failures)
+    return [Table(title, ("sample", "modality", "file", "reason"), rows)]
+
+
+def _words(answer: Answer) -> str:
+    return "none" if answer is None else text(_cell(answer))
+
+
+def _cell(answer: Answer) -> Cell:
+    return (", ".join(answer) or "no label") if isinstance(answer, list) else answer
 
 
 def _unmatched(found: Predictions) -> list[str]:

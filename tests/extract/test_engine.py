@@ -304,7 +304,8 @@ def test_the_time_foretold_does_not_drift_while_lengths_change(tmp_path, rows):
 
     def track(items, label, total):
         for done, item in enumerate(items, 1):
-            seen.append((done, Timed.clock))
+            if label == "small echo/m":
+                seen.append((done, Timed.clock))
             yield item
 
     Timed.clock = 0

@@ -79,7 +79,7 @@ def test_the_types_of_bad_files_are_counted(home, tmp_path):
         (tmp_path / name).write_bytes(f"no image {name}".encode())
     dataset = texts({"m": names}, kind="image", root=tmp_path)
     counts = r"100 wrong-type; \d\d \.parquet, \d\d \.jpg"
-    with pytest.raises(MmfuseError, match=counts + r"; the last: .*nothing was stored"):
+    with pytest.raises(MmfuseError, match=counts + r"; the last, .*, 99\.parquet\): wrong-t"):
         run(dataset, Echo(kind="image"), home)
 
 

@@ -206,23 +206,23 @@ class Runner:
 
     def _count(self, row: int, failure: Failure) -> None:
         self.failed[failure.reason] += 1
-        cell = self._column[row]
+        cell, where = self._column[row], self._where
+        which = f"sample {self._plan.dataset.table['id'][row]} (row {row})"
         if self._recipe.kind in FILES and isinstance(cell, str):
             self.types[PurePath(cell).suffix.lower() or "no suffix"] += 1
-        where = self._where
+            which = f"{which[:-1]}, {cell})"
         detail = f"{failure.reason}: {failure.detail}" if failure.detail else failure.reason
         if self._options.strict:
-            name = self._plan.dataset.table["id"][row]
             raise MmfuseError(
-                f"{where} of sample {name} (row {row}) cannot be encoded by "
+                f"{where} of {which} cannot be encoded by "
                 f"{self._plan.encoder.name}: {detail}; rows finished before it are kept; "
                 "without --strict it would be recorded and left out"
             )
         if self._all_failed and self.failed.total() >= MAX_FIRST_FAILURES:
             raise AllInputsFailedError(
                 f"{where}: the first {self.failed.total()} inputs have all failed with "
-                f"{self._plan.encoder.name} ({self._describe_failures()}; the last: {detail}); "
-                "nothing was stored"
+                f"{self._plan.encoder.name} ({self._describe_failures()}; the last, {which}: "
+                f"{detail}); nothing was stored"
             )
 
 
