@@ -20,6 +20,7 @@ from pipelines.extract.plan import serving_encoders as serving_encoders
 from pipelines.extract.recompute import Recomputed as Recomputed
 from pipelines.extract.recompute import complete_plans as complete_plans
 from pipelines.extract.recompute import recompute as recompute
+from pipelines.features.arrays import features as features
 from pipelines.reports.compare import compare as compare
 from pipelines.reports.html import report as report
 from pipelines.training.sweep import sweep as sweep
@@ -65,6 +66,7 @@ from pipelines.data.table_files import read_table as read_table
 from pipelines.data.tables import TableOptions as TableOptions
 from pipelines.data.tables import store_name as store_name
 from pipelines.extract.options import ExtractOptions as ExtractOptions
+from pipelines.features.arrays import Features as Features
 from pipelines.features.missing import MissingPattern as MissingPattern
 from pipelines.reports.endings import training_ends as training_ends
 from pipelines.reports.table import Table as Table

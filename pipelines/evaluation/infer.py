@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from cache.runs import RunRecord
 from cache.samples import Samples
 from pipelines.device import pick_device
-from pipelines.features.table import FeatureTable, Scale, pad
+from pipelines.features.arrays import pad
+from pipelines.features.table import FeatureTable, Scale
 from pipelines.metrics.metrics import softmax
 from pipelines.training.loop import decoded
 from pipelines.training.restore import rebuild

@@ -7,8 +7,9 @@ import torch
 
 from cache.feature_store import FeatureStore
 from cache.format.streams import StreamInfo, display_names
+from pipelines.features.arrays import pad
 from pipelines.features.statistics import target_scale
-from pipelines.features.table import FeatureTable, pad
+from pipelines.features.table import FeatureTable
 
 
 def load_table(

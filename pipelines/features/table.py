@@ -137,24 +137,6 @@ class FeatureTable:
             rows=self.rows[start:stop],
         )
 
-
-def pad(
-    values: NDArray[np.floating], offsets: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Pad concatenated sequences: (N, T, D) float32, zeros after each end, and (N, T) bool.
-
-    Args:
-        values: (sum T, D).
-        offsets: (N + 1,) start and end of each row's sequence.
-    """
-    lengths = np.diff(offsets)
-    longest = max(1, int(lengths.max(initial=1)))
-    there = np.arange(longest) < lengths[:, None]  # (N, T)
-    padded = np.zeros((len(lengths), longest, values.shape[1]), np.float32)
-    padded[there] = values[offsets[0] : offsets[-1]]
-    return padded, there
-
-
 def shuffled_batches(order: Tensor, complete: Tensor, size: int, least: int) -> list[Tensor]:
     """Shuffled mini-batches of an epoch, (R, B) positions each, every row at least once.
 

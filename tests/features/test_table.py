@@ -14,8 +14,9 @@ from cache.feature_store import FeatureStore
 from cache.layout import Home
 from pipelines import counter_rng
 from pipelines.device import pick_device
+from pipelines.features.arrays import pad
 from pipelines.features.load import load_table
-from pipelines.features.table import batch_bounds, gather, pad, shuffled_batches
+from pipelines.features.table import batch_bounds, gather, shuffled_batches
 from pipelines.training.run import inputs_of
 
 
