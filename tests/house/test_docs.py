@@ -34,6 +34,8 @@ LOOSE = (
     (r"over \d+ seeds?", "over # seeds"),
     (r"\b\d+(\.\d+)?e[-+]?\d+\b", "#e#"),
     (r"reference  -  -  -", "±#.###  ±#.### … ±#.###  #.###  #.###"),  # which run is the best
+    (r"prediction of \w+: \w+", "prediction of METHOD: CLASS"),
+    (r"(?m)^\w+  #\.###  #\.###$", "CLASS  #.###  #.###"),
 )
 
 
