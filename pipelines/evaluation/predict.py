@@ -37,7 +37,7 @@ from pipelines.encoding.weights import split_random
 from pipelines.evaluation import input_columns, sample
 from pipelines.media.cells import FILES, absent, read
 from pipelines.media.payloads import Unreadable
-from pipelines.progress import Track, untracked
+from pipelines.progress import Track, tracked_step, untracked
 
 ROWS = 32
 """Samples in a batch."""
@@ -167,10 +167,11 @@ def predict(
         cells, info = matched.cells.get(stream.modality), infos[stream.name]
         encoding.add(stream, info, None if cells is None else found.find(stream, info), cells)
     middle = time.perf_counter()
-    from pipelines.evaluation.infer import infer  # torch, which user errors above do not need
-
     hidden = encoding.hide_in_turn(record) if isinstance(samples, Mapping) else []
-    outputs, present = infer(record, encoding.vectors, device)
+    with tracked_step(track, f"predict by {record.method}"):
+        from pipelines.evaluation.infer import infer  # torch, which errors above do not need
+
+        outputs, present = infer(record, encoding.vectors, device)
     seconds = {"encode": middle - began, "head": time.perf_counter() - middle}
     count, means = len(rows), outputs.mean(0)
     spread = outputs.std(0, ddof=1) if len(outputs) > 1 else np.zeros_like(means)

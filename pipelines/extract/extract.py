@@ -81,7 +81,7 @@ def extract(
     skipped, samples = unserved(dataset, encoders), dataset.samples()
     reports: list[StreamReport] = []
     with Extraction(home, options, track, samples) as extraction:
-        for stream in plans:
+        for stream in track(plans, f"extract {dataset.name}: streams", len(plans)):
             reports.append(extraction.extract(stream, skipped))
             if reports[-1].interrupted:
                 break

@@ -71,6 +71,38 @@ def test_hdf5_out_and_in_is_the_same(home, tmp_path):
     assert len(list((other.root / "features").rglob("stream.json"))) == 2
 
 
+def test_progress_counts_every_part_once(home, tmp_path):
+    """Out and in again: as many blocks, members and shards as are announced, stream by stream."""
+    seen = {}
+
+    def track(items, label, total):
+        items = list(items)
+        assert label not in seen
+        seen[label] = (len(items), total)
+        yield from items
+
+    store, other, third = (
+        FeatureStore(home, "group/toy"),
+        Home(tmp_path / "2"),
+        Home(tmp_path / "3"),
+    )
+    export_hdf5(store, tmp_path / "toy.h5", track=track)
+    pack(home, tmp_path / "toy.pack", track=track)
+    assert list(seen) == [
+        f"{verb} {info.key.name} of group/toy: blocks"
+        for verb in ("export", "pack")
+        for info in store.streams()
+    ]
+    import_hdf5(other, tmp_path / "toy.h5", track=track)
+    written = [f"write {info.key.name} of group/toy: shards" for info in store.streams()]
+    assert list(seen)[4:] == written
+    for label in written:
+        assert seen.pop(label)[0] > 1
+    unpack(third, tmp_path / "toy.pack", track=track)
+    assert list(seen)[4:] == ["check toy.pack: members", *written]
+    assert all(count == total for count, total in seen.values())
+
+
 def test_the_layout_of_hdf5_is_as_documented(home, tmp_path):
     """Any HDF5 reader finds ids and values where the documentation says."""
     store = FeatureStore(home, "group/toy")
