@@ -133,8 +133,7 @@ def extract(
     memory.remember(asked.home, "extract", {"dataset": stored, "names": names})
     memory.settle_requests(asked.home, reports.complete)
     if reason and not reports.tried:
-        others = f"; rows failed for: {reports.reasons}" if reports.failures else ""
-        console.note(f"nothing was tried again: no row failed for {' or '.join(reason)}{others}")
+        console.note(reports.not_retried(reason))
     console.show(reports.tables(), as_json=asked.json, ends=reports.ends(stored))
     if reports.interrupted or reports.failures:
         raise typer.Exit(130 if reports.interrupted else 1)

@@ -65,13 +65,14 @@ class ExtractionReports:
         """Rows that failed, in this run or before."""
         return sum(report.failures for report in self.all)
 
-    @property
-    def reasons(self) -> str:
-        """Why rows failed, in this run or before, with counts: `3 truncated, 1 empty`."""
+    def not_retried(self, reasons: Sequence[str]) -> str:
+        """A sentence for when no row failed for these reasons, with those that there are."""
         counts: Counter[str] = Counter()
         for report in self.all:
             counts.update(report.failed)
-        return ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
+        found = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
+        others = f"; rows failed for: {found}" if found else ""
+        return f"nothing was tried again: no row failed for {' or '.join(reasons)}{others}"
 
     def tables(self) -> list[Table]:
         """Rows by stream, and the failures by sample."""
