@@ -137,6 +137,7 @@ class FeatureTable:
             rows=self.rows[start:stop],
         )
 
+
 def shuffled_batches(order: Tensor, complete: Tensor, size: int, least: int) -> list[Tensor]:
     """Shuffled mini-batches of an epoch, (R, B) positions each, every row at least once.
 
