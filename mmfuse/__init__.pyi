@@ -12,6 +12,7 @@ from pipelines.data.sources import open_dataset as open_dataset
 from pipelines.encoding.encoder import build_encoder as build_encoder
 from pipelines.evaluation.evaluate import evaluate as evaluate
 from pipelines.evaluation.predict import predict as predict
+from pipelines.evaluation.unlabelled import predict_unlabelled as predict_unlabelled
 from pipelines.extract.extract import extract as extract
 from pipelines.model import Model as Model
 from pipelines.model import fit as fit

@@ -349,7 +349,7 @@ def _draw(table: "mmfuse.Table") -> None:
     columns = [mmfuse.printable(name) for name in table.columns]
     texts = [[mmfuse.printable(cell) for cell in row] for row in table.texts()]
     shown = [*([columns] if columns else []), *texts]
-    widths = [max(len(row[k]) for row in shown) for k in range(len(table.columns))]
+    widths = [max(_columns_of(row[k]) for row in shown) for k in range(len(table.columns))]
     wide = sum(widths) + 2 * (len(widths) - 1)
     room = _room()
     if table.title:
@@ -366,20 +366,29 @@ def _draw(table: "mmfuse.Table") -> None:
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
-    padded = (
-        cell.rjust(width) if to_right else cell.ljust(width)
-        for cell, width, to_right in zip(cells, widths, right, strict=True)
-    )
+    padded = []
+    for cell, width, to_right in zip(cells, widths, right, strict=True):
+        blanks = " " * (width - _columns_of(cell))
+        padded.append(blanks + cell if to_right else cell + blanks)
     return "  ".join(padded).rstrip()
+
+
+def _columns_of(text: str) -> int:
+    """Columns that a text takes on a terminal: Chinese letters take two."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def _stack(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table too wide for the terminal as one block of lines a row."""
-    indent = max(map(len, columns[1:]), default=0)
+    indent = max(map(_columns_of, columns[1:]), default=0)
     for row in rows:
         _line(row[0], bold=True)
         for name, cell in zip(columns[1:], row[1:], strict=True):
-            typer.echo(f"  {name.ljust(indent)}  {cell}")
+            typer.echo(f"  {name}{' ' * (indent - _columns_of(name))}  {cell}")
 
 
 def _room() -> int | None:

@@ -31,6 +31,15 @@ def predict(
             help="A cell of one sample, NAME=VALUE: text=WORDS, image=FILE, a column; repeatable."
         ),
     ] = None,
+    unlabelled: Annotated[
+        bool,
+        typer.Option(
+            "--unlabelled", help="The rows without a target that extract --keep-unlabelled kept."
+        ),
+    ] = False,
+    encoding: arguments.Encoding = None,
+    sheet: arguments.Sheet = None,
+    root: arguments.Root = None,
     output: Annotated[
         Path | None, typer.Option(help="File for all predictions: .csv, .parquet or .jsonl.")
     ] = None,
@@ -56,42 +65,56 @@ def predict(
             f"--run {' or '.join(_best(runs, name) for name in trained)}"
         )
     record = mmfuse.best_of(runs)
-    if (input_ is None) == (not sample):
+    if (input_ is not None) + bool(sample) + unlabelled != 1:
         names = ", ".join(record.modalities)
         raise mmfuse.MmfuseError(
-            f"say which: --input FILE with {names}, or --sample NAME=VALUE for one sample"
+            f"say which: --input FILE with {names}, --sample NAME=VALUE for one sample, or "
+            f"--unlabelled for the rows of {record.dataset} without a target"
         )
-    local = str(weights) if weights else None
-    memory = asked.layout.weights
-    built = [
-        mmfuse.build_encoder(word, weights=local, device=device, memory=memory)
-        for word in arguments.encoders(encoder)
-    ]
-    found = mmfuse.predict(
-        asked.layout,
-        record,
-        arguments.pairs("--sample", sample) if input_ is None else input_,
-        roots=asked.roots,
-        encoders=built,
-        weights=local,
-        device=device,
-        track=console.track,
-    )
+    if unlabelled:
+        found = mmfuse.predict_unlabelled(asked.layout, record, device=device, track=console.track)
+    else:
+        found = mmfuse.predict(
+            asked.layout,
+            record,
+            arguments.pairs("--sample", sample) if input_ is None else input_,
+            roots=asked.roots,
+            table=arguments.own_data(context),
+            encoders=_built(asked, encoder, weights, device),
+            weights=str(weights) if weights else None,
+            device=device,
+            track=console.track,
+        )
     ends = [f"run {record.id}"]
     if output is not None:
         mmfuse.predictions.write_predictions(found, output)
         ends.append(f"{mmfuse.count_of(len(found.ids), 'prediction')} in {output}")
-    elif input_ is not None:
+    elif not sample:
         ends.append("next: --output FILE.csv writes all predictions with every probability")
     else:
         ends.append("next: --input FILE predicts every row of a table")
-    if input_ is None:
+    if sample:
         tables = mmfuse.predictions.sample_tables(found, None if asked.json else TOP)
     else:
         tables = mmfuse.predictions.prediction_tables(found, SHOWN)
     console.show(tables, as_json=asked.json, ends=ends)
     if found.failures:
         raise typer.Exit(1)
+
+
+def _built(
+    asked: arguments.Settings, encoders: list[str] | None, weights: Path | None, device: str
+) -> "list[mmfuse.Encoder]":
+    """The encoders that were named."""
+    return [
+        mmfuse.build_encoder(
+            word,
+            weights=str(weights) if weights else None,
+            device=device,
+            memory=asked.layout.weights,
+        )
+        for word in arguments.encoders(encoders)
+    ]
 
 
 def _best(runs: "Sequence[mmfuse.RunRecord]", dataset: str) -> str:

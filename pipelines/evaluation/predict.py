@@ -25,6 +25,7 @@ from cache.storage.objects import get_record
 from pipelines import catalog
 from pipelines.data.sources import new_rows
 from pipelines.data.table_files import read_table
+from pipelines.data.tables import TableOptions, path_root
 from pipelines.encoding.encoder import (
     BuildCall,
     Encoder,
@@ -118,6 +119,7 @@ def predict(
     *,
     root: Path | None = None,
     roots: Sequence[Path] = (),
+    table: TableOptions | None = None,
     encoders: Sequence[Encoder] = (),
     weights: str | None = None,
     device: str = "auto",
@@ -135,6 +137,7 @@ def predict(
             `{"image": "photo.jpg", "text": "a red card"}`, see `sample.read_sample`.
         root: folder that path cells are relative to; default: that of a table file.
         roots: folders of raw data, for a table file in the layout of a known dataset.
+        table: encoding, sheet and root of a table file; its other fields are not used.
         encoders: built ones, for streams whose encoder the run does not record.
         weights: path of local weights, for encoders that are built here.
         device: auto, cpu, cuda.
@@ -145,17 +148,19 @@ def predict(
             is not the one the head was trained on, or encoded none of its streams.
     """
     record = load_run(home, run) if isinstance(run, str) else run
-    infos = _infos(home, record)
+    infos = stream_infos(home, record)
     kinds: dict[str, Kind] = {i.key.modality: i.kind for i in infos.values()}  # type: ignore[misc]
     made_of = input_columns.source_columns(home, record.dataset, infos)
     types = input_columns.source_types(home, record.dataset, infos)
+    said: list[str] = []
     if isinstance(samples, Mapping):
         known = sample.KnownCells(kinds, input_columns.all_columns(made_of, types))
         rows, root = sample.read_sample(samples, known, record.id), sample.ROOT
     elif isinstance(samples, str | Path):
-        path = Path(samples).expanduser()
-        rows = new_rows(read_table(path), record.dataset, roots=roots, home=home)
-        root = root or path.absolute().parent
+        path, asked = Path(samples).expanduser(), table or TableOptions()
+        rows = read_table(path, encoding=asked.encoding, sheet=asked.sheet, note=said.append)
+        rows = new_rows(rows, record.dataset, roots=roots, home=home)
+        root = root or path_root(asked, path.absolute().parent)
     else:
         rows = samples
     ids = input_columns.ids_of(home, record.dataset, infos, rows)
@@ -185,7 +190,7 @@ def predict(
         seconds,
         matched.lacking,
         matched.unused,
-        (*matched.notes, *dict.fromkeys(encoding.unseen), *found.notes),
+        (*said, *matched.notes, *dict.fromkeys(encoding.unseen), *found.notes),
         dict(zip(hidden, means[count:], strict=True)),
     )
 
@@ -201,8 +206,12 @@ def _unseen(encoder: Encoder, cells: pl.Series) -> list[str]:
     ]
 
 
-def _infos(home: Home, record: RunRecord) -> dict[str, StreamInfo]:
-    """The store's record of each stream, which has the fields and provenance of its encoder."""
+def stream_infos(home: Home, record: RunRecord) -> dict[str, StreamInfo]:
+    """The store's record of each stream, which has the fields and provenance of its encoder.
+
+    Raises:
+        MmfuseError: for a stream that is gone.
+    """
     store = FeatureStore(home, record.dataset)
     there = {(i.key.fingerprint, i.key.modality): i for i in store.streams()}
     found = {}

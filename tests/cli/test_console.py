@@ -62,6 +62,20 @@ def test_tracking_passes_every_item_on_and_is_silent_off_a_terminal(capsys):
 HOSTILE = ["\x1b]52;c;AAAA\x07", "\x9b31m", "a\rb", "up\u202edown", "half\ud83d", "\u2028", "\x7f"]
 
 
+def test_columns_stay_aligned_beside_letters_of_two_columns(capsys, monkeypatch):
+    """A terminal draws 描述 four columns wide, and an accent of its own in none."""
+    monkeypatch.setenv("COLUMNS", "200")
+    rows = (("描述", "x", 1), ("e\u0301t\u00e9", "y", 22), ("plain", "z", 333))
+    console.show([Table("", ("name", "kind", "rows"), rows)], as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "name   kind  rows",
+        "描述   x        1",
+        "e\u0301t\u00e9    y       22",
+        "plain  z      333",
+    ]
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 @pytest.mark.parametrize("word", HOSTILE)
 def test_no_word_of_the_data_reaches_a_terminal_as_a_command(capsys, word, as_json):

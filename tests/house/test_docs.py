@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import messy
 import pages
 import pytest
 import tiny
@@ -209,6 +210,7 @@ class Walked:
         self.waiting = list(RUN)
         self.has_data = True
         tiny.movies(folder)
+        messy.make(folder)
         (folder / "docs").symlink_to(DOCS)
         (folder / "data").mkdir()
         packs = Path(os.environ.get("MMFUSE_TEST_PACKS") or ROOT.parent / "shared" / "data")
