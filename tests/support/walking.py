@@ -26,7 +26,7 @@ _LOOSE = (  # what differs from machine to machine → what the transcript says 
     (r"(?m)^.* bottleneck.*\n", ""),  # which streams share one is chance
     (r"(?m)^(.+ on .+): (\w+ )?(used|stopped|\d+ of \d+ replicas) .*$", r"\1: # epochs"),
     (r" {2,}", "  "),
-    (r"(?m)^(\S+  \S+/\S+(?:  [\d,]+){4}  \d+(?: \(.*\))?)  [\d,]+$", r"\1  #"),  # rows/s
+    (r"(?m)^(\S+  \S+/\S+(?: \S+)*(?:  [\d,]+){4}  \d+(?: \(.*\))?)  [\d,]+$", r"\1  #"),  # rows/s
 )
 
 
