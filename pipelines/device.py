@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cache.errors import MmfuseError, unknown
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
+_PER_THREAD = 2e9  # operations that a thread should have to do: some twenty milliseconds
 
 
 def cores() -> int:
@@ -18,6 +21,27 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@contextmanager
+def threads_for(operations: float) -> Iterator[None]:
+    """Run inside with as many of torch's threads as a piece of work is worth, at least one.
+
+    Threads wait for each other after every operation: where pieces are small, or other processes
+    want the cores, waiting takes longer than the work.
+
+    Args:
+        operations: floating-point operations between two points where Python looks at results,
+            such as one training step.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(before, int(operations / _PER_THREAD))))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check_device(word: str) -> str:

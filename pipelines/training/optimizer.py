@@ -69,7 +69,7 @@ def optimizer_step(
 
     Args:
         block: parameters to update.
-        gradient: (R, P).
+        gradient: (A, P) of the A replicas that move, in their order.
         rule: which optimiser.
         rates: one per replica; None leaves a stopped replica exactly as it is.
     """
@@ -78,16 +78,16 @@ def optimizer_step(
         block.count += 1
     else:
         block.count[moving] += 1
-    groups: dict[Rates, list[int]] = {}
-    for r, rate in enumerate(rates):
-        if rate is not None:
-            groups.setdefault(rate, []).append(r)
-    matrices = [block.flat, gradient, block.first, block.second]
-    segments = [block.segments(matrix) for matrix in matrices]
-    counts = block.count.unbind(0)
-    for rate, rows in groups.items():
+    groups: dict[Rates, list[tuple[int, int]]] = {}  # replica, and its row of the gradient
+    for row, r in enumerate(moving):
+        groups.setdefault(rates[r], []).append((r, row))  # type: ignore[arg-type]
+    segments = [block.segments(matrix) for matrix in (block.flat, block.first, block.second)]
+    slopes, counts = block.segments(gradient), block.count.unbind(0)
+    for rate, pairs in groups.items():
+        rows = [r for r, _ in pairs]
         for part, decay in ((0, rate.weight_decay), (1, 0.0)):
-            chosen = [[pair[part][r] for r in rows] for pair in segments]
+            flat, first, second = ([pair[part][r] for r in rows] for pair in segments)
+            chosen = [flat, [slopes[part][row] for _, row in pairs], first, second]
             if not chosen[0][0].numel():
                 continue
             if rule == "adamw":

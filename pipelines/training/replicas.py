@@ -1,16 +1,12 @@
 """Replicas: vmap over R heads of one shape (an ensemble), parameters and buffers stacked."""
 
-import contextlib
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import tree_leaves
+from torch.func import functional_call, vmap
+from torch.utils._pytree import tree_map
 
 from pipelines.features.table import Batch, FeatureTable
 from pipelines.fusion.head import Fused, FusionHead
@@ -20,8 +16,6 @@ from pipelines.training.plan import Rule
 State = dict[str, Tensor]
 Fields = tuple[Mapping[str, Tensor], Tensor, Mapping[str, Tensor], Tensor, Tensor, Tensor]
 EVAL_ROWS = 2048
-OFTEN = 200
-"""Calls with the same shapes after which tracing pays; it takes as long as about 50 calls."""
 
 
 class Replicas:
@@ -40,7 +34,6 @@ class Replicas:
         self.head = heads[0]
         self.count = len(heads)
         self._objective = _Objective(self.head)
-        self._compiled: dict[tuple[str, str], Callable[..., Any]] = {}
         states = [dict(head.named_parameters()) for head in heads]
         parameters = {n: torch.stack([s[n].detach() for s in states]) for n in states[0]}
         buffers = [dict(head.named_buffers()) for head in heads]
@@ -85,23 +78,48 @@ class Replicas:
         Returns:
             (R,) losses before the step.
         """
+        rows = [r for r, rate in enumerate(rates) if rate is not None]
+        of = _Rows(rows, self.count, self.device)
         moving = [b for b in self.blocks if self._is_trained(b, *where)]
-        trained = {n: self.parameters[n] for b in moving for n in b.names}
-        fixed = {n: p for n, p in self.parameters.items() if n not in trained}
+        names = [name for block in moving for name in block.names]
+        leaves = {n: of.take(self.parameters[n]).detach().requires_grad_() for n in names}
+        fixed = {n: of.take(p) for n, p in self.parameters.items() if n not in leaves}
+        buffers = {name: of.take(value) for name, value in self.buffers.items()}
+        fields = tree_map(of.take, _fields(batch))
         self.head.train()
-        run = self._step_function(where)
-        gradients, losses, buffers = run(trained, fixed, self.buffers, _fields(batch))
+        with torch.enable_grad():
+            losses, packed, after = self._forward(leaves | fixed, buffers, fields, where[0])
+            found = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
         with torch.no_grad():
+            gradients = dict(zip(names, found, strict=True))
+            after = {n: b if self.head.trains(n, *where) else buffers[n] for n, b in after.items()}
+            gradients, after = self._modified(gradients, after, fields, packed, where[0])
             flats = [block.gather(gradients) for block in moving]
-            clip_gradients(flats, limits)
+            clip_gradients(flats, [limits[r] for r in rows])
             for block, gradient in zip(moving, flats, strict=True):
                 optimizer_step(block, gradient, rule, rates)
-            self._update_buffers(buffers, rates)
-        return torch.as_tensor(losses)
+            self.buffers = {n: of.put(self.buffers[n], value) for n, value in after.items()}
+        return of.put(torch.zeros(self.count, device=self.device), losses.detach())
 
-    def predict(self, table: FeatureTable) -> Fused:
-        """Outputs of all replicas on every row in eval mode: logits (R, N, C) and so on."""
-        parts = [self._predict_part(part) for part in _chunks(table, EVAL_ROWS)]
+    def operations(self, rows: int) -> float:
+        """Floating-point operations of a step on `rows` rows, at least: two a weight and pass."""
+        return 6.0 * rows * sum(block.flat.numel() for block in self.blocks)
+
+    @property
+    def device(self) -> torch.device:
+        """Of all parameters."""
+        return self.blocks[0].flat.device
+
+    def predict(self, table: FeatureTable, rows: Sequence[int] | None = None) -> Fused:
+        """Outputs on every row in eval mode: logits (R, N, C) and so on.
+
+        Args:
+            table: N rows.
+            rows: numbers of the replicas that predict; None: all R.
+        """
+        of = _Rows(range(self.count) if rows is None else rows, self.count, self.device)
+        state = {name: of.take(value) for name, value in self.state.items()}
+        parts = [self._predict_part(state, part) for part in _chunks(table, EVAL_ROWS)]
         return _unpack({name: torch.cat([p[name] for p in parts], 1) for name in parts[0]})
 
     def measures(self, table: FeatureTable, mine: Sequence[int]) -> dict[str, list[float]]:
@@ -131,38 +149,42 @@ class Replicas:
             total += losses.to(total) * len(part)
         return total / len(table)
 
-    def _predict_part(self, table: FeatureTable) -> State:
+    def _predict_part(self, states: State, table: FeatureTable) -> State:
         self.head.eval()
 
         def one(state: State, fields: Fields) -> State:
             return _pack(functional_call(self.head, state, (Batch(*fields),)))
 
         with torch.no_grad():
-            return dict(vmap(one, in_dims=(0, None))(self.state, _fields(_whole(table))))
+            return dict(vmap(one, in_dims=(0, None))(states, _fields(_whole(table))))
 
-    def _step_function(self, where: tuple[str, str]) -> Callable[..., Any]:
-        if where not in self._compiled:
-            self._compiled[where] = Replayed(vmap(partial(self._one_step, where)))
-        return self._compiled[where]
+    def _forward(
+        self, parameters: State, buffers: State, fields: Fields, step: str
+    ) -> tuple[Tensor, State, State]:
+        """Losses (A,), outputs and next buffers of A replicas, by one vmapped forward."""
 
-    def _one_step(
-        self, where: tuple[str, str], trained: State, fixed: State, buffers: State, fields: Fields
-    ) -> tuple[State, Tensor, State]:
-        """One replica's gradients, loss and next buffers; runs under `vmap`."""
-        batch = Batch(*fields)
-        step, stage = where
+        def one(parameters: State, buffers: State, fields: Fields) -> tuple[Tensor, State, State]:
+            state = parameters | buffers
+            loss, fused = self._call(state, Batch(*fields), step)
+            return loss, _pack(fused), {name: state[name] for name in buffers}
 
-        def objective(trained: State) -> tuple[Tensor, tuple[State, State]]:
-            state = {**trained, **fixed, **buffers}
-            loss, fused = self._call(state, batch, step)
-            return loss, (_pack(fused), {name: state[name] for name in buffers})
+        losses, packed, after = vmap(one)(parameters, buffers, fields)
+        return losses, packed, {name: value.detach() for name, value in after.items()}
 
-        gradients, (loss, (packed, after)) = grad_and_value(objective, has_aux=True)(trained)
-        after = {n: b if self.head.trains(n, step, stage) else buffers[n] for n, b in after.items()}
-        if type(self.head).modify_gradients is not FusionHead.modify_gradients:
+    def _modified(
+        self, gradients: State, after: State, fields: Fields, packed: State, step: str
+    ) -> tuple[State, State]:
+        """Gradients and next buffers as the head's hook wants them."""
+        if type(self.head).modify_gradients is FusionHead.modify_gradients:
+            return gradients, after
+
+        def one(gradients: State, after: State, fields: Fields, packed: State) -> Any:  # noqa: ANN401
             fused = _unpack(packed)
-            gradients, after = self.head.modify_gradients(gradients, after, batch, fused, step)
-        return gradients, loss, after
+            return self.head.modify_gradients(gradients, after, Batch(*fields), fused, step)
+
+        packed = {name: value.detach() for name, value in packed.items()}
+        changed: tuple[State, State] = vmap(one)(gradients, after, fields, packed)
+        return changed
 
     def _call(self, state: State, batch: Batch, step: str) -> tuple[Tensor, Fused]:
         """Loss and output under a state; its buffers become those that the forward assigned."""
@@ -170,17 +192,6 @@ class Replicas:
         loss, fused = functional_call(self._objective, named, (batch, step))
         state.update({name: named[f"head.{name}"] for name in state})
         return loss, fused
-
-    def _update_buffers(self, buffers: State, rates: Sequence[Rates | None]) -> None:
-        if all(rate is not None for rate in rates):
-            self.buffers = buffers
-            return
-        active = [rate is not None for rate in rates]
-        for name, after in buffers.items():
-            before = self.buffers[name]
-            shape = (-1, *[1] * (after.ndim - 1))
-            chosen = torch.tensor(active, device=after.device).view(shape)
-            self.buffers[name] = torch.where(chosen, after, before)
 
     def _make_blocks(self, parameters: State) -> list[ParameterBlock]:
         stages = [(s.name, self.steps(s.name)) for s in self.head.stages]
@@ -204,6 +215,22 @@ class Replicas:
         self.parameters: State = {}
         for block in self.blocks:
             self.parameters.update(block.views(block.flat))
+
+
+class _Rows:
+    """Some of R replicas: takes their rows of a tensor (R, …), and puts rows back."""
+
+    def __init__(self, rows: Sequence[int], count: int, device: torch.device) -> None:
+        self.all = len(rows) == count
+        self.index = torch.tensor(rows, device=device)
+
+    def take(self, values: Tensor) -> Tensor:
+        """(A, …) of (R, …)."""
+        return values if self.all else values.index_select(0, self.index)
+
+    def put(self, values: Tensor, rows: Tensor) -> Tensor:
+        """(R, …) with these rows (A, …) in place of its own."""
+        return rows if self.all else values.index_copy(0, self.index, rows.to(values))
 
 
 class _Objective(nn.Module):
@@ -267,34 +294,3 @@ def _unpack(packed: Mapping[str, Tensor]) -> Fused:
         packed.get("weights"),
         extras,
     )
-
-
-class Replayed:
-    """Trace a pure function of tensors with `make_fx` once it is called often, then replay it.
-
-    Args:
-        function: of nested dicts and tuples of tensors, without Python branches on data; called
-            under `torch.no_grad`.
-        often: calls with the same shapes before it is traced.
-    """
-
-    def __init__(self, function: Callable[..., Any], often: int = OFTEN) -> None:
-        self.function, self.often = function, often
-        self.calls: Counter[tuple[object, ...]] = Counter()
-        self.records: dict[tuple[object, ...], Callable[..., Any]] = {}
-
-    def __call__(self, *arguments: Any) -> Any:  # noqa: ANN401 - any arguments
-        """Return what the function returns."""
-        shapes = tuple((tuple(x.shape), x.dtype) for x in tree_leaves(arguments))
-        record = self.records.get(shapes)
-        with torch.no_grad():
-            if record is not None:
-                return record(*arguments)
-            self.calls[shapes] += 1
-            if self.calls[shapes] == self.often:
-                self._record(shapes, arguments)
-            return self.function(*arguments)
-
-    def _record(self, shapes: tuple[object, ...], arguments: tuple[Any, ...]) -> None:
-        with contextlib.suppress(Exception):  # only for speed: without it calls stay eager
-            self.records[shapes] = make_fx(self.function)(*arguments)

