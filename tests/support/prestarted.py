@@ -31,9 +31,8 @@ WITHOUT_TORCH = (
     "sklearn.datasets",
     "sklearn.linear_model",
     "scipy.signal",
-    "numba",
 )
-WITH_TORCH = (*WITHOUT_TORCH, "torch", "torch._dynamo", "torch.fx.experimental.symbolic_shapes")
+WITH_TORCH = (*WITHOUT_TORCH, "torch", "torch.func")
 
 
 class Process:
