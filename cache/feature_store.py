@@ -22,7 +22,7 @@ from cache.format.streams import (
 )
 from cache.layout import DatasetPaths, Home
 from cache.samples import Samples
-from cache.snapshots import publish_snapshot, read_snapshot
+from cache.snapshots import publish_snapshot, read_snapshot, snapshot_task
 from cache.storage.objects import DamagedError, get_record, put_record, remove_orphans
 from cache.writing.journal import Retry
 from cache.writing.opening import check_same, open_generation
@@ -52,6 +52,12 @@ class FeatureStore:
                 if info is not None:
                     found.append(info)
         return found
+
+    @property
+    def task_kind(self) -> str | None:
+        """The kind of task of the dataset: classes, labels or value; None without any stream."""
+        kinds = (snapshot_task(info.snapshot, self.paths) for info in self.streams())
+        return next((kind for kind in kinds if kind), None)
 
     def resolve(self, words: Sequence[str] | None) -> list[StreamInfo]:
         """The complete streams that words mean: `clip/image`, `clip-1a2b3c4d/image`, `clip`.

@@ -24,9 +24,12 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError, unknown
 from cache.layout import Home
 from cache.samples import Task
+from cache.shown import Shown
 from cache.storage.objects import put, user_errors
 
 SCHEMA = 1
+RENAMED = {"r": "pearson"}
+"""Metrics that version 0.1.0 wrote under another name."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class Scores:
         rows: how many.
         realised_rate: share of the present cells (frames, where frames alone) that the pattern hid.
         metrics: by name, one value per replica; the task's first metric first.
+        per_class: `recall` of each class, (R, C), NaN where the class has no rows, and `rows`,
+            (1, C); empty for other tasks and for records of older versions.
     """
 
     pattern: str
@@ -78,6 +83,7 @@ class Scores:
     rows: int
     realised_rate: float
     metrics: dict[str, list[float]]
+    per_class: dict[str, list[list[float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,8 +99,8 @@ class Labels:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class RunRecord:
+@dataclass(frozen=True, repr=False)
+class RunRecord(Shown):
     """Everything needed to document a training and to rebuild its heads.
 
     Attributes:
@@ -149,6 +155,11 @@ class RunRecord:
     created: str
     notes: tuple[str, ...]
     path: Path
+
+    def __repr__(self) -> str:
+        streams = ", ".join(stream.name for stream in self.streams)
+        size = f"{len(self.seeds)} seed{'' if len(self.seeds) == 1 else 's'}"
+        return f"<RunRecord {self.id}: {self.method} on {self.dataset}, {streams}, {size}>"
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -376,11 +387,14 @@ def _read_scores(folder: Path) -> list[Scores]:
     found = [json.loads(p.read_text(encoding="utf-8")) for p in folder.glob("*.json")]
     found.sort(key=lambda plain: (plain.pop("order"), plain["pattern"], plain["split"]))
     for plain in found:
-        plain["metrics"] = {
-            name: [np.nan if v is None else v for v in values]
-            for name, values in plain["metrics"].items()
-        }
+        metrics, by_class = plain["metrics"], plain.get("per_class", {})
+        plain["metrics"] = {RENAMED.get(name, name): _with_nan(v) for name, v in metrics.items()}
+        plain["per_class"] = {name: [_with_nan(v) for v in each] for name, each in by_class.items()}
     return [Scores(**plain) for plain in found]
+
+
+def _with_nan(values: Iterable[float | None]) -> list[float]:
+    return [np.nan if value is None else value for value in values]
 
 
 def _slug(text: str) -> str:

@@ -70,6 +70,7 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - the stub has its type
         return _version()
     if name not in _NAMES:
         raise AttributeError(f"mmfuse has no {name!r}; it has: {', '.join(__all__)}")
+    _connect_tables()
     module, there = _NAMES[name]
     found = importlib.import_module(module)
     if not hasattr(found, there):
@@ -78,6 +79,13 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - the stub has its type
     if "home" in getattr(getattr(value, "__code__", None), "co_varnames", ()):
         value = globals()[name] = _with_home(value)
     return value
+
+
+def _connect_tables() -> None:
+    """Tell results where their tables are made, a layer above their own."""
+    from cache import shown
+
+    shown.load_tables = partial(importlib.import_module, "pipelines.reports.results")
 
 
 def _with_home(verb: Callable[..., Any]) -> Callable[..., Any]:

@@ -69,7 +69,9 @@ from pipelines.data.tables import store_name as store_name
 from pipelines.extract.options import ExtractOptions as ExtractOptions
 from pipelines.features.arrays import Features as Features
 from pipelines.features.missing import MissingPattern as MissingPattern
-from pipelines.reports.endings import training_ends as training_ends
+from pipelines.metrics.metrics import check_metric as check_metric
+from pipelines.reports.table import Column as Column
+from pipelines.reports.notes import training_ends as training_ends
 from pipelines.reports.table import Table as Table
 from pipelines.reports.table import bytes_text as bytes_text
 from pipelines.reports.table import count_of as count_of
@@ -103,5 +105,6 @@ from pipelines.reports import doctor as doctor
 from pipelines.reports import extraction as extraction
 from pipelines.reports import listing as listing
 from pipelines.reports import predictions as predictions
+from pipelines.reports import recall as recall
 from pipelines.reports import runs as runs
 from pipelines.reports import table as table

@@ -12,6 +12,7 @@ import mmfuse
 from mmfuse_cli import console
 from mmfuse_cli.memory import encoder_name, remembered
 
+_OPTIONS = {"monitor": "select_metric"}  # settings whose option has another name
 _ANYWHERE = {"--home": 1, "--data": 1, "--json": 0}  # global options → number of values
 
 # Options that several commands have, with one help text each.
@@ -269,7 +270,8 @@ def done(
     asked: Settings, streams: Sequence[tuple[str, str, int]], where: object, then: str
 ) -> None:
     """Show a table of streams, where they are, and the next command."""
-    table = mmfuse.Table("streams", ("dataset", "stream", "rows"), tuple(streams))
+    columns = ("dataset", "stream", "rows")
+    table = mmfuse.Table("streams", columns, tuple(streams), name="streams")
     console.show([table], as_json=asked.json, ends=[f"in {where}", f"next: {then}"])
 
 
@@ -307,7 +309,7 @@ def overlaid(
     named = pairs("--set", typed)
     for name, value in named.items():
         if name in given:
-            own = f"--{name.replace('_', '-')}"
+            own = f"--{_OPTIONS.get(name, name).replace('_', '-')}"
             raise mmfuse.MmfuseError(
                 f"{own} and --set {name}={value} set the same; give one of them"
             )

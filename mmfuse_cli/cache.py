@@ -36,28 +36,31 @@ def verify(
     names = arguments.stored(asked, dataset) if dataset else None
     seen = mmfuse.verify(asked.layout, names, track=console.track)
     rows = tuple(
-        (d.dataset, d.label or "-", "-" if d.rows is None else f"{d.rows[0]}–{d.rows[1] - 1}",
+        (d.dataset, d.label or None, None if d.rows is None else (d.rows[0], d.rows[1] - 1),
          d.what, "damaged" if d.path.exists() else "missing", str(d.path))
         for d in seen.damages
     )  # fmt: skip
-    checked = f"{mmfuse.count_of(seen.streams, 'stream')}, {mmfuse.bytes_text(seen.bytes)} checked"
-    columns = ("dataset", "stream", "rows", "what", "state", "file")
-    table = mmfuse.Table("damages", columns, rows, () if rows else (f"none: {checked}",))
+    span = mmfuse.Column(
+        "rows", ("first_row", "last_row"), lambda cell: f"{cell[0]}–{cell[1]}", tuple
+    )
+    columns = ("dataset", "stream", span, "what", "state", "file")
+    table = mmfuse.Table("damages", columns, rows, () if rows else ("none",), "damages")
+    counted = (mmfuse.Column("streams", ("stream_count",)), mmfuse.Column.bytes("size"))
+    sizes = ((seen.streams, seen.bytes),)
+    checked = mmfuse.Table("checked", counted, sizes, name="checked")
     if not seen.damages:
         words = arguments.encoders(encoder)
         again = _recompute(asked, dataset, words, weights, recompute) if recompute else []
-        tables = [table, _recomputed_table(again)] if recompute else [table]
+        tables = [table, checked, *([_recomputed_table(again)] if recompute else [])]
         console.show(tables, as_json=asked.json, ends=[f"cache in {asked.home}"])
         if any(one.differing for _, one in again):
             raise typer.Exit(1)
         return
-    ends = [checked]
+    ends = ["next: mmfuse cache verify --repair, which names the extract commands"]
     if repair:
         mmfuse.repair(asked.layout, seen.damages)
-        ends += [f"next: {command}" for command in mmfuse.extract_commands(seen.damages)]
-    else:
-        ends.append("next: mmfuse cache verify --repair, which names the extract commands")
-    console.show([table], as_json=asked.json, ends=ends)
+        ends = [f"next: {command}" for command in mmfuse.extract_commands(seen.damages)]
+    console.show([table, checked], as_json=asked.json, ends=ends)
     raise typer.Exit(1)
 
 
@@ -70,11 +73,10 @@ def gc(
     """Show unused files in the cache. With --yes, delete them."""
     asked = arguments.settings(context)
     found = mmfuse.plan_gc(asked.layout, streams=streams)
-    rows = tuple(
-        (item.dataset, item.name, item.why, mmfuse.bytes_text(item.bytes)) for item in found
-    )
+    rows = tuple((item.dataset, item.name, item.why, item.bytes) for item in found)
     total = mmfuse.bytes_text(sum(item.bytes for item in found))
-    table = mmfuse.Table("garbage", ("dataset", "what", "why", "size"), rows)
+    columns = ("dataset", "what", "why", mmfuse.Column.bytes("size"))
+    table = mmfuse.Table("garbage", columns, rows, name="garbage")
     if yes:
         mmfuse.collect_garbage(found)
         ends = [f"{total} freed in {asked.home}"]
@@ -109,12 +111,16 @@ def _recompute(
 
 
 def _recomputed_table(found: "Sequence[tuple[str, mmfuse.Recomputed]]") -> "mmfuse.Table":
-    columns = ("dataset", "stream", "encoded again", "worst cosine", "differ")
+    columns = (
+        "dataset", "stream", mmfuse.Column("encoded again", ("rows",)),
+        mmfuse.Column.number("worst cosine", "worst_cosine", ".6f"), "differ",
+        mmfuse.Column.hidden("differing"),
+    )  # fmt: skip
     rows = tuple(
-        (name, one.key.label, len(one.rows), f"{one.worst:.6f}", len(one.differing))
+        (name, one.key.label, len(one.rows), one.worst, len(one.differing), one.differing)
         for name, one in found
     )
-    return mmfuse.Table("recomputed", columns, rows)
+    return mmfuse.Table("recomputed", columns, rows, name="recomputed")
 
 
 for _name, _command in (

@@ -43,16 +43,20 @@ def _show(asked: arguments.Settings, word: str, found: "Sequence[mmfuse.Check]",
     failed = [one for one in found if not one.passed]
     seen = [one.detail for one in found]
     rows = tuple(
-        (one.text, "passed", one.detail)
-        if one.passed
-        else (
-            one.text,
-            "FAILED",
-            "the same" if one.detail in seen[:number] and not asked.json else one.detail,
-        )
+        (one.text, one.passed, (one.detail, not one.passed and one.detail in seen[:number]))
         for number, one in enumerate(found)
     )
-    table = mmfuse.Table(f"contract of {word}", ("check", "", "seen"), rows)
+    columns = (
+        "check",
+        mmfuse.Column.flag("result", "passed", "passed", "FAILED"),
+        mmfuse.Column(
+            "seen",
+            ("detail",),
+            lambda cell: "the same" if cell[1] else cell[0],
+            lambda cell: (cell[0],),
+        ),
+    )
+    table = mmfuse.Table(f"contract of {word}", columns, rows, name="checks")
     ends = [f"{len(found) - len(failed)} of {mmfuse.count_of(len(found), 'check')} passed"]
     ends.append(f"next: {then}" if not failed else f"next: fix {word}")
     console.show([table], as_json=asked.json, ends=ends)

@@ -43,7 +43,7 @@ def show(tables: "Sequence[mmfuse.Table]", *, as_json: bool, ends: Sequence[str]
     """Print tables (or JSON) on stdout, in place of any bars; then the closing lines on stderr."""
     clear()
     if as_json:
-        document = {"tables": [table.records() for table in tables], "notes": list(ends)}
+        document = {"tables": [table.document() for table in tables], "notes": list(ends)}
         text = json.dumps(document, ensure_ascii=False, indent=1)
         typer.echo(mmfuse.printable_json(text))
         return
@@ -346,10 +346,10 @@ _BARS = _Bars()
 
 
 def _draw(table: "mmfuse.Table") -> None:
-    columns = [mmfuse.printable(name) for name in table.columns]
+    columns = [mmfuse.printable(name) for name in table.headings]
     texts = [[mmfuse.printable(cell) for cell in row] for row in table.texts()]
     shown = [*([columns] if columns else []), *texts]
-    widths = [max(_columns_of(row[k]) for row in shown) for k in range(len(table.columns))]
+    widths = [max(_columns_of(row[k]) for row in shown) for k in range(len(columns))]
     wide = sum(widths) + 2 * (len(widths) - 1)
     room = _room()
     if table.title:
@@ -361,7 +361,7 @@ def _draw(table: "mmfuse.Table") -> None:
         _line(_aligned(columns, widths, right), bold=True)
         for row in texts:
             _line(_aligned(row, widths, right))
-    for sentence in table.notes:
+    for sentence in table.sentences:
         typer.echo(mmfuse.printable(sentence))
 
 

@@ -42,9 +42,18 @@ def audit(
         store = mmfuse.FeatureStore(home, name)
         found = mmfuse.audit(store, streams, raw, track=console.track)
         verdicts += [finding.verdict for finding in found]
-        rows = tuple((f.verdict, f.check, f.about, f.sentence) for f in found)
-        columns = ("verdict", "check", "of", "what was found")
-        tables.append(mmfuse.Table(f"audit of {name}", columns, rows))
+        rows = tuple(
+            (f.verdict, f.check, f.about, f.sentence, name,
+             [{"name": word, "value": value} for word, value in f.numbers.items()], f.rows)
+            for f in found
+        )  # fmt: skip
+        hidden = mmfuse.Column.hidden
+        columns = (
+            "verdict", "check", mmfuse.Column("of", ("about",)),
+            mmfuse.Column("what was found", ("finding",)), hidden("dataset"), hidden("numbers"),
+            hidden("examples"),
+        )  # fmt: skip
+        tables.append(mmfuse.Table(f"audit of {name}", columns, rows, name="findings"))
     counts = [f"{verdicts.count(word)} {word}" for word in ("leak", "suspect", "not checked")]
     ends = [f"{', '.join(counts)}; a leak makes test scores too good, a suspect should be checked"]
     console.show(tables, as_json=asked.json, ends=ends)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import mmfuse
-from mmfuse_cli import arguments
+from mmfuse_cli import arguments, metrics
 
 Words = list[str] | None
 
@@ -32,6 +32,8 @@ def evaluate(
     seed: Annotated[
         int, typer.Option(help="Random seed for --missing-rate and --missing-frames.")
     ] = 0,
+    metric: metrics.Metric = None,
+    all_metrics: metrics.AllMetrics = False,
     device: arguments.Device = "auto",
 ) -> None:
     """Score runs with modalities hidden. Shown with complete data and simple baselines."""
@@ -41,15 +43,26 @@ def evaluate(
     found = arguments.runs(asked, run, arguments.either(named, dataset))
     rates = arguments.numbers("--missing-rate", missing_rate)
     frames = arguments.numbered_pairs("--missing-frames", missing_frames)
+    shown = metrics.shown(metric, found, every=all_metrics)
     if not (missing or rates or frames):
         console.note("no --missing: each modality hidden in turn")
     asks = [(one, _patterns(one, missing or [], rates, frames, seed)) for one in found]
     done = [
-        mmfuse.evaluate(asked.layout, one, patterns, device=device, track=console.track)
+        mmfuse.evaluate(
+            asked.layout,
+            one,
+            patterns,
+            device=device,
+            metrics=mmfuse.runs.shown_metrics([one], shown) if shown else (),
+            track=console.track,
+        )
         for one, patterns in console.track(asks, "evaluate runs", len(asks))
     ]
     ends = [f"scores in {asked.layout.runs}/RUN/scores", "next: mmfuse runs"]
-    tables = [mmfuse.runs.evaluation_table(done), *mmfuse.runs.robustness_tables(done)]
+    tables = [mmfuse.runs.evaluation_table(done, shown)]
+    tables += mmfuse.runs.robustness_tables(done, shown)
+    if "recall" in shown:
+        tables += mmfuse.recall.pattern_recall_tables(done)
     console.show(tables, as_json=asked.json, ends=ends)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import mmfuse
-from mmfuse_cli import arguments
+from mmfuse_cli import arguments, metrics
 
 
 def report(
@@ -15,6 +15,8 @@ def report(
     output: Annotated[
         Path | None, typer.Option(help="The .html file; default: report.html in the home.")
     ] = None,
+    metric: metrics.Metric = None,
+    all_metrics: metrics.AllMetrics = False,
 ) -> None:
     """Write one HTML page about runs. Tables and charts; it loads nothing from elsewhere."""
     from mmfuse_cli import console
@@ -23,8 +25,12 @@ def report(
     if output is not None:
         arguments.check_output("--output", output, (".html", ".htm"))
     runs = arguments.runs(asked, run)
+    shown = metrics.shown(metric, runs, every=all_metrics)
     file = output or asked.home / "report.html"
-    page = mmfuse.report(asked.layout, runs, track=console.track)
+    page = mmfuse.report(asked.layout, runs, shown, track=console.track)
     with mmfuse.user_errors(file):
         file.write_text(page, encoding="utf-8")
-    console.show([mmfuse.runs.train_table(runs)], as_json=asked.json, ends=[f"report in {file}"])
+    tables = [mmfuse.runs.train_table(runs, shown)]
+    if "recall" in shown:
+        tables += mmfuse.recall.recall_tables(runs)
+    console.show(tables, as_json=asked.json, ends=[f"report in {file}"])

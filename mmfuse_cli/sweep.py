@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import mmfuse
-from mmfuse_cli import arguments, memory
+from mmfuse_cli import arguments, memory, metrics
 
 Words = list[str] | None
 
@@ -37,6 +37,7 @@ def sweep(
     settings: Annotated[
         Words, typer.Option("--set", help="Values to try, name=value,value,…; repeatable.")
     ] = None,
+    select_metric: metrics.SelectMetric = None,
     trials: Annotated[
         int | None,
         typer.Option(min=1, help="Number of settings drawn at random from the grid; default: all."),
@@ -59,11 +60,13 @@ def sweep(
         "epochs": epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
+        "monitor": select_metric,
         "seeds": None if seeds is None else tuple(range(seeds)),
     }
     options = arguments.overlaid(flags, settings, {"seeds": tuple(range(3))})
     name = arguments.one(arguments.stored(asked, arguments.either(named, dataset)))
     streams = arguments.features(asked, [name], features)
+    metrics.check(asked, [name], None, select_metric)
     told = "{done} of {total} runs done"
     with (
         console.counted(f"sweep of {method} on {name}: runs", told) as on_trials,
@@ -90,7 +93,7 @@ def sweep(
     ends += [] if features else memory.absent_streams(asked.home, [name])
     ends.append(f"next: mmfuse eval {' '.join(f'--run {run.id}' for run in best)}")
     shown = [
-        mmfuse.runs.sweep_table([trial.runs for trial in found.trials]),
+        mmfuse.runs.sweep_table([trial.runs for trial in found.trials], found.metric),
         mmfuse.runs.train_table(best),
     ]
     console.show(shown, as_json=asked.json, ends=ends)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import mmfuse
-from mmfuse_cli import arguments, memory
+from mmfuse_cli import arguments, memory, metrics
 
 Words = list[str] | None
 
@@ -47,6 +47,9 @@ def train(
         Words,
         typer.Option("--set", help="Setting of the method or of training, name=value; repeatable."),
     ] = None,
+    select_metric: metrics.SelectMetric = None,
+    metric: metrics.Metric = None,
+    all_metrics: metrics.AllMetrics = False,
     device: arguments.Device = "auto",
 ) -> None:
     """Train fusion heads on cached features. Shows validation and test scores."""
@@ -60,12 +63,14 @@ def train(
         "epochs": epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
+        "monitor": select_metric,
         "seeds": None if seeds is None else tuple(range(seeds)),
     }
     options = arguments.overlaid(flags, settings, {"seeds": tuple(range(5))})
     methods = arguments.methods(method)
     names = arguments.stored(asked, arguments.either(named, dataset))
     streams = arguments.features(asked, names, features)
+    metrics.check(asked, names, metric, select_metric)
     group = mmfuse.new_id("+".join(Path(one).stem for one in methods), names[0])
     runs = []
     for name in names:
@@ -81,7 +86,10 @@ def train(
                     on_epoch=on_epoch,
                     device=device,
                 )
-    table = mmfuse.runs.train_table(runs)
+    shown = metrics.shown(metric, runs, every=all_metrics)
+    tables = [mmfuse.runs.train_table(runs, shown)]
+    if "recall" in shown:
+        tables += mmfuse.recall.recall_tables(runs)
     where = f"runs in {asked.layout.runs}: {', '.join(run.id for run in runs)}"
     ends = [
         *mmfuse.training_ends(runs),
@@ -89,4 +97,4 @@ def train(
         *([] if features else memory.absent_streams(asked.home, names)),
         "next: mmfuse eval (each modality missing in turn), or mmfuse eval --missing all",
     ]
-    console.show([table], as_json=asked.json, ends=ends)
+    console.show(tables, as_json=asked.json, ends=ends)

@@ -21,6 +21,7 @@ from cache.format.streams import StreamInfo
 from cache.layout import DatasetPaths, Home
 from cache.runs import RunRecord, RunStream, load_run
 from cache.samples import Kind, Task
+from cache.shown import Shown
 from cache.storage.objects import get_record
 from pipelines import catalog
 from pipelines.data.sources import new_rows
@@ -42,6 +43,8 @@ from pipelines.progress import Track, tracked_step, untracked
 
 ROWS = 32
 """Samples in a batch."""
+FACTS = ("id", "prediction", "probability", "std", "seen")
+"""What is told of each prediction: the fields of records and the columns of files."""
 Vectors = list[NDArray[Any] | None]  # of one stream, a row each
 Answer = str | float | list[str] | None
 
@@ -58,8 +61,8 @@ class FailedCell(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True)
-class Predictions:
+@dataclass(frozen=True, repr=False)
+class Predictions(Shown):
     """Predictions, one row a sample, averaged over the run's replicas.
 
     Attributes:
@@ -89,18 +92,46 @@ class Predictions:
     notes: tuple[str, ...] = ()
     without: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        failed = f", {len(self.failures)} cells failed" if self.failures else ""
+        count = f"{len(self.ids)} sample{'' if len(self.ids) == 1 else 's'}"
+        return f"<Predictions by {self.run.id}: {count}{failed}>"
+
     def answers(self) -> list[Answer]:
         """Class name, label names at 0.5, or value; None for a sample with nothing present."""
         rows = zip(self.outputs, self.present, strict=True)
         return [answer_of(self.run.task, row) if there.any() else None for row, there in rows]
 
-    def table(self) -> pl.DataFrame:
-        """Data frame: id, prediction, and one column of probabilities a class."""
+    def facts(self) -> dict[str, list[Any]]:
+        """`FACTS` of every sample, None where there is no answer.
+
+        id; prediction, as in `answers`; probability of the most probable class or label; std, the
+        standard deviation of that, or of the value, over replicas; seen, the streams it has.
+        """
+        answers, is_value = self.answers(), self.run.task.kind == "value"
+        names = [stream.name for stream in self.run.streams]
+        best = self.outputs.argmax(1)
+        rows = np.arange(len(best))
+        sure, spread = self.outputs[rows, best].tolist(), self.spread[rows, best].tolist()
+        pairs = list(zip(answers, zip(sure, spread, strict=True), strict=True))
+        return {
+            "id": list(self.ids),
+            "prediction": answers,
+            "probability": [None if is_value or own is None else p for own, (p, _) in pairs],
+            "std": [None if own is None else s for own, (_, s) in pairs],
+            "seen": [
+                [name for name, seen in zip(names, row, strict=True) if seen]
+                for row in self.present.tolist()
+            ],
+        }
+
+    def to_polars(self) -> pl.DataFrame:
+        """Data frame: the `facts`, and one column of probabilities a class."""
         each = {f"p({n})": self.outputs[:, c] for c, n in enumerate(self.run.task.names)}
         outputs = {} if self.run.task.kind == "value" else each
-        return pl.DataFrame(
-            {"id": list(self.ids), "prediction": self.answers(), **outputs}, strict=False
-        )
+        types: dict[str, Any] = dict.fromkeys(("probability", "std"), pl.Float64)
+        types["seen"] = pl.List(pl.String)
+        return pl.DataFrame({**self.facts(), **outputs}, schema_overrides=types, strict=False)
 
 
 def answer_of(task: Task, outputs: NDArray[np.float64]) -> Answer:

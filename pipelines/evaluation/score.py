@@ -1,10 +1,7 @@
 """Score a recorded run's heads with modalities or frames hidden."""
 
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import replace
 
 from cache.layout import Home
 from cache.runs import RunRecord, Scores
@@ -14,10 +11,12 @@ from pipelines.features.hiding import HiddenTable, hide
 from pipelines.features.missing import MissingPattern
 from pipelines.features.table import FeatureTable
 from pipelines.metrics import baselines
-from pipelines.metrics.metrics import PRIMARY, is_better_by, metric_terms, scores
+from pipelines.metrics.metrics import is_better_by, replica_scores
+from pipelines.metrics.resampling import Resampler, resampler
 from pipelines.metrics.significance import bootstrap
 from pipelines.progress import Track
 from pipelines.training.loop import decoded
+from pipelines.training.plan import selected_by
 from pipelines.training.replicas import Replicas
 from pipelines.training.restore import linear_name, plan_of, rebuild, run_table
 from pipelines.training.run import missing_pattern
@@ -28,6 +27,8 @@ def score(
     record: RunRecord,
     patterns: Sequence[MissingPattern],
     device: str,
+    *,
+    metrics: tuple[str, ...],
     track: Track,
 ) -> Evaluation:
     """See `evaluation.evaluate`; the complete pattern comes first."""
@@ -37,20 +38,25 @@ def score(
     probes = _probes(table, record, track)
     linear = baselines.fit_linear(_as_trained(table, record))
     base, rows = None, []
+    known = {scores.pattern: scores for scores in record.scores if scores.split == "test"}
     notes = list(record.notes)
     label = f"score {record.method} on {record.dataset}: patterns"
     for pattern in track(patterns, label, len(patterns)):
         hidden = hide(table, pattern)
         notes += hidden.remarks("test")
-        found, parts = _score(replicas, hidden, pattern.label)
-        base = base or parts
-        difference = None if pattern == MissingPattern() else bootstrap(base, parts)
-        single = _best_single(probes, hidden, pattern)
+        found, samplers = _score(replicas, hidden, pattern.label, metrics)
+        found = _with_own_metrics(found, known.get(pattern.label))
+        base = base or samplers
+        differences = {
+            name: bootstrap(base[name], samplers[name], found.rows)
+            for name in (() if pattern == MissingPattern() else metrics)
+        }
+        single = _best_single(probes, hidden, pattern, selected_by([record]))
         line = baselines.linear_scores(
             linear, hidden.table, "test", pattern.label, hidden.realised("test")
         )
         common = baselines.majority(table, "test", pattern.label, hidden.realised("test"))
-        rows.append(PatternScores(found, difference, single, common, line))
+        rows.append(PatternScores(found, differences, single, common, line))
         record.add_scores([found])
         record.add_scores([line], linear_name(record))
         record.add_scores([common], "majority")
@@ -66,8 +72,7 @@ def score(
             f"complete: all that the run has ({', '.join(record.modalities)}); not in this run: "
             f"{', '.join(unused)} of {record.dataset}"
         )
-    metric = PRIMARY[record.task.kind]
-    return Evaluation(record, metric, tuple(rows), tuple(dict.fromkeys(notes)))
+    return Evaluation(record, metrics, tuple(rows), tuple(dict.fromkeys(notes)))
 
 
 def _as_trained(table: FeatureTable, record: RunRecord) -> FeatureTable:
@@ -86,10 +91,9 @@ def _probes(table: FeatureTable, record: RunRecord, track: Track) -> dict[str, b
 
 
 def _best_single(
-    probes: dict[str, baselines.Linear], hidden: HiddenTable, pattern: MissingPattern
+    probes: dict[str, baselines.Linear], hidden: HiddenTable, pattern: MissingPattern, metric: str
 ) -> tuple[str, Scores]:
     """Name and test scores of the probe that is best on validation rows under the pattern."""
-    metric = PRIMARY[hidden.table.samples.task.kind]
     is_better = is_better_by(metric)
     left = [name for name in probes if name not in pattern.hidden]
     best, value = left[0], None
@@ -104,17 +108,21 @@ def _best_single(
 
 
 def _score(
-    replicas: Replicas, hidden: HiddenTable, label: str
-) -> tuple[Scores, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Metrics on test rows, and each row's terms of the first one for bootstrapping: 2 × (R, N)."""
+    replicas: Replicas, hidden: HiddenTable, label: str, names: Sequence[str]
+) -> tuple[Scores, dict[str, list[Resampler]]]:
+    """Scores on test rows, and some metrics of samples of these rows, of each replica."""
     part = hidden.table.take(hidden.table.split("test"))
     task = part.samples.task
     outputs, targets = decoded(part, replicas.predict(part).logits)
-    each = [scores(task, one, targets) for one in outputs]
-    metrics: dict[str, Any] = {name: [found[name] for found in each] for name in each[0]}
-    both = [metric_terms(task, one, targets) for one in outputs]
-    stacked = np.stack([above for above, _ in both]), np.stack([below for _, below in both])
-    return Scores(label, "test", len(part), hidden.realised("test"), metrics), stacked
+    found = replica_scores(task, outputs, targets, pattern=label, realised=hidden.realised("test"))
+    return found, {name: [resampler(task, name, one, targets) for one in outputs] for name in names}
+
+
+def _with_own_metrics(found: Scores, recorded: Scores | None) -> Scores:
+    """The scores with metrics of the method's own that training recorded under the pattern."""
+    own = {} if recorded is None else recorded.metrics
+    more = {name: values for name, values in own.items() if name not in found.metrics}
+    return replace(found, metrics=found.metrics | more)
 
 
 def _never_absent(record: RunRecord) -> bool:

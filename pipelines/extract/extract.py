@@ -34,7 +34,7 @@ from pipelines.extract.estimate import measure_latency, probe_samples
 from pipelines.extract.fitting import fit
 from pipelines.extract.options import ExtractOptions, batch_budget, max_failures, worthwhile_workers
 from pipelines.extract.plan import StreamPlan, plan, unserved
-from pipelines.extract.report import StreamReport, Work, report
+from pipelines.extract.report import StreamReport, StreamReports, Work, report
 from pipelines.media.cells import FILES
 from pipelines.progress import Track, tracked_step, untracked
 
@@ -48,7 +48,7 @@ def extract(
     home: Home,
     options: ExtractOptions | None = None,
     track: Track = untracked,
-) -> list[StreamReport]:
+) -> StreamReports:
     """Fill the store with every encoder's features of every modality that it serves.
 
     Only inputs that no store under this home holds are encoded. Ctrl-C finishes the current batch,
@@ -63,7 +63,7 @@ def extract(
         track: progress, called as `track(items, label, total)`.
 
     Returns:
-        One report per stream, in the order of the modalities.
+        A list with one report per stream, in the order of the modalities.
 
     Raises:
         MmfuseError: for what the user can fix; rows finished before it stay in the store.
@@ -79,7 +79,7 @@ def extract(
         track=track,
     )
     skipped, samples = unserved(dataset, encoders), dataset.samples()
-    reports: list[StreamReport] = []
+    reports = StreamReports(dataset.name)
     with Extraction(home, options, track, samples) as extraction:
         for stream in track(plans, f"extract {dataset.name}: streams", len(plans)):
             reports.append(extraction.extract(stream, skipped))

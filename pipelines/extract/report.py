@@ -1,9 +1,11 @@
 """Extraction reports: row counts, speed and bottleneck of each stream."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cache.format.streams import StreamKey
+from cache.shown import Shown
 from cache.status import row_counts
 from cache.writing.writer import StreamWriter
 from pipelines.device import cores
@@ -14,7 +16,7 @@ from pipelines.extract.engine.timings import Timings
 from pipelines.extract.plan import StreamPlan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StreamReport:
     """Report of one stream.
 
@@ -69,6 +71,10 @@ class StreamReport:
         """Rows that failed; where there are any, the command exits with 1."""
         return sum(self.failed.values())
 
+    def __repr__(self) -> str:
+        state = "complete" if self.complete else f"{self.pending:,} pending"
+        return f"<StreamReport {self.key.label}: {self.ok:,} of {self.rows:,} rows, {state}>"
+
     def record(self) -> dict[str, object]:
         """The report as JSON values."""
         own = {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -76,6 +82,22 @@ class StreamReport:
         own |= {"path": str(self.path), "failures": self.failures}
         own["skipped"] = {name: list(encoders) for name, encoders in self.skipped.items()}
         return own
+
+
+class StreamReports(list[StreamReport], Shown):
+    """Reports of the streams of one dataset, in the order of its modalities.
+
+    Args:
+        dataset: its name.
+        reports: so far.
+    """
+
+    def __init__(self, dataset: str, reports: Iterable[StreamReport] = ()) -> None:
+        super().__init__(reports)
+        self.dataset = dataset
+
+    def __repr__(self) -> str:
+        return f"<StreamReports of {self.dataset}: {', '.join(map(repr, self))}>"
 
 
 @dataclass

@@ -17,7 +17,7 @@ from cache.samples import Task
 from pipelines.features.statistics import Moments, moments
 from pipelines.features.table import FeatureTable
 from pipelines.fusion.layers import pooled
-from pipelines.metrics.metrics import scores
+from pipelines.metrics.metrics import replica_scores
 
 PENALTIES = (1e0, 1e-1, 1e-2, 1e-3, 1e-4)
 """L2 penalties: λ / 2 · |weights|² is added to the mean loss per row; strongest first.
@@ -69,8 +69,14 @@ def majority(
     rows = table.split(split)
     constant = _constant(task, train)
     outputs = np.broadcast_to(constant, (len(rows), task.outputs))
-    found = scores(task, outputs, table.samples.targets[rows])
-    return Scores(pattern, split, len(rows), realised, {k: [v] for k, v in found.items()})
+    return replica_scores(
+        task,
+        [outputs],
+        table.samples.targets[rows],
+        pattern=pattern,
+        split=split,
+        realised=realised,
+    )
 
 
 def fit_linear(table: FeatureTable, names: Sequence[str] | None = None) -> Linear:
@@ -131,8 +137,14 @@ def linear_scores(
 ) -> Scores:
     """Scores of a linear model on the rows of a split, of a table that may have cells hidden."""
     part = table.take(table.split(split))
-    found = scores(part.samples.task, model.outputs(part), part.samples.targets)
-    return Scores(pattern, split, len(part), realised, {k: [v] for k, v in found.items()})
+    return replica_scores(
+        part.samples.task,
+        [model.outputs(part)],
+        part.samples.targets,
+        pattern=pattern,
+        split=split,
+        realised=realised,
+    )
 
 
 def design(table: FeatureTable, names: Sequence[str], seen: dict[str, Moments]) -> Tensor:

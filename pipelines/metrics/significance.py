@@ -2,24 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.metrics.metrics import ratio
-
-MetricTerms = tuple[NDArray[np.float64], NDArray[np.float64]]  # numerators and denominators per row
+from pipelines.metrics.metrics import Array
+from pipelines.metrics.resampling import MetricTerms, Resampler, of_terms
 
 RESAMPLES = 2000
 DRAWS = 10_000
+CELLS = 2_000_000  # of a block of counts, samples × rows: 16 MB
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Change of a run's primary metric, mean over replicas, with its 95 % interval.
+    """Change of a metric of a run, mean over replicas, with its 95 % interval.
 
     The interval is that of a paired bootstrap: test rows and replicas are sampled with replacement
-    2,000 times, the same sample for both patterns; it spans the 2.5 to the 97.5 percentile.
+    2,000 times, the same sample for both patterns; it spans the 2.5 to the 97.5 percentile. It is
+    NaN where the metric is undefined in some of the samples.
     """
 
     mean: float
@@ -28,38 +30,39 @@ class Difference:
 
 
 def bootstrap(
-    complete: MetricTerms,
-    hidden: MetricTerms,
+    complete: Sequence[Resampler],
+    hidden: Sequence[Resampler],
+    rows: int,
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Difference:
-    """Bootstrap the difference hidden - complete of a metric that is a ratio of sums over rows.
+    """Bootstrap the difference hidden - complete of a metric.
 
     Args:
-        complete: numerators and denominators, (R, N) each; see `metrics.metric_terms`.
-        hidden: the same rows under a pattern.
+        complete: the metric of samples of the rows, of each replica.
+        hidden: the same under a pattern.
+        rows: N.
         resamples: bootstrap samples of rows and replicas.
         seed: random seed.
     """
-    count, rows = complete[0].shape
+    count = len(complete)
     generator = np.random.default_rng(seed)
     changes = []
-    for start in range(0, resamples, 100):
-        size = min(100, resamples - start)
-        weights = generator.multinomial(rows, np.full(rows, 1 / rows), size).astype(np.float64)
+    for size in _blocks(resamples, rows, 100):
+        counts = _columns(generator.multinomial(rows, np.full(rows, 1 / rows), size))
         replicas = generator.integers(0, count, (size, count))
-        change = _resampled(hidden, weights) - _resampled(complete, weights)  # (R, size)
+        change = np.stack([h(counts) - c(counts) for h, c in zip(hidden, complete, strict=True)])
         changes.append(np.take_along_axis(change.T, replicas, 1).mean(1))
-    ones = np.ones((1, rows))
-    mean = float((_resampled(hidden, ones) - _resampled(complete, ones)).mean())
+    ones = np.ones((rows, 1))
+    each = [float((h(ones) - c(ones))[0]) for h, c in zip(hidden, complete, strict=True)]
     low, high = np.percentile(np.concatenate(changes), [2.5, 97.5])
-    return Difference(mean, float(low), float(high))
+    return Difference(float(np.mean(each)), float(low), float(high))
 
 
 @dataclass(frozen=True)
 class Paired:
-    """One run compared with another on the same rows, by the task's primary metric.
+    """One run compared with another on the same rows, by one metric.
 
     Attributes:
         difference: run - reference, mean over replicas.
@@ -77,11 +80,30 @@ class Paired:
 def paired(
     run: MetricTerms, reference: MetricTerms, *, draws: int = DRAWS, seed: int = 0
 ) -> Paired:
-    """Compare two runs row by row: bootstrap interval and permutation test.
+    """Compare two runs by a metric that is a ratio of sums over rows.
 
     Args:
         run: numerators and denominators of the metric, (N,) each, mean over replicas.
         reference: of the same rows.
+        draws: samples of the bootstrap and of the permutation test.
+        seed: random seed.
+    """
+    above, below = (np.concatenate(pair) for pair in zip(run, reference, strict=True))
+    return paired_by([of_terms((above, below))], len(run[0]), draws=draws, seed=seed)
+
+
+def paired_by(
+    pools: Sequence[Resampler], rows: int, *, draws: int = DRAWS, seed: int = 0
+) -> Paired:
+    """Compare two runs by any metric: bootstrap interval and permutation test.
+
+    The metric itself is computed of every sample, so it need not be a mean over rows. Under the
+    null hypothesis the outputs of a row, of all replicas at once, could as well be the other run's.
+
+    Args:
+        pools: the metric of samples of 2N rows, the run's N before the reference's; one for each
+            pair of replicas.
+        rows: N.
         draws: samples of the bootstrap and of the permutation test.
         seed: random seed.
 
@@ -89,21 +111,40 @@ def paired(
     randomisation, p = (1 + as large) / (1 + draws).
     """
     generator = np.random.default_rng(seed)
-    rows = len(run[0])
-    ones = np.ones((1, rows))
-    (seen,) = _resampled(run, ones) - _resampled(reference, ones)
+    (seen,) = _change(pools, np.ones((rows, 1)), np.zeros((rows, 1)))
     resampled, swapped = [], []
-    for start in range(0, draws, 500):
-        size = min(500, draws - start)
-        counts = generator.multinomial(rows, np.full(rows, 1 / rows), size).astype(np.float64)
-        resampled.append(_resampled(run, counts) - _resampled(reference, counts))
-        swap = generator.random((size, rows)) < 0.5
-        first = [np.where(swap, b, a).sum(1) for a, b in zip(run, reference, strict=True)]
-        second = [np.where(swap, a, b).sum(1) for a, b in zip(run, reference, strict=True)]
-        swapped.append(ratio(*first) - ratio(*second))
+    for size in _blocks(draws, rows, 500):
+        counts = _columns(generator.multinomial(rows, np.full(rows, 1 / rows), size))
+        resampled.append(_change(pools, counts, np.zeros_like(counts)))
+        swap = _columns(generator.random((size, rows)) < 0.5)
+        swapped.append(_change(pools, 1 - swap, swap))
     low, high = np.percentile(np.concatenate(resampled), [2.5, 97.5])
-    as_large = int((np.abs(np.concatenate(swapped)) >= abs(seen) - 1e-12).sum())
-    return Paired(float(seen), float(low), float(high), (1 + as_large) / (1 + draws))
+    as_large = ~(np.abs(np.concatenate(swapped)) < abs(seen) * (1 - 1e-9) - 1e-12)  # or undefined
+    p = (1 + int(as_large.sum())) / (1 + draws) if np.isfinite(seen) else float("nan")
+    return Paired(float(seen), float(low), float(high), p)
+
+
+def _change(pools: Sequence[Resampler], own: Array, other: Array) -> Array:
+    """(S,) metric of the first run less that of the second, mean over pairs of replicas.
+
+    Args:
+        pools: as for `paired_by`.
+        own: (N, S) counts of each run's own rows.
+        other: (N, S) counts of the rows that it has of the other run.
+    """
+    first, second = np.concatenate([own, other]), np.concatenate([other, own])
+    return np.asarray(np.mean([pool(first) - pool(second) for pool in pools], 0))
+
+
+def _columns(samples: NDArray[Any]) -> Array:
+    """(S, N) → (N, S) as numbers, rows together in memory."""
+    return np.ascontiguousarray(samples.T, np.float64)
+
+
+def _blocks(total: int, rows: int, most: int) -> list[int]:
+    """Sizes that add up to the total, each at most `most` and at most `CELLS` counts."""
+    size = max(1, min(most, CELLS // rows))
+    return [min(size, total - start) for start in range(0, total, size)]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -117,9 +158,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[number]))
         adjusted[number] = largest
     return adjusted
-
-
-def _resampled(terms: MetricTerms, counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(…, samples): the metric of each sample, in which row n occurs `counts[sample, n]` times."""
-    above, below = terms
-    return ratio(above @ counts.T, below @ counts.T)

@@ -19,7 +19,7 @@ from pipelines.extract.plan import StreamPlan, serving
 from pipelines.extract.report import StreamReport
 from pipelines.progress import Track, untracked
 from pipelines.reports.notes import merged_notes
-from pipelines.reports.table import Cell, Table, bytes_text, counts_text
+from pipelines.reports.table import Cell, Column, Table, bytes_text
 
 _WARN_TRUNCATED = 0.05  # share of truncated inputs above which there is a warning
 _SHOWN = 5  # failures shown a stream; the rest is in failures.parquet
@@ -149,11 +149,11 @@ def report_table(reports: Mapping[str, Sequence[StreamReport]]) -> Table:
     notes: list[tuple[str, str, str]] = []  # stream, dataset, sentence
     for dataset, found in reports.items():
         for report in found:
-            speed = f"{report.rows_per_second:,.0f}" if report.rows_per_second else None
             name = report.key.label
             rows.append((
                 dataset, name, report.rows, report.new, report.reused, report.absent,
-                counts_text(report.failed), speed,
+                report.failed, report.rows_per_second or None, report.pending, report.truncated,
+                report.complete, report.seconds.get("total"),
             ))  # fmt: skip
             if report.pending:
                 notes.append((name, dataset, f"{report.pending:,} rows are not encoded yet"))
@@ -163,10 +163,14 @@ def report_table(reports: Mapping[str, Sequence[StreamReport]]) -> Table:
                 notes.append((name, dataset, report.bottleneck))
         skipped = skipped_modalities(found[0].skipped if found else {})
         notes += [("", dataset, sentence) for sentence in skipped]
-    columns = ("dataset", "stream", "rows", "new", "reused", "absent", "failed", "rows/s")
+    columns = (
+        "dataset", "stream", "rows", "new", "reused", "absent", Column.reasons("failed"),
+        Column.number("rows/s", "rows_per_second", ",.0f"), Column.hidden("pending"),
+        Column.hidden("truncated"), Column.hidden("complete"), Column.hidden("seconds"),
+    )  # fmt: skip
     remarks = [note for found in reports.values() for one in found for note in one.notes]
     said = [*merged_notes(notes), *dict.fromkeys(remarks)]
-    return Table("extracted", columns, tuple(rows), tuple(said))
+    return Table("extracted", columns, tuple(rows), tuple(said), "extracted")
 
 
 def _truncated(report: StreamReport) -> str:
@@ -184,17 +188,20 @@ def plan_table(plans: Mapping[str, Sequence[StreamPlan]]) -> Table:
     notes: list[str] = []
     for dataset, found in plans.items():
         for plan in found:
-            disk = "?" if plan.disk is None else bytes_text(plan.disk)
+            download = 0 if plan.download is None else plan.download.size
             rows.append((
                 dataset, plan.key.label, plan.rows, plan.found.new, plan.found.known, plan.absent,
-                plan.found.failed, disk,
+                plan.found.failed, plan.disk, download,
             ))  # fmt: skip
             if plan.download is not None:
                 size, licence = bytes_text(plan.download.size), plan.download.licence
                 source = plan.download.repository
                 notes.append(f"download first: {source}, {size}, licence {licence}")
-    columns = ("dataset", "stream", "rows", "to encode", "known", "absent", "failed", "disk")
-    return Table("plan", columns, tuple(rows), tuple(dict.fromkeys(notes)))
+    columns = (
+        "dataset", "stream", "rows", "to encode", "known", "absent", "failed",
+        Column.bytes("disk", empty="?"), Column.hidden("download_bytes"),
+    )  # fmt: skip
+    return Table("plan", columns, tuple(rows), tuple(dict.fromkeys(notes)), "plan")
 
 
 def explanation_table(plans: Mapping[str, Sequence[StreamPlan]], home: Home) -> Table:
@@ -211,7 +218,7 @@ def explanation_table(plans: Mapping[str, Sequence[StreamPlan]], home: Home) -> 
             else:
                 reason = str(explained)
             rows.append((dataset, plan.key.label, reason))
-    return Table("why", ("dataset", "stream", "reason"), tuple(rows))
+    return Table("why", ("dataset", "stream", "reason"), tuple(rows), name="why")
 
 
 def failure_table(dataset: str, reports: Iterable[StreamReport], home: Home) -> Table | None:
@@ -236,19 +243,18 @@ def failures_of(dataset: str, store: FeatureStore, keys: Sequence[StreamKey]) ->
         total += len(table)
         suffixes.update(PurePath(file).suffix or "no suffix" for file in table["file"].drop_nulls())
         columns = table.select("id", "file", "reason", "detail").head(_SHOWN)
-        rows += [(key.name, *row) for row in columns.iter_rows()]
+        rows += [(key.name, *row, dataset) for row in columns.iter_rows()]
     if not rows:
         return None
     notes = []
     if len(rows) < total:
         counts = [f"{count:,} {suffix}" for suffix, count in suffixes.most_common(6)]
         notes.append(f"{len(rows)} of {total:,} shown{'; ' if counts else ''}{', '.join(counts)}")
-    return Table(
-        f"failed samples of {dataset}",
-        ("stream", "sample", "file", "reason", "detail"),
-        tuple(rows),
-        tuple(notes),
-    )
+    heads = (
+        "stream", Column("sample", ("id",)), "file", "reason", "detail", Column.hidden("dataset")
+    )  # fmt: skip
+    title = f"failed samples of {dataset}"
+    return Table(title, heads, tuple(rows), tuple(notes), "failed_samples")
 
 
 def skipped_modalities(left: Mapping[str, Sequence[str]]) -> list[str]:
@@ -287,11 +293,12 @@ def estimate_table(
             one = replace(one, width=one.encoder.kinds[one.modality.kind])
         sized[name].append(one)
     table = plan_table(sized)
-    times = [None if found is None else f"~{duration_text(found.seconds)}" for found in estimates]
+    times = [None if found is None else found.seconds for found in estimates]
     rows = tuple((*row, time) for row, time in zip(table.rows, times, strict=True))
     flat = [one for found in sized.values() for one in found]
     notes = (*table.notes, *_notes(flat, estimates, options))
-    return Table(table.title, (*table.columns, "time"), rows, notes)
+    time = Column("time", ("seconds",), lambda seconds: f"~{duration_text(seconds)}")
+    return Table(table.title, (*table.columns, time), rows, notes, table.name)
 
 
 def duration_text(seconds: float) -> str:

@@ -7,12 +7,17 @@ import polars as pl
 from cache.feature_store import FeatureStore
 from cache.layout import Home
 from cache.runs import RunRecord
+from pipelines.evaluation.recorded import recorded_scores
+from pipelines.metrics.metrics import RECALL
 from pipelines.progress import Track, untracked
 from pipelines.reports import charts
 from pipelines.reports import runs as results
 from pipelines.reports.compare import compare
 from pipelines.reports.extraction import failures_of
-from pipelines.reports.table import Spread, Table, html_text
+from pipelines.reports.recall import recall_tables
+from pipelines.reports.table import Column, Spread, Table, html_text
+
+UNDEFINED = Spread(())
 
 STYLE = """
 :root { color-scheme: light dark; }
@@ -29,25 +34,38 @@ code { font-size: .9em; } details { margin: .4rem 0; }
 """
 
 
-def report(home: Home, runs: Sequence[RunRecord], *, track: Track = untracked) -> str:
+def report(
+    home: Home,
+    runs: Sequence[RunRecord],
+    metrics: Sequence[str] = (),
+    *,
+    track: Track = untracked,
+) -> str:
     """HTML page about runs; it loads nothing from elsewhere.
 
     Args:
         home: where the runs are.
         runs: at least one.
+        metrics: to show; default: the task's first, and the one that selected the runs. `recall`
+            adds that of each class.
         track: progress over the runs that are compared, and the datasets.
     """
     datasets = list(dict.fromkeys(run.dataset for run in runs))
     title = html_text(", ".join(datasets))
-    parts = [f"<h1>mmfuse: {title}</h1>", _table(results.train_table(runs))]
+    parts = [f"<h1>mmfuse: {title}</h1>", results.train_table(runs, metrics).to_html()]
+    if RECALL in metrics:
+        parts += [table.to_html() for table in recall_tables(runs)]
     if len(runs) > len(datasets):
-        parts.append(_table(compare(home, runs, track=track)))
+        parts.append(compare(home, runs, metrics=metrics, track=track).to_html())
     for dataset in track(datasets, "draw charts of datasets", len(datasets)):
         group = [run for run in runs if run.dataset == dataset]
-        parts += _missing(dataset, group)
+        every = [scores for run in group for scores in run.scores]
+        shown = results.shown_metrics(group, metrics, every=every)
+        for metric in shown:
+            parts += _missing(dataset, group, metric, whole=metric == shown[-1])
         parts += _curves(dataset, group)
         parts += _failed(home, dataset, group)
-    parts.append(_table(results.cost_table(runs)))
+    parts.append(results.cost_table(runs).to_html())
     parts.append("<h2>Settings to reproduce each run</h2>")
     parts += [_details(run) for run in runs]
     head = f'<meta charset="utf-8"><title>mmfuse: {title}</title><style>{STYLE}</style>'
@@ -57,23 +75,33 @@ def report(home: Home, runs: Sequence[RunRecord], *, track: Track = untracked) -
     return f"{start}\n<body>\n{body}\n</body></html>\n"
 
 
-def _missing(dataset: str, runs: Sequence[RunRecord]) -> list[str]:
-    """Test scores under every missing pattern that was scored, as a chart and a table."""
+def _missing(dataset: str, runs: Sequence[RunRecord], metric: str, *, whole: bool) -> list[str]:
+    """A metric on test rows under every missing pattern that was scored: a table and a chart.
+
+    Args:
+        dataset: its name.
+        runs: of it.
+        metric: by name.
+        whole: whether a hint follows where only one pattern was scored.
+    """
     groups: dict[str, dict[str, Spread]] = {}
     for run, name in zip(runs, results.run_labels(runs), strict=True):
-        for scores in run.scores:
+        for scores in recorded_scores(run, [metric]):
             if scores.split == "test":
-                groups.setdefault(scores.pattern, {})[name] = results.metric_values(scores)
+                found = results.metric_values(scores, metric) or UNDEFINED
+                groups.setdefault(scores.pattern, {})[name] = found
     for name in results.PLAIN:
         for scores in runs[0].baselines.get(name, []):
             if scores.split == "test" and scores.pattern in groups:
-                groups[scores.pattern][name] = results.metric_values(scores)
-    drawn = charts.dot_chart(groups, f"test {results.first_metric(runs[0].scores)}")
+                found = results.metric_values(scores, metric) or UNDEFINED
+                groups[scores.pattern][name] = found
+    drawn = charts.dot_chart(groups, f"test {metric}")
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     rows = tuple((name, *(group.get(name) for group in groups.values())) for name in names)
-    table = Table(f"{dataset}: test scores by missing pattern", ("method", *groups), rows)
-    hint = "" if len(groups) > 1 else '<p class="note">mmfuse eval adds patterns here.</p>'
-    return [_table(table), drawn, hint]
+    columns = [Column("method"), *(Column.spread(pattern) for pattern in groups)]
+    table = Table(f"{dataset}: test {metric} by missing pattern", tuple(columns), rows)
+    hint = '<p class="note">mmfuse eval adds patterns here.</p>'
+    return [table.to_html(), drawn, hint if whole and len(groups) < 2 else ""]
 
 
 def _curves(dataset: str, runs: Sequence[RunRecord]) -> list[str]:
@@ -99,7 +127,7 @@ def _failed(home: Home, dataset: str, runs: Sequence[RunRecord]) -> list[str]:
     infos = [info for info in store.streams() if info.counts["failed"]]
     keys = [i.key for i in infos if (i.key.fingerprint, i.key.modality) in used]
     found = failures_of(dataset, store, keys)
-    return [] if found is None else [_table(found)]
+    return [] if found is None else [found.to_html()]
 
 
 def _details(run: RunRecord) -> str:
@@ -109,6 +137,7 @@ def _details(run: RunRecord) -> str:
         "streams": ", ".join(f"{s.encoder}-{s.fingerprint[:8]}/{s.modality}" for s in run.streams),
         "data × weights": results.evidence_tags(run),
         "options": ", ".join(f"{key}={value}" for key, value in run.options.items()),
+        "selected": results.selection(run),
         "plan": ", ".join(f"{key}={value}" for key, value in run.plan.items()),
         "seeds": ", ".join(map(str, run.seeds)),
         "parameters of a head": f"{run.parameters:,}",
@@ -121,19 +150,3 @@ def _details(run: RunRecord) -> str:
     )
     table = f'<div class="wide"><table>{rows}</table></div>'
     return f"<details><summary><code>{html_text(run.id)}</code></summary>{table}</details>"
-
-
-def _table(table: Table) -> str:
-    texts = table.texts()
-    kinds = ["" if numeric else 'class="word"' for numeric in table.numeric()]
-    head = "".join(
-        f"<th {k}>{html_text(c)}</th>" for k, c in zip(kinds, table.columns, strict=True)
-    )
-    lines = [
-        "".join(f"<td {k}>{html_text(c)}</td>" for k, c in zip(kinds, row, strict=True))
-        for row in texts
-    ]
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    notes = "".join(f'<p class="note">{html_text(note)}</p>' for note in table.notes)
-    drawn = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<h2>{html_text(table.title)}</h2><div class="wide">{drawn}</div>{notes}'

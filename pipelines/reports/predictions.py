@@ -4,33 +4,34 @@ import io
 from pathlib import Path
 
 from cache.storage.objects import user_errors
-from pipelines.evaluation.predict import Answer, Predictions, answer_of
-from pipelines.reports.table import Cell, Table, text
+from pipelines.evaluation.predict import FACTS, Answer, Predictions, answer_of
+from pipelines.reports.table import Cell, Column, Table, text
 
 SUFFIXES = (".csv", ".parquet", ".jsonl")
+SEEDS = Column("± seeds", ("std",))
 NAMED = 12  # unused columns that a note names
 FOLLOWED = 4  # labels whose probability without each modality is shown
 
 
 def prediction_tables(found: Predictions, shown: int) -> list[Table]:
-    """Tables of the first predictions with their probability, and of cells that failed."""
-    rows: list[tuple[Cell, ...]] = []
-    task = found.run.task
-    columns = [stream.name for stream in found.run.streams]
-    for number, answer in enumerate(found.answers()[:shown]):
-        there = [name for name, seen in zip(columns, found.present[number], strict=True) if seen]
-        outputs, spread = found.outputs[number], found.spread[number]
-        place = 0 if task.kind == "value" else int(outputs.argmax())
-        label = ", ".join(answer) if isinstance(answer, list) else answer
-        sure = None if answer is None or task.kind == "value" else float(outputs[place])
-        seeds = None if answer is None else float(spread[place])
-        rows.append((found.ids[number], label, sure, seeds, " ".join(there) or "nothing"))
-    total = len(found.ids)
-    notes = [f"{shown:,} of {total:,} shown"] if total > shown else []
-    notes += [*_unmatched(found), *found.notes]
-    notes.append("± seeds: standard deviation over replicas")
-    heads = ("sample", "prediction", "probability", "± seeds", "seen")
-    made = [Table(f"predictions of {found.run.method}", heads, tuple(rows), tuple(notes))]
+    """Tables of predictions with their probability, and of cells that failed.
+
+    Args:
+        found: the predictions.
+        shown: how many the text shows.
+    """
+    each = zip(*(found.facts()[name] for name in FACTS), strict=True)
+    rows: tuple[tuple[Cell, ...], ...] = tuple(each)
+    notes = [*_unmatched(found), *found.notes, "± seeds: standard deviation over replicas"]
+    columns = (
+        Column("sample", ("id",)),
+        Column("prediction", write=lambda cell: text(_joined(cell))),
+        "probability",
+        SEEDS,
+        Column.words("seen", mark=" ", empty="nothing"),
+    )
+    title = f"predictions of {found.run.method}"
+    made = [Table(title, columns, rows, tuple(notes), "predictions", limit=shown)]
     return [*made, *_failures(found)]
 
 
@@ -44,23 +45,23 @@ def sample_tables(found: Predictions, shown: int | None) -> list[Table]:
     task = found.run.task
     (answer,) = found.answers()
     title = f"prediction of {found.run.method}: {_words(answer)}"
-    columns: tuple[str, ...] = ("value", "± seeds")
+    columns: tuple[Column | str, ...] = ("value", SEEDS)
     rows: tuple[tuple[Cell, ...], ...] = ()
     each = (found.outputs[0].tolist(), found.spread[0].tolist())
     if task.kind != "value":
-        columns = ("class" if task.kind == "classes" else "label", "probability", "± seeds")
-        ranked = sorted(zip(task.names, *each, strict=True), key=lambda row: -row[1])[:shown]
-        rows = tuple(ranked)
-        if isinstance(answer, list):
-            columns += ("predicted",)
-            rows = tuple((*row, row[0] in answer) for row in ranked)
+        several = isinstance(answer, list)
+        name = Column("label" if task.kind == "labels" else "class", ("class",))
+        predicted = Column.flag("predicted" if several else "", "predicted")
+        columns = (name, "probability", SEEDS, predicted)
+        ranked = sorted(zip(task.names, *each, strict=True), key=lambda row: -row[1])
+        chosen = answer if isinstance(answer, list) else [answer]
+        rows = tuple((*row, row[0] in chosen) for row in ranked)
     elif answer is not None:
         rows = ((each[0][0], each[1][0]),)
-    notes = [*_given(found), *found.notes]
-    if len(rows) < task.outputs and rows:
-        notes.insert(0, f"{len(rows)} of {task.outputs} shown")
-    notes.append("± seeds: standard deviation over replicas")
-    made = [Table(title, columns, rows if answer is not None else (), tuple(notes))]
+    notes = (*_given(found), *found.notes, "± seeds: standard deviation over replicas")
+    rows = rows if answer is not None else ()
+    kind = "sample_value" if task.kind == "value" else "sample"
+    made = [Table(title, columns, rows, notes, kind, limit=shown)]
     return [*made, *_without_each(found, answer), *_failures(found)]
 
 
@@ -70,14 +71,19 @@ def _without_each(found: Predictions, answer: Answer) -> list[Table]:
         return []
     task, rows = found.run.task, []
     followed = _followed(found, answer)
-    heads = [f"p({task.names[place]})" for place in followed] if task.kind != "value" else []
+    heads: list[Column | str] = []
+    if task.kind != "value":
+        names = [f"p({task.names[place]})" for place in followed]
+        fields = ["probability"] if len(names) == 1 else names
+        heads = [Column(name, (own,)) for name, own in zip(names, fields, strict=True)]
     for name, outputs in found.without.items():
         changed: list[Cell] = [float(outputs[place]) for place in followed] if heads else []
         if len(followed) == 1:
             changed.append(float(outputs[followed[0]] - found.outputs[0][followed[0]]))
         rows.append((name, _cell(answer_of(task, outputs)), *changed))
-    columns = ("without", "prediction", *heads, *(["change"] if len(followed) == 1 else []))
-    return [Table("without each modality in turn", columns, tuple(rows))]
+    change = [Column.change("change")] if len(followed) == 1 else []
+    columns = ("without", "prediction", *heads, *change)
+    return [Table("without each modality in turn", columns, tuple(rows), name="without")]
 
 
 def _followed(found: Predictions, answer: Answer) -> list[int]:
@@ -114,7 +120,8 @@ def _failures(found: Predictions) -> list[Table]:
         return []
     title = "cells that could not be read, counted as absent"
     rows = tuple((one.id, one.modality, one.file or None, one.reason) for one in found.failures)
-    return [Table(title, ("sample", "modality", "file", "reason"), rows)]
+    heads = (Column("sample", ("id",)), "modality", "file", "reason")
+    return [Table(title, heads, rows, name="failed_cells")]
 
 
 def _words(answer: Answer) -> str:
@@ -123,6 +130,10 @@ def _words(answer: Answer) -> str:
 
 def _cell(answer: Answer) -> Cell:
     return (", ".join(answer) or "no label") if isinstance(answer, list) else answer
+
+
+def _joined(answer: str | float | list[str]) -> str | float:
+    return ", ".join(answer) if isinstance(answer, list) else answer
 
 
 def _unmatched(found: Predictions) -> list[str]:
@@ -151,7 +162,7 @@ def write_predictions(found: Predictions, path: Path) -> None:
     """
     import polars as pl
 
-    table = found.table()
+    table = found.to_polars()
     encoded = io.BytesIO()
     match path.suffix:
         case ".csv":

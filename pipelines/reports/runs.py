@@ -4,99 +4,177 @@ import math
 from collections.abc import Iterable, Sequence
 
 from cache.runs import RunRecord, Scores
-from pipelines.evaluation.result import Evaluation
-from pipelines.metrics.metrics import LOWER_IS_BETTER
+from pipelines.evaluation.recorded import recorded_scores
+from pipelines.evaluation.result import Evaluation, PatternScores
+from pipelines.metrics.metrics import LOWER_IS_BETTER, METRICS, PRIMARY, RECALL
 from pipelines.reports.notes import merged_over
-from pipelines.reports.table import Cell, Spread, Table, decimal, interval
+from pipelines.reports.table import Cell, Column, Spread, Table
+from pipelines.training.plan import selected_by, selecting_metric
 
 PLAIN = ("logistic", "ridge", "majority")  # baselines shown with every method
 NOT_FUSION = ("unimodal",)  # methods for one stream
 OFFICIAL = ("preset", "official")  # always part of a label
+LABEL = Column("method", ("label",))  # the method with the settings that tell runs apart
+EVIDENCE = Column.pair("data × weights", "data", "weights")
+Row = tuple[Cell, ...]
 
 
-def train_table(records: Sequence[RunRecord]) -> Table:
+def train_table(records: Sequence[RunRecord], metrics: Sequence[str] = ()) -> Table:
     """Table of validation and test scores by dataset, with baselines on the same streams below.
 
-    The folds of a cross-validation are one row, over folds and seeds.
+    The folds of a cross-validation are one row, over folds and seeds. Several metrics stand below
+    each other, all methods of one together.
 
     Args:
         records: at least one.
+        metrics: by name; default: the task's first, and the one that selected where it is another.
     """
-    rows: list[tuple[Cell, ...]] = []
+    rows: list[Row] = []
+    gaps: dict[str, list[str]] = {}
     for dataset in dict.fromkeys(record.dataset for record in records):
         runs = [record for record in records if record.dataset == dataset]
-        named: dict[str, list[RunRecord]] = {}
-        for run, name in zip(runs, run_labels(runs), strict=True):
-            named.setdefault(name, []).append(run)
-        for name, folds in named.items():
-            rows.append(_row(name, folds, [run.scores for run in folds], folds[0].parameters))
-        beside: dict[tuple[str, object], tuple[Cell, ...]] = {}
-        for folds in named.values():
-            for name in PLAIN:
-                found = [run.baselines.get(name, []) for run in folds]
-                if all(found):
-                    streams = () if name == "majority" else folds[0].streams
-                    beside.setdefault((name, streams), _row(name, folds, found, None))
-        rows += [beside[key] for key in sorted(beside, key=lambda key: key[0])]
-    columns = ("dataset", "method", "metric", "val", "test", "parameters", "data × weights")
+        every = [scores for run in runs for scores in run.scores]
+        shown, named = shown_metrics(runs, metrics, every=every), _by_label(runs)
+        found = {run.id: recorded_scores(run, shown) for run in runs}
+        for metric in shown:
+            methods = [
+                _row(name, metric, folds, [found[run.id] for run in folds])
+                for name, folds in named.items()
+            ]
+            for row, scored in (*methods, *_baseline_rows(named, metric)):
+                if metric in METRICS[runs[0].task.kind]:
+                    rows.append(row)
+                    gaps.setdefault(metric, []).extend([] if scored else [row[1]])
+                elif row[3] or row[4]:  # a method's own metric, which no other has
+                    rows.append(row)
+    columns = (
+        "dataset", LABEL, "metric", Column.spread("val"), Column.spread("test"), "parameters",
+        EVIDENCE, Column.hidden("method"), Column.hidden("runs"), Column.hidden("seeds"),
+    )  # fmt: skip
     title = f"trained: mean ± standard deviation over {_replicas(records)}"
-    return Table(title, columns, tuple(rows), _notes(records))
+    notes = [
+        *_notes(records),
+        *selection_notes(records),
+        *metric_notes([row[2] for row in rows], metrics),
+    ]
+    notes += _gap_notes(gaps)
+    return Table(title, columns, tuple(rows), tuple(notes), "scores")
 
 
-def sweep_table(trials: Sequence[Sequence[RunRecord]]) -> Table:
+def shown_metrics(
+    runs: Sequence[RunRecord], asked: Sequence[str], *, every: Sequence[Scores] = ()
+) -> list[str]:
+    """The metrics to show of runs of one task: those asked for that these have.
+
+    Args:
+        runs: at least one.
+        asked: names; recall by class has tables of its own. Where these have none of them: the
+            task's first, and the one that selected the runs where it is another.
+        every: scores whose metrics may be shown beyond the task's.
+    """
+    kind = runs[0].task.kind
+    known = {*METRICS[kind], *(name for scores in every for name in scores.metrics)}
+    found = [name for name in dict.fromkeys(asked) if name in known and name != RECALL]
+    return found or list(dict.fromkeys([PRIMARY[kind], selected_by(runs)]))
+
+
+def known_metrics(records: Iterable[RunRecord]) -> list[str]:
+    """Names of every metric of some runs: of their tasks, recall by class, of their methods."""
+    found: dict[str, None] = {}
+    for run in records:
+        found |= dict.fromkeys(METRICS[run.task.kind])
+        found |= dict.fromkeys(name for scores in run.scores for name in scores.metrics)
+        found |= {RECALL: None} if run.task.kind == "classes" else {}
+    return list(found)
+
+
+def sweep_table(trials: Sequence[Sequence[RunRecord]], metric: str | None = None) -> Table:
     """Table of a sweep's settings by validation score alone.
 
     Args:
         trials: the runs of each setting, one or one a fold; the best first.
+        metric: that ranks them; default: what their plans select by.
     """
     runs = [folds[0] for folds in trials]
+    metric = metric or selected_by(runs)
     rows = tuple(
         (
             name,
-            first_metric(folds[0].scores),
-            _joined(metric_spread(run.scores, "val") for run in folds),
+            metric,
+            _joined(metric_spread(run.scores, "val", metric) for run in folds),
             folds[0].parameters,
             folds[0].id,
+            folds[0].dataset,
+            folds[0].method,
+            [run.id for run in folds],
         )
         for name, folds in zip(run_labels(runs), trials, strict=True)
     )
     title = f"settings, best first: validation mean ± standard deviation over {_replicas(runs)}"
-    return Table(title, ("setting", "metric", "val", "parameters", "run"), rows)
+    columns = (
+        Column("setting", ("label",)), "metric", Column.spread("val"), "parameters", "run",
+        Column.hidden("dataset"), Column.hidden("method"), Column.hidden("runs"),
+    )  # fmt: skip
+    return Table(title, columns, rows, tuple(selection_notes(runs)), "settings")
 
 
-def evaluation_table(evaluations: Sequence[Evaluation]) -> Table:
-    """Table of scores under missing patterns, change from complete, and baselines."""
+def evaluation_table(evaluations: Sequence[Evaluation], metrics: Sequence[str] = ()) -> Table:
+    """Table of scores under missing patterns, change from complete, and baselines.
+
+    Args:
+        evaluations: at least one.
+        metrics: by name; default: those that each evaluation was made for.
+    """
     runs = [evaluation.run for evaluation in evaluations]
-    rows: list[tuple[Cell, ...]] = []
+    rows: list[Row] = []
     said: list[tuple[str, str]] = []
     for evaluation, name in zip(evaluations, run_labels(runs), strict=True):
-        for row in evaluation.rows:
-            change = row.difference
-            kind, single = row.single
-            rows.append((
-                evaluation.run.dataset, name, row.scores.pattern, evaluation.metric,
-                metric_values(row.scores), f"{row.scores.realised_rate:.3f}",
-                None if change is None else decimal(change.mean, "+"),
-                None if change is None else interval(change.low, change.high),
-                metric_values(row.linear), f"{kind} {metric_values(single)}",
-                metric_values(row.majority),
-                evidence_tags(evaluation.run),
-            ))  # fmt: skip
+        every = [*evaluation.run.scores, *(row.scores for row in evaluation.rows)]
+        asked = shown_metrics([evaluation.run], metrics or evaluation.metrics, every=every)
+        rows += [
+            _pattern_row(evaluation.run, name, row, metric)
+            for metric in asked
+            for row in evaluation.rows
+        ]
         said += [(evaluation.run.dataset, note) for note in evaluation.notes]
     notes = [*merged_over(said), *_alone(runs)]
-    columns = (
-        "dataset", "method", "missing", "metric", "score", "hidden", "change", "95 % interval",
-        "linear", "best single", "majority", "data × weights",
-    )  # fmt: skip
     legend = (
         "hidden: share of present cells; change: from complete, paired bootstrap of rows and seeds",
         "linear, best single, majority: under the same pattern; single chosen on validation rows",
     )
-    return Table("test scores", columns, tuple(rows), (*legend, *dict.fromkeys(notes)))
+    single = Column(
+        "best single",
+        ("single", "single_mean", "single_std", "single_values"),
+        lambda cell: f"{cell[0]} {cell[1]}",
+        lambda cell: (cell[0], *Column.spread("single").split(cell[1])),
+    )
+    columns = (
+        "dataset", LABEL, "missing", "metric", Column.spread("score"), "hidden",
+        Column.change("change"), Column.interval("95 % interval"), Column.spread("linear"), single,
+        Column.spread("majority"), EVIDENCE, Column.hidden("method"), Column.hidden("run"),
+        Column.hidden("rows"),
+    )  # fmt: skip
+    every_note = (*legend, *metric_notes([row[3] for row in rows], metrics), *dict.fromkeys(notes))
+    return Table("test scores", columns, tuple(rows), every_note, "evaluation")
 
 
-def robustness_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
-    """`robustness_table` of each dataset where several runs on the same streams were scored.
+def _pattern_row(run: RunRecord, name: str, row: PatternScores, metric: str) -> Row:
+    change = row.differences.get(metric)
+    kind, single = row.single[0], metric_values(row.single[1], metric)
+    return (
+        run.dataset, name, row.scores.pattern, metric, metric_values(row.scores, metric),
+        row.scores.realised_rate,
+        None if change is None else change.mean,
+        None if change is None else (change.low, change.high),
+        metric_values(row.linear, metric), single and (kind, single),
+        metric_values(row.majority, metric), evidence(run), run.method, run.id, row.scores.rows,
+    )  # fmt: skip
+
+
+def robustness_tables(
+    evaluations: Sequence[Evaluation], metrics: Sequence[str] = ()
+) -> list[Table]:
+    """`robustness_table` of each dataset and metric where several runs on the same streams are.
 
     Runs of one fold are left out: they have no test rows in common.
     """
@@ -108,37 +186,48 @@ def robustness_tables(evaluations: Sequence[Evaluation]) -> list[Table]:
         streams = tuple(stream.name for stream in run.streams)
         patterns = tuple(row.scores.pattern for row in evaluation.rows)
         alike.setdefault((run.dataset, streams, patterns), []).append(evaluation)
-    return [robustness_table(several) for several in alike.values() if len(several) > 1]
+    return [
+        robustness_table(several, metric)
+        for several in alike.values()
+        if len(several) > 1
+        for metric in shown_metrics([several[0].run], metrics or several[0].metrics)
+    ]
 
 
-def robustness_table(evaluations: Sequence[Evaluation]) -> Table:
+def robustness_table(evaluations: Sequence[Evaluation], metric: str | None = None) -> Table:
     """Table of methods × missing patterns, on test rows, for runs on the same streams.
 
     Args:
         evaluations: under the same patterns, at least one.
+        metric: default: the first that they were made for.
     """
     start = evaluations[0]
-    patterns = [row.scores.pattern for row in start.rows]
-    rows: list[tuple[Cell, ...]] = [
-        (
-            name,
-            *(metric_values(row.scores) for row in evaluation.rows),
-            evidence_tags(evaluation.run),
-        )
-        for evaluation, name in zip(
-            evaluations, run_labels([e.run for e in evaluations]), strict=True
-        )
-    ]
+    metric = metric or start.metric
+    labels = run_labels([evaluation.run for evaluation in evaluations])
+    rows: list[Row] = [
+        (name, scores.pattern, metric_values(scores, metric), evidence(run), run.dataset,
+         run.method, metric, run.id, scores.rows)
+        for evaluation, name in zip(evaluations, labels, strict=True)
+        for run in [evaluation.run]
+        for scores in [row.scores for row in evaluation.rows]
+    ]  # fmt: skip
     plain = "ridge" if start.run.task.kind == "value" else "logistic"
-    rows.append(
-        (plain, *(metric_values(row.linear) for row in start.rows), evidence_tags(start.run))
-    )
-    rows.append(
-        ("majority", *(metric_values(row.majority) for row in start.rows), evidence_tags(start.run))
-    )
-    title = f"{start.run.dataset}: test {start.metric}, mean ± standard deviation over "
+    baselines = [(plain, row.linear) for row in start.rows]
+    baselines += [("majority", row.majority) for row in start.rows]
+    rows += [
+        (name, scores.pattern, metric_values(scores, metric), evidence(start.run),
+         start.run.dataset, name, metric, None, scores.rows)
+        for name, scores in baselines
+    ]  # fmt: skip
+    title = f"{start.run.dataset}: test {metric}, mean ± standard deviation over "
     title += f"{_replicas([start.run])}, {start.rows[0].scores.rows} rows"
-    return Table(title, ("method", *patterns, "data × weights"), tuple(rows))
+    columns = (
+        LABEL, "missing", Column.spread("score"), EVIDENCE, Column.hidden("dataset"),
+        Column.hidden("method"), Column.hidden("metric"), Column.hidden("run"),
+        Column.hidden("rows"),
+    )  # fmt: skip
+    notes = ("lower is better",) if metric in LOWER_IS_BETTER else ()
+    return Table(title, columns, tuple(rows), notes, "robustness", across=("missing", "score"))
 
 
 def runs_table(records: Sequence[RunRecord]) -> Table:
@@ -150,22 +239,20 @@ def runs_table(records: Sequence[RunRecord]) -> Table:
     labels = [run.labels for run in records]
     written = any(one.tags or one.note for one in labels)
     rows = tuple(
-        (
-            run.id,
-            run.created[:16].replace("T", " "),
-            run.dataset,
-            name,
-            " ".join(stream.name for stream in run.streams),
-            f"{first_metric(run.scores)} {metric_spread(run.scores, 'test') or '-'}",
-            evidence_tags(run),
-            *((", ".join(own.tags) or None, own.note or None) if written else ()),
-        )
+        (run.id, run.created, run.dataset, name, [stream.name for stream in run.streams],
+         first_metric(run.scores), metric_spread(run.scores, "test"), evidence(run),
+         list(own.tags), own.note or None, run.method)
         for run, name, own in zip(
             records, run_labels(records, ("seeds", "features")), labels, strict=True
         )
-    )
-    columns = ("run", "when (UTC)", "dataset", "method", "streams", "test", "data × weights")
-    return Table("runs", (*columns, *(("tags", "note") if written else ())), rows)
+    )  # fmt: skip
+    columns = (
+        "run", Column.time("when (UTC)", "created"), "dataset", LABEL,
+        Column.words("streams", mark=" "), "metric", Column.spread("test"), EVIDENCE,
+        Column.words("tags") if written else Column.hidden("tags"),
+        Column("note") if written else Column.hidden("note"), Column.hidden("method"),
+    )  # fmt: skip
+    return Table("runs", columns, rows, name="runs")
 
 
 def ordered(records: Sequence[RunRecord], split: str) -> list[RunRecord]:
@@ -188,27 +275,22 @@ def cost_table(records: Sequence[RunRecord]) -> Table:
     """Table of the cost of one sample: parameters, multiply-accumulates, milliseconds."""
     names = ("latency_p50", "latency_p95", "with_encoders_p50", "with_encoders_p95")
     rows = tuple(
-        (
-            record.dataset,
-            name,
-            record.parameters,
-            round(record.costs["macs"]),
-            *(_milliseconds(record.costs.get(each)) for each in names),
-            record.device,
-            evidence_tags(record),
-        )
+        (record.dataset, name, record.parameters, round(record.costs["macs"]),
+         *(record.costs.get(each) for each in names), record.device, evidence(record),
+         record.method, record.id)
         for record, name in zip(records, run_labels(records), strict=True)
-    )
+    )  # fmt: skip
+    timed = Column.milliseconds
     columns = (
-        "dataset", "method", "parameters", "MACs", "head p50", "p95", "with encoders p50",
-        "p95 at most", "device", "data × weights",
+        "dataset", LABEL, "parameters", "MACs", timed("head p50", "head_p50_seconds"),
+        timed("p95", "head_p95_seconds"),
+        timed("with encoders p50", "with_encoders_p50_seconds"),
+        timed("p95 at most", "with_encoders_p95_seconds"), "device", EVIDENCE,
+        Column.hidden("method"), Column.hidden("run"),
     )  # fmt: skip
     note = "with encoders: read, prepare and encode, one stream after another; -: not timed"
-    return Table("cost of one sample in milliseconds, batch of one", columns, rows, (note,))
-
-
-def _milliseconds(seconds: float | None) -> str | None:
-    return None if seconds is None else f"{seconds * 1e3:.2f}"
+    title = "cost of one sample in milliseconds, batch of one"
+    return Table(title, columns, rows, (note,), "costs")
 
 
 def run_labels(
@@ -235,9 +317,14 @@ def run_labels(
     return found
 
 
+def evidence(run: RunRecord) -> tuple[str, str]:
+    """Source of the data, and of the encoders' weights."""
+    return run.tags["data"], run.tags["weights"]
+
+
 def evidence_tags(run: RunRecord) -> str:
-    """`real × pretrained`: source of the data, and of the encoders' weights."""
-    return f"{run.tags['data']} × {run.tags['weights']}"
+    """`real × pretrained`: `evidence` as text."""
+    return " × ".join(evidence(run))
 
 
 def first_metric(found: Sequence[Scores]) -> str:
@@ -245,23 +332,46 @@ def first_metric(found: Sequence[Scores]) -> str:
     return next(iter(found[0].metrics)) if found else "-"
 
 
-def metric_spread(found: Sequence[Scores], split: str, pattern: str | None = None) -> Spread | None:
-    """The task's first metric on a split; None where it was not scored.
+def metric_spread(found: Sequence[Scores], split: str, metric: str | None = None) -> Spread | None:
+    """A metric on a split as trained; None where it was not scored or is not recorded.
 
     Args:
         found: of a run or a baseline.
         split: val or test.
-        pattern: its label; None: as in training.
+        metric: by name; default: the task's first.
     """
     for scores in found:
-        if scores.split == split and pattern in (None, scores.pattern):
-            return metric_values(scores)
+        if scores.split == split:
+            return metric_values(scores, metric)
     return None
 
 
-def metric_values(scores: Scores) -> Spread:
-    """The task's first metric, one value a replica."""
-    return Spread(tuple(next(iter(scores.metrics.values()))))
+def metric_values(scores: Scores, metric: str | None = None) -> Spread | None:
+    """A metric, one value a replica; default: the task's first. None where it is not recorded."""
+    values = scores.metrics.get(metric or next(iter(scores.metrics)))
+    return None if values is None else Spread(tuple(values))
+
+
+def selection_notes(records: Sequence[RunRecord]) -> list[str]:
+    """A line on what selected, for runs where it is not the default."""
+    found: dict[str, list[str]] = {}
+    for run in records:
+        if run.plan.get("monitor", "task") != "task":
+            found.setdefault(selection(run), []).append(run.method)
+    whole = len(records) == sum(map(len, found.values()))
+    if len(found) == 1 and whole:
+        return list(found)
+    return [f"{', '.join(dict.fromkeys(names))}: {words}" for words, names in found.items()]
+
+
+def selection(run: RunRecord) -> str:
+    """What selected a run's epochs, and what selects among runs and settings, in words."""
+    monitor = run.plan.get("monitor", "task")
+    metric = selecting_metric(run.task.kind, monitor)
+    if monitor in ("task", "loss"):
+        loss = "task loss" if monitor == "task" else "the method's own loss"
+        return f"selected on validation rows: epochs by {loss}, settings and runs by {metric}"
+    return f"selected by {metric} on validation rows: epochs, settings and runs"
 
 
 def _settings(run: RunRecord, ignored: Sequence[str]) -> dict[str, object]:
@@ -272,27 +382,56 @@ def _settings(run: RunRecord, ignored: Sequence[str]) -> dict[str, object]:
     return {name: value for name, value in own.items() if name not in ignored}
 
 
+def _by_label(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
+    """Runs by their label: the folds of a cross-validation together."""
+    named: dict[str, list[RunRecord]] = {}
+    for run, name in zip(runs, run_labels(runs), strict=True):
+        named.setdefault(name, []).append(run)
+    return named
+
+
+def _baseline_rows(named: dict[str, list[RunRecord]], metric: str) -> list[tuple[Row, bool]]:
+    """Rows of the baselines, once for runs on the same streams; whether each has the metric."""
+    found: dict[tuple[str, object], tuple[Row, bool]] = {}
+    for folds in named.values():
+        for name in PLAIN:
+            scores = [run.baselines.get(name, []) for run in folds]
+            if all(scores):
+                streams = () if name == "majority" else folds[0].streams
+                found.setdefault((name, streams), _row(name, metric, folds, scores, own=False))
+    return [found[key] for key in sorted(found, key=lambda key: key[0])]
+
+
 def _row(
     name: str,
+    metric: str,
     runs: Sequence[RunRecord],
     found: Sequence[Sequence[Scores]],
-    parameters: int | None,
-) -> tuple[Cell, ...]:
-    val, test = (_joined(metric_spread(one, split) for one in found) for split in ("val", "test"))
-    return (
-        runs[0].dataset,
-        name,
-        first_metric(found[0]),
-        val,
-        test,
-        parameters,
-        evidence_tags(runs[0]),
+    *,
+    own: bool = True,
+) -> tuple[Row, bool]:
+    """A row of scores, and whether the metric is recorded wherever something was scored."""
+    start = runs[0]
+    val, test = (
+        _joined(metric_spread(one, split, metric) for one in found) for split in ("val", "test")
     )
+    row = (
+        start.dataset, name, metric, val, test, start.parameters if own else None, evidence(start),
+        start.method if own else name, [run.id for run in runs] if own else None,
+        len(start.seeds) if own else None,
+    )  # fmt: skip
+    return row, all(metric in scores.metrics for one in found for scores in _as_trained(one))
 
 
-def _joined(parts: Iterable[Spread | None]) -> Spread:
-    """One spread over all folds and seeds."""
-    return Spread(tuple(value for part in parts if part is not None for value in part.values))
+def _as_trained(found: Sequence[Scores]) -> list[Scores]:
+    """The first scores of each split."""
+    return list({scores.split: scores for scores in reversed(found)}.values())
+
+
+def _joined(parts: Iterable[Spread | None]) -> Spread | None:
+    """One spread over all folds and seeds; None where there is none."""
+    values = tuple(value for part in parts if part is not None for value in part.values)
+    return Spread(values) if values else None
 
 
 def _replicas(records: Sequence[RunRecord]) -> str:
@@ -317,6 +456,24 @@ def _notes(records: Sequence[RunRecord]) -> tuple[str, ...]:
     if any("random" in run.tags["weights"].split("+") for run in records):
         notes.append("random weights: fit for timing, not for accuracy")
     return tuple(dict.fromkeys(notes))
+
+
+def metric_notes(shown: Iterable[str], asked: Sequence[str]) -> list[str]:
+    """Which of the metrics shown are better when lower, where metrics were asked for."""
+    lower = [name for name in dict.fromkeys(shown) if name in LOWER_IS_BETTER]
+    return [f"lower is better: {', '.join(lower)}"] if asked and lower else []
+
+
+def _gap_notes(gaps: dict[str, list[str]]) -> list[str]:
+    """One line on scores that an older version did not record."""
+    gaps = {metric: names for metric, names in gaps.items() if names}
+    if not gaps:
+        return []
+    names = dict.fromkeys(name for each in gaps.values() for name in each)
+    return [
+        f"-: {', '.join(gaps)} of {', '.join(names)}: an older mmfuse did not record this, and no "
+        "outputs are stored; mmfuse eval scores test rows anew"
+    ]
 
 
 def _alone(records: Sequence[RunRecord]) -> list[str]:

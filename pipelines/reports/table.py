@@ -1,9 +1,15 @@
-"""Table: rows of cells under named columns, as text and as JSON; drawn elsewhere."""
+"""Table: rows of cells under columns, as text, as HTML and as JSON records; drawn elsewhere."""
 
 import html
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True)
@@ -44,44 +50,259 @@ _CONTROL = re.compile(
 _SCIENTIFIC = 1e6  # from here on numbers are written with a power of ten
 _PLAIN = r"[\d.,]+(e\+\d+)?"
 _NUMBER = re.compile(rf"-|[<+-]?{_PLAIN}( ± {_PLAIN})?( %)?( … [+-]?{_PLAIN})?")
-Cell = str | int | float | Spread | None
+Cell = Any
+"""What a column can write: a word, a number, a `Spread`, several of them in a tuple, or None."""
 
 
 @dataclass(frozen=True)
+class Column:
+    """A column of a table: how its cells are written as text, and what they are in records.
+
+    Attributes:
+        heading: above the text; "" for a column that stands in records alone.
+        fields: names in records; default: the heading in snake case.
+        write: a cell as text; None is written as `empty`.
+        split: a cell as one plain value for each field; in records None is null in all of them.
+        empty: text of None.
+    """
+
+    heading: str
+    fields: tuple[str, ...] = ()
+    write: Callable[[Any], str] = lambda cell: text(cell)
+    split: Callable[[Any], tuple[object, ...]] = lambda cell: (cell,)
+    empty: str = "-"
+
+    def __post_init__(self) -> None:
+        """Name the field."""
+        if not self.fields:
+            word = re.sub(r"[^a-z0-9]+", "_", self.heading.lower()).strip("_")
+            object.__setattr__(self, "fields", (word or "column",))
+
+    @classmethod
+    def hidden(cls, field: str) -> "Column":
+        """Stands in records alone."""
+        return cls("", (field,))
+
+    @classmethod
+    def spread(cls, heading: str, field: str = "") -> "Column":
+        """A `Spread`: mean, standard deviation (null of a single value), and all values."""
+        field = field or heading
+        return cls(
+            heading,
+            (f"{field}_mean", f"{field}_std", f"{field}_values"),
+            str,
+            lambda cell: (cell.mean, cell.std if len(cell.values) > 1 else None, cell.values),
+        )
+
+    @classmethod
+    def pair(cls, heading: str, first: str, second: str) -> "Column":
+        """Two words, such as `synthetic × weight-free`."""
+        return cls(heading, (first, second), " × ".join, tuple)
+
+    @classmethod
+    def change(cls, heading: str, empty: str = "-") -> "Column":
+        """A difference: `+0.045`."""
+        return cls(heading, write=lambda cell: decimal(cell, "+"), empty=empty)
+
+    @classmethod
+    def interval(cls, heading: str, field: str = "interval") -> "Column":
+        """(low, high): `-0.123 … +0.045`."""
+        fields = (f"{field}_low", f"{field}_high")
+        return cls(heading, fields, lambda cell: interval(*cell), tuple)
+
+    @classmethod
+    def number(cls, heading: str, field: str, form: str) -> "Column":
+        """A number in a format such as `.6f` or `,.0f`."""
+        return cls(heading, (field,), lambda cell: format(cell, form))
+
+    @classmethod
+    def bytes(cls, heading: str, field: str = "bytes", empty: str = "-") -> "Column":
+        """A number of bytes."""
+        return cls(heading, (field,), bytes_text, empty=empty)
+
+    @classmethod
+    def milliseconds(cls, heading: str, field: str) -> "Column":
+        """Seconds, written as milliseconds."""
+        return cls(heading, (field,), lambda cell: f"{cell * 1e3:.2f}")
+
+    @classmethod
+    def time(cls, heading: str, field: str) -> "Column":
+        """An ISO time, written to the minute."""
+        return cls(heading, (field,), lambda cell: cell[:16].replace("T", " "))
+
+    @classmethod
+    def flag(cls, heading: str, field: str, yes: str = "yes", no: str = "no") -> "Column":
+        """True or False as two words."""
+        return cls(heading, (field,), lambda cell: yes if cell else no)
+
+    @classmethod
+    def words(cls, heading: str, field: str = "", mark: str = ", ", empty: str = "-") -> "Column":
+        """Several words, joined by a mark."""
+        return cls(
+            heading,
+            (field or heading,),
+            lambda cell: mark.join(cell) if cell else empty,
+            lambda cell: (cell,),
+            empty,
+        )
+
+    @classmethod
+    def reasons(cls, heading: str) -> "Column":
+        """Counts by reason: `3 (2 truncated, 1 empty)`."""
+        return cls(
+            heading,
+            (heading, f"{heading}_reasons"),
+            counts_text,
+            lambda cell: (
+                sum(cell.values()),
+                [{"reason": reason, "count": count} for reason, count in sorted(cell.items())],
+            ),
+        )
+
+    def text(self, cell: Cell) -> str:
+        """The cell as text."""
+        return self.empty if _is_missing(cell) else self.write(cell)
+
+    def values(self, cell: Cell) -> dict[str, object]:
+        """The cell by field, of numbers, words, lists and None."""
+        found = (None,) * len(self.fields) if cell is None else self.split(cell)
+        return {name: _plain(value) for name, value in zip(self.fields, found, strict=True)}
+
+
+@dataclass(frozen=True, repr=False)
 class Table:
-    """Rows of cells under named columns, independent of where it is drawn.
+    """Rows of cells under columns, as text and as records; the one class that knows both.
 
     Attributes:
         title: one line above it.
-        columns: their names, also the keys of `records`.
-        rows: one cell a column; None is shown as "-".
+        columns: what its cells are; a word is a plain column with that heading.
+        rows: one cell a column.
         notes: sentences below it.
+        name: a fixed word for programs that read the records.
+        across: headings of a column whose words become headings of the text, and of the column
+            whose cells then stand below them; records have one row a cell all the same.
+        limit: how many rows the text shows; records have all.
     """
 
     title: str
-    columns: tuple[str, ...]
+    columns: tuple[Column | str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
+    name: str = ""
+    across: tuple[str, str] | None = None
+    limit: int | None = None
+
+    @cached_property
+    def headings(self) -> list[str]:
+        """What stands above the columns of the text."""
+        return self._text[0]
 
     def texts(self) -> list[list[str]]:
-        """Every cell as text."""
-        return [[text(cell) for cell in row] for row in self.rows]
+        """The rows as text, one cell a heading."""
+        return self._text[1][: self.limit]
+
+    @property
+    def sentences(self) -> list[str]:
+        """The notes, after one on the rows that the text leaves out."""
+        total, shown = len(self._text[1]), len(self.texts())
+        return [*([f"{shown:,} of {total:,} shown"] if shown < total else []), *self.notes]
 
     def numeric(self) -> list[bool]:
-        """Whether each column has only numbers or empty cells, to be aligned right."""
-        texts = self.texts()
-        return [
-            all(_NUMBER.fullmatch(row[place]) for row in texts)
-            for place in range(len(self.columns))
-        ]
+        """Whether each column of the text has only numbers or empty cells, to be aligned right."""
+        rows = self.texts()
+        return [all(map(_NUMBER.fullmatch, column)) for column in zip(*rows, strict=True)] or [
+            True
+        ] * len(self.headings)
 
-    def records(self) -> dict[str, object]:
-        """The table as JSON: a spread has all its values, NaN becomes null."""
-        rows = [
-            {name: _plain(cell) for name, cell in zip(self.columns, row, strict=True)}
+    @cached_property
+    def fields(self) -> list[str]:
+        """Names of the fields of every record."""
+        return [name for column in self._columns for name in column.fields]
+
+    def records(self) -> list[dict[str, object]]:
+        """The rows as JSON values by field: numbers are numbers, and NaN is null."""
+        return [
+            {
+                name: value
+                for column, cell in zip(self._columns, row, strict=True)
+                for name, value in column.values(cell).items()
+            }
             for row in self.rows
         ]
-        return {"title": self.title, "rows": rows, "notes": list(self.notes)}
+
+    def document(self) -> dict[str, object]:
+        """The whole table as JSON values."""
+        notes = list(self.notes)
+        return {"name": self.name, "title": self.title, "rows": self.records(), "notes": notes}
+
+    def to_polars(self) -> "pl.DataFrame":
+        """The rows as a data frame, with the same fields as `records`."""
+        import polars as pl
+
+        rows = self.records()
+        if not rows:
+            return pl.DataFrame({name: [] for name in self.fields})
+        return pl.DataFrame(rows, infer_schema_length=None)
+
+    def __repr__(self) -> str:
+        size = f"{count_of(len(self.rows), 'row')}, {count_of(len(self.fields), 'field')}"
+        return f"<Table {printable(self.name or self.title)}: {size}>"
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+    def to_html(self) -> str:
+        """Title, text and notes as HTML, words of the data escaped."""
+        kinds = ["" if numeric else ' class="word"' for numeric in self.numeric()]
+        heads = zip(kinds, self.headings, strict=True)
+        head = "".join(f"<th{kind}>{html_text(word)}</th>" for kind, word in heads)
+        body = "".join(
+            "<tr>"
+            + "".join(
+                f"<td{kind}>{html_text(word)}</td>" for kind, word in zip(kinds, row, strict=True)
+            )
+            + "</tr>"
+            for row in self.texts()
+        )
+        notes = "".join(f'<p class="note">{html_text(note)}</p>' for note in self.sentences)
+        drawn = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return f'<h2>{html_text(self.title)}</h2><div class="wide">{drawn}</div>{notes}'
+
+    @cached_property
+    def _columns(self) -> list[Column]:
+        return [Column(each) if isinstance(each, str) else each for each in self.columns]
+
+    @cached_property
+    def _text(self) -> tuple[list[str], list[list[str]]]:
+        """Headings and rows of the text, without those that stand in records alone."""
+        places = [place for place, column in enumerate(self._columns) if column.heading]
+        headings = [self._columns[place].heading for place in places]
+        rows = [[self._columns[p].text(row[p]) for p in places] for row in self.rows]
+        return (headings, rows) if self.across is None else _pivoted(headings, rows, *self.across)
+
+
+def _pivoted(
+    headings: list[str], rows: list[list[str]], words: str, cells: str
+) -> tuple[list[str], list[list[str]]]:
+    """One row for all rows that differ in two columns alone: `words` become headings of `cells`."""
+    word, cell = headings.index(words), headings.index(cells)
+    spread_out = list(dict.fromkeys(row[word] for row in rows))
+    start = min(word, cell)
+    found: dict[tuple[int, tuple[str, ...]], dict[str, str]] = {}
+    for row in rows:
+        rest = tuple(text for place, text in enumerate(row) if place not in (word, cell))
+        number = 0  # of rows that read alike, such as two runs of one method
+        while row[word] in found.get((number, rest), {}):
+            number += 1
+        found.setdefault((number, rest), {})[row[word]] = row[cell]
+    kept = [name for name in headings if name not in (words, cells)]
+    return (
+        [*kept[:start], *spread_out, *kept[start:]],
+        [
+            [*rest[:start], *(inner.get(name, "-") for name in spread_out), *rest[start:]]
+            for (_, rest), inner in found.items()
+        ],
+    )
 
 
 def text(cell: Cell) -> str:
@@ -160,16 +381,20 @@ def bytes_text(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-def _plain(cell: Cell) -> object:
-    match cell:
-        case Spread():
-            values = [_number(value) for value in cell.values]
-            return {"mean": _number(cell.mean), "std": _number(cell.std), "values": values}
+def _is_missing(cell: Cell) -> bool:
+    """None, NaN, or a tuple with NaN in it."""
+    parts = cell if isinstance(cell, tuple) else (cell,)
+    return cell is None or any(isinstance(part, float) and math.isnan(part) for part in parts)
+
+
+def _plain(value: Any) -> object:  # noqa: ANN401
+    """The value as JSON can hold it."""
+    match value:
         case float():
-            return _number(cell)
+            return value if math.isfinite(value) else None
+        case list() | tuple():
+            return [_plain(inner) for inner in value]
+        case dict():
+            return {name: _plain(inner) for name, inner in value.items()}
         case _:
-            return cell
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+            return value

@@ -16,9 +16,9 @@ from pipelines.features.hiding import drop_modalities
 from pipelines.features.table import Batch, FeatureTable, gather, shuffled_batches
 from pipelines.fusion.head import Stage
 from pipelines.fusion.losses import task_loss
-from pipelines.metrics.metrics import LOWER_IS_BETTER, PRIMARY, metric_terms
+from pipelines.metrics.metrics import LOWER_IS_BETTER, PRIMARY, score
 from pipelines.training.optimizer import Rates, ReplicaSchedule
-from pipelines.training.plan import Plan
+from pipelines.training.plan import Plan, selecting_metric
 from pipelines.training.replicas import Replicas, State
 
 
@@ -153,7 +153,7 @@ def fit(replicas: Replicas, job: FitJob, progress: Progress | None = None) -> li
                 job.on_epoch(progress.history[-1])
             if job.keep:
                 job.keep(replicas, progress)
-        _check_best(schedule, job.seeds, stage)
+        _check_best(schedule, job, stage)
         replicas.load(progress.best)
         progress.begin(progress.stage + 1)
     return progress.history
@@ -204,12 +204,16 @@ def _validate(
     replicas: Replicas, held: FeatureTable, plan: Plan, stage: Stage
 ) -> tuple[list[float], list[float]]:
     """Monitored value and primary metric on validation rows, one per replica."""
-    task, monitor = held.samples.task, stage.monitor or plan.monitor
+    task, monitor = held.samples.task, monitor_of(stage, plan)
     logits = replicas.predict(held).logits  # (R, N, C)
-    name = PRIMARY[task.kind]
-    primary = [_primary(held, each) for each in logits]
-    if monitor == "score":
-        return [p if name in LOWER_IS_BETTER else -p for p in primary], primary
+    decoded_logits = [decoded(held, each) for each in logits]
+    primary = [score(task, PRIMARY[task.kind], *each) for each in decoded_logits]
+    if monitor not in ("task", "loss"):
+        name = selecting_metric(task.kind, monitor)
+        values = primary
+        if name != PRIMARY[task.kind]:
+            values = [score(task, name, *each) for each in decoded_logits]
+        return [value if name in LOWER_IS_BETTER else -value for value in values], primary
     if monitor == "loss":
         steps = replicas.steps(stage.name)
         each = [replicas.losses(held, step, plan.batch_size) for step in steps]
@@ -221,10 +225,13 @@ def _validate(
     return losses, primary
 
 
-def _primary(table: FeatureTable, logits: Tensor) -> float:
-    """The task's primary metric alone."""
-    above, below = metric_terms(table.samples.task, *decoded(table, logits))
-    return float(above.sum() / below.sum()) if below.sum() else 0.0
+def monitor_of(stage: Stage, plan: Plan) -> str:
+    """What selects the best epoch of a stage.
+
+    A metric of the plan selects in every stage that learns the task, not in one by its own loss.
+    """
+    own = stage.monitor or plan.monitor
+    return own if own == "loss" or plan.monitor in ("task", "loss", "score") else plan.monitor
 
 
 def decoded(table: FeatureTable, logits: Tensor) -> tuple[Any, Any]:
@@ -269,10 +276,19 @@ def _nan_unless(trained: Sequence[bool], values: Sequence[float]) -> tuple[float
     return tuple(v if on else float("nan") for v, on in zip(values, trained, strict=True))
 
 
-def _check_best(schedule: ReplicaSchedule, seeds: Sequence[int], stage: Stage) -> None:
-    lost = [seed for seed, best in zip(seeds, schedule.best, strict=True) if not np.isfinite(best)]
-    if lost:
+def _check_best(schedule: ReplicaSchedule, job: FitJob, stage: Stage) -> None:
+    lost = [s for s, best in zip(job.seeds, schedule.best, strict=True) if not np.isfinite(best)]
+    if not lost:
+        return
+    seeds, monitor = ", ".join(map(str, lost)), monitor_of(stage, job.plans[0])
+    if monitor in ("task", "loss"):
         raise DivergedError(
-            f"training diverged in stage {stage.name} for seed {', '.join(map(str, lost))}: no "
-            f"finite validation loss; lower it with --set learning_rate=…"
+            f"training diverged in stage {stage.name} for seed {seeds}: no finite validation loss; "
+            f"lower it with --set learning_rate=…"
         )
+    name = selecting_metric(job.held.samples.task.kind, monitor)
+    raise DivergedError(
+        f"{name} on validation rows selects epochs, and it was undefined in every epoch of "
+        f"stage {stage.name} for seed {seeds}: training diverged, or these {len(job.held)} rows do "
+        f"not define it; take another --select-metric, or lower --set learning_rate=…"
+    )

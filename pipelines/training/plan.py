@@ -11,10 +11,13 @@ from types import ModuleType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cache.errors import MmfuseError, unknown
+from cache.runs import RunRecord
 from pipelines.features.missing import Protocol
+from pipelines.metrics.metrics import METRICS, PRIMARY, MetricName, TaskKind
 
 Rule = Literal["adamw", "sgd"]
 Schedule = Literal["constant", "cosine", "plateau", "step"]
+Monitor = Literal["task", "loss", "score"]
 Fits = Callable[[float], bool]
 Range = tuple[str, Fits]  # NaN fits none of them
 COUNT: Range = ("at least 1", lambda value: value >= 1)
@@ -79,7 +82,8 @@ class Plan:
         patience: early stopping: epochs without improvement before a replica stops, or None.
         min_delta: an improvement must be larger than this.
         monitor: what selects the best epoch on validation rows: `task` (task loss), `loss` (the
-            head's own), `score` (the task's primary metric).
+            head's own), `score` (the task's primary metric), or a metric by name, which then also
+            selects among settings and runs; else those are selected by the primary metric.
         class_weights: weight classes (or positive labels) by inverse frequency in training.
         drop_rate: modality dropout: probability of hiding each present modality of a sample at
             every step.
@@ -105,7 +109,7 @@ class Plan:
     step_every: int = 70
     patience: int | None = 15
     min_delta: float = 0.0
-    monitor: Literal["task", "loss", "score"] = "task"
+    monitor: Literal[Monitor, MetricName] = "task"
     class_weights: bool = False
     drop_rate: float = 0.0
     missing_rate: float = 0.0
@@ -121,6 +125,26 @@ class Plan:
             check_range(name, getattr(self, name))
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise MmfuseError(f"seeds must be different numbers, at least one, not {self.seeds}")
+
+
+def selecting_metric(kind: TaskKind, monitor: object) -> str:
+    """The metric that selects among settings and runs on validation rows.
+
+    Args:
+        kind: of the task.
+        monitor: of the plan; a metric's name selects, any other word leaves the primary metric.
+    """
+    return monitor if isinstance(monitor, str) and monitor in METRICS[kind] else PRIMARY[kind]
+
+
+def selected_by(runs: Sequence[RunRecord]) -> str:
+    """The metric that selects among runs of one task: their plans', else the primary one.
+
+    The primary one, too, where the plans differ in it.
+    """
+    kind = runs[0].task.kind
+    names = {selecting_metric(kind, run.plan.get("monitor")) for run in runs}
+    return names.pop() if len(names) == 1 else PRIMARY[kind]
 
 
 VECTOR_FIELDS = frozenset({"learning_rate", "weight_decay", "clip", "drop_rate", "momentum"})

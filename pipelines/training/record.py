@@ -3,7 +3,7 @@
 import datetime
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from types import ModuleType
 from typing import Any
@@ -20,7 +20,7 @@ from pipelines.encoding.encoder import BuildCall
 from pipelines.features.hiding import HiddenTable, by_modality
 from pipelines.features.table import FeatureTable
 from pipelines.fusion.head import FusionHead
-from pipelines.metrics.metrics import scores
+from pipelines.metrics.metrics import replica_scores
 from pipelines.training import costs
 from pipelines.training.loop import Epoch, decoded
 from pipelines.training.plan import Setting, option_defaults
@@ -155,14 +155,20 @@ def absent(table: FeatureTable, split: str) -> float:
 
 
 def score_rows(
-    replicas: Replicas, table: FeatureTable, split: str, mine: Sequence[int]
-) -> tuple[dict[str, list[float]], NDArray[np.float64]]:
-    """Metrics, one value per replica, and outputs (R, N, C) on the rows of a split."""
-    part = table.take(table.split(split))
+    replicas: Replicas, hidden: HiddenTable, split: str, mine: Sequence[int], label: str
+) -> tuple[Scores, NDArray[np.float64]]:
+    """Scores, the method's own metrics among them, and outputs (R, N, C) on the rows of a split."""
+    part = hidden.table.take(hidden.table.split(split))
     outputs, targets = decoded(part, replicas.predict(part).logits[list(mine)])
-    each = [scores(part.samples.task, one, targets) for one in outputs]
-    found = {name: [one[name] for one in each] for name in each[0]}
-    return found | replicas.measures(part, mine), outputs
+    found = replica_scores(
+        part.samples.task,
+        outputs,
+        targets,
+        pattern=label,
+        split=split,
+        realised=hidden.realised(split),
+    )
+    return replace(found, metrics=found.metrics | replicas.measures(part, mine)), outputs
 
 
 def score_all(
@@ -177,9 +183,9 @@ def score_all(
     """Scores on the rows of some splits, and their table of predictions."""
     table, found, frames = hidden.table, [], []
     for split in splits:
-        metrics, outputs = score_rows(replicas, table, split, mine)
+        scores, outputs = score_rows(replicas, hidden, split, mine, label)
+        found.append(scores)
         rows = table.split(split)
-        found.append(Scores(label, split, len(rows), hidden.realised(split), metrics))
         for seed, one in zip(seeds, outputs, strict=True):
             columns = {
                 "split": [split] * len(rows),

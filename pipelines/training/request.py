@@ -7,7 +7,7 @@ import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from cache.errors import MmfuseError, unknown
 from cache.feature_store import FeatureStore
@@ -17,7 +17,8 @@ from cache.runs import check_writable
 from cache.snapshots import snapshot_task
 from pipelines import catalog
 from pipelines.device import check_device
-from pipelines.training.plan import Plan, SettingValues, Untyped, values_of
+from pipelines.metrics.metrics import check_metric
+from pipelines.training.plan import Monitor, Plan, SettingValues, Untyped, values_of
 
 if TYPE_CHECKING:
     from pipelines.training.loop import Epoch
@@ -94,7 +95,9 @@ def checked_request(
     settings = _typed_settings(method, options or {})
     store = FeatureStore(home, dataset)
     infos = sorted(store.resolve(features), key=lambda info: (info.key.name, info.key.label))
-    _check_task(method, dataset, snapshot_task(infos[0].snapshot, store.paths))
+    task = snapshot_task(infos[0].snapshot, store.paths)
+    _check_task(method, dataset, task)
+    _check_monitor(task, plan, settings)
     check_writable(home)
     return Request(
         method,
@@ -120,6 +123,14 @@ def _check_task(method: str, dataset: str, task: str) -> None:
             f"{method} is for {' and '.join(tasks)}, and the target of {dataset} is a {task}; "
             "take another method, such as late or clarga"
         )
+
+
+def _check_monitor(task: Any, plan: Plan | None, settings: SettingValues) -> None:  # noqa: ANN401
+    """Refuse to select by a metric that the task does not have."""
+    found = settings.get("monitor", [plan.monitor] if plan else [])
+    for word in str(found.word).split(",") if isinstance(found, Untyped) else found:
+        if task and word not in get_args(Monitor):
+            check_metric(str(word), [task])
 
 
 def _typed_settings(method: str, words: Mapping[str, object]) -> SettingValues:

@@ -15,8 +15,9 @@ from cache.errors import MmfuseError
 from cache.fingerprints import fingerprint
 from cache.layout import Home
 from cache.runs import RunRecord, list_runs
-from pipelines.metrics.metrics import LOWER_IS_BETTER, PRIMARY
-from pipelines.training.plan import Setting
+from cache.shown import Shown
+from pipelines.metrics.metrics import LOWER_IS_BETTER
+from pipelines.training.plan import Setting, selected_by
 from pipelines.training.request import KEEP_SECONDS, checked_request
 
 if TYPE_CHECKING:
@@ -33,26 +34,33 @@ class Trial:
 
     Attributes:
         runs: one, or one a fold.
-        value: mean primary metric of the task on validation rows, over folds and seeds.
+        value: mean of the sweep's metric on validation rows, over folds and seeds.
     """
 
     runs: tuple[RunRecord, ...]
     value: float
 
 
-@dataclass(frozen=True)
-class Sweep:
+@dataclass(frozen=True, repr=False)
+class Sweep(Shown):
     """Result of a search.
 
     Attributes:
         trials: best on validation rows first; the first one is chosen.
         trained: runs that this call trained; the others existed.
         diverged: settings without a finite validation loss, and why.
+        metric: that ranks them.
     """
 
     trials: tuple[Trial, ...]
     trained: int
     diverged: tuple[str, ...]
+    metric: str
+
+    def __repr__(self) -> str:
+        best = self.trials[0]
+        count = f"{len(self.trials)} setting{'' if len(self.trials) == 1 else 's'}"
+        return f"<Sweep of {count}: best {best.runs[0].id}, {self.metric} {best.value:.3f}>"
 
 
 def sweep(
@@ -71,6 +79,7 @@ def sweep(
 ) -> Sweep:
     """Train every setting of a grid that has no run yet, and rank them on validation rows.
 
+    They are ranked by their `monitor` where it is a metric, else by the task's primary metric.
     Test rows are scored by the best setting alone.
     A setting that diverges is left out and named; the same call tries it again.
 
@@ -120,20 +129,20 @@ def sweep(
             known[record.identity_of(run)] = run
         if on_trials:
             on_trials(len(known), len(wanted))
-    done = []
+    found: list[tuple[RunRecord, ...]] = []
     for folds in chosen:
         names = dict.fromkeys(record.identity(job, one) for one in folds)
         if all(name in known for name in names):
-            runs = tuple(known[name] for name in names)
-            done.append(Trial(runs, _value(runs)))
-    if not done:
+            found.append(tuple(known[name] for name in names))
+    if not found:
         raise MmfuseError(f"no setting could be trained: {'; '.join(diverged)}")
     from pipelines.training.restore import score_test
 
-    done = list(_ordered(done))
+    metric = selected_by([run for runs in found for run in runs])
+    done = _ordered([Trial(runs, _value(runs, metric)) for runs in found], metric)
     for run in done[0].runs:
         score_test(home, run, device)
-    return Sweep(tuple(done), len(missing) - len(diverged), tuple(diverged))
+    return Sweep(done, len(missing) - len(diverged), tuple(diverged), metric)
 
 
 def _choose(grid: Sequence[Setting], trials: int | None, seed: int) -> list[list[Setting]]:
@@ -189,16 +198,17 @@ def _attempt(
         diverged.append(f"{', '.join(f'{name}={v}' for name, v in varied.items())}: {error}")
 
 
-def _value(runs: Sequence[RunRecord]) -> float:
-    """Mean primary metric on validation rows, over folds and seeds."""
-    name = PRIMARY[runs[0].task.kind]
-    found = [s.metrics[name] for run in runs for s in run.scores if s.split == "val"]
+def _value(runs: Sequence[RunRecord], metric: str) -> float:
+    """Mean of a metric on validation rows, over folds and seeds; NaN where it is not recorded."""
+    found = [
+        s.metrics.get(metric, [math.nan]) for run in runs for s in run.scores if s.split == "val"
+    ]
     return float(np.mean(np.concatenate(found)))
 
 
-def _ordered(trials: Sequence[Trial]) -> tuple[Trial, ...]:
+def _ordered(trials: Sequence[Trial], metric: str) -> tuple[Trial, ...]:
     """Best first; ties as in the grid, undefined values last."""
-    lower = PRIMARY[trials[0].runs[0].task.kind] in LOWER_IS_BETTER
+    lower = metric in LOWER_IS_BETTER
 
     def place(trial: Trial) -> tuple[bool, float]:
         value = trial.value if lower else -trial.value

@@ -1,12 +1,13 @@
 """train(): train a method on cached features, all seeds side by side, and record the run."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cache.layout import Home
 from cache.runs import RunRecord
-from pipelines.metrics.metrics import PRIMARY, is_better_by
-from pipelines.training.plan import Plan
+from pipelines.metrics.metrics import is_better_by
+from pipelines.training.plan import Plan, selected_by
 from pipelines.training.request import KEEP_SECONDS, checked_request
 
 if TYPE_CHECKING:
@@ -96,8 +97,8 @@ def train_all(
 
 
 def best_of(runs: Sequence[RunRecord]) -> RunRecord:
-    """Run with the best mean primary metric on validation rows; the first of ties."""
-    name = PRIMARY[runs[0].task.kind]
+    """The best run by `selected_by`, mean over replicas on validation rows; the first of ties."""
+    name = selected_by(runs)
     is_better = is_better_by(name)
     best, value = runs[0], _validation(runs[0], name)
     for run in runs[1:]:
@@ -109,4 +110,5 @@ def best_of(runs: Sequence[RunRecord]) -> RunRecord:
 
 def _validation(run: RunRecord, name: str) -> float:
     found = next(scores for scores in run.scores if scores.split == "val")
-    return sum(found.metrics[name]) / len(found.metrics[name])
+    values = found.metrics.get(name, [math.nan])
+    return sum(values) / len(values)

@@ -151,17 +151,18 @@ def lines(rows: list[dict[str, Any]]) -> Iterator[list[str]]:
     for key in dict.fromkeys((row["dataset"], row["missing"]) for row in rows):
         alike = [row for row in rows if (row["dataset"], row["missing"]) == key]
         first = alike[0]
-        beside = (first["best single"], first["linear"], first["majority"])
-        scores = [told(cell) for cell in (*(row["score"] for row in alike), *beside)]
-        yield [key[0], key[1].removeprefix("without "), *scores, first["data × weights"]]
+        beside = [f"{first['single']} {told(first, 'single')}"]
+        beside += [told(first, name) for name in ("linear", "majority")]
+        scores = [*(told(row, "score") for row in alike), *beside]
+        evidence = f"{first['data']} × {first['weights']}"
+        yield [key[0], key[1].removeprefix("without "), *scores, evidence]
 
 
-def told(cell: object) -> str:
-    """A cell in words: mean ± standard deviation where there are several seeds."""
-    if isinstance(cell, dict):
-        mean, std = (f"{cell[name]:.3f}".removeprefix("0") for name in ("mean", "std"))
-        return f"{mean} ± {std}" if cell["std"] else mean
-    return str(cell).replace(" 0.", " .")
+def told(row: dict[str, Any], name: str) -> str:
+    """A score in words: mean ± standard deviation where there are several seeds."""
+    mean, std = (row[f"{name}_{part}"] for part in ("mean", "std"))
+    shown = [f"{value:.3f}".removeprefix("0") for value in ([mean, std] if std else [mean])]
+    return " ± ".join(shown)
 
 
 if __name__ == "__main__":

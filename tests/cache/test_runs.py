@@ -320,7 +320,8 @@ def test_past_runs_are_filtered_and_sorted(three: Home, words: str, shown: str) 
     assert done.exit_code == 0, done.output
     (table,) = json.loads(done.stdout)["tables"]
     assert "".join(row["run"][-1] for row in table["rows"]) == shown
-    assert not any("tags" in row for row in table["rows"])
+    assert all(row["tags"] == [] for row in table["rows"])
+    assert "tags" not in CliRunner().invoke(app, ["--home", str(three.root), "runs"]).stdout
 
 
 def test_runs_are_tagged_annotated_found_and_deleted_by_commands(three: Home) -> None:

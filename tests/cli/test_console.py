@@ -1,17 +1,17 @@
 """What is drawn: plain lines off a terminal, nothing broken on a narrow one, JSON for machines."""
 
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
 
 from mmfuse_cli import console
 from mmfuse_cli.main import app
-from pipelines.reports.table import Spread, Table
+from pipelines.reports.table import Column, Spread, Table
 
-TABLE = Table(
-    "runs", ("method", "test"), (("concat", Spread((0.5, 0.7))), ("a longer name", None)), ("note",)
-)
+ROWS = (("concat", Spread((0.5, 0.7))), ("a longer name", None))
+TABLE = Table("runs", ("method", Column.spread("test")), ROWS, ("note",), "runs")
 
 
 def test_a_table_is_aligned_plain_lines(capsys, monkeypatch):
@@ -48,7 +48,12 @@ def test_json_is_one_document_on_stdout(capsys):
     console.show([TABLE], as_json=True, ends=["next: mmfuse eval"])
     said = capsys.readouterr()
     document = json.loads(said.out)
-    assert document["tables"][0]["rows"][0]["test"]["values"] == [0.5, 0.7]
+    (table,) = document["tables"]
+    assert table["name"] == "runs"
+    assert table["rows"][0]["test_values"] == [0.5, 0.7]
+    assert table["rows"][1] == {
+        "method": "a longer name", "test_mean": None, "test_std": None, "test_values": None,
+    }  # fmt: skip
     assert document["notes"] == ["next: mmfuse eval"]
     assert said.err == ""
 
@@ -88,7 +93,9 @@ def test_no_word_of_the_data_reaches_a_terminal_as_a_command(capsys, word, as_js
     assert said.err.splitlines()[-2] == "first"
     if as_json:
         (table,) = json.loads(said.out)["tables"]
-        assert table == {"title": word, "rows": [{word: word}], "notes": [word]}
+        (row,) = table["rows"]
+        assert list(row.values()) == [table["title"]] == table["notes"] == [word]
+        assert all(re.fullmatch("[a-z0-9_]+", field) for field in row)
 
 
 def test_columns_stay_aligned_beside_a_cell_with_a_line_end(capsys, monkeypatch):

@@ -50,8 +50,8 @@ def call(folder: Path, words: str, code: int = 0, *, as_json: bool = False) -> s
 
 def failed(document: str) -> list[tuple[str, str, str]]:
     """Id, file and first word of the reason in the table of failures."""
-    table = next(t for t in json.loads(document)["tables"] if "reason" in str(t["rows"]))
-    return [(row["sample"], row["file"], row["reason"].split(":")[0]) for row in table["rows"]]
+    (table,) = (t for t in json.loads(document)["tables"] if t["name"].startswith("failed_"))
+    return [(row["id"], row["file"], row["reason"].split(":")[0]) for row in table["rows"]]
 
 
 def test_extract_and_predict_name_the_same_rows_and_files(shop):
@@ -88,8 +88,8 @@ def test_audit_and_report_name_them_too(shop):
     """They count as absent there, which is said with their ids and files."""
     found = json.loads(call(shop, "data audit shop", as_json=True))["tables"][0]["rows"]
     (row,) = [row for row in found if row["check"] == "failed"]
-    assert row["of"] == "pixels/photo"
-    assert row["what was found"] == (
+    assert row["about"] == "pixels/photo"
+    assert row["finding"] == (
         "3 rows failed and count as absent: 002 (pics/2.png, truncated), "
         "003 (pics/3.png, wrong-type), 004 (pics/4.PNG, missing-file)"
     )

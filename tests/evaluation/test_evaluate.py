@@ -12,6 +12,7 @@ from cache.layout import Home
 from cache.runs import RunRecord
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.features.missing import MissingPattern
+from pipelines.metrics.resampling import Resampler, of_terms
 from pipelines.metrics.significance import bootstrap
 from pipelines.reports.runs import metric_values, robustness_tables
 from pipelines.training.train import train
@@ -57,6 +58,17 @@ def test_scores_are_kept_beside_the_record(tmp_path: Path) -> None:
     assert {"majority", "logistic"} < set(run.baselines)
 
 
+def test_metrics_of_the_methods_own_stay_recorded(tmp_path: Path) -> None:
+    """What a method measured in training is not lost when its test rows are scored again."""
+    home, run = trained(tmp_path)
+    recorded = next(s for s in run.scores if s.split == "test")
+    run.add_scores([replace(recorded, metrics=recorded.metrics | {"match_r1": [0.5, 0.25]})])
+    found = evaluate(home, run, [MissingPattern.named("image")])
+    assert found.rows[0].scores.metrics["match_r1"] == [0.5, 0.25]
+    assert "match_r1" not in found.rows[1].scores.metrics
+    assert next(s for s in run.scores if s.split == "test") == found.rows[0].scores
+
+
 def test_a_head_that_never_missed_anything_is_noted(tmp_path: Path) -> None:
     """Hiding modalities from a head trained on complete data is scored, and remarked on."""
     home, run = trained(tmp_path)
@@ -96,13 +108,18 @@ def test_a_value_task_is_scored_in_units_of_its_target(tmp_path: Path) -> None:
     assert "ridge" in run.baselines
 
 
+def of_replicas(values: np.ndarray) -> list[Resampler]:
+    """Means of samples of rows, of each replica's values (R, N)."""
+    return [of_terms((one, np.ones(len(one)))) for one in values]
+
+
 def test_the_bootstrap_interval_of_a_mean_is_the_normal_one() -> None:
     """For one replica and many rows it is mean ± 1.96 standard errors of the paired change."""
     rng = np.random.default_rng(0)
     first = (rng.random((1, 400)) < 0.8).astype(float)
     second = np.where(rng.random((1, 400)) < 0.2, 0.0, first)
-    ones, change = np.ones((1, 400)), second - first
-    found = bootstrap((first, ones), (second, ones))
+    change = second - first
+    found = bootstrap(of_replicas(first), of_replicas(second), 400)
     error = 1.96 * change.std() / np.sqrt(400)
     assert found.mean == pytest.approx(change.mean())
     assert found.low == pytest.approx(change.mean() - error, abs=0.006)
@@ -113,13 +130,12 @@ def test_the_bootstrap_draws_replicas_too() -> None:
     """Replicas that differ widen the interval; equal patterns have the difference 0, exactly."""
     rng = np.random.default_rng(1)
     one = (rng.random((1, 200)) < 0.8).astype(float).repeat(4, 0)
-    ones = np.ones((4, 200))
     worse = one * np.array([[1.0], [1.0], [0.5], [0.0]])
-    spread = bootstrap((one, ones), (worse, ones))
-    even = bootstrap((one, ones), (one * 0.625, ones))
+    spread = bootstrap(of_replicas(one), of_replicas(worse), 200)
+    even = bootstrap(of_replicas(one), of_replicas(one * 0.625), 200)
     assert spread.mean == pytest.approx(even.mean)
     assert spread.high - spread.low > 2 * (even.high - even.low)
-    same = bootstrap((one, ones), (one, ones))
+    same = bootstrap(of_replicas(one), of_replicas(one), 200)
     assert (same.mean, same.low, same.high) == (0, 0, 0)
 
 
@@ -130,8 +146,11 @@ def test_several_methods_are_put_side_by_side_and_one_is_not(tmp_path: Path) -> 
     patterns = [MissingPattern.named("image")]
     done = [evaluate(home, one, patterns) for one in (run, other)]
     (table,) = robustness_tables(done)
-    assert table.columns == ("method", "complete", "without image", "data × weights")
-    assert [row[0] for row in table.rows] == ["concat", "mean", "logistic", "majority"]
-    for row, evaluation in zip(table.rows, done, strict=False):
-        assert row[1:3] == tuple(metric_values(each.scores) for each in evaluation.rows)
+    assert table.headings == ["method", "complete", "without image", "data × weights"]
+    assert [row[0] for row in table.texts()] == ["concat", "mean", "logistic", "majority"]
+    for row, evaluation in zip(table.texts(), done, strict=False):
+        assert row[1:3] == [str(metric_values(each.scores)) for each in evaluation.rows]
+    first = table.records()[1]
+    assert (first["label"], first["missing"], first["rows"]) == ("concat", "without image", 40)
+    assert first["score_values"] == done[0].rows[1].scores.metrics["accuracy"]
     assert robustness_tables(done[:1]) == []

@@ -114,9 +114,13 @@ def test_a_sample_without_anything_has_no_answer(trained) -> None:
     found = predict(home, run, pl.DataFrame({"words": ["a round red thing number 4", None]}))
     assert found.answers() == ["apple", None]
     assert np.isfinite(found.outputs).all()
-    table = found.table()
-    assert table.columns == ["id", "prediction", "p(apple)", "p(banana)"]
+    table = found.to_polars()
+    facts = ["id", "prediction", "probability", "std", "seen"]
+    assert table.columns == [*facts, "p(apple)", "p(banana)"]
     assert table["id"].to_list() == ["row-0", "row-1"]
+    assert table["seen"].to_list() == [["hashing/words"], []]
+    assert table["probability"].to_list() == [table["p(apple)"][0], None]
+    assert table["std"].to_list() == [found.spread[0, 0], None]
 
 
 def test_a_records_columns_may_stand_by_themselves(trained) -> None:

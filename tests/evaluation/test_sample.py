@@ -179,7 +179,7 @@ def test_the_command_prints_probabilities_and_what_is_absent(shop, monkeypatch) 
     place = "ab".index(answer)
     for row in second["rows"]:
         hidden = found.without[row["without"]]
-        assert row[f"p({answer})"] == pytest.approx(hidden[place])
+        assert row["probability"] == pytest.approx(hidden[place])
         assert row["change"] == pytest.approx(hidden[place] - found.outputs[0][place])
         assert row["prediction"] == "ab"[int(hidden.argmax())]
     for wrong, message in (

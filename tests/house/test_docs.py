@@ -23,6 +23,7 @@ from walking import loosened
 
 from mmfuse_cli.main import app
 from pipelines import catalog
+from pipelines.metrics.metrics import METRICS
 
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 RUN = (  # pages whose commands are run, in this order, in one folder
@@ -146,6 +147,16 @@ def walls() -> str:
     return "\n".join(["| wall | from the top down, or what is forbidden |", "|---|---|", *rows])
 
 
+def metrics_table() -> str:
+    """Metrics of each task, in the order of all tables."""
+    more = {"classes": "; `recall` of each class"}
+    rows = [
+        f"| {kind} | {', '.join(f'`{name}`' for name in names)}{more.get(kind, '')} |"
+        for kind, names in METRICS.items()
+    ]
+    return "\n".join(["| task | metrics, the first one is shown |", "|---|---|", *rows])
+
+
 def source(name: str) -> Callable[[], str]:
     """A function that shows an example file as a block of code."""
     return lambda: f"```python\n{(DOCS / 'examples' / name).read_text(encoding='utf-8')}```"
@@ -156,6 +167,7 @@ GENERATED = {
     "groups": groups_table,
     "options": options_tables,
     "datasets": plugins("datasets"),
+    "metrics": metrics_table,
     "encoders": plugins("encoders"),
     "methods": plugins("methods"),
     "map": house_map,

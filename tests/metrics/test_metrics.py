@@ -1,59 +1,247 @@
-"""Metrics against scikit-learn and golden values."""
+"""Metrics against scikit-learn, naive loops and golden values."""
+
+import warnings
+from typing import get_args
 
 import numpy as np
 import pytest
+import scipy.stats
 import sklearn.metrics as sk
 
+from cache.errors import MmfuseError
 from cache.samples import Task
 from pipelines.metrics.metrics import (
+    LOWER_IS_BETTER,
+    METRICS,
+    PRIMARY,
+    MetricName,
     calibration_error,
+    check_metric,
     is_better_by,
-    label_scores,
     mean_cosine,
-    metric_terms,
     recall_at,
+    recalls,
+    replica_scores,
+    score,
     scores,
     softmax,
-    value_scores,
 )
 
 CLASSES = Task("classes", tuple("abcd"))
 LABELS = Task("labels", tuple("abcd"))
 VALUE = Task("value", ("y",))
+TASKS = [CLASSES, LABELS, VALUE]
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_class_metrics_are_scikit_learns(seed: int) -> None:
-    """Accuracy, balanced accuracy, F1s, AUROC and log loss agree to 1e-9."""
+def some_rows(task, seed=0, count=200, *, ties=False):
+    """Outputs with some truth in them, and targets; with ties many outputs are equal."""
     rng = np.random.default_rng(seed)
-    y, logits = rng.integers(0, 4, 200), rng.normal(size=(200, 4))
-    logits[np.arange(200), y] += 0.7
-    found, p, chosen = scores(CLASSES, logits, y), softmax(logits), logits.argmax(1)
-    wanted = {
-        "accuracy": sk.accuracy_score(y, chosen),
-        "balanced_accuracy": sk.balanced_accuracy_score(y, chosen),
-        "macro_f1": sk.f1_score(y, chosen, average="macro"),
-        "weighted_f1": sk.f1_score(y, chosen, average="weighted"),
-        "weighted_precision": sk.precision_score(y, chosen, average="weighted"),
-        "auroc": sk.roc_auc_score(y, p, multi_class="ovr"),
-        "log_loss": sk.log_loss(y, p, labels=range(4)),
-        "brier": np.mean(((p - np.eye(4)[y]) ** 2).sum(1)),
+    outputs = rng.normal(size=(count, task.outputs))
+    if task.kind == "classes":
+        targets = rng.integers(0, 4, count)
+        outputs[np.arange(count), targets] += 0.7
+    elif task.kind == "labels":
+        targets = (rng.random((count, 4)) < 0.4).astype(np.float32)
+        outputs += targets
+    else:
+        targets = rng.normal(size=count)
+        outputs[:, 0] += targets
+    if ties:
+        outputs = np.round(outputs)
+        targets = np.round(targets) if task.kind == "value" else targets
+    return outputs, targets
+
+
+def of_classes(logits, y, count=4):
+    """What scikit-learn and loops say of classes; a class without rows has no AUROC or AUPRC."""
+    p, chosen, there = softmax(logits), logits.argmax(1), np.unique(y)
+    both = [c for c in there if (y != c).any()]
+    mean = lambda values: np.mean(list(values)) if len(list(values)) else np.nan  # noqa: E731
+    aurocs = [sk.roc_auc_score(y == c, p[:, c]) for c in both]
+    auprcs = [sk.average_precision_score(y == c, p[:, c]) for c in there]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes without rows
+        return {
+            "accuracy": sk.accuracy_score(y, chosen),
+            "balanced_accuracy": sk.balanced_accuracy_score(y, chosen),
+            "macro_f1": sk.f1_score(y, chosen, average="macro", zero_division=0),
+            "weighted_f1": sk.f1_score(y, chosen, average="weighted", zero_division=0),
+            "weighted_precision": sk.precision_score(
+                y, chosen, average="weighted", zero_division=0
+            ),
+            "auroc": mean(aurocs),
+            "auprc": mean(auprcs),
+            "log_loss": sk.log_loss(y, p, labels=range(count)),
+            "brier": np.mean(((p - np.eye(count)[y]) ** 2).sum(1)),
+            "ece": looped_calibration(p, y),
+        }
+
+
+def looped_calibration(p, y, bins=15):
+    """|accuracy - confidence| over equal bins of confidence, weighed by their rows."""
+    total = 0.0
+    for b in range(bins):
+        inside = [
+            i
+            for i in range(len(y))
+            if b / bins <= p[i].max() < (b + 1) / bins or (b == bins - 1 and p[i].max() == 1)
+        ]
+        if inside:
+            right = np.mean([p[i].argmax() == y[i] for i in inside])
+            total += len(inside) / len(y) * abs(right - np.mean([p[i].max() for i in inside]))
+    return total
+
+
+def of_labels(logits, y):
+    """What scikit-learn and loops say of labels."""
+    p, chosen = 1 / (1 + np.exp(-logits)), logits >= 0
+    found = {
+        f"{average}_f1": sk.f1_score(y, chosen, average=average, zero_division=0)
+        for average in ("micro", "macro", "weighted", "samples")
     }
+    return found | {
+        "hit_at_1": np.mean([y[i, p[i].argmax()] for i in range(len(y))]),
+        "subset_accuracy": sk.accuracy_score(y, chosen),
+        "label_accuracy": 1 - sk.hamming_loss(y, chosen),
+        "auroc": sk.roc_auc_score(y, p),
+        "auprc": sk.average_precision_score(y, p),
+    }
+
+
+def seven(value):
+    """The nearest whole number from -3 to 3, by Python's own rounding."""
+    return round(min(3, max(-3, value)))
+
+
+def of_values(o, y):
+    """What scikit-learn and scipy say of values, and loops over their signs."""
+    o, some = o[:, 0], y != 0
+    return {
+        "mae": sk.mean_absolute_error(y, o),
+        "rmse": sk.root_mean_squared_error(y, o),
+        "r2": sk.r2_score(y, o),
+        "pearson": scipy.stats.pearsonr(y, o).statistic,
+        "spearman": scipy.stats.spearmanr(y, o).statistic,
+        "acc2_has0": sk.accuracy_score(y >= 0, o >= 0),
+        "f1_has0": sk.f1_score(y >= 0, o >= 0, average="weighted"),
+        "acc2_non0": sk.accuracy_score(y[some] > 0, o[some] > 0),
+        "f1_non0": sk.f1_score(y[some] > 0, o[some] > 0, average="weighted"),
+        "acc7": np.mean([seven(a) == seven(b) for a, b in zip(y, o, strict=True)]),
+    }  # fmt: skip
+
+
+WANTED = {"classes": of_classes, "labels": of_labels, "value": of_values}
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("task", TASKS, ids=lambda t: t.kind)
+def test_every_metric_is_that_of_scikit_learn_or_a_loop(task, seed, ties) -> None:
+    """None is left out, and each agrees to 1e-9, with many equal outputs and without."""
+    outputs, targets = some_rows(task, seed, ties=ties)
+    found, wanted = scores(task, outputs, targets), WANTED[task.kind](outputs, targets)
+    assert list(found) == list(METRICS[task.kind])
+    assert found.keys() == wanted.keys()
     for name, value in wanted.items():
         assert found[name] == pytest.approx(value, abs=1e-9), name
-    assert next(iter(found)) == "accuracy"
+        assert score(task, name, outputs, targets) == found[name]
 
 
-def test_classes_that_are_never_seen_or_chosen_count_as_scikit_learn_counts_them() -> None:
-    """A class absent from truth and choice is left out of macro F1; one only chosen counts 0."""
-    y = np.array([0, 0, 1, 1, 1])
-    logits = np.eye(4)[[0, 2, 1, 1, 0]] * 5
-    found = scores(CLASSES, logits, y)
-    wanted = sk.f1_score(y, logits.argmax(1), average="macro", zero_division=0)
-    assert found["macro_f1"] == pytest.approx(wanted, abs=1e-12)
-    assert found["balanced_accuracy"] == pytest.approx(
-        (sk.recall_score(y, logits.argmax(1), average=None, zero_division=0)[:2]).mean()
+@pytest.mark.parametrize(
+    ("y", "chosen"),
+    [
+        ([0, 0, 1, 1, 1], [0, 2, 1, 1, 0]),  # 2 is only chosen, 3 is neither
+        ([0, 0, 0, 0], [0, 0, 1, 0]),  # one class only
+        ([2, 1], [0, 0]),  # the only class chosen has no rows
+        ([3, 3, 3], [3, 3, 3]),
+    ],
+)
+def test_absent_classes_count_as_scikit_learn_counts_them(y, chosen) -> None:
+    """Left out where they have no rows and are not chosen; AUROC is undefined for one class."""
+    logits = np.eye(4)[chosen] * 5 + np.arange(4) / 100
+    found, wanted = scores(CLASSES, logits, np.array(y)), of_classes(logits, np.array(y))
+    for name, value in wanted.items():
+        assert found[name] == pytest.approx(value, abs=1e-12, nan_ok=True), name
+    assert np.isnan(found["auroc"]) == (len(set(y)) == 1)
+
+
+def test_constant_outputs_are_no_better_than_chance() -> None:
+    """AUROC one half, AUPRC the share of the class; as scikit-learn has them."""
+    y = np.array([0, 0, 0, 1, 1, 2, 3, 3])
+    found, wanted = (
+        of(np.zeros((8, 4)), y) for of in (lambda o, t: scores(CLASSES, o, t), of_classes)
     )
+    assert found["auroc"] == 0.5
+    assert found["auprc"] == pytest.approx(np.mean([3, 2, 1, 2]) / 8)
+    for name, value in wanted.items():
+        assert found[name] == pytest.approx(value, abs=1e-12), name
+
+
+@pytest.mark.parametrize(
+    ("outputs", "targets", "undefined"),
+    [
+        (np.full(5, 0.3), np.arange(5.0), {"pearson", "spearman"}),
+        (np.arange(5.0), np.full(5, 0.1), {"pearson", "spearman", "r2"}),
+        (np.full(5, 0.3), np.full(5, 0.3), {"pearson", "spearman", "r2"}),
+        (np.array([1.0]), np.array([2.0]), {"pearson", "spearman", "r2"}),
+        (np.zeros(3), np.zeros(3), {"pearson", "spearman", "r2", "acc2_non0", "f1_non0"}),
+    ],
+)
+def test_what_constant_values_do_not_define_is_nan(outputs, targets, undefined) -> None:
+    """Without a warning; the errors are numbers all the same."""
+    found = scores(VALUE, outputs, targets)
+    assert {name for name, value in found.items() if np.isnan(value)} == undefined
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e9])
+def test_correlations_do_not_depend_on_units(scale) -> None:
+    """Values of any size have the correlation that they have in other units."""
+    outputs, targets = some_rows(VALUE)
+    plain, scaled = (scores(VALUE, outputs * s, targets * s) for s in (1, scale))
+    for name in ("r2", "pearson", "spearman"):
+        assert scaled[name] == pytest.approx(plain[name], abs=1e-9)
+
+
+def test_huge_values_are_no_warning() -> None:
+    """Squares that no number holds make infinite or undefined scores, and the MAE stays."""
+    found = scores(VALUE, np.array([1e200, 0.0, 1.0]), np.array([0.0, 1.0, 2.0]))
+    assert found["mae"] == pytest.approx(1e200 / 3)
+    assert found["rmse"] == np.inf
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("task", TASKS, ids=lambda t: t.kind)
+def test_one_output_that_is_not_finite_undoes_every_metric(task, bad) -> None:
+    """No score of a diverged head looks like one, recall by class included."""
+    outputs, targets = some_rows(task, count=20)
+    outputs[3, 0] = bad
+    assert all(np.isnan(value) for value in scores(task, outputs, targets).values())
+    if task.kind == "classes":
+        assert np.isnan(recalls(outputs, targets)[0]).all()
+
+
+def test_recall_of_each_class_is_scikit_learns() -> None:
+    """NaN for a class without rows; its mean over the others is the balanced accuracy."""
+    outputs, y = some_rows(CLASSES, count=90)
+    y[y == 3] = 1
+    found, rows = recalls(outputs, y)
+    wanted = sk.recall_score(y, outputs.argmax(1), labels=range(3), average=None)
+    assert found[:3] == pytest.approx(wanted, abs=1e-12)
+    assert np.isnan(found[3])
+    assert rows.tolist() == np.bincount(y, minlength=4).tolist()
+    assert np.nanmean(found) == pytest.approx(score(CLASSES, "balanced_accuracy", outputs, y))
+
+
+def test_scores_of_replicas_stand_side_by_side() -> None:
+    """One value a replica in every metric, and one row a replica in the recalls."""
+    (first, y), (second, _) = some_rows(CLASSES, 0), some_rows(CLASSES, 1)
+    found = replica_scores(CLASSES, [first, second], y, pattern="p", split="val", realised=0.25)
+    assert (found.pattern, found.split, found.rows, found.realised_rate) == ("p", "val", 200, 0.25)
+    each = [scores(CLASSES, outputs, y) for outputs in (first, second)]
+    assert found.metrics == {name: [one[name] for one in each] for name in METRICS["classes"]}
+    assert found.per_class["recall"] == [recalls(o, y)[0].tolist() for o in (first, second)]
+    assert found.per_class["rows"] == [np.bincount(y).tolist()]
+    assert replica_scores(VALUE, [np.zeros((2, 1))], np.arange(2.0)).per_class == {}
 
 
 def test_the_true_class_at_probability_zero_costs_a_finite_loss() -> None:
@@ -62,103 +250,67 @@ def test_the_true_class_at_probability_zero_costs_a_finite_loss() -> None:
     assert found["log_loss"] == pytest.approx(-np.log(np.finfo(float).eps))
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_label_metrics_are_scikit_learns(seed: int) -> None:
-    """F1s, subset accuracy, label accuracy and AUROC agree to 1e-9; hit@1 by a loop."""
-    rng = np.random.default_rng(seed)
-    y = (rng.random((150, 4)) < 0.4).astype(np.float32)
-    logits = rng.normal(size=(150, 4)) + y
-    found, chosen = scores(LABELS, logits, y), logits >= 0
-    p = 1 / (1 + np.exp(-logits))
-    for average in ("micro", "macro", "weighted", "samples"):
-        wanted = sk.f1_score(y, chosen, average=average, zero_division=0)
-        assert found[f"{average}_f1"] == pytest.approx(wanted, abs=1e-9), average
-    assert found["subset_accuracy"] == pytest.approx(sk.accuracy_score(y, chosen), abs=1e-9)
-    assert found["label_accuracy"] == pytest.approx(1 - sk.hamming_loss(y, chosen), abs=1e-9)
-    assert found["auroc"] == pytest.approx(sk.roc_auc_score(y, p), abs=1e-9)
-    assert found["hit_at_1"] == np.mean([y[i, p[i].argmax()] for i in range(150)])
-    assert label_scores(p, y) == found
-
-
 def test_golden_values_of_sentiment() -> None:
     """G8 of the method notes: has0, non0, acc7, MAE and r of five rows."""
     y = np.array([-1, 0, 2, 0.5, 3.2])
-    found = value_scores(np.array([-0.2, 0.1, 1.6, -0.5, 2.5]), y)
-    assert found["acc2_has0"] == pytest.approx(0.8)
-    assert found["f1_has0"] == pytest.approx(0.819048, abs=1e-6)
-    assert found["acc2_non0"] == pytest.approx(0.75)
-    assert found["f1_non0"] == pytest.approx(0.766667, abs=1e-6)
-    assert found["acc7"] == pytest.approx(0.6)
-    assert found["mae"] == pytest.approx(0.6)
-    assert found["r"] == pytest.approx(0.915319, abs=1e-6)
-
-
-def test_value_metrics_are_numpys_and_scikit_learns() -> None:
-    """MAE, RMSE and Pearson's r agree to 1e-9."""
-    rng = np.random.default_rng(0)
-    y, o = rng.normal(size=90), rng.normal(size=(90, 1))
-    found = scores(VALUE, o, y)
-    assert found["mae"] == pytest.approx(sk.mean_absolute_error(y, o[:, 0]), abs=1e-9)
-    assert found["rmse"] == pytest.approx(sk.root_mean_squared_error(y, o[:, 0]), abs=1e-9)
-    assert found["r"] == pytest.approx(np.corrcoef(y, o[:, 0])[0, 1], abs=1e-9)
+    found = scores(VALUE, np.array([-0.2, 0.1, 1.6, -0.5, 2.5]), y)
+    wanted = {
+        "acc2_has0": 0.8, "f1_has0": 0.819048, "acc2_non0": 0.75, "f1_non0": 0.766667,
+        "acc7": 0.6, "mae": 0.6, "pearson": 0.915319,
+    }  # fmt: skip
+    assert {name: found[name] for name in wanted} == pytest.approx(wanted, abs=1e-6)
 
 
 def test_rounding_of_acc7_is_half_to_even_after_clipping() -> None:
     """0.5 is 0, 1.5 and 2.5 are 2, and 7 is 3."""
     y = np.array([0.0, 2.0, 2.0, 3.0])
-    assert value_scores(np.array([0.5, 1.5, 2.5, 7.0]), y)["acc7"] == 1.0
+    assert scores(VALUE, np.array([0.5, 1.5, 2.5, 7.0]), y)["acc7"] == 1.0
 
 
-def test_a_constant_output_has_no_correlation() -> None:
-    """Pearson's r is NaN, without a warning."""
-    assert np.isnan(value_scores(np.full(5, 0.3), np.arange(5.0))["r"])
-
-
-def test_a_class_without_positive_rows_has_no_auroc() -> None:
-    """AUROC is the mean over the classes that have both kinds of row, NaN if none has."""
-    y = np.zeros(5, np.int64)
-    assert np.isnan(scores(CLASSES, np.random.default_rng(0).normal(size=(5, 4)), y)["auroc"])
-
-
-def test_weighted_recall_would_be_accuracy() -> None:
-    """Weighted F1 is at most the mean of weighted precision and accuracy."""
-    rng = np.random.default_rng(1)
-    y, logits = rng.integers(0, 4, 100), rng.normal(size=(100, 4))
-    found = scores(CLASSES, logits, y)
-    assert found["weighted_f1"] <= (found["weighted_precision"] + found["accuracy"]) / 2 + 1e-12
-
-
-def test_calibration_error_by_a_loop() -> None:
-    """|accuracy - confidence| over 15 bins, weighed by their rows."""
-    rng = np.random.default_rng(2)
-    p, y = softmax(rng.normal(size=(300, 4)) * 2), rng.integers(0, 4, 300)
-    total = 0.0
-    for b in range(15):
-        inside = [i for i in range(300) if b / 15 <= p[i].max() < (b + 1) / 15]
-        if inside:
-            right = np.mean([p[i].argmax() == y[i] for i in inside])
-            total += len(inside) / 300 * abs(right - np.mean([p[i].max() for i in inside]))
-    assert calibration_error(p, y) == pytest.approx(total, abs=1e-12)
-
-
-@pytest.mark.parametrize("task", [CLASSES, LABELS, VALUE], ids=lambda t: t.kind)
-def test_pieces_sum_to_the_first_metric(task: Task) -> None:
-    """Numerators over denominators, summed over rows, give the task's first metric."""
-    rng = np.random.default_rng(3)
-    outputs = rng.normal(size=(60, task.outputs))
-    y = {
-        "classes": rng.integers(0, 4, 60),
-        "labels": (rng.random((60, 4)) < 0.5).astype(np.float32),
-        "value": rng.normal(size=60),
-    }[task.kind]
-    above, below = metric_terms(task, outputs, y)
-    assert above.sum() / below.sum() == pytest.approx(next(iter(scores(task, outputs, y).values())))
+def test_full_confidence_is_in_the_last_bin() -> None:
+    """A probability of exactly 1 counts: half of them wrong is an error of one half."""
+    p = np.eye(4)[[0, 1]]
+    assert calibration_error(p, np.array([0, 2])) == pytest.approx(0.5)
 
 
 def test_less_error_is_better_and_more_accuracy_is_better() -> None:
-    """Direction comes from the metric's name."""
-    assert is_better_by("mae")(1.0, 2.0)
-    assert is_better_by("accuracy")(2.0, 1.0)
+    """Direction comes from the metric's name, and an undefined score is the worst."""
+    for name in {name for names in METRICS.values() for name in names}:
+        is_better = is_better_by(name)
+        assert is_better(1.0, 2.0) == (name in LOWER_IS_BETTER)
+        assert is_better(2.0, 1.0) == (name not in LOWER_IS_BETTER)
+        assert not is_better(1.0, 1.0)
+        assert is_better(1.0, np.nan)
+        assert not is_better(np.nan, 1.0)
+        assert not is_better(np.nan, np.nan)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda t: t.kind)
+def test_the_direction_of_a_metric_is_that_of_the_truth(task) -> None:
+    """Perfect outputs are better than poor ones, by every metric."""
+    poor, targets = some_rows(task, count=60)
+    truth = np.eye(4)[targets] if task.kind == "classes" else targets.reshape(60, -1)
+    right = truth if task.kind == "value" else 20 * truth - 10
+    best, found = scores(task, right, targets), scores(task, poor, targets)
+    for name, value in best.items():
+        assert is_better_by(name)(value, found[name]), name
+
+
+def test_an_unknown_metric_is_answered_with_those_that_exist() -> None:
+    """So is one of another task."""
+    assert check_metric("ece", ["classes"]) == "ece"
+    assert check_metric("mae", ["classes", "value"]) == "mae"
+    assert check_metric("match_r1", ["classes"], ["match_r1"]) == "match_r1"
+    with pytest.raises(MmfuseError, match=r"no metric for classes named 'mae' .*known: accuracy"):
+        check_metric("mae", ["classes"])
+    with pytest.raises(MmfuseError, match="named 'acuracy'; did you mean accuracy"):
+        check_metric("acuracy", ["classes"])
+
+
+def test_the_names_of_all_metrics_are_one_type() -> None:
+    """What a plan may name as its monitor is what there is."""
+    assert set(get_args(MetricName)) == {name for names in METRICS.values() for name in names}
+    assert PRIMARY == {"classes": "accuracy", "labels": "micro_f1", "value": "mae"}
 
 
 def test_recall_at_k_by_a_loop() -> None:

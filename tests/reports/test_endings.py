@@ -7,7 +7,7 @@ import pytest
 from made import fill_store, made_table
 
 from cache.layout import Home
-from pipelines.reports.endings import training_ends
+from pipelines.reports.notes import training_ends
 from pipelines.training.train import train, train_all
 
 WORDS = {"width": "4", "batch_size": "16"}

@@ -32,11 +32,11 @@ class Slow(Echo):
 
 
 def look(dataset, encoder, home, **options):
-    """The outlook's only row by column, and its notes."""
+    """The outlook's only row, its record and its text by heading, and its notes."""
     plans = {dataset.name: plan(dataset, [encoder], home=home)}
     table = estimate_table(plans, home=home, options=ExtractOptions(**{"workers": 0} | options))
-    (row,) = table.rows
-    return dict(zip(table.columns, row, strict=True)), table.notes
+    (row,) = table.texts()
+    return table.records()[0] | dict(zip(table.headings, row, strict=True)), table.notes
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,8 @@ def test_a_long_extraction_is_told_in_hours_with_a_smaller_first_step(tmp_path):
     home = Home(tmp_path / "artifacts")
     dataset = texts({"m": [f"text {n}" for n in range(200_000)]})
     row, notes = look(dataset, Slow(), home, batch_rows=2)
-    assert row["to encode"] == 200_000
+    assert row["to_encode"] == 200_000
+    assert 1.5 * 3600 < row["seconds"] < 4 * 3600
     assert re.fullmatch(r"~[23]\.\d h", row["time"])
     assert re.match(r"about [23]\.\d hours in all on a CPU, from three timed", notes[-1])
     assert re.search(r"--limit (10000|9000|8000) would take about (\d+) min", notes[-1])
@@ -75,7 +76,7 @@ def test_what_cannot_be_encoded_costs_the_outlook_nothing_but_time(tmp_path):
     assert (row["time"], notes) == ("~1 s", ())
     bad = texts({"m": [f"BAD {n}" for n in range(40)]})
     row, notes = look(bad, Slow(pause=0), Home(tmp_path), batch_rows=4)
-    assert row["time"] is None
+    assert (row["time"], row["seconds"]) == ("-", None)
     assert "none of the samples tried can be read or encoded" in notes[0]
 
 
@@ -84,9 +85,8 @@ def test_the_disk_of_a_fitted_stream_is_known_once_it_was_timed(tmp_path):
     row, _ = look(texts({"m": ["a", "b", "c", "d", "e"]}), Centred(), Home(tmp_path))
     encoder = Centred()
     size = 5 * (encoder.kinds["text"] or 8) * np.dtype(encoder.storage).itemsize
-    assert row["disk"] != "?"
     assert row["disk"].endswith(" B")
-    assert int(row["disk"].split()[0]) >= size
+    assert row["bytes"] == int(row["disk"].split()[0]) >= size
 
 
 def test_a_finished_stream_takes_no_time_and_no_disk(tmp_path):
@@ -94,4 +94,5 @@ def test_a_finished_stream_takes_no_time_and_no_disk(tmp_path):
     dataset = texts({"m": ["a", "b", "c", "d", "e"]})
     extract(dataset, [Echo()], home=Home(tmp_path), options=ExtractOptions(workers=0))
     row, notes = look(dataset, Echo(), Home(tmp_path))
-    assert (row["to encode"], row["disk"], row["time"], notes) == (0, "0 B", "~0 s", ())
+    assert (row["to encode"], row["disk"], row["time"], notes) == ("0", "0 B", "~0 s", ())
+    assert (row["bytes"], row["seconds"], row["download_bytes"]) == (0, 0, 0)
