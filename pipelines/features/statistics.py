@@ -4,11 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cache.errors import MmfuseError
 from cache.samples import Samples
 from pipelines.features.table import FeatureTable, Scale
+
+_VALUES = 1 << 22  # looked at a time
 
 
 @dataclass(frozen=True)
@@ -19,17 +22,39 @@ class Moments:
     deviation: Tensor
 
 
-def moments(table: FeatureTable) -> dict[str, Moments]:
-    """Mean and standard deviation of every stream over its present rows (and frames)."""
+def moments(table: FeatureTable, rows: NDArray[np.int64] | None = None) -> dict[str, Moments]:
+    """Mean and standard deviation of every stream over its present rows (and frames).
+
+    In double precision, some rows at a time: first the means, then the squares about them.
+
+    Args:
+        table: the features.
+        rows: positions of the rows to look at; None: all.
+    """
+    positions = torch.arange(len(table)) if rows is None else torch.from_numpy(rows)
     found = {}
     for number, (name, x) in enumerate(table.features.items()):
-        there = table.present[:, number]
-        if name in table.frame_present:
-            there = there[:, None] & table.frame_present[name]
-        values = x[there].double()  # (rows or frames, D)
-        mean = values.mean(0) if len(values) else torch.zeros(x.shape[-1])
-        spread = values.std(0, correction=0) if len(values) else torch.ones(x.shape[-1])
-        found[name] = Moments(mean.to(x), spread.to(x))
+        parts = torch.split(positions.to(table.device), max(1, _VALUES // x[:1].numel()))
+
+        def values(part: Tensor, number: int = number, name: str = name) -> Tensor:
+            there = table.present[:, number].index_select(0, part)
+            frames = table.frame_present.get(name)
+            if frames is not None:
+                there = there[:, None] & frames.index_select(0, part)
+            return table.features[name].index_select(0, part)[there].double()  # (rows, D)
+
+        count = 0
+        total = torch.zeros(x.shape[-1], dtype=torch.float64, device=x.device)
+        for part in parts:
+            seen = values(part)
+            count, total = count + len(seen), total + seen.sum(0)
+        mean = total / max(count, 1)
+        squares = torch.zeros_like(total)
+        for part in parts:
+            squares += (values(part) - mean).square().sum(0)
+        spread = (squares / count).sqrt() if count else torch.ones_like(total)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        found[name] = Moments(mean.to(dtype), spread.to(dtype))
     return found
 
 

@@ -1,7 +1,8 @@
 """Baselines of every results table: majority class, logistic regression or ridge."""
 
+import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -25,6 +26,9 @@ PENALTIES = (1e0, 1e-1, 1e-2, 1e-3, 1e-4)
 scikit-learn's C is 1 / (penalty × train rows); its Ridge alpha is penalty × train rows.
 """
 ITERATIONS = 100
+MOST_ROWS = 50_000
+"""Train rows that a linear model is fitted on at most, drawn at random from more."""
+_UNSEEN = -10.0  # log-odds of a class that no train row has
 _CACHED = 16  # fits of this process that are cached
 
 
@@ -37,12 +41,16 @@ class Linear:
         seen: moments of their train rows; features are z-scored, absent ones are then 0.
         weight: (D + 1, C), the last row is the bias.
         penalty: the best one on validation rows.
+        rows: number of train rows that it was fitted on.
+        of: number of train rows.
     """
 
     names: tuple[str, ...]
     seen: dict[str, Moments]
     weight: Tensor
     penalty: float
+    rows: int
+    of: int
 
     def outputs(self, table: FeatureTable) -> NDArray[np.float64]:
         """(N, C) logits; for `value` in units of the target."""
@@ -51,6 +59,12 @@ class Linear:
         if table.samples.task.kind == "value":
             array = array * table.scale.deviation + table.scale.mean
         return np.asarray(array)
+
+    def remarks(self, task: Task) -> tuple[str, ...]:
+        """A note where it was fitted on a part of the train rows."""
+        if self.rows == self.of:
+            return ()
+        return (f"{linear_name(task)} is fitted on {self.rows:,} of {self.of:,} train rows",)
 
 
 def linear_name(task: Task) -> str:
@@ -114,22 +128,38 @@ def _content(table: FeatureTable, names: Sequence[str]) -> bytes:
 
 
 def _fit(table: FeatureTable, names: tuple[str, ...]) -> Linear:
-    train, held = table.take(table.split("train")), table.take(table.split("val"))
-    seen = {name: m for name, m in moments(train).items() if name in names}
-    x, y = design(train, names, seen), train.targets
-    x_held, y_held = design(held, names, seen), held.targets
-    task = table.samples.task
-    weight = torch.zeros(x.shape[1], task.outputs, device=x.device)
-    best, chosen, choice = float("inf"), weight, PENALTIES[0]
-    for penalty in PENALTIES:
-        if task.kind == "value":
-            weight = _ridge(x, y, penalty)
-        else:
-            weight = _logistic(x, y, task, penalty, weight)
-        loss = float(_loss(task, x_held @ weight, y_held))
+    rows, held = table.split("train"), table.take(table.split("val"))
+    seen = {n: m for n, m in moments(table, rows).items() if n in names}
+    chosen = rows
+    if len(rows) > MOST_ROWS:
+        chosen = np.sort(np.random.default_rng(0).choice(rows, MOST_ROWS, replace=False))
+    train, task = table.take(chosen), table.samples.task
+    x, x_held = design(train, names, seen), design(held, names, seen)
+    y, y_held = train.targets, held.targets
+    best, weight, choice = float("inf"), torch.zeros(x.shape[1], task.outputs), PENALTIES[0]
+    for penalty, found in zip(PENALTIES, _weights(x, y, task), strict=True):
+        found = found.to(x)
+        loss = float(_loss(task, x_held @ found, y_held))
         if loss < best:
-            best, chosen, choice = loss, weight, penalty
-    return Linear(names, seen, chosen, choice)
+            best, weight, choice = loss, found, penalty
+    return Linear(names, seen, weight.to(x), choice, len(chosen), len(rows))
+
+
+def _weights(x: Tensor, y: Tensor, task: Task) -> Iterator[Tensor]:
+    """(D + 1, C) at each penalty in turn, the bias last."""
+    if task.kind == "value":
+        yield from (_ridge(x, y, penalty) for penalty in PENALTIES)
+        return
+    rows, targets = x[:, :-1].cpu().numpy(), y.cpu().numpy()
+    if task.kind == "classes":
+        yield from _logistic(rows, targets, task.outputs)
+        return
+    each = [
+        _logistic(rows, targets[:, c].astype(np.int64), 2, one_logit=True)
+        for c in range(task.outputs)
+    ]
+    for found in zip(*each, strict=True):  # independent labels: the log-odds of each
+        yield torch.stack([two[:, 1] - two[:, 0] for two in found], 1)
 
 
 def linear_scores(
@@ -184,23 +214,42 @@ def _loss(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
     return F.mse_loss(outputs[:, 0], targets.to(outputs.dtype))
 
 
-def _logistic(x: Tensor, y: Tensor, task: Task, penalty: float, start: Tensor) -> Tensor:
-    """Logistic regression: mean loss + penalty / 2 · |weights|² by L-BFGS, bias not penalised."""
-    weight = start.clone().requires_grad_()
-    solver = torch.optim.LBFGS(
-        [weight], max_iter=ITERATIONS, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
-    )
+def _logistic(
+    x: NDArray[np.float32], y: NDArray[np.int64], classes: int, *, one_logit: bool = False
+) -> Iterator[Tensor]:
+    """scikit-learn's logistic regression at each penalty, from the last one's weights on.
 
-    def closure() -> Tensor:
-        solver.zero_grad()
-        # Binary losses are means over labels too; the sum keeps the penalty's meaning.
-        scale = task.outputs if task.kind == "labels" else 1
-        loss = _loss(task, x @ weight, y) * scale + penalty / 2 * weight[:-1].square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+    mean loss + penalty / 2 · |weights|², bias not penalised; the two logits of two classes are
+    opposite, as the penalty wants them. Classes without rows have no weights and a low bias.
 
-    solver.step(closure)  # type: ignore[no-untyped-call]
-    return weight.detach()
+    Args:
+        x: (N, D).
+        y: (N,) class numbers.
+        classes: C.
+        one_logit: whether the penalty is on the difference of the logits of two classes.
+    """
+    there = np.unique(y)
+    if len(there) < 2:
+        weight = torch.full((x.shape[1] + 1, classes), 0.0)
+        weight[-1] = _UNSEEN
+        weight[-1, there] = 0
+        yield from [weight] * len(PENALTIES)
+        return
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(max_iter=ITERATIONS, warm_start=True)
+    for penalty in PENALTIES:
+        model.set_params(C=(2 if len(there) == 2 and not one_logit else 1) / (penalty * len(x)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a weak penalty needs more iterations
+            model.fit(x, y)
+        found = np.concatenate([model.coef_.T, model.intercept_[None]])  # (D + 1, C or 1)
+        if len(there) == 2:
+            found = np.concatenate([-found, found], 1) / 2
+        weight = torch.zeros(x.shape[1] + 1, classes)
+        weight[-1] = float(found[-1].min()) + _UNSEEN
+        weight[:, there] = torch.from_numpy(found.astype(np.float32))
+        yield weight
 
 
 def _ridge(x: Tensor, y: Tensor, penalty: float) -> Tensor:

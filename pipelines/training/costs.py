@@ -1,11 +1,14 @@
 """Cost of a head: parameters, multiply-accumulates (MACs) and latency at batch size one."""
 
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from pipelines.features.table import Batch, FeatureTable
 from pipelines.fusion.head import FusionHead
@@ -40,6 +43,53 @@ def with_encoders(
     }
 
 
+class _Counter(TorchFunctionMode):
+    """Counts multiply-accumulates of matrix products and convolutions.
+
+    `torch.utils.flop_counter` imports torch._dynamo, which takes longer than a small head trains.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.macs = 0
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,  # noqa: ANN401
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - whatever the function gives
+        """Call a function of torch, and count what its result took."""
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self.macs += result.numel() * _depth(func.__name__, args)
+        return result
+
+
+def _depth(name: str, given: Sequence[Any]) -> int:
+    """Products that are summed for each value of a result; 0 for other functions.
+
+    Args:
+        name: of the function.
+        given: its arguments.
+    """
+    if name in ("linear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "mv"):
+        return int(given[0].shape[-1])
+    if name in ("addmm", "baddbmm"):
+        return int(given[1].shape[-1])
+    if name in ("conv1d", "conv2d", "conv3d"):
+        return int(given[1][0].numel())
+    if name == "einsum":
+        words, _, out = given[0].replace(" ", "").partition("->")
+        parts = given[1] if isinstance(given[1], (list, tuple)) else given[1:]
+        sizes: dict[str, int] = {}
+        for letters, tensor in zip(words.split(","), parts, strict=True):
+            sizes |= dict(zip(letters, tensor.shape, strict=True))
+        return math.prod(size for letter, size in sizes.items() if letter not in out)
+    return 0
+
+
 def costs(head: FusionHead, table: FeatureTable) -> dict[str, float]:
     """Measure MACs and latency of a head on one row, without encoders.
 
@@ -48,7 +98,7 @@ def costs(head: FusionHead, table: FeatureTable) -> dict[str, float]:
         table: rows on the device to measure; the first one is used.
 
     Returns:
-        `macs` of matrix products (half of counted flops), `latency_p50` and `latency_p95` seconds.
+        `macs` of matrix products and convolutions, `latency_p50` and `latency_p95` seconds.
     """
     row = table.take(np.array([0]))
     batch = Batch(
@@ -56,7 +106,7 @@ def costs(head: FusionHead, table: FeatureTable) -> dict[str, float]:
     )
     head.eval()
     with torch.no_grad():
-        with FlopCounterMode(display=False) as counter:
+        with _Counter() as counter:
             head(batch)
         seconds = []
         for _ in range(TIMES):
@@ -67,7 +117,7 @@ def costs(head: FusionHead, table: FeatureTable) -> dict[str, float]:
             seconds.append(time.perf_counter() - start)
     warm = seconds[TIMES // 5 :]
     return {
-        "macs": counter.get_total_flops() / 2,
+        "macs": float(counter.macs),
         "latency_p50": float(np.percentile(warm, 50)),
         "latency_p95": float(np.percentile(warm, 95)),
     }

@@ -124,7 +124,7 @@ def train_together(job: TrainingJob, chosen: Sequence[Setting]) -> list[RunRecor
     hidden = hide(resplit(job.table, plan), missing_pattern(plan))
     replicas, history = _fit(job, chosen, hidden.table)
     seconds = (time.perf_counter() - began) / len(chosen)
-    simple = _baselines(hidden, missing_pattern(plan).label)
+    simple, remarks = _baselines(hidden, missing_pattern(plan).label)
     records = []
     for number, setting in enumerate(chosen):
         seeds = setting.plan.seeds
@@ -142,7 +142,7 @@ def train_together(job: TrainingJob, chosen: Sequence[Setting]) -> list[RunRecor
             recording.make_record(job, setting, hidden, replicas.head),
             seconds=seconds,
             epochs=tuple(recording.epochs_of(history, r) for r in mine),
-            notes=(*hidden.remarks(), *replicas.head.remarks(trained)),
+            notes=(*hidden.remarks(), *replicas.head.remarks(trained), *remarks),
         )
         state = {n: v.cpu().numpy() for n, v in trained.items()}
         epochs = recording.history_table(history, mine, seeds)
@@ -172,8 +172,8 @@ def _fit(
         return replicas, fit(replicas, fit_job, resume.read_checkpoint(place, replicas))
 
 
-def _baselines(hidden: HiddenTable, label: str) -> dict[str, list[Scores]]:
-    """Scores of the majority class and of a linear model on validation and test rows."""
+def _baselines(hidden: HiddenTable, label: str) -> tuple[dict[str, list[Scores]], tuple[str, ...]]:
+    """Scores of the majority class and of a linear model on validation and test rows; notes."""
     table = hidden.table
     name = baselines.linear_name(table.samples.task)
     model = baselines.fit_linear(table)
@@ -182,7 +182,7 @@ def _baselines(hidden: HiddenTable, label: str) -> dict[str, list[Scores]]:
         pattern = (label, hidden.realised(split))
         found["majority"].append(baselines.majority(table, split, *pattern))
         found[name].append(baselines.linear_scores(model, table, split, *pattern))
-    return found
+    return found, model.remarks(table.samples.task)
 
 
 def _checkpoint_path(job: TrainingJob, chosen: Sequence[Setting]) -> Path:

@@ -1,5 +1,6 @@
 """Majority and linear baselines against scikit-learn."""
 
+from collections import OrderedDict
 from dataclasses import replace
 
 import numpy as np
@@ -7,26 +8,55 @@ import pytest
 import torch
 from made import CLASSES, LABELS, VALUE, made_table, relabelled
 from sklearn.dummy import DummyClassifier
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import Ridge
 
+from cache.samples import Task
 from pipelines.features.statistics import class_weights, moments
 from pipelines.metrics import baselines
-from pipelines.metrics.metrics import softmax
+
+TWO = Task("classes", ("a", "b"))
 
 
-def test_logistic_regression_is_scikit_learns() -> None:
-    """At the same penalty probabilities agree to 1e-3."""
-    table = made_table(200)
+@pytest.mark.parametrize("task", [CLASSES, TWO, LABELS], ids=["classes", "two", "labels"])
+def test_logistic_regression_minimises_the_penalised_loss(task) -> None:
+    """At every penalty: the gradient of mean loss + penalty / 2 · |weights|² is near zero."""
+    table = made_table(200, task)
     train = table.take(table.split("train"))
-    seen = moments(train)
-    x = baselines.design(train, tuple(table.features), seen)
-    for penalty in (1e-1, 1e-2):
-        start = torch.zeros(x.shape[1], 3)
-        weight = baselines._logistic(x, train.targets, CLASSES, penalty, start)
-        other = LogisticRegression(C=1 / (penalty * len(train)), max_iter=5000, tol=1e-8)
-        other.fit(x[:, :-1].numpy(), train.samples.targets)
-        found = softmax((x @ weight).double().numpy())
-        assert np.abs(found - other.predict_proba(x[:, :-1].numpy())).max() < 1e-3
+    x = baselines.design(train, tuple(table.features), moments(train)).double()
+    weights = list(baselines._weights(x.float(), train.targets, task))
+    for penalty, found in zip(baselines.PENALTIES, weights, strict=True):
+        weight = found.double().requires_grad_()
+        scale = task.outputs if task.kind == "labels" else 1
+        loss = baselines._loss(task, x @ weight, train.targets) * scale
+        loss = loss + penalty / 2 * weight[:-1].square().sum()
+        (slope,) = torch.autograd.grad(loss, weight)
+        assert slope.abs().max() < 0.02
+
+
+def test_classes_without_rows_are_never_predicted() -> None:
+    """Classes that no train row has: no weights, and far below the others everywhere."""
+    table = made_table(200)
+    x = baselines.design(table, tuple(table.features), moments(table))
+    y = torch.where(table.targets == 1, 0, table.targets)
+    for found in baselines._weights(x, y, CLASSES):
+        assert (x @ found).argmax(1).ne(1).all()
+    alone = torch.zeros_like(y)
+    assert all((x @ found).argmax(1).eq(0).all() for found in baselines._weights(x, alone, CLASSES))
+
+
+def test_of_many_rows_some_are_drawn(monkeypatch) -> None:
+    """As many as allowed, the same every time, and the model says so."""
+    table = made_table(300)
+    whole = baselines.fit_linear(table)
+    assert whole.remarks(CLASSES) == ()
+    monkeypatch.setattr(baselines, "MOST_ROWS", 60)
+    monkeypatch.setattr(baselines, "_FITTED", OrderedDict())
+    found = baselines.fit_linear(table)
+    train = len(table.split("train"))
+    assert found.remarks(CLASSES) == (f"logistic is fitted on 60 of {train} train rows",)
+    assert not torch.equal(found.weight, whole.weight)
+    baselines._FITTED.clear()
+    assert torch.equal(baselines.fit_linear(table).weight, found.weight)
 
 
 @pytest.mark.parametrize("rows", [200, 30])
