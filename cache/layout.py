@@ -166,6 +166,11 @@ class DatasetPaths:
         return self.meta / "snapshots"
 
     @property
+    def baselines(self) -> Path:
+        """Linear models that were fitted on features, as JSON."""
+        return self.meta / "baselines"
+
+    @property
     def streams(self) -> Path:
         """One folder an encoder, one a modality below it."""
         return self.meta / "streams"

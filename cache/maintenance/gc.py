@@ -12,7 +12,7 @@ from cache.format.streams import StreamKey
 from cache.layout import DatasetPaths, GenerationPaths, Home, StreamPaths
 from cache.runs import list_runs
 from cache.storage.leases import is_alive
-from cache.storage.objects import DamagedError, delete, orphans, user_errors
+from cache.storage.objects import DamagedError, delete, get_record, orphans, user_errors
 
 MIN_AGE_SECONDS = 3600.0  # younger files may belong to a process that is still writing
 
@@ -23,7 +23,7 @@ class Garbage:
 
     Attributes:
         dataset, name: what they belong to.
-        why: `old generation`, `unreferenced stream`, `orphan`, `deleted run`.
+        why: `old generation`, `unreferenced stream`, `orphan`, `deleted run`, `old baseline`.
         paths: files and folders, in the order of deletion.
         bytes: freed by deleting them.
     """
@@ -61,7 +61,22 @@ def plan_gc(home: Home, *, streams: bool = False) -> list[Garbage]:
         if streams:
             found += _unreferenced(dataset, by_stream, used)
         found += _orphans(dataset, paths, by_stream, snapshots)
+        found += _old_baselines(dataset, paths, by_stream)
     return found
+
+
+def _old_baselines(
+    dataset: str, paths: DatasetPaths, by_stream: dict[StreamPaths, list[Generation]]
+) -> Iterator[Garbage]:
+    """Fitted baselines that are damaged, or of streams that are gone."""
+    there = {one.key.fingerprint for several in by_stream.values() for one in several}
+    for path in sorted(paths.baselines.glob("*.json")):
+        try:
+            record = get_record(path)
+        except DamagedError:
+            record = {"streams": [""]}
+        if record is not None and not set(record["streams"]) <= there:
+            yield _item(dataset, path.stem, "old baseline", [path])
 
 
 def collect_garbage(garbage: Iterable[Garbage]) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from cache.baselines import Baselines
 from cache.layout import Home
 from cache.runs import RunRecord, Scores
 from pipelines.device import pick_device
@@ -35,8 +36,9 @@ def score(
     where = pick_device(device)
     table = run_table(home, record, where)
     replicas = rebuild(record, where)
-    probes = _probes(table, record, track)
-    linear = baselines.fit_linear(_as_trained(table, record))
+    stored = Baselines(home, record.dataset, [stream.fingerprint for stream in record.streams])
+    linear = baselines.fit_linear(_as_trained(table, record), stored=stored)
+    probes = _probes(table, record, stored, track)
     base, rows = None, []
     known = {scores.pattern: scores for scores in record.scores if scores.split == "test"}
     notes = list(record.notes)
@@ -80,12 +82,14 @@ def _as_trained(table: FeatureTable, record: RunRecord) -> FeatureTable:
     return hide(table, missing_pattern(plan_of(record))).table
 
 
-def _probes(table: FeatureTable, record: RunRecord, track: Track) -> dict[str, baselines.Linear]:
+def _probes(
+    table: FeatureTable, record: RunRecord, stored: Baselines, track: Track
+) -> dict[str, baselines.Linear]:
     """A linear model of each modality, fitted on that modality alone."""
     trained = _as_trained(table, record)
     named = list(zip(table.features, table.modalities, strict=True))
     return {
-        modality: baselines.fit_linear(trained, [n for n, m in named if m == modality])
+        modality: baselines.fit_linear(trained, [n for n, m in named if m == modality], stored)
         for modality in track(table.distinct, "fit single modalities", len(table.distinct))
     }
 

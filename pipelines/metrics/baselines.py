@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cache.baselines import Baselines
 from cache.runs import Scores
 from cache.samples import Task
 from pipelines.features.statistics import Moments, moments
@@ -25,6 +26,7 @@ PENALTIES = (1e0, 1e-1, 1e-2, 1e-3, 1e-4)
 
 scikit-learn's C is 1 / (penalty × train rows); its Ridge alpha is penalty × train rows.
 """
+VERSION = 1  # of how models are fitted; stored ones of another are not used
 ITERATIONS = 100
 MOST_ROWS = 50_000
 """Train rows that a linear model is fitted on at most, drawn at random from more."""
@@ -93,21 +95,53 @@ def majority(
     )
 
 
-def fit_linear(table: FeatureTable, names: Sequence[str] | None = None) -> Linear:
+def fit_linear(
+    table: FeatureTable, names: Sequence[str] | None = None, stored: Baselines | None = None
+) -> Linear:
     """Logistic (or ridge) regression on train rows, its penalty chosen on validation rows.
 
     Args:
         table: train and validation rows at least; no others are looked at.
         names: of the streams to use; None = all.
+        stored: models of earlier commands on these features.
     """
     names = tuple(table.features) if names is None else tuple(names)
     key = _content(table, names)
     if key not in _FITTED:
-        _FITTED[key] = _fit(table, names)
+        found = None if stored is None else stored.get(key.hex())
+        if found is not None:
+            _FITTED[key] = _unpacked(*found, names, table.device)
+        else:
+            _FITTED[key] = _fit(table, names)
+            if stored is not None:
+                stored.put(key.hex(), *_packed(_FITTED[key]))
     _FITTED.move_to_end(key)
     while len(_FITTED) > _CACHED:
         _FITTED.popitem(last=False)
     return _FITTED[key]
+
+
+def _packed(model: Linear) -> tuple[dict[str, NDArray[np.float32]], dict[str, float]]:
+    """Arrays and numbers of a model, for `Baselines`."""
+    arrays = {"weight": model.weight.float().cpu().numpy()}
+    for place, name in enumerate(model.names):
+        seen = model.seen[name]
+        arrays[f"mean {place}"] = seen.mean.float().cpu().numpy()
+        arrays[f"deviation {place}"] = seen.deviation.float().cpu().numpy()
+    return arrays, {"penalty": model.penalty, "rows": model.rows, "of": model.of}
+
+
+def _unpacked(
+    arrays: dict[str, NDArray[np.float32]],
+    numbers: dict[str, float],
+    names: tuple[str, ...],
+    device: torch.device,
+) -> Linear:
+    """Inverse of `_packed`."""
+    made = {name: torch.from_numpy(values).to(device) for name, values in arrays.items()}
+    seen = {n: Moments(made[f"mean {p}"], made[f"deviation {p}"]) for p, n in enumerate(names)}
+    rows, of = int(numbers["rows"]), int(numbers["of"])
+    return Linear(names, seen, made["weight"], numbers["penalty"], rows, of)
 
 
 def _content(table: FeatureTable, names: Sequence[str]) -> bytes:
@@ -116,7 +150,8 @@ def _content(table: FeatureTable, names: Sequence[str]) -> bytes:
     Undefined bytes behind absent cells are part of it: they may cost a fit, never a wrong one.
     """
     seen = table.take(np.flatnonzero(np.isin(table.samples.splits, ("train", "val"))))
-    found = blake2b(repr((names, seen.samples.task)).encode(), digest_size=16)
+    about = (VERSION, MOST_ROWS, PENALTIES, names, seen.samples.task, table.scale)
+    found = blake2b(repr(about).encode(), digest_size=16)
     found.update("".join(split[0] for split in seen.samples.splits.tolist()).encode())
     tensors = [seen.targets, seen.present[:, [list(seen.features).index(n) for n in names]]]
     tensors += [seen.features[name] for name in names]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cache.baselines import Baselines
 from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
 from cache.fingerprints import fingerprint
@@ -124,7 +125,10 @@ def train_together(job: TrainingJob, chosen: Sequence[Setting]) -> list[RunRecor
     hidden = hide(resplit(job.table, plan), missing_pattern(plan))
     replicas, history = _fit(job, chosen, hidden.table)
     seconds = (time.perf_counter() - began) / len(chosen)
-    simple, remarks = _baselines(hidden, missing_pattern(plan).label)
+    stored = Baselines(
+        job.request.home, job.request.dataset, [i.key.fingerprint for i in job.request.infos]
+    )
+    simple, remarks = _baselines(hidden, missing_pattern(plan).label, stored)
     records = []
     for number, setting in enumerate(chosen):
         seeds = setting.plan.seeds
@@ -172,11 +176,13 @@ def _fit(
         return replicas, fit(replicas, fit_job, resume.read_checkpoint(place, replicas))
 
 
-def _baselines(hidden: HiddenTable, label: str) -> tuple[dict[str, list[Scores]], tuple[str, ...]]:
+def _baselines(
+    hidden: HiddenTable, label: str, stored: Baselines
+) -> tuple[dict[str, list[Scores]], tuple[str, ...]]:
     """Scores of the majority class and of a linear model on validation and test rows; notes."""
     table = hidden.table
     name = baselines.linear_name(table.samples.task)
-    model = baselines.fit_linear(table)
+    model = baselines.fit_linear(table, stored=stored)
     found: dict[str, list[Scores]] = {"majority": [], name: []}
     for split in ("val", "test"):
         pattern = (label, hidden.realised(split))

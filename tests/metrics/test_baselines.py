@@ -10,6 +10,8 @@ from made import CLASSES, LABELS, VALUE, made_table, relabelled
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import Ridge
 
+from cache.baselines import Baselines
+from cache.layout import Home
 from cache.samples import Task
 from pipelines.features.statistics import class_weights, moments
 from pipelines.metrics import baselines
@@ -152,3 +154,20 @@ def test_test_rows_have_no_part_in_a_fit() -> None:
     for x in features.values():
         x[table.split("test")] = 7.0
     assert baselines.fit_linear(replace(table, features=features)) is first
+
+
+@pytest.mark.parametrize("task", [CLASSES, LABELS, VALUE], ids=lambda t: t.kind)
+def test_another_command_reads_what_one_has_fitted(task, tmp_path, monkeypatch) -> None:
+    """The stored model is the fitted one, bit for bit; other numbers are fitted anew."""
+    stored = Baselines(Home(tmp_path), "made", [])
+    table = made_table(120, task)
+    names = tuple(table.features)[:2]
+    fitted = baselines.fit_linear(table, names, stored)
+    monkeypatch.setattr(baselines, "_FITTED", OrderedDict())
+    monkeypatch.setattr(baselines, "_fit", lambda *_: pytest.fail("it was fitted again"))
+    found = baselines.fit_linear(table, names, stored)
+    assert torch.equal(found.weight, fitted.weight)
+    assert np.array_equal(found.outputs(table), fitted.outputs(table))
+    assert (found.penalty, found.rows, found.of) == (fitted.penalty, fitted.rows, fitted.of)
+    with pytest.raises(pytest.fail.Exception):
+        baselines.fit_linear(relabelled(table, "val"), names, stored)
