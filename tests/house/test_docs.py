@@ -35,6 +35,7 @@ EXACT = ("check", "extract")  # commands whose output is the same when the walk 
 LOOSE = (
     (r"over \d+ seeds?", "over # seeds"),
     (r"\b\d+(\.\d+)?e[-+]?\d+\b", "#e#"),
+    (r"\b(disc|bar|gut|schlecht)\b", "CLASS"),  # what a head of one epoch predicts is chance
     (r"reference  -  -  -", "±#.###  ±#.### … ±#.###  #.###  #.###"),  # which run is the best
     (r"prediction of \w+: \w+", "prediction of METHOD: CLASS"),
     (r"(?m)^\w+  #\.###  #\.###$", "CLASS  #.###  #.###"),
