@@ -78,14 +78,18 @@ class FeatureStore:
         """
         return read_snapshot(info.snapshot, self.paths)
 
-    def whole(self, key: StreamKey) -> StreamValues:
+    def whole(self, key: StreamKey, order: NDArray[np.int64] | None = None) -> StreamValues:
         """Every row of a stream; each chunk's crc32c is checked while it is copied.
+
+        Args:
+            key: of the stream.
+            order: (N,) the row that comes first, second and so on; None: as they are stored.
 
         Raises:
             MmfuseError: if the stream is not there, not complete, or damaged.
         """
         with self._naming_repair(key):
-            return self.reader(key).whole()
+            return self.reader(key).whole(order)
 
     def rows(self, key: StreamKey, index: NDArray[np.int64]) -> NDArray[Any]:
         """(K, D) of rows in any order, repeats allowed, straight from the page cache.

@@ -74,28 +74,49 @@ class Reader:
             self._flat("inputs", (16,), "uint8", strict=True),
         )
 
-    def whole(self) -> StreamValues:
+    def whole(self, order: NDArray[np.int64] | None = None) -> StreamValues:
         """Every row, each chunk's crc32c checked while it is copied.
 
+        Args:
+            order: (N,) a permutation: the row that comes first, second and so on.
+
         Raises:
-            DamagedError: if one does not fit.
+            DamagedError: if a chunk's does not fit.
             MmfuseError: if rows are still pending.
         """
         self._require_complete()
         grid = self.frame_grid
+        state = self._flat("state", (), "uint8", strict=True)
+        present = self._flat("present", (), "bool", strict=True)
+        offsets = self.offsets if self._spec.sequence else None
+        frames = order
+        if order is not None:
+            state, present = state[order], present[order]
+        if order is not None and offsets is not None:
+            lengths = np.diff(offsets)[order]
+            frames = concatenated_ranges(offsets[:-1][order], lengths)
+            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        return StreamValues(self._values(grid, frames), offsets, present, state)
+
+    def _values(self, grid: Grid, order: NDArray[np.int64] | None) -> NDArray[Any]:
+        """All values (N, D), read a shard at a time, each to its places."""
         values = np.empty((grid.rows, grid.width), grid.dtype)
+        places = None
+        if order is not None:
+            places = np.empty(len(order), np.int64)
+            places[order] = np.arange(len(order))
 
         def read(shard: int) -> None:
             start, stop = grid.bounds(shard)
             path = self.generation.paths.block("values", shard)
-            read_shard(path, grid, shard, values[start:stop], self._sums(shard))
+            part = values[start:stop] if places is None else np.empty_like(values[start:stop])
+            read_shard(path, grid, shard, part, self._sums(shard))
+            if places is not None:
+                values[places[start:stop]] = part
 
         with ThreadPoolExecutor(LOADERS) as pool:
             list(pool.map(read, range(grid.shards)))
-        state = self._flat("state", (), "uint8", strict=True)
-        present = self._flat("present", (), "bool", strict=True)
-        offsets = self.offsets if self._spec.sequence else None
-        return StreamValues(values, offsets, present, state)
+        return values
 
     def gather(self, frames: NDArray[np.int64]) -> NDArray[Any]:
         """(K, D) of rows (frames, of a sequence stream), in any order, mapped.

@@ -58,7 +58,7 @@ class FeatureTable:
     """Features of every stream of a dataset, row for row, with targets and splits.
 
     Attributes:
-        features: by stream in order, float32 (N, D) or (N, T, D).
+        features: by stream in order, (N, D) or (N, T, D), float32 or as stored in float16.
         frame_present: by sequence stream, (N, T) bool.
         present: (N, M) bool.
         modalities: (M) the modality of each stream, in order.
@@ -114,7 +114,9 @@ class FeatureTable:
         return np.flatnonzero(self.samples.splits == name)
 
     def take(self, index: NDArray[np.int64]) -> "FeatureTable":
-        """A copy with these rows only."""
+        """These rows only: a copy, or a view where they follow each other."""
+        if len(index) and index[-1] - index[0] == len(index) - 1 and (np.diff(index) == 1).all():
+            return self.window(int(index[0]), int(index[-1]) + 1)
         at = torch.as_tensor(index, device=self.device)
         return replace(
             self,
@@ -181,13 +183,18 @@ def gather(table: FeatureTable, index: Tensor, numbers: Tensor) -> Batch:
         return x.index_select(0, flat).view(*shape, *x.shape[1:])
 
     return Batch(
-        features={n: take(x) for n, x in table.features.items()},
+        features={n: at_least_single(take(x)) for n, x in table.features.items()},
         present=take(table.present),
         frame_present={n: take(x) for n, x in table.frame_present.items()},
         targets=take(table.targets),
         rows=take(table.rows),
         numbers=numbers,
     )
+
+
+def at_least_single(values: Tensor) -> Tensor:
+    """The values in float32 where they are stored in half precision; exact."""
+    return values.float() if values.dtype == torch.float16 else values
 
 
 def batch_bounds(count: int, size: int) -> list[tuple[int, int]]:

@@ -17,7 +17,7 @@ from cache.baselines import Baselines
 from cache.runs import Scores
 from cache.samples import Task
 from pipelines.features.statistics import Moments, moments
-from pipelines.features.table import FeatureTable
+from pipelines.features.table import FeatureTable, at_least_single
 from pipelines.fusion.layers import pooled
 from pipelines.metrics.metrics import replica_scores
 
@@ -30,6 +30,7 @@ VERSION = 1  # of how models are fitted; stored ones of another are not used
 ITERATIONS = 100
 MOST_ROWS = 50_000
 """Train rows that a linear model is fitted on at most, drawn at random from more."""
+_VALUES = 1 << 22  # of features, made dense at a time
 _UNSEEN = -10.0  # log-odds of a class that no train row has
 _CACHED = 16  # fits of this process that are cached
 
@@ -56,8 +57,9 @@ class Linear:
 
     def outputs(self, table: FeatureTable) -> NDArray[np.float64]:
         """(N, C) logits; for `value` in units of the target."""
-        found = design(table, self.names, self.seen).double() @ self.weight.double()
-        array = found.cpu().numpy()
+        weight = self.weight.double()
+        parts = [design(p, self.names, self.seen).double() @ weight for p in _windows(table)]
+        array = torch.cat(parts).cpu().numpy()
         if table.samples.task.kind == "value":
             array = array * table.scale.deviation + table.scale.mean
         return np.asarray(array)
@@ -169,15 +171,23 @@ def _fit(table: FeatureTable, names: tuple[str, ...]) -> Linear:
     if len(rows) > MOST_ROWS:
         chosen = np.sort(np.random.default_rng(0).choice(rows, MOST_ROWS, replace=False))
     train, task = table.take(chosen), table.samples.task
-    x, x_held = design(train, names, seen), design(held, names, seen)
-    y, y_held = train.targets, held.targets
-    best, weight, choice = float("inf"), torch.zeros(x.shape[1], task.outputs), PENALTIES[0]
-    for penalty, found in zip(PENALTIES, _weights(x, y, task), strict=True):
-        found = found.to(x)
-        loss = float(_loss(task, x_held @ found, y_held))
-        if loss < best:
-            best, weight, choice = loss, found, penalty
-    return Linear(names, seen, weight.to(x), choice, len(chosen), len(rows))
+    x = design(train, names, seen)
+    weights = [found.to(x) for found in _weights(x, train.targets, task)]
+    losses = torch.zeros(len(weights), dtype=torch.float64)
+    for part in _windows(held):
+        shown = design(part, names, seen)
+        each = [float(_loss(task, shown @ weight, part.targets)) for weight in weights]
+        losses += torch.tensor(each, dtype=torch.float64) * len(part)
+    best = int(torch.where(losses.isfinite(), losses, torch.inf).argmin())
+    return Linear(names, seen, weights[best], PENALTIES[best], len(chosen), len(rows))
+
+
+def _windows(table: FeatureTable) -> Iterator[FeatureTable]:
+    """The table some rows at a time; at least one window."""
+    width = sum(x[:1].numel() for x in table.features.values())
+    step = max(1, _VALUES // max(width, 1))
+    for start in range(0, max(len(table), 1), step):
+        yield table.window(start, min(len(table), start + step))
 
 
 def _weights(x: Tensor, y: Tensor, task: Task) -> Iterator[Tensor]:
@@ -219,7 +229,7 @@ def design(table: FeatureTable, names: Sequence[str], seen: dict[str, Moments]) 
         there = table.present[:, list(table.features).index(name)]
         frames = table.frame_present.get(name)
         shown = there if frames is None else there[:, None] & frames
-        clean = torch.where(shown[..., None], table.features[name], 0)
+        clean = torch.where(shown[..., None], at_least_single(table.features[name]), 0)
         x = pooled(clean, None if frames is None else shown)
         there = there if frames is None else shown.any(1)
         std = torch.where(seen[name].deviation > 1e-6, seen[name].deviation, 1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from pipelines.features.table import Batch, FeatureTable
+from pipelines.features.table import Batch, FeatureTable, at_least_single
 from pipelines.fusion.head import FusionHead
 
 TIMES = 50
@@ -102,7 +102,12 @@ def costs(head: FusionHead, table: FeatureTable) -> dict[str, float]:
     """
     row = table.take(np.array([0]))
     batch = Batch(
-        row.features, row.present, row.frame_present, row.targets, row.rows, row.rows[0] * 0
+        {name: at_least_single(x) for name, x in row.features.items()},
+        row.present,
+        row.frame_present,
+        row.targets,
+        row.rows,
+        row.rows[0] * 0,
     )
     head.eval()
     with torch.no_grad():

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_map
 
-from pipelines.features.table import Batch, FeatureTable
+from pipelines.features.table import Batch, FeatureTable, at_least_single
 from pipelines.fusion.head import Fused, FusionHead
 from pipelines.training.optimizer import ParameterBlock, Rates, clip_gradients, optimizer_step
 from pipelines.training.plan import Rule
@@ -263,7 +263,8 @@ def _fields(batch: Batch) -> Fields:
 
 def _whole(table: FeatureTable) -> Batch:
     nothing = torch.zeros((), dtype=torch.int64, device=table.device)
-    parts = (table.features, table.present, table.frame_present, table.targets, table.rows)
+    features = {name: at_least_single(x) for name, x in table.features.items()}
+    parts = (features, table.present, table.frame_present, table.targets, table.rows)
     return Batch(*parts, nothing)
 
 
