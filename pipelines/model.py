@@ -27,6 +27,8 @@ from pipelines.extract.options import ExtractOptions
 from pipelines.extract.plan import serving_encoders
 from pipelines.features.missing import MissingPattern
 from pipelines.reports.html import report
+from pipelines.reports.runs import train_table
+from pipelines.reports.table import Table
 from pipelines.training.train import train
 
 WEIGHT_FREE: dict[Kind, str] = {
@@ -96,6 +98,13 @@ class Model:
         place = Path(path)
         put(place, report(self.home, [self.run]).encode())
         return place
+
+    def table(self) -> Table:
+        """Scores of the run on validation and test rows, beside the baselines."""
+        return train_table([self.run])
+
+    def _repr_html_(self) -> str:
+        return self.table().to_html()
 
     def __repr__(self) -> str:
         test = next(scores for scores in self.run.scores if scores.split == "test")

@@ -59,6 +59,8 @@ def test_the_verbs_of_a_model_are_those_of_the_command_line(model, columns, tmp_
     page = model.report(tmp_path / "page.html")
     assert model.run.id in page.read_text(encoding="utf-8")
     assert f"concat on {model.run.dataset}" in repr(model)
+    assert model.table().to_polars()["label"].to_list() == ["concat", "logistic", "majority"]
+    assert model._repr_html_().startswith("<")
 
 
 def test_absent_modalities_may_be_left_out_or_empty(model):
