@@ -22,7 +22,7 @@ from cache.format.streams import (
 )
 from cache.layout import DatasetPaths, Home
 from cache.samples import Samples
-from cache.snapshots import publish_snapshot, read_snapshot, snapshot_task
+from cache.snapshots import publish_snapshot, read_snapshot, same_splits, snapshot_task
 from cache.storage.objects import DamagedError, get_record, put_record, remove_orphans
 from cache.writing.journal import Retry
 from cache.writing.opening import check_same, open_generation
@@ -77,6 +77,10 @@ class FeatureStore:
             MmfuseError: if they are missing or damaged.
         """
         return read_snapshot(info.snapshot, self.paths)
+
+    def are_samples_of(self, info: StreamInfo, snapshot: str) -> bool:
+        """Whether a stream has the rows of a snapshot, rows of no split aside."""
+        return same_splits(info.snapshot, snapshot, self.paths)
 
     def whole(self, key: StreamKey, order: NDArray[np.int64] | None = None) -> StreamValues:
         """Every row of a stream; each chunk's crc32c is checked while it is copied.

@@ -99,6 +99,25 @@ def core_id(samples: Samples) -> str:
     return state.hexdigest()[:16]
 
 
+def same_splits(one: str, other: str, paths: DatasetPaths) -> bool:
+    """Whether two snapshots differ at most in rows of no split: runs of one are of the other.
+
+    False where one of them is gone.
+
+    Raises:
+        DamagedError: if a record is not what was written.
+    """
+    if one == other:
+        return True
+    cores = []
+    for name in (one, other):
+        if not (paths.snapshots / f"{name}.json").exists():
+            return False
+        samples = read_snapshot(name, paths)
+        cores.append(core_id(samples.take(np.flatnonzero(samples.splits != ""))))
+    return cores[0] == cores[1]
+
+
 def write_snapshot(samples: Samples, paths: DatasetPaths) -> str:
     """Write the samples as parquet and JSON unless they exist; returns the snapshot's id."""
     import polars as pl

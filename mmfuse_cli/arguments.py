@@ -64,7 +64,7 @@ Encoding = Annotated[
     ),
 ]
 Sheet = Annotated[
-    str | None, typer.Option(help="Own data: sheet of a workbook; default: the first with cells.")
+    str | None, typer.Option(help="Own data: sheet of a workbook; default: the first with a table.")
 ]
 Root = Annotated[
     str | None,

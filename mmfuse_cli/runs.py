@@ -11,6 +11,7 @@ from mmfuse_cli import arguments
 
 Words = list[str] | None
 SORTS = ("when", "val", "test")
+SHOWN = 20  # runs without --latest
 
 
 def runs(
@@ -26,7 +27,10 @@ def runs(
     costs: Annotated[
         bool, typer.Option(help="Show the cost of one sample instead of scores.")
     ] = False,
-    latest: Annotated[int, typer.Option(min=1, help="Show this many, the last ones.")] = 20,
+    latest: Annotated[
+        int | None,
+        typer.Option(min=1, help="Show this many, the last ones; default: 20, JSON all."),
+    ] = None,
     tag: Annotated[Words, typer.Option(help="Add a tag to each --run; repeatable.")] = None,
     untag: Annotated[Words, typer.Option(help="Remove a tag from each --run; repeatable.")] = None,
     note: Annotated[
@@ -58,7 +62,9 @@ def runs(
     if tags or untags or note is not None:
         for one in found:
             mmfuse.label_run(one, add=tags, remove=untags, note=note)
-    shown = (found if sort == "when" else mmfuse.runs.ordered(found, sort))[-latest:]
+    shown = (found if sort == "when" else mmfuse.runs.ordered(found, sort))[
+        -(latest or (len(found) if asked.json else SHOWN)) :
+    ]
     table = mmfuse.runs.cost_table(shown) if costs else mmfuse.runs.runs_table(shown)
     ends = [f"{len(shown)} of {mmfuse.count_of(len(found), 'run')} in {asked.layout.runs}"]
     ends.append("next: mmfuse eval --run RUN" if found else "next: mmfuse train --method concat")

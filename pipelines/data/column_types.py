@@ -103,10 +103,11 @@ class ColumnReading:
         first = int(self.unfit.arg_max() or 0)
         row = first if ids is None else ids[first]
         what = {pl.Float64: "number", pl.String: "word"}.get(type(self.values.dtype), "date")
-        verb = "is" if count == 1 else "are"
+        verb, counted = ("is", "counts") if count == 1 else ("are", "count")
+        example = f"{str(cells[first])[:40]!r} in row {row}"
         return (
-            f"{count} of {len(cells)} cells {verb} no {what} and count as missing, "
-            f"such as {str(cells[first])[:40]!r} in row {row}"
+            f"{count} of {len(cells)} cells {verb} no {what} and {counted} as missing, "
+            f"such as {example}"
         )
 
 

@@ -152,7 +152,7 @@ def _values(column: pl.Series, where: str, decimal: str | None, ids: pl.Series |
     if kind.kind != "number":
         kind = ColumnType("number", decimal or ".")
     reading = read_column(column, kind)
-    odd = reading.describe_unfit(column, ids).replace(" and count as missing", "")
+    odd = re.sub(r" and counts? as missing", "", reading.describe_unfit(column, ids))
     if odd or not reading.values.is_finite().all():
         what = odd or "infinite values"
         raise MmfuseError(f"{where}: {column.name!r} cannot be a number to predict: {what}")

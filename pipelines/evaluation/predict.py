@@ -126,8 +126,15 @@ class Predictions(Shown):
         }
 
     def to_polars(self) -> pl.DataFrame:
-        """Data frame: the `facts`, and one column of probabilities a class."""
-        each = {f"p({n})": self.outputs[:, c] for c, n in enumerate(self.run.task.names)}
+        """Data frame: the `facts`, and one column of probabilities a class.
+
+        All are null for a sample with nothing present.
+        """
+        shown = np.where(self.present.any(1, keepdims=True), self.outputs, np.nan)
+        each = {
+            f"p({n})": pl.Series(shown[:, c]).fill_nan(None)
+            for c, n in enumerate(self.run.task.names)
+        }
         outputs = {} if self.run.task.kind == "value" else each
         types: dict[str, Any] = dict.fromkeys(("probability", "std"), pl.Float64)
         types["seen"] = pl.List(pl.String)

@@ -43,7 +43,7 @@ def predict_unlabelled(
     vectors: dict[str, Vectors] = {}
     for stream in record.streams:
         info = infos[stream.name]
-        if info.snapshot != record.snapshot:
+        if not store.are_samples_of(info, record.snapshot):
             raise MmfuseError(
                 f"the samples of {record.dataset} changed since {record.id} was trained; run: "
                 f"mmfuse train --dataset {record.dataset} --method {record.method}"

@@ -71,7 +71,7 @@ def run_table(home: Home, record: RunRecord, device: torch.device) -> FeatureTab
                 f"the features {stream.encoder}-{stream.fingerprint[:8]}/{stream.modality} that "
                 f"{record.id} was trained on are gone; run: {command}"
             )
-        if info.snapshot != record.snapshot:
+        if not store.are_samples_of(info, record.snapshot):
             raise MmfuseError(
                 f"the samples of {record.dataset} changed since {record.id} was trained; run: "
                 f"mmfuse train --dataset {record.dataset} --method {record.method}"

@@ -23,7 +23,7 @@ from pipelines.features.hiding import HiddenTable, hide
 from pipelines.features.load import load_table
 from pipelines.features.missing import MissingPattern
 from pipelines.features.statistics import class_weights, moments, target_scale
-from pipelines.features.table import FeatureTable, batch_bounds
+from pipelines.features.table import Batch, FeatureTable, at_least_single, batch_bounds
 from pipelines.fusion.head import FusionHead, Inputs, ObservesEpochSize, ObservesMoments, Stream
 from pipelines.metrics import baselines
 from pipelines.training import record as recording
@@ -168,12 +168,33 @@ def _fit(
     seeds = [seed for setting in chosen for seed in setting.plan.seeds]
     heads = build_heads(job.module, inputs_of(table), chosen[0].options, seeds)
     prepare(heads, seen, plans[0])
+    check_outputs(heads[0], seen, job.request.method)
     replicas = Replicas([head.to(table.device) for head in heads])
     place = _checkpoint_path(job, chosen)
     keep = resume.checkpoint_writer(place, job.request.keep_seconds)
     fit_job = FitJob(seen, plans, seeds, job.request.on_epoch, keep)
     with threads_for(replicas.operations(plans[0].batch_size)):
         return replicas, fit(replicas, fit_job, resume.read_checkpoint(place, replicas))
+
+
+def check_outputs(head: FusionHead, table: FeatureTable, method: str) -> None:
+    """Check a head's logits on two rows before it is trained.
+
+    Raises:
+        MmfuseError: for another shape than (B, C).
+    """
+    few = table.window(0, min(2, len(table)))
+    features = {name: at_least_single(x) for name, x in few.features.items()}
+    number = torch.zeros((), dtype=torch.int64, device=few.device)
+    batch = Batch(features, few.present, few.frame_present, few.targets, few.rows, number)
+    head.eval()
+    with torch.no_grad():
+        shape = tuple(head.to(few.device)(batch).logits.shape)
+    if shape != (len(few), table.samples.task.outputs):
+        raise MmfuseError(
+            f"{method}: logits of {len(few)} rows have shape {shape}, not "
+            f"{(len(few), table.samples.task.outputs)}; the last layer gives inputs.outputs values"
+        )
 
 
 def _baselines(

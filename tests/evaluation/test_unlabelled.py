@@ -15,6 +15,7 @@ from pipelines.audit.audit import audit
 from pipelines.data.sources import open_dataset
 from pipelines.data.tables import TableOptions
 from pipelines.encoding.encoder import build_encoder
+from pipelines.evaluation.evaluate import evaluate
 from pipelines.evaluation.predict import predict
 from pipelines.evaluation.unlabelled import predict_unlabelled
 from pipelines.extract.extract import extract
@@ -86,6 +87,20 @@ def test_they_change_nothing_for_the_others(table, tmp_path):
     assert found == audit(FeatureStore(other, "t"), None, None)
     with pytest.raises(MmfuseError, match=r"no rows without a target; .*--keep-unlabelled"):
         predict_unlabelled(other, left)
+
+
+def test_a_run_stays_valid_when_they_come_or_go(table, tmp_path):
+    """Trained without them, then they get features: the run predicts them, and its scores stay."""
+    home = Home(tmp_path / "home")
+    run = trained(table, home, keep=False)
+    (dataset,) = open_dataset(str(table), table=TableOptions(name="t", keep_unlabelled=True))
+    encoders = [build_encoder("hashing", width=64), build_encoder("mfcc", sequence=True)]
+    extract(dataset, encoders, home=home, options=ExtractOptions(workers=0))
+    assert predict_unlabelled(home, run).ids == tuple(f"s{row}" for row in OPEN)
+    before = next(s.metrics for s in run.scores if s.split == "test")
+    found = evaluate(home, run, []).rows[0].scores.metrics
+    name = next(iter(before))
+    assert found[name] == pytest.approx(before[name], abs=1e-6)
 
 
 def test_features_of_other_samples_are_refused(table, tmp_path):

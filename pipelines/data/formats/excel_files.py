@@ -26,7 +26,7 @@ def read_excel(path: Path, sheet: str | None, tell: Callable[[str], None]) -> pl
 
     Args:
         path: an `.xlsx`, `.xlsm` or `.xls` file.
-        sheet: its name; the first one with cells if left out.
+        sheet: its name; the first one with several columns and rows if left out.
         tell: called with one sentence on the sheet, one on what stands above the header.
 
     Raises:
@@ -44,19 +44,19 @@ def read_excel(path: Path, sheet: str | None, tell: Callable[[str], None]) -> pl
         names = book.sheet_names
         if sheet is not None and sheet not in names:
             raise unknown(f"sheet of {path}", sheet, names)
-        cells = pl.DataFrame()
-        for name in names if sheet is None else [sheet]:
-            cells = _cells(book, name)
-            if len(cells):
-                break
+        sheets = {name: _cells(book, name) for name in (names if sheet is None else [sheet])}
     except fastexcel.FastExcelError as error:
         first = str(error).split("\n", 1)[0]
         raise MmfuseError(f"{path} cannot be read as a workbook: {first}") from error
-    if not len(cells):
+    filled = {name: cells for name, cells in sheets.items() if len(cells)}
+    if not filled:
         raise MmfuseError(f"{path} has no cells" + (f" in sheet {sheet!r}" if sheet else ""))
+    # A cover sheet with a line or two is no table; the first that has columns and rows is one.
+    name = next((n for n, c in filled.items() if len(c) > 1 and c.width > 2), next(iter(filled)))
     if sheet is None and len(names) > 1:
-        tell(f"{path}: sheet {name!r} of {len(names)} is read; --sheet NAME for another")
-    return _table(cells, f"{path}, sheet {name!r}", tell)
+        others = ", ".join(repr(other) for other in names if other != name)
+        tell(f"{path}: sheet {name!r} is read, not {others}; --sheet NAME for another")
+    return _table(filled[name], f"{path}, sheet {name!r}", tell)
 
 
 def _cells(book: Any, name: str) -> pl.DataFrame:  # noqa: ANN401 - the package is optional

@@ -67,17 +67,21 @@ def test_a_column_without_a_name_is_numbered_if_it_holds_anything(tmp_path):
     }  # fmt: skip
 
 
-def test_the_first_sheet_with_cells_is_read_unless_one_is_named(tmp_path):
+def test_the_first_sheet_with_a_table_is_read_unless_one_is_named(tmp_path):
     """Which one is told; an unknown one is an error with the nearest."""
-    path = book(tmp_path / "a.xlsx", ("Cover", []), ("Data", [["x"], [1]]), ("More", [["y"], [2]]))
+    cover = [["Stock list"], ["confidential"]]
+    data, more = [["x", "z"], [1, 2]], [["y"], [2]]
+    path = book(
+        tmp_path / "a.xlsx", ("Empty", []), ("Cover", cover), ("Data", data), ("More", more)
+    )
     notes = []
-    assert read_table(path, note=notes.append).columns == ["x"]
-    assert "sheet 'Data' of 3 is read; --sheet NAME" in notes[0]
+    assert read_table(path, note=notes.append).columns == ["x", "z"]
+    assert "sheet 'Data' is read, not 'Empty', 'Cover', 'More'; --sheet NAME" in notes[0]
     assert read_table(path, sheet="More").columns == ["y"]
     with pytest.raises(MmfuseError, match="did you mean More"):
         read_table(path, sheet="Mor")
-    with pytest.raises(MmfuseError, match="no cells in sheet 'Cover'"):
-        read_table(path, sheet="Cover")
+    with pytest.raises(MmfuseError, match="no cells in sheet 'Empty'"):
+        read_table(path, sheet="Empty")
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path):
