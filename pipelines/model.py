@@ -16,6 +16,7 @@ from cache.samples import Kind
 from cache.storage.objects import put
 from pipelines.data.columns import parse_modality
 from pipelines.data.dataset import Dataset
+from pipelines.data.mixed_cells import column_of
 from pipelines.data.sources import open_dataset
 from pipelines.data.tables import TableOptions, assemble
 from pipelines.encoding.encoder import Encoder, build_encoder
@@ -181,13 +182,25 @@ def as_frame(data: object) -> pl.DataFrame:
     if isinstance(data, pl.DataFrame):
         return data
     if isinstance(data, Mapping):
-        return pl.DataFrame(dict(data), strict=False)
+        return _of_columns(data)
     frame: Any = data
     if type(frame).__module__.partition(".")[0] == "pandas" and hasattr(frame, "columns"):
         cells = frame.astype(object).where(frame.notna(), None)  # NaN, NaT and NA are missing
-        columns = {str(name): cells[name].tolist() for name in cells.columns}
-        return pl.DataFrame(columns, strict=False, infer_schema_length=None)
+        return _of_columns({str(name): cells[name].tolist() for name in cells.columns})
     raise MmfuseError(f"expected a data frame of polars or pandas, or a dict, not {type(data)}")
+
+
+def _of_columns(columns: Mapping[Any, Any]) -> pl.DataFrame:
+    """A data frame that keeps the type of every cell, where those of a column differ."""
+    found = []
+    for name, cells in columns.items():
+        is_list = isinstance(cells, list | tuple)
+        found.append(
+            column_of(str(name), cells, lambda _: None)
+            if is_list
+            else pl.Series(str(name), cells, strict=False)
+        )
+    return pl.DataFrame(found)
 
 
 def _dataset(

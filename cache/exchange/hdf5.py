@@ -123,7 +123,8 @@ def _write_samples(group: h5py.Group, samples: Samples) -> None:
     group.create_dataset("id", data=samples.ids, dtype=text)
     group.create_dataset("split", data=samples.splits, dtype=text)
     if samples.groups is not None:
-        group.create_dataset("group", data=samples.groups, dtype=text)
+        groups = ["" if name is None else name for name in samples.groups]  # "": a row alone
+        group.create_dataset("group", data=groups, dtype=text)
     group.create_dataset("target", data=samples.targets)
 
 
@@ -133,11 +134,20 @@ def _read_samples(group: h5py.Group) -> Samples:
         ids=_words(group["id"]),
         splits=_words(group["split"]),
         targets=group["target"][:],
-        groups=_words(group["group"]) if "group" in group else None,
+        groups=_groups_of(group),
         task=Task(task["kind"], tuple(task["names"])),
         modalities=tuple(Modality(*m) for m in json.loads(group.attrs["modalities"])),
         source=group.attrs["source"],
     )
+
+
+def _groups_of(group: h5py.Group) -> NDArray[np.object_] | None:
+    """(N,) names of groups, None for a row alone; None where the data set has no groups."""
+    if "group" not in group:
+        return None
+    words = _words(group["group"])
+    words[words == ""] = None
+    return words
 
 
 def _words(column: h5py.Dataset) -> NDArray[np.object_]:

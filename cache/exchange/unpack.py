@@ -159,10 +159,11 @@ class _Archive:
                 "a folder, a compressed file, or an invalid name); nothing was written"
             )
         with self._path.open("rb") as file:
-            file.seek(info.header_offset)
-            header = struct.unpack("<4s5H3L2H", file.read(30))
-        if header[0] != b"PK\x03\x04":
+            file.seek(max(0, info.header_offset))  # a damaged directory may state any
+            start = file.read(30)
+        if info.header_offset < 0 or len(start) < 30 or not start.startswith(b"PK\x03\x04"):
             raise MmfuseError(f"{self._path}: {info.filename} is not at its stated offset")
+        header = struct.unpack("<4s5H3L2H", start)
         return info.header_offset + 30 + header[-2] + header[-1], info.file_size
 
     def _refuse_overlaps(self) -> None:

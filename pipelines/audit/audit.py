@@ -9,17 +9,18 @@ import polars as pl
 from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
 from cache.format.streams import StreamValues, display_names
-from cache.samples import Samples
+from cache.samples import Kind, Samples
 from pipelines.audit.feature_checks import identical_streams, label_aware_features, near_duplicates
 from pipelines.audit.finding import Finding, StreamArrays, Verdict
 from pipelines.audit.label_checks import (
     groups_on_both_sides,
     informative_absence,
+    label_in_files,
     label_in_ids,
     label_words,
 )
 from pipelines.data.dataset import Dataset
-from pipelines.media.cells import TEXTS
+from pipelines.media.cells import FILES, TEXTS
 from pipelines.progress import Track, untracked
 
 Texts = Mapping[str, Sequence[str | None]]
@@ -54,20 +55,31 @@ def audit(
     streams = {name: _seen(store.whole(info.key)) for name, info in called.items()}
     modalities = {name: info.key.modality for name, info in called.items()}
     texts: dict[str, Sequence[str | None]] = {}
+    files: dict[str, Sequence[str | None]] = {}
     if dataset is not None:
         if dataset.table["id"].to_list() != list(samples.ids):
             raise MmfuseError(
                 f"{dataset.name} has other rows than its cached features; extract anew"
             )
-        texts = {
-            m.name: dataset.table[m.name].to_list() for m in dataset.modalities if m.kind in TEXTS
-        }
+        texts, files = _words(dataset, TEXTS), _words(dataset, FILES)
     tables = {name for name, info in called.items() if info.kind == "tabular"}
     found = findings(
-        samples, streams, modalities=modalities, texts=texts, tables=tables, track=track
+        samples,
+        streams,
+        modalities=modalities,
+        texts=texts,
+        files=files,
+        tables=tables,
+        track=track,
     )
     failed = [failed_inputs(name, store.failures(info.key)) for name, info in called.items()]
     return _ordered([*found, *filter(None, failed)])
+
+
+def _words(dataset: Dataset, kinds: Collection[Kind]) -> dict[str, Sequence[str | None]]:
+    """By modality of these kinds, its cells where they are words."""
+    columns = {m.name: dataset.table[m.name] for m in dataset.modalities if m.kind in kinds}
+    return {name: c.to_list() for name, c in columns.items() if c.dtype == pl.String}
 
 
 def failed_inputs(name: str, failures: pl.DataFrame) -> Finding | None:
@@ -100,6 +112,7 @@ def findings(
     *,
     modalities: Mapping[str, str] | None = None,
     texts: Texts | None = None,
+    files: Texts | None = None,
     tables: Collection[str] = (),
     track: Track = untracked,
 ) -> list[Finding]:
@@ -110,6 +123,7 @@ def findings(
         streams: features by name.
         modalities: the modality of each stream; default: the word after its last slash.
         texts: (N,) texts by modality, to search for class names.
+        files: (N,) paths by modality, likewise.
         tables: the streams that are columns of a table.
         track: progress over the streams.
     """
@@ -117,7 +131,10 @@ def findings(
         rows = np.flatnonzero(samples.splits != "")
         samples = samples.take(rows)
         streams = {k: StreamArrays(s.values[rows], s.present[rows]) for k, s in streams.items()}
-        texts = {name: [cells[int(row)] for row in rows] for name, cells in (texts or {}).items()}
+        texts, files = (
+            {name: [cells[int(row)] for row in rows] for name, cells in (words or {}).items()}
+            for words in (texts, files)
+        )
     found = [groups_on_both_sides(samples)]
     by_modality = {
         (modalities or {}).get(name, name.rsplit("/", 1)[-1]): seen
@@ -130,6 +147,9 @@ def findings(
         found.append(label_words(name, cells, samples))
     if (ids := label_in_ids(samples)).verdict == "suspect":
         found.append(ids)
+    for name, cells in (files or {}).items():
+        if (named := label_in_files(name, cells, samples)).verdict == "suspect":
+            found.append(named)
     if len(streams) > 1:
         found.append(identical_streams(streams))
     for name, seen in track(streams.items(), "audit streams", len(streams)):

@@ -24,8 +24,8 @@ class Finding:
     """Result of one audit check.
 
     Attributes:
-        check: near-duplicates, same-vectors, groups, label-words, label-in-ids, absence, failed
-            or probe.
+        check: near-duplicates, same-vectors, groups, label-words, label-in-ids, label-in-files,
+            absence, failed or probe.
         about: the stream or modality, or "" for the rows themselves.
         verdict: leak, suspect, not checked or clear.
         sentence: what was found, for a person.

@@ -66,15 +66,49 @@ def label_words(name: str, texts: Sequence[str | None], samples: Samples) -> Fin
 
 
 def label_in_ids(samples: Samples) -> Finding:
-    """Ids (file names, folders) that contain the name of their own class.
+    """Ids that contain the name of their own class, as a word or the name of a folder.
 
-    Ids are not features; the finding warns against using them, or the paths they are, as text.
+    Ids are not features; the finding warns against using them as text.
     """
-    found = label_words("ids", [str(name) for name in samples.ids], samples)
+    return _in_names("label-in-ids", "ids", [str(name) for name in samples.ids], samples)
+
+
+def label_in_files(name: str, paths: Sequence[str | None], samples: Samples) -> Finding:
+    """Names of files or folders that contain the name of their own class.
+
+    Their contents are the features, not their names; the finding warns against using the names.
+
+    Args:
+        name: the modality.
+        paths: (N,) its cells.
+        samples: the rows.
+    """
+    found = _in_names("label-in-files", "names of files", paths, samples)
+    return replace(found, about=name)
+
+
+def _in_names(check: str, what: str, names: Sequence[str | None], samples: Samples) -> Finding:
+    plain = [re.sub(r"[\W\d_]+", " ", name or "") for name in names]  # `tree_0.png` has a tree
+    found = label_words("", plain, samples)
+    if found.verdict in ("clear", "not checked") and samples.task.kind == "classes":
+        found = _own_folder(names, samples)
     if found.verdict in ("clear", "not checked"):
-        return replace(found, check="label-in-ids")
-    sentence = found.sentence.replace("texts", "ids") + "; never use ids or paths as features"
-    return replace(found, check="label-in-ids", verdict="suspect", sentence=sentence)
+        return replace(found, check=check)
+    sentence = found.sentence.replace("texts", what) + "; never use ids or paths as features"
+    return replace(found, check=check, verdict="suspect", sentence=sentence)
+
+
+def _own_folder(names: Sequence[str | None], samples: Samples) -> Finding:
+    """Whether most names lie in a folder that is called as their class, such as `7/a.png`."""
+    classes = samples.task.names
+    own = [
+        classes[int(target)] in re.split(r"[\\/]", name or "")[:-1]
+        for name, target in zip(names, samples.targets, strict=True)
+    ]
+    share = sum(own) / max(1, len(own))
+    sentence = f"{sum(own)} of {len(own)} texts ({share:.0%}) name their own class as a folder"
+    verdict: Verdict = "suspect" if share >= 0.5 else "clear"
+    return Finding("", "", verdict, sentence, {"share": share})
 
 
 def informative_absence(

@@ -14,8 +14,9 @@ from decimal import Decimal
 
 import polars as pl
 
+from pipelines.data.mixed_cells import words_of
+
 _CANONICAL = re.compile(r"(0|-?[1-9][0-9]*|-?0(?=\.[0-9]*[1-9]))(\.[0-9]+)?", re.ASCII)
-_EXACT = 1 << 53  # whole floats up to here are written as whole numbers
 
 
 def canonical_words(column: pl.Series, *, by_value: bool | None = None) -> pl.Series:
@@ -25,7 +26,7 @@ def canonical_words(column: pl.Series, *, by_value: bool | None = None) -> pl.Se
         column: words, numbers or booleans (`true`, `false`); of another type, its text.
         by_value: whether decimals of one value are one word; None: where all words are decimals.
     """
-    words = _as_text(column).str.strip_chars()
+    words = words_of(column).str.strip_chars()
     words = words.set(words == "", None)
     if by_value is None:
         by_value = are_decimals(words)
@@ -52,11 +53,12 @@ def sort_words(words: Iterable[str]) -> list[str]:
 
 
 def look_alikes(words: Iterable[str]) -> list[tuple[str, ...]]:
-    """Groups of words that differ only by case, by Unicode form, or by blanks inside them."""
+    """Groups of words that differ only by case, Unicode form, blanks or signs without a width."""
     groups = defaultdict(list)
     for word in sorted(set(words)):
-        plain = unicodedata.normalize("NFKC", word).casefold()
-        groups[" ".join(unicodedata.normalize("NFKC", plain).split())].append(word)
+        plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", word).casefold())
+        seen = "".join(sign for sign in plain if unicodedata.category(sign) != "Cf")
+        groups[" ".join(seen.split())].append(word)
     return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
@@ -70,16 +72,3 @@ def _shortest(word: str) -> str:
     whole, _, fraction = word.partition(".")
     fraction = fraction.rstrip("0")
     return f"{whole}.{fraction}" if fraction else whole
-
-
-def _as_text(column: pl.Series) -> pl.Series:
-    if column.dtype == pl.Boolean:
-        return column.cast(pl.Int8).replace_strict({0: "false", 1: "true"}, return_dtype=pl.String)
-    if column.dtype.is_float():
-        cells = [None if v is None or v != v else _float_text(v) for v in column.to_list()]  # noqa: PLR0124 - NaN
-        return pl.Series(column.name, cells, pl.String)
-    return column.cast(pl.String)
-
-
-def _float_text(value: float) -> str:
-    return str(int(value)) if abs(value) < _EXACT and value == int(value) else repr(value)

@@ -6,13 +6,15 @@ type, so that a cell means the same in every table. A cell that does not fit is 
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import polars as pl
 
 from pipelines.data.category_words import are_decimals, canonical_words
+from pipelines.data.mixed_cells import is_mixed, moments_of, numbers_of, words_of
 
 MISSING_WORDS = (
     "na", "n/a", "n.a.", "#n/a", "nan", "null", "none", "nil", "-", "--", "–", "—", "?", "??", ".",
@@ -21,8 +23,15 @@ MISSING_WORDS = (
 """Words (in small letters) that say "no value" in a column of numbers or dates."""
 _FEW = 20  # as many different numbers beside other words may still be a column of categories
 _MOSTLY = 0.9  # share of the cells from which a column is numbers whatever its other words are
-_UNITS = "%‰$€£¥₹"
-_CODES = ("USD", "EUR", "GBP", "CHF", "JPY", "CNY", "INR")
+_CLEAR = 0.05  # share of the marked cells that must show which mark is the decimal one
+_SIGNS = ("R$", "US$", "A$", "C$", "HK$", "NZ$", *"%‰$€£¥₹₩₽₺₴₪₫฿₦")
+_UNITS = "".join(dict.fromkeys("".join(_SIGNS)))
+_CODES = (
+    "USD", "EUR", "GBP", "CHF", "JPY", "CNY", "INR", "AUD", "CAD", "NZD", "HKD", "SGD", "SEK",
+    "NOK", "DKK", "PLN", "CZK", "HUF", "RON", "TRY", "RUB", "KRW", "BRL", "MXN", "ZAR", "THB",
+    "zł", "kr", "Kč", "Ft", "lei",
+)  # fmt: skip
+_TRUTHS = ("true", "false")
 _SPACES = " \u00a0\u202f\u2009"  # blank, no-break blanks and the thin blank group digits too
 _GROUPINGS = {",": ",", ".": ".", " ": f"[{_SPACES}]", "'": "['’]"}
 _PAIRS = ((".", ""), (".", ","), (",", ""), (",", "."), (".", " "), (",", " "), (".", "'"))
@@ -43,20 +52,22 @@ class ColumnType:
     """What the cells of a column are and how they are written.
 
     Attributes:
-        kind: number, date or category.
+        kind: number, date or category; or series, numbers in a row.
         decimal: the mark before the fraction of a number, `.` or `,`.
         grouping: the mark between thousands, or "".
         unit: what stands before or after every number: `%`, a currency sign or code, or "".
         date: name of the date format, such as `dd.mm.yyyy`; "" for other kinds.
         by_value: of categories, whether all are decimals, so that `1` and `1.0` are one.
+        logical: of categories, whether some are yes or no, so that `TRUE` and `true` are one.
     """
 
-    kind: Literal["number", "date", "category"]
+    kind: Literal["number", "date", "category", "series"]
     decimal: str = "."
     grouping: str = ""
     unit: str = ""
     date: str = ""
     by_value: bool = False
+    logical: bool = False
 
     def record(self) -> dict[str, str | bool]:
         """As JSON, without what is at its default."""
@@ -75,6 +86,8 @@ class ColumnType:
             marks += [f"thousands {self.grouping!r}"] if self.grouping else []
             marks += [f"in {self.unit}"] if self.unit else []
             return "numbers" + (f" ({', '.join(marks)})" if marks else "")
+        if self.kind == "series":
+            return "numbers in a row" + (" (decimal ',')" if self.decimal == "," else "")
         return f"dates ({self.date})" if self.kind == "date" else "categories"
 
 
@@ -104,7 +117,7 @@ class ColumnReading:
         row = first if ids is None else ids[first]
         what = {pl.Float64: "number", pl.String: "word"}.get(type(self.values.dtype), "date")
         verb, counted = ("is", "counts") if count == 1 else ("are", "count")
-        example = f"{str(cells[first])[:40]!r} in row {row}"
+        example = f"{_shown(cells, first)!r} in row {row}"
         return (
             f"{count} of {len(cells)} cells {verb} no {what} and {counted} as missing, "
             f"such as {example}"
@@ -119,24 +132,31 @@ def infer(column: pl.Series, *, decimal: str | None = None) -> ColumnType:
     categories: `1, 2, 3, A`.
 
     Args:
-        column: words as a file has them, or values that are typed already.
+        column: words as a file has them, or values that are typed already; both may be mixed.
         decimal: the decimal mark of the file where that is known; it settles `1,234`.
     """
     if column.dtype.is_numeric():
         return ColumnType("number")
     if column.dtype in (pl.Date, pl.Datetime):
         return ColumnType("date", date="iso date")
-    if column.dtype != pl.String:
+    mixed = is_mixed(column)
+    if column.dtype != pl.String and not mixed:
         return _category(column)
-    if decimal != "," and _plain_numbers(column) is not None:
+    if decimal != "," and not mixed and _plain_numbers(column) is not None:
         return ColumnType("number")
-    counts = _stripped(column).drop_nulls().value_counts(sort=True)
+    text = _stripped(_unstored_words(column) if mixed else column)
+    counts = text.drop_nulls().value_counts(sort=True)
     words, times = counts[column.name], counts["count"]
     is_word = ~words.str.to_lowercase().is_in(MISSING_WORDS)
     words, times = words.filter(is_word), times.filter(is_word)
+    none = pl.Series(dtype=pl.Float64)
+    numbers = numbers_of(column).drop_nulls() if mixed else none
+    moments = moments_of(column).drop_nulls() if mixed else none
     found = None
-    if len(words):
-        found = _best_number(words, times, decimal) or _best_date(words, times)
+    if len(words) or len(numbers) or len(moments):
+        total = int(times.sum()) + len(numbers) + len(moments)
+        found = _best_number(words, times, decimal, numbers, total)
+        found = found or _best_date(words, times, len(moments), total)
     return found or _category(column)
 
 
@@ -145,61 +165,106 @@ def _plain_numbers(column: pl.Series) -> pl.Series | None:
     numbers = column.cast(pl.Float64, strict=False)
     if numbers.null_count() != column.null_count() or numbers.null_count() == len(numbers):
         return None
-    odd = numbers.is_nan().any() or column.str.contains("_", literal=True).any()
+    odd = not numbers.is_finite().all() or column.str.contains("_", literal=True).any()
     return None if odd else numbers
 
 
 def _category(column: pl.Series) -> ColumnType:
-    return ColumnType("category", by_value=are_decimals(canonical_words(column, by_value=False)))
+    words = canonical_words(column, by_value=False)
+    logical = bool(words.str.to_lowercase().is_in(_TRUTHS).any())
+    return ColumnType("category", by_value=are_decimals(words), logical=logical)
 
 
 def read_column(column: pl.Series, kind: ColumnType) -> ColumnReading:
     """Cells of any table as values of a type that was inferred before, each by itself.
 
     Args:
-        column: words, or values that are typed already.
+        column: words, or values that are typed already; both may be mixed.
         kind: the type.
     """
     if kind.kind == "category":
         words = canonical_words(column, by_value=kind.by_value)
+        if kind.logical:
+            lowered = words.str.to_lowercase()
+            truth = lowered.is_in(_TRUTHS)
+            words = pl.select(pl.when(truth).then(lowered).otherwise(words)).to_series()
+        words = words.alias(column.name)
         return ColumnReading(words, pl.Series(column.name, [False]).new_from_index(0, len(column)))
-    text = column.dtype == pl.String
+    text, mixed = column.dtype == pl.String, is_mixed(column)
     if text and kind == ColumnType("number") and (plain := _plain_numbers(column)) is not None:
         return ColumnReading(plain, pl.repeat(False, len(column), eager=True))  # noqa: FBT003
-    there = _stripped(column).is_not_null() if text else column.is_not_null()
+    there = (_stripped(words_of(column)) if text or mixed else column).is_not_null()
+    if mixed:
+        cells = _stripped(_unstored_words(column))
+    elif text:
+        cells = _stripped(column)
     if kind.kind == "number":
-        values = _numbers(_stripped(column), kind, lenient=True) if text else _typed_numbers(column)
+        values = _numbers(cells, kind, lenient=True) if text or mixed else _typed_numbers(column)
+        if mixed:
+            values = _finite(numbers_of(column)).fill_null(values)
     else:
-        values = _moments(_stripped(column), kind.date) if text else _typed_dates(column)
+        values = _moments(cells, kind.date) if text or mixed else _typed_dates(column)
+        if mixed:
+            values = _one_type([moments_of(column), values])
     return ColumnReading(values.alias(column.name), (there & values.is_null()).alias(column.name))
 
 
+def _unstored_words(column: pl.Series) -> pl.Series:
+    """(N,) the words of a mixed column; null for cells that were stored as numbers or dates."""
+    stored = numbers_of(column).is_not_null() | moments_of(column).is_not_null()
+    return words_of(column).set(stored, None)
+
+
+def _shown(cells: pl.Series, row: int) -> str:
+    """A cell as messages show it."""
+    if cells.dtype.is_nested() and not is_mixed(cells):
+        return str(cells[row])[:40]
+    return str(words_of(cells.slice(row, 1))[0])[:40]
+
+
 def decimal_mark(columns: Iterable[pl.Series], separator: str = ",") -> str | None:
-    """The decimal mark of a file, where its cells or its separator settle it; else None.
+    """The decimal mark of a file, where its columns of numbers or its separator settle it.
 
     `1,5` and `1.234,5` can only have a decimal comma, `1.5` and `1,234.5` only a decimal point;
-    `1,234` may be either. Where no cell tells, a file of cells separated by `;` has commas.
+    `1,234` may be either. Columns that show a mark are counted; where as many show a comma as a
+    point, or none shows any, a file of cells separated by `;` has commas, and any other is unknown.
     """
-    comma = point = False
+    votes: Counter[str] = Counter()
     for column in columns:
         if column.dtype != pl.String:
             continue
-        cells = column.drop_nulls().str.strip_chars(_UNITS + _SPACES + "+-")
-        point = point or _is_decisive(cells, ".", ",")
-        if not comma and cells.cast(pl.Float64, strict=False).null_count():
-            comma = _is_decisive(cells, ",", ".")
-        if comma and point:
-            return None
-    if comma or point:
-        return "," if comma else "."
+        cells = _stripped(column).drop_nulls()
+        if cells.cast(pl.Float64, strict=False).null_count():
+            looks = cells.str.contains(r"^[^\d]{0,5}\d[\d.,'’\s]*[^\d]{0,5}$")
+            words = cells.str.to_lowercase().is_in(MISSING_WORDS)
+            if 2 * looks.sum() <= len(cells) - int(words.sum()):
+                continue
+        mark = _mark_of(cells, pl.Series([1]).new_from_index(0, len(cells)))
+        votes.update([mark] if mark else [])
+    if votes[","] != votes["."]:
+        return max(votes, key=votes.__getitem__)
     return "," if separator == ";" else None
 
 
-def _is_decisive(cells: pl.Series, mark: str, other: str) -> bool:
-    """Whether a cell can only be a number with this decimal mark."""
+def _mark_of(words: pl.Series, times: pl.Series) -> str | None:
+    """The decimal mark that the cells of a column show; one odd cell among many shows nothing."""
+    cells = words.str.strip_chars(_UNITS + _SPACES + "+-()")
+    seen = {}
+    for mark, other in ((",", "."), (".", ",")):
+        marked = cells.str.contains(mark, literal=True)
+        shows = int(times.filter(_is_decisive(cells, mark, other)).sum()) if marked.any() else 0
+        enough = shows >= _CLEAR * int(times.filter(marked).sum())
+        seen[mark] = shows if enough else 0
+    if seen[","] == seen["."]:
+        return None
+    return max(seen, key=seen.__getitem__)
+
+
+def _is_decisive(cells: pl.Series, mark: str, other: str) -> pl.Series:
+    """(N,) bool, cells that can only be a number with this decimal mark."""
     m, o = re.escape(mark), re.escape(other)
     shape = rf"^(0\d*|\d{{4,}}){m}\d+$|^\d+{m}(\d{{1,2}}|\d{{4,}})$|^\d{{1,3}}({o}\d{{3}})+{m}\d+$"
-    return bool(cells.str.contains(shape).any())
+    return cells.str.contains(shape)
 
 
 def _stripped(column: pl.Series) -> pl.Series:
@@ -207,23 +272,39 @@ def _stripped(column: pl.Series) -> pl.Series:
     return stripped.set(stripped == "", None)
 
 
-def _best_number(words: pl.Series, times: pl.Series, decimal: str | None) -> ColumnType | None:
-    """The way of writing numbers that reads most cells, if it reads enough of them."""
-    total = int(times.sum())
+def _best_number(
+    words: pl.Series, times: pl.Series, decimal: str | None, stored: pl.Series, total: int
+) -> ColumnType | None:
+    """The way of writing numbers that reads most cells, if it reads enough of them.
+
+    Args:
+        words: distinct cells that are words.
+        times: how often each occurs.
+        decimal: the decimal mark of the file.
+        stored: cells that were stored as numbers.
+        total: cells that are not missing.
+    """
     found, read = ColumnType("number"), 0
     if decimal != ",":  # as most columns are written
         read = _read_count(words, times, found)
-    if read < total:
-        pairs = sorted(_PAIRS, key=lambda pair: pair[0] != (decimal or "."))
-        for unit in ("", *_units_of(words)):
-            for mark, grouping in pairs:
-                kind = ColumnType("number", mark, grouping, unit)
-                count = _read_count(words, times, kind)
-                if count > read:
-                    found, read = kind, count
+    if read < int(times.sum()):
+        mark = _mark_of(words, times) or decimal or "."
+        ways = [
+            ColumnType("number", point, grouping, unit)
+            for unit in ("", *_units_of(words))
+            for point, grouping in _PAIRS
+        ]
+        # The other mark, where the column or the file shows one, must read many more cells.
+        for own in (True, False):
+            for way in ways:
+                if (way.decimal == mark) is own:
+                    count = _read_count(words, times, way)
+                    if count > read and (own or _MOSTLY * count > read):
+                        found, read = way, count
+    read += len(stored)
     if read == 0:
         return None
-    distinct = int(_numbers(words, found).n_unique())
+    distinct = pl.concat([_numbers(words, found), stored]).n_unique()
     enough = read >= _MOSTLY * total or (read > 0.5 * total and distinct > _FEW)
     return found if enough else None
 
@@ -234,12 +315,12 @@ def _read_count(words: pl.Series, times: pl.Series, kind: ColumnType) -> int:
 
 def _units_of(words: pl.Series) -> list[str]:
     """Signs and codes that stand before or after the digits of at least half of the cells."""
-    digits = words.str.contains(r"\d")
-    some = words.filter(digits)
+    some = words.filter(words.str.contains(r"\d"))
     if not len(some):
         return []
-    signs = [sign for sign in _UNITS if some.str.contains(sign, literal=True).sum() * 2 > len(some)]
-    codes = [code for code in _CODES if some.str.contains(rf"\b{code}\b").sum() * 2 > len(some)]
+    signs = [s for s in _SIGNS if some.str.contains(s, literal=True).sum() * 2 > len(some)]
+    shape = r"(?:^|[^\pL]){}(?:$|[^\pL])"
+    codes = [c for c in _CODES if some.str.contains(shape.format(c)).sum() * 2 > len(some)]
     return signs + codes
 
 
@@ -252,6 +333,7 @@ def _numbers(words: pl.Series, kind: ColumnType, *, lenient: bool = False) -> pl
         lenient: whether `1,234.5` is read too where no mark between thousands was seen.
     """
     cells = words.str.replace_all("−", "-", literal=True)
+    cells = cells.str.replace(r"^\(\s*(.*\d.*)\)$", "-$1")  # as bookkeepers write what is negative
     if kind.unit:
         unit = re.escape(kind.unit)
         bare = cells.str.replace(rf"^([+-]?)\s*{unit}\s*", "$1").str.replace(rf"\s*{unit}$", "")
@@ -261,10 +343,8 @@ def _numbers(words: pl.Series, kind: ColumnType, *, lenient: bool = False) -> pl
     if kind.decimal != ".":
         point = written.str.contains(".", literal=True)
         written = written.set(point, None).str.replace(kind.decimal, ".", literal=True)
-    # polars reads "1_000" and "infinity"; the second is a number, the first is none
-    written = written.set(written.str.contains("_", literal=True), None)
-    numbers = written.cast(pl.Float64, strict=False)
-    return numbers.set(numbers.is_nan(), None)
+    written = written.set(written.str.contains("_", literal=True), None)  # polars reads "1_000"
+    return _finite(written.cast(pl.Float64, strict=False))
 
 
 def _without_grouping(cells: pl.Series, kind: ColumnType) -> pl.Series:
@@ -282,26 +362,55 @@ def _without_grouping(cells: pl.Series, kind: ColumnType) -> pl.Series:
 
 
 def _typed_numbers(column: pl.Series) -> pl.Series:
-    if column.dtype == pl.Boolean:
-        return column.cast(pl.Float64)
-    if not column.dtype.is_numeric():
+    if not column.dtype.is_numeric():  # yes and no are no numbers
         return pl.Series(column.name, [None], pl.Float64).new_from_index(0, len(column))
-    numbers = column.cast(pl.Float64, strict=False)
-    return numbers.set(numbers.is_nan(), None)
+    return _finite(column.cast(pl.Float64, strict=False))
 
 
-def _best_date(words: pl.Series, times: pl.Series) -> ColumnType | None:
-    total = int(times.sum())
-    best, read = "", 0
+def _finite(numbers: pl.Series) -> pl.Series:
+    return numbers.set(~numbers.is_finite(), None)
+
+
+def _best_date(words: pl.Series, times: pl.Series, stored: int, total: int) -> ColumnType | None:
+    best, read = "iso date" if stored else "", 0
     for name in ("iso", *(name for name, _, _ in _DATES)):
-        count = int(times.filter(_moments(words, name).is_not_null()).sum())
+        count = int(times.filter(_moments_of_format(words, name).is_not_null()).sum())
         if count > read:
             best, read = name, count
-    return ColumnType("date", date=best) if read >= _MOSTLY * total else None
+    return ColumnType("date", date=best) if best and read + stored >= _MOSTLY * total else None
 
 
 def _moments(words: pl.Series, name: str) -> pl.Series:
-    """(N,) Date, or Datetime in UTC where cells have a time; null for what is no such date."""
+    """(N,) Date, or Datetime in UTC where cells have a time; null for what is no such date.
+
+    Dates in ISO form mean one thing only and are read whatever the form of the others.
+    """
+    found = _moments_of_format(words, name)
+    left = words.set(found.is_not_null(), None)
+    if left.null_count() == len(left):
+        return found
+    return _one_type([found, _iso_moments(left), _moments_of_format(left, "iso date")])
+
+
+def _one_type(parts: Sequence[pl.Series]) -> pl.Series:
+    """(N,) the first that is not null, as Date where none has a time."""
+    some = [part for part in parts if part.null_count() < len(part)] or [parts[0]]
+    if any(part.dtype != pl.Date for part in some):
+        utc = pl.Datetime("us", "UTC")
+        some = [
+            part.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+            if part.dtype == pl.Date
+            else part.cast(utc)
+            for part in some
+        ]
+    found = some[0]
+    for part in some[1:]:
+        found = found.fill_null(part)
+    return found
+
+
+def _moments_of_format(words: pl.Series, name: str) -> pl.Series:
+    """(N,) Date, or Datetime in UTC where cells have a time; null for what is not in this form."""
     if name == "iso":
         return _iso_moments(words)
     _, form, shape = next(each for each in _DATES if each[0] == name)

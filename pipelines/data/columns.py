@@ -12,20 +12,18 @@ import polars as pl
 from cache.errors import MmfuseError, unknown
 from cache.samples import KINDS, Kind
 from pipelines.data.column_types import ColumnReading, ColumnType, infer, read_column
+from pipelines.data.file_names import is_url, kind_of_paths, without_missing_words
 from pipelines.data.formats.nested import is_media
+from pipelines.data.mixed_cells import is_mixed, words_of
 from pipelines.data.targets import TARGETS
 from pipelines.media.cells import TEXTS, locate
-from pipelines.media.file_kinds import HEAD, SUFFIXES, sniffed
+from pipelines.media.file_kinds import HEAD, sniffed
 from pipelines.media.payloads import Unreadable
 
 _SEPARATED = re.compile(r"[,;\s]+")
-_URL = r"^[A-Za-z][A-Za-z0-9+.-]*://"
-# File names and their endings: behind a folder any, without one only those no web address has.
-_PATH = r"^[^\n<>|*?]*[\\/][^\n<>|*?\\/]*\.([a-z][a-z0-9]{0,4})$"
-_BARE_NAME = (
-    r"^[^\n<>|*?\\/@]+\.(pdf|docx?|xlsx?|pptx?|txt|csv|tsv|json|xml|html?|zip|gz|tar|npy|npz|pt|"
-    r"pth|dcm|nii|svg|eps|psd|raw|cr2|nef|dng|midi?|bin|dat|mat|h5|hdf5|parquet|pkl|mp2)$"
-)
+_SEPARATED_BESIDE_COMMAS = re.compile(r"[;\s]+|,\s+")
+_BLANK = re.compile(r"[;\s]")
+_NAMES_ROWS = re.compile(r"(?i:(^|[_\-. ])id)$|(?<=[a-z])I[dD]$")  # `id`, `user_id`, `userId`
 _MOST = 0.9  # share of the cells that decides what a column is
 _LOOK = 200  # cells that a guess looks at, for speed
 _LONGEST_NAME = 80  # letters of a modality's name that is made of a column's
@@ -154,31 +152,49 @@ def cells(
         raise MmfuseError(
             f"{part.kind} {part.name!r} is made of one column, not {len(part.columns)}"
         )
-    column = frame[part.columns[0]].alias(part.name)
+    name = part.columns[0]
+    column = frame[name].alias(part.name)
     if column.dtype == pl.Null:  # nothing but missing cells, in a file that has types
         return ModalityCells(column.cast(pl.String))
     if part.kind == "series":
-        return _series(column, part, ids)
-    return ModalityCells(_texts_or_media(column, part))
-
-
-def _texts_or_media(column: pl.Series, part: ModalitySpec) -> pl.Series:
+        written = (types or {}).get(name) or ColumnType("series", decimal or ".")
+        return _series(column, part, written, ids)
     if part.kind in TEXTS:
-        if column.dtype.is_nested() or column.dtype == pl.Binary:
-            raise MmfuseError(f"column {part.columns[0]!r} holds {column.dtype}, not {part.kind}")
-        return column.cast(pl.String)
+        if _is_nested(column):
+            raise MmfuseError(f"column {name!r} holds {column.dtype}, not {part.kind}")
+        return ModalityCells(words_of(column))
+    return _media(column, part)
+
+
+def _media(column: pl.Series, part: ModalitySpec) -> ModalityCells:
     if is_media(column.dtype):  # as Hugging Face stores media: bytes inline, or the file's name
         inline = column.struct.field("bytes").alias(part.name)
         names = _file_names(column).alias(part.name)
         if inline.null_count() == len(inline):
-            return names
-        lost = inline.is_null() & names.is_not_null()
-        return inline.set(lost, b"") if lost.any() else inline  # they fail as empty
+            return ModalityCells(names)
+        if not (inline.is_null() & names.is_not_null()).any():
+            return ModalityCells(inline)
+        both = pl.DataFrame([inline.alias("bytes"), names.alias("path")])
+        there = pl.any_horizontal(pl.all().is_not_null())
+        cell = pl.when(there).then(pl.struct(pl.all())).alias(part.name)
+        return ModalityCells(both.select(cell).to_series())
+    if is_mixed(column):
+        column = words_of(column)
     if column.dtype not in (pl.String, pl.Binary):
         raise MmfuseError(
             f"column {part.columns[0]!r} holds {column.dtype}, not paths of {part.kind}"
         )
-    return column
+    if column.dtype == pl.Binary:
+        return ModalityCells(column)
+    cells = without_missing_words(column)
+    count = cells.null_count() - column.null_count()
+    lost = f"{part.kind} {part.name}: {count} of {len(cells)} cells are words such as NA, no files"
+    return ModalityCells(cells, notes=(lost,) if count else ())
+
+
+def _is_nested(column: pl.Series) -> bool:
+    """Whether cells are lists, objects or bytes."""
+    return column.dtype == pl.Binary or (column.dtype.is_nested() and not is_mixed(column))
 
 
 def _file_names(media: pl.Series) -> pl.Series:
@@ -194,10 +210,12 @@ def check_paths(column: pl.Series, root: Path, where: str) -> None:
     Raises:
         MmfuseError: with the first offending cells.
     """
+    if isinstance(column.dtype, pl.Struct):
+        column = column.struct.field("path").alias(column.name)
     if column.dtype != pl.String:
         return
     cells = column.drop_nulls()
-    urls = cells.filter(cells.str.contains(_URL) & ~cells.str.starts_with("file:"))
+    urls = cells.filter(is_url(cells))
     if len(urls):
         raise MmfuseError(
             f"{where}: {len(urls)} cells of {column.name!r} are URLs, such as {urls[0][:60]!r}; "
@@ -233,19 +251,28 @@ def _kind(column: pl.Series, decimal: str | None) -> tuple[Kind | None, str, Col
     values = column.drop_nulls()
     if not len(values):
         return None, "it is empty", None
-    if column.dtype.is_nested() or column.dtype == pl.Binary:
+    if _is_nested(column):
         return *_kind_of_nested(values), None
     distinct = values.n_unique()
     if distinct == 1:
         return None, "it has one value only", None
     kind = infer(column, decimal=decimal)
-    if kind.kind == "category" and column.dtype == pl.String:
-        return *_kind_of_words(values, distinct), kind
-    if kind.kind == "number" and distinct == len(column) and column.name.lower().endswith("id"):
-        numbers = read_column(values, kind).values.drop_nulls()
-        if (numbers % 1 == 0).all():
-            return None, "it numbers the rows", None
+    if kind.kind == "category" and (column.dtype == pl.String or is_mixed(column)):
+        return *_kind_of_words(words_of(values), distinct, decimal), kind
+    if kind.kind == "number" and distinct == len(column) and _numbers_rows(column, kind):
+        return None, "it numbers the rows", None
     return "tabular", "yes and no" if column.dtype == pl.Boolean else str(kind), kind
+
+
+def _numbers_rows(column: pl.Series, kind: ColumnType) -> bool:
+    """Whether different whole numbers are names of the rows: by the column's, or all in a row."""
+    numbers = read_column(column, kind).values.drop_nulls()
+    if not len(numbers) or not (numbers % 1 == 0).all():
+        return False
+    if _NAMES_ROWS.search(column.name):
+        return True
+    in_a_row = numbers.max() - numbers.min() == len(numbers) - 1  # type: ignore[operator]
+    return column.name.lower().endswith("id") and in_a_row
 
 
 def _kind_of_nested(values: pl.Series) -> tuple[Kind | None, str]:
@@ -262,16 +289,19 @@ def _kind_of_nested(values: pl.Series) -> tuple[Kind | None, str]:
     if len(inline):
         return _kind_of_bytes(inline)
     names = _file_names(values).drop_nulls()
-    found = _kind_of_paths(names.head(_LOOK)) if len(names) else None
+    found = kind_of_paths(names.head(_LOOK)) if len(names) else None
     return found or (None, "media without bytes and names of files")
 
 
-def _kind_of_words(values: pl.Series, distinct: int) -> tuple[Kind | None, str]:
+def _kind_of_words(
+    values: pl.Series, distinct: int, decimal: str | None
+) -> tuple[Kind | None, str]:
     first = values.head(_LOOK)
-    if (found := _kind_of_paths(first)) is not None:
+    if (found := kind_of_paths(first)) is not None:
         return found
-    if sum(row_of_numbers(cell) is not None for cell in first) > _MOST * len(first):
-        return "series", "numbers in a row"
+    rows = sum(row_of_numbers(cell, decimal=decimal or ".") is not None for cell in first)
+    if rows > _MOST * len(first):
+        return "series", str(ColumnType("series", decimal or "."))
     words = float(first.str.count_matches(r"\S+").mean() or 0)  # type: ignore[arg-type]
     lined = first.str.contains("\n").mean() or 0
     marks = first.str.count_matches(r"[;{}()=\[\]]").sum() / int(first.str.len_chars().sum())
@@ -281,27 +311,6 @@ def _kind_of_words(values: pl.Series, distinct: int) -> tuple[Kind | None, str]:
     if (share > 0.01 and words >= 3) or share > 0.5:
         return "text", f"{words:.0f} words a cell"
     return "tabular", f"{distinct} different words"
-
-
-def _kind_of_paths(cells: pl.Series) -> tuple[Kind | None, str] | None:
-    """The kind that file names stand for; None for what are no file names or URLs."""
-    urls = cells.str.contains(_URL) & ~cells.str.starts_with("file:")
-    if urls.sum() > _MOST * len(cells):
-        return None, f"URLs like {cells[0][:40]!r}; they are not fetched: download the files first"
-    known = "|".join(ending[1:] for own in SUFFIXES.values() for ending in own)
-    lowered = cells.str.to_lowercase()
-    named = lowered.str.extract(rf"\.({known})$").alias("ending")
-    for other in (_PATH, _BARE_NAME):
-        named = named.fill_null(lowered.str.extract(other))
-    if named.is_not_null().sum() <= _MOST * len(cells):
-        return None
-    endings = named.drop_nulls().value_counts(sort=True)["ending"].to_list()
-    kinds: list[Kind] = [k for k, own in SUFFIXES.items() if any(f".{e}" in own for e in endings)]
-    if len(kinds) == 1:
-        return kinds[0], f"names of files like {cells[0][-24:]!r}"
-    shown = ", ".join(f".{ending}" for ending in endings[:4])
-    hint = "say which kind they are: --modality NAME=KIND:COLUMN"
-    return None, f"names of files that end in {shown}; {hint}"
 
 
 def _kind_of_bytes(values: pl.Series) -> tuple[Kind | None, str]:
@@ -328,7 +337,7 @@ def _read_columns(
     fields, notes = [], []
     for name in part.columns:
         column = frame[name]
-        if column.dtype.is_nested() or column.dtype == pl.Binary:
+        if _is_nested(column):
             raise MmfuseError(f"column {name!r} holds {column.dtype}, which is not tabular")
         kind = types.get(name) or infer(column, decimal=decimal)
         if part.kind == "series" and kind.kind != "number":
@@ -347,7 +356,9 @@ def _read_columns(
     return ModalityCells(pl.DataFrame(fields).select(record).to_series(), found, tuple(notes))
 
 
-def _series(column: pl.Series, part: ModalitySpec, ids: pl.Series | None) -> ModalityCells:
+def _series(
+    column: pl.Series, part: ModalitySpec, written: ColumnType, ids: pl.Series | None
+) -> ModalityCells:
     if isinstance(column.dtype, pl.Array):
         column = column.arr.to_list()
     if isinstance(column.dtype, pl.List):
@@ -355,24 +366,33 @@ def _series(column: pl.Series, part: ModalitySpec, ids: pl.Series | None) -> Mod
         if isinstance(inner, pl.List | pl.Array):
             return ModalityCells(column.cast(pl.List(pl.List(pl.Float32))))
         return ModalityCells(column.cast(pl.List(pl.Float32)))
-    if column.dtype == pl.String:
-        rows = [None if cell is None else row_of_numbers(cell, least=1) for cell in column]
+    if column.dtype == pl.String or is_mixed(column):
+        cells = words_of(column)
+        mark = written.decimal
+        rows = [None if c is None else row_of_numbers(c, least=1, decimal=mark) for c in cells]
         values = pl.Series(part.name, rows, pl.List(pl.Float32))
-        if values.null_count() < len(values) or column.null_count() == len(column):
-            reading = ColumnReading(values, column.is_not_null() & values.is_null())
-            said = reading.describe_unfit(column, ids)
-            return ModalityCells(values, notes=(f"series {part.name}: {said}",) if said else ())
+        if values.null_count() < len(values) or cells.null_count() == len(cells):
+            reading = ColumnReading(values, cells.is_not_null() & values.is_null())
+            said = reading.describe_unfit(cells, ids)
+            notes = (f"series {part.name}: {said}",) if said else ()
+            return ModalityCells(values, {part.columns[0]: written}, notes)
     raise MmfuseError(f"column {part.columns[0]!r} holds {column.dtype}, not rows of numbers")
 
 
-def row_of_numbers(cell: str, least: int = 8) -> list[float | None] | None:
+def row_of_numbers(cell: str, least: int = 8, *, decimal: str = ".") -> list[float | None] | None:
     """Parse `1, 2.5, 3` or `[1 2.5 3]`, empty places missing; None for what is no such row.
 
     Args:
         cell: the text.
         least: numbers that a row has.
+        decimal: `,` reads `1,5 2,5` as two numbers; what stands between them is then a blank or
+            a semicolon, or a comma alone where there are none.
     """
-    words = _SEPARATED.split(cell.strip().strip("[]").strip())
+    bare = cell.strip().strip("[]").strip()
+    commas = decimal == "," and _BLANK.search(bare) is not None
+    words = (_SEPARATED_BESIDE_COMMAS if commas else _SEPARATED).split(bare)
+    if commas:
+        words = [word.replace(",", ".") if "." not in word else word for word in words]
     try:
         row = [None if word in ("", "null") else float(word) for word in words]
     except ValueError:

@@ -8,6 +8,7 @@ from typing import Any
 from cache.errors import MmfuseError
 from cache.layout import DatasetPaths, Home
 from cache.storage.objects import DamagedError, get_record, put_record
+from pipelines.data.column_types import ColumnType
 from pipelines.data.columns import ModalitySpec
 from pipelines.data.dataset import Dataset
 from pipelines.data.tables import TableOptions
@@ -28,8 +29,15 @@ def save_origin(home: Home, dataset: Dataset) -> None:
         MmfuseError: if the store cannot be written.
     """
     paths = DatasetPaths.of(home, dataset.name)
-    if dataset.origin is not None and _read(paths) != dataset.origin:
-        put_record(paths.origin, dataset.origin, paths.scratch)
+    if dataset.origin is None:
+        return
+    types = {
+        modality: {name: kind.record() for name, kind in known.items()}
+        for modality, known in dataset.column_types.items()
+    }
+    origin = {**dataset.origin, "types": types}
+    if _read(paths) != origin:
+        put_record(paths.origin, origin, paths.scratch)
 
 
 def load_origin(home: Home, name: str, typed: TableOptions) -> tuple[str, TableOptions] | None:
@@ -49,12 +57,22 @@ def load_origin(home: Home, name: str, typed: TableOptions) -> tuple[str, TableO
     return found["word"], replace(options, **given)
 
 
+def load_types(home: Home, name: str) -> dict[str, dict[str, ColumnType]]:
+    """By modality and column, how the cells of a named dataset were read."""
+    found = _read(DatasetPaths.of(home, name)) or {}
+    return {
+        modality: {column: ColumnType.from_record(kind) for column, kind in known.items()}
+        for modality, known in found.get("types", {}).items()
+    }
+
+
 def _read(paths: DatasetPaths) -> dict[str, Any] | None:
     try:
         found = get_record(paths.origin)
     except DamagedError:  # `cache verify` names it; the next extract of the file writes it again
         return None
-    return None if found is None else {name: found[name] for name in ("word", "options")}
+    fields = ("word", "options", "types")
+    return None if found is None else {name: found[name] for name in fields if name in found}
 
 
 def _options(words: Mapping[str, Any]) -> TableOptions:

@@ -53,14 +53,12 @@ def open_dataset(
         raise MmfuseError(
             f"--name {options.name}: a built-in dataset has that name; choose another"
         )
-    opened = _own(word, options, note)
-    before = (
-        origins.load_origin(home, word, options) if opened is None and home is not None else None
-    )
-    if before is not None:
+    before = origins.load_origin(home, word, options) if home is not None else None
+    if before is not None:  # a name, whatever file or folder is called like it
         place, options = before
         if note is not None:
-            note(f"{word}: {place}, read as it was extracted before")
+            beside = f"; ./{word} for what lies here" if Path(word).exists() else ""
+            note(f"{word}: {place}, read as it was extracted before{beside}")
         opened = _own(place, options, note)
         if opened is None:
             raise MmfuseError(
@@ -68,6 +66,8 @@ def open_dataset(
                 f"--dataset FILE --name {word}"
             )
         word = place
+    else:
+        opened = _own(word, options, note)
     if opened is not None:
         return [origins.with_origin(dataset, word, options) for dataset in opened]
     path = Path(word).expanduser()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 from cache.samples import SPLITS, Samples
+from pipelines.data.mixed_cells import words_of
 
 WORDS = {
     "train": "train", "training": "train",
@@ -28,7 +29,7 @@ def parse_split_words(column: pl.Series, where: str) -> pl.Series:
     Raises:
         MmfuseError: for a word that is none of them.
     """
-    words = column.cast(pl.String).str.strip_chars().str.to_lowercase().fill_null("")
+    words = words_of(column).str.strip_chars().str.to_lowercase().fill_null("")
     strange = sorted(set(words.unique()) - {*WORDS, ""})
     if strange:
         raise MmfuseError(

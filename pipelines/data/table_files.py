@@ -1,5 +1,6 @@
 """Read files as data frames: CSV, TSV, Excel, JSON, JSON lines, Parquet, Arrow; also gzipped."""
 
+import contextlib
 import gzip
 import unicodedata
 import zlib
@@ -14,10 +15,12 @@ from pipelines.data.formats.encodings import decode, marked_encoding
 from pipelines.data.formats.excel_files import read_excel
 from pipelines.data.formats.parquet_files import read_arrow, read_parquet
 
-TEXTS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")  # may be gzipped, in any encoding
+JSON = (".json", ".jsonl", ".ndjson")
+TEXTS = (".csv", ".tsv", *JSON)  # may be gzipped, in any encoding
 EXCEL = (".xlsx", ".xlsm", ".xls")
 SUFFIXES = (*TEXTS, ".parquet", ".arrow", ".feather", *EXCEL)
 _LOOK = 1 << 16  # bytes searched for the header
+_LONGEST_HEADER = 1 << 26
 Note = Callable[[str], None]
 
 
@@ -83,37 +86,45 @@ def _suffix(path: Path) -> str:
 
 
 def _start(path: Path) -> bytes:
+    """The first bytes of a text, with its whole first line."""
     with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
-        return file.read(_LOOK)
+        start = file.read(_LOOK)
+        while b"\n" not in start[-_LOOK:] and len(start) < _LONGEST_HEADER:
+            more = file.read(_LOOK)
+            if not more:
+                break
+            start += more
+        return start
 
 
 def _read_text(path: Path, suffix: str, encoding: str | None, tell: Note) -> pl.DataFrame:
     """Read text where it lies if it is plain UTF-8, else decode it first."""
     start = _start(path)
-    plain = encoding is None and marked_encoding(start) is None
-    if plain and suffix != ".json" and not path.name.lower().endswith(".gz"):
-        try:
-            return _parsed(str(path), start.decode(errors="replace"), suffix, path, tell)
-        except pl.exceptions.PolarsError:
-            pass  # not UTF-8, or damaged: what is wrong is found in the text
-    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
-        text, _ = decode(file.read(), str(path), encoding, tell)
+    is_json = suffix in JSON
+    packed = path.name.lower().endswith(".gz")
+    plain = encoding is None and marked_encoding(start) is None and b"\n" in start
+    if plain and suffix != ".json" and not packed:
+        with contextlib.suppress(pl.exceptions.PolarsError, UnicodeDecodeError):
+            # not UTF-8, or damaged: what is wrong is found in the text
+            if is_json:
+                return json_files.read_lines(path, str(path), tell)
+            return delimited.read_delimited(
+                str(path), start.decode(errors="replace"), suffix, str(path)
+            )
+    with gzip.open(path) if packed else path.open("rb") as file:
+        data = file.read()
+    text, _ = decode(data, str(path), encoding, tell)
+    if is_json:
+        read = json_files.read_json if suffix == ".json" else json_files.read_lines
+        return read(text.encode(), str(path), tell)
+    if "\n" not in text:
+        text = text.replace("\r", "\n")  # line ends of old Macs, and of Excel there
     try:
-        return _parsed(text.encode(), text[:_LOOK], suffix, path, tell)
+        return delimited.read_delimited(text.encode(), text[: len(start)], suffix, str(path))
     except pl.exceptions.PolarsError as error:
-        ragged = suffix in (".csv", ".tsv")
-        faults = delimited.ragged_records(text, suffix) if ragged else json_files.bad_lines(text)
         message = " ".join(str(error).split("\n", 1)[0].split())
-        why = message if suffix == ".json" else next(faults, message)
+        why = next(delimited.ragged_records(text, suffix), message)
         raise MmfuseError(f"{path} cannot be read as a table: {why}") from error
-
-
-def _parsed(source: str | bytes, start: str, suffix: str, path: Path, tell: Note) -> pl.DataFrame:
-    if suffix in (".csv", ".tsv"):
-        return delimited.read_delimited(source, start, suffix, str(path))
-    if suffix == ".json" and isinstance(source, bytes):
-        return json_files.read_json(source, str(path), tell)
-    return json_files.read_lines(source)
 
 
 def _with_plain_names(frame: pl.DataFrame, path: Path) -> pl.DataFrame:

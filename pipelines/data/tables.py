@@ -17,8 +17,16 @@ from pipelines.data.column_types import ColumnType, decimal_mark
 from pipelines.data.columns import ModalitySpec
 from pipelines.data.dataset import Dataset
 from pipelines.data.formats.nested import flattened
+from pipelines.data.mixed_cells import plain_columns, words_of
 from pipelines.data.table_files import read_table, separator_of
-from pipelines.data.targets import EVENLY, TARGETS, encode_target, is_multi_label, strata
+from pipelines.data.targets import (
+    EVENLY,
+    TARGETS,
+    encode_target,
+    is_multi_label,
+    odd_among_numbers,
+    strata,
+)
 from pipelines.media.cells import FILES
 
 SHARES = "0.8/0.1/0.1"
@@ -120,19 +128,23 @@ def assemble(
     where = str(path)
     if not len(frame):
         raise MmfuseError(f"{where} has no rows")
-    frame = flattened(frame, where)
+    frame = plain_columns(flattened(frame, where))
     for name in (options.id, options.target, options.group):
         if name is not None:
             _check(frame, name, where)
     frame = frame.with_columns(
         pl.when(pl.col(pl.String).str.strip_chars() != "").then(pl.col(pl.String)).name.keep()
     )
+    if options.group:  # as the words that are stored, which decide which rows are one group
+        frame = frame.with_columns(canonical_words(frame[options.group]))
     target_name = options.target or _find_target(frame, TARGETS, where)
-    labelled = _labelled(frame, target_name, options, where, tell)
+    decimal = options.decimal or decimal_mark(frame.get_columns(), separator)
+    labelled = _labelled(frame, target_name, options, decimal, tell)
     if not options.keep_unlabelled:
         frame, labelled = frame.filter(labelled), labelled.filter(labelled)
+    if not len(frame):
+        raise MmfuseError(f"{where}: no row has a {target_name!r}")
     ids, id_name = _ids(frame, options.id, where)
-    decimal = options.decimal or decimal_mark(frame.get_columns(), separator)
     known = frame.filter(labelled)
     target, task = encode_target(
         known[target_name], options.task, where, tell, ids.filter(labelled), decimal=decimal
@@ -154,36 +166,42 @@ def assemble(
     for part in parts:
         _check_part(part, frame, (*table.columns, "group"), target_name, where)
         found = columns.cells(frame, part, types=written, decimal=decimal, ids=ids)
-        for note_ in found.notes:
-            tell(note_)
         if root is not None and part.kind in FILES:
             columns.check_paths(found.cells, root, where)
+        for note_ in found.notes:
+            tell(note_)
         table = table.with_columns(found.cells)
-        if found.types:
-            types[part.name] = found.types
+        types[part.name] = found.types
     return Dataset(
         name=options.name or store_name(path),
         table=table,
         modalities=tuple(Modality(part.name, part.kind) for part in parts),
         task=task,
         root=root,
-        column_types=types,
+        column_types={name: known for name, known in types.items() if known},
     )
 
 
 def _labelled(
-    frame: pl.DataFrame, target: str, options: TableOptions, where: str, tell: Note
+    frame: pl.DataFrame, target: str, options: TableOptions, decimal: str | None, tell: Note
 ) -> pl.Series:
     """(N,) bool, the rows that have a target; multi-label rows may have none of the labels."""
-    there = frame[target].is_not_null()
-    count = int((~there).sum())
-    every = not count or count == len(frame)
-    if every or options.task == "labels" or is_multi_label(frame[target]):
+    column = frame[target]
+    if options.task == "labels" or (options.task is None and is_multi_label(column)):
         return pl.repeat(True, len(frame), eager=True)  # noqa: FBT003 - the value
     kept = "get features only" if options.keep_unlabelled else "are left out"
     hint = "" if options.keep_unlabelled else "; --keep-unlabelled gives them features"
-    tell(f"{count} of {len(frame)} rows have no {target!r} and {kept}{hint}")
-    return there
+    there = column.is_not_null()
+    if (count := int((~there).sum())) not in (0, len(frame)):
+        tell(f"{count} of {len(frame)} rows have no {target!r} and {kept}{hint}")
+    odd = odd_among_numbers(column, options.task, decimal)
+    if count := int(odd.sum()):
+        first = words_of(column)[int(odd.arg_max() or 0)]
+        tell(
+            f"{count} of {len(frame)} rows have a {target!r} that is no number, such as "
+            f"{first[:40]!r}, and {kept}{hint}"
+        )
+    return there & ~odd
 
 
 def _spread(values: pl.Series, rows: pl.Series) -> pl.Series:
@@ -292,7 +310,8 @@ def sample_ids(
 
 def _numbered(count: int) -> pl.Series:
     width = len(str(count))
-    return pl.Series("id", [f"row-{row:0{width}d}" for row in range(count)], pl.String)
+    rows = pl.int_range(count, eager=True).cast(pl.String).str.zfill(width)
+    return ("row-" + rows).alias("id")
 
 
 def _split(
@@ -308,6 +327,11 @@ def _split(
     name = options.split or next((c for c in frame.columns if c.lower() == "split"), None)
     if name in frame.columns:
         words = splits.parse_split_words(frame[name], where)
+        if blank := int((words == "").sum()):
+            tell(
+                f"{blank} of {len(frame)} rows have no {name!r}: they are in no split, and get "
+                f"features only"
+            )
         for split in ("train", "test"):
             if not (words == split).any():
                 raise MmfuseError(

@@ -16,7 +16,8 @@ from pipelines.data.category_words import (
     look_alikes,
     sort_words,
 )
-from pipelines.data.column_types import ColumnType, infer, read_column
+from pipelines.data.column_types import MISSING_WORDS, ColumnType, infer, read_column
+from pipelines.data.mixed_cells import is_mixed, words_of
 
 KINDS = ("classes", "labels", "value")
 TARGETS = ("target", "label", "labels", "class", "y")  # column names that mean the target
@@ -27,6 +28,7 @@ EVENLY = {
 }
 """What `strata` balances, for messages."""
 _SEPARATOR = re.compile(r"\s*[|;]\s*")  # between the labels of one cell
+_JOINED = r"[^|;\s][^|;]*[|;].*[^|;\s]"  # a cell of two labels or more
 _MAX_CLASSES = 20  # at most this many distinct whole numbers count as classes
 
 
@@ -41,7 +43,7 @@ def encode_target(
 ) -> tuple[pl.Series, Task]:
     """Encode a column as `target` (class numbers, lists of label numbers, or floats); its task.
 
-    Lists, and words joined by `|` or `;` whose parts occur in several cells, are labels; numbers
+    Lists, and words joined by `|` or `;` whose parts recombine, are labels; numbers
     with fractions, or more than 20 whole ones, a value; all else classes. A row without labels (an
     empty cell or list) has none of them; in the other tasks every row has a target.
 
@@ -57,8 +59,6 @@ def encode_target(
         MmfuseError: for missing targets, one class only, or values that are not numbers.
     """
     name = column.name
-    if column.dtype in (pl.Categorical, pl.Enum):
-        column = column.cast(pl.String)
     if wanted not in (None, *KINDS):
         raise unknown("kind of task", wanted or "", KINDS)
     kind = wanted or _guess_kind(column.drop_nulls(), decimal)
@@ -80,29 +80,63 @@ def encode_target(
     if kind == "labels" and (none := int((target.list.len() == 0).sum())):
         tell(f"target {name}: {none} rows have no label at all")
     tell(f"target {name}: {_describe(target, task, column, wanted)}")
+    if kind == "classes" and (odd := [n for n in task.names if n.lower() in MISSING_WORDS]):
+        shown = ", ".join(map(repr, odd[:3]))
+        verb = "is a class" if len(odd) == 1 else "are classes"
+        tell(f"target {name}: {shown} {verb}; leave the cell empty where there is no label")
     for alike in look_alikes(task.names)[:3]:
         shown = ", ".join(map(repr, alike[:3]))
-        tell(f"target {name}: {shown} differ only by case, blanks or Unicode form")
+        tell(f"target {name}: {shown} differ only by case, blanks, Unicode form or unseen signs")
     return target.alias("target"), task
 
 
 def is_multi_label(column: pl.Series) -> bool:
-    """Whether cells are sets of labels: lists, or joined words that recombine in other cells.
+    """Whether cells are sets of labels: lists, or joined words whose parts recombine.
 
-    `drama|war`, `war` and `drama` are labels; `Mac; iOS` among `Linux` and `Windows` is a class.
+    Of joined words, half of the rows have several labels, or a tenth of them and the labels of
+    nearly all of these occur in other cells too: `drama|war` beside `war` and `drama`. `Mac; iOS`
+    among `Linux` and `Windows`, or in one row, is a class.
     """
     if isinstance(column.dtype, pl.List | pl.Array):
         return True
     if column.dtype != pl.String:
         return False
-    cells = column.drop_nulls().unique()
-    if not cells.str.contains(r"[|;]").any():
+    cells = column.drop_nulls()
+    joined = cells.str.contains(_JOINED)
+    if 10 * joined.sum() < len(cells) or not joined.any():
         return False
-    each = [set(_split_labels(cell)) for cell in cells]
+    each = [set(_split_labels(cell)) for cell in cells.unique()]
     counts = Counter(label for labels in each for label in labels)
-    return len(counts) <= len(cells) and any(
-        counts[label] > 1 for labels in each if len(labels) > 1 for label in labels
+    if len(counts) > len(each):
+        return False
+    if 2 * joined.sum() >= len(cells):
+        return any(counts[label] > 1 for labels in each if len(labels) > 1 for label in labels)
+    again = cells.filter(joined).map_elements(
+        lambda cell: all(counts[label] > 1 for label in set(_split_labels(cell))),
+        return_dtype=pl.Boolean,
     )
+    return bool(again.mean() >= 0.9)  # type: ignore[operator]
+
+
+def odd_among_numbers(column: pl.Series, wanted: str | None, decimal: str | None) -> pl.Series:
+    """(N,) bool, cells that are no number among numbers to predict: they are no target.
+
+    All False where the target is classes: a word among few whole numbers is a class too.
+
+    Args:
+        column: the target.
+        wanted: the kind of task, where the user says so.
+        decimal: the decimal mark of the file.
+    """
+    none = pl.Series([False]).new_from_index(0, len(column))
+    if wanted == "classes" or not (column.dtype == pl.String or is_mixed(column)):
+        return none
+    kind = infer(column, decimal=decimal)
+    if kind.kind != "number":
+        return none
+    reading = read_column(column, kind)
+    few = wanted is None and _are_few_classes(reading.values.drop_nulls())
+    return none if few else reading.unfit
 
 
 def strata(target: pl.Series, task: Task) -> list[int]:
@@ -140,11 +174,15 @@ def _guess_kind(column: pl.Series, decimal: str | None) -> Literal["classes", "l
     if kind.kind != "number":
         return "classes"
     reading = read_column(column, kind)
-    # A word among numbers is a class of its own, and so are digits that no float can hold.
-    if reading.unfit.any() or not reading.values.is_finite().all():
+    # A word among few numbers is a class of its own, and so are digits that no float can hold.
+    if reading.unfit.any():
         return "classes"
-    whole = (reading.values % 1 == 0).all()
-    return "classes" if whole and reading.values.n_unique() <= _MAX_CLASSES else "value"
+    return "classes" if _are_few_classes(reading.values) else "value"
+
+
+def _are_few_classes(numbers: pl.Series) -> bool:
+    whole = (numbers % 1 == 0).all()
+    return whole and numbers.n_unique() <= _MAX_CLASSES
 
 
 def _values(column: pl.Series, where: str, decimal: str | None, ids: pl.Series | None) -> pl.Series:
@@ -152,10 +190,8 @@ def _values(column: pl.Series, where: str, decimal: str | None, ids: pl.Series |
     if kind.kind != "number":
         kind = ColumnType("number", decimal or ".")
     reading = read_column(column, kind)
-    odd = re.sub(r" and counts? as missing", "", reading.describe_unfit(column, ids))
-    if odd or not reading.values.is_finite().all():
-        what = odd or "infinite values"
-        raise MmfuseError(f"{where}: {column.name!r} cannot be a number to predict: {what}")
+    if odd := re.sub(r" and counts? as missing", "", reading.describe_unfit(column, ids)):
+        raise MmfuseError(f"{where}: {column.name!r} cannot be a number to predict: {odd}")
     return reading.values
 
 
@@ -164,7 +200,7 @@ def _labels(column: pl.Series) -> tuple[pl.Series, Task]:
         cells = [[] if cell is None else list(cell) for cell in column.to_list()]
         sets = [[str(label) for label in cell if label is not None] for cell in cells]
     else:
-        sets = [_split_labels(cell or "") for cell in column.cast(pl.String)]
+        sets = [_split_labels(cell or "") for cell in words_of(column)]
     flat = pl.Series("labels", [label for labels in sets for label in labels], pl.String)
     words = iter(canonical_words(flat).to_list())
     rows = [[word for word in (next(words) for _ in labels) if word] for labels in sets]
@@ -179,7 +215,7 @@ def _split_labels(cell: str) -> list[str]:
 
 
 def _classes(column: pl.Series, where: str) -> tuple[pl.Series, Task]:
-    if column.dtype.is_nested() or column.dtype == pl.Binary:
+    if column.dtype == pl.Binary or (column.dtype.is_nested() and not is_mixed(column)):
         raise MmfuseError(f"{where}: {column.name!r} holds {column.dtype}, which cannot be classes")
     words = canonical_words(column)
     names = sort_words(words)

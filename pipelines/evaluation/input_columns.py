@@ -16,6 +16,7 @@ from pipelines.data import columns, origins
 from pipelines.data.column_types import ColumnType
 from pipelines.data.columns import ModalityCells, ModalitySpec
 from pipelines.data.formats.nested import flattened
+from pipelines.data.mixed_cells import is_mixed, plain_columns
 from pipelines.data.tables import SampleIds, TableOptions, sample_ids
 
 
@@ -58,7 +59,9 @@ def match_columns(
     Raises:
         MmfuseError: where no modality has a column.
     """
-    samples = flattened(samples, "the samples", keep=kinds)
+    if not len(samples):
+        raise MmfuseError("the samples have no rows")
+    samples = plain_columns(flattened(samples, "the samples", keep=kinds))
     found = {name: _own(samples, name, kind, made_of.get(name)) for name, kind in kinds.items()}
     words = None if ids is None else ids.words
     taken = {ids.column if ids else "id"} | {column for own in found.values() for column in own}
@@ -142,10 +145,12 @@ def source_types(
 ) -> dict[str, dict[str, ColumnType]]:
     """By modality and column, how cells were read when features were extracted.
 
-    It is stored with what a fitted encoder learned; of encoders fitted before it was, numbers have
-    a decimal point and dates are in ISO form.
+    It is stored with what a fitted encoder learned, and with the origin of the data; of encoders
+    fitted before it was, numbers have a decimal point and dates are in ISO form.
     """
-    found: dict[str, dict[str, ColumnType]] = {}
+    modalities = {info.key.modality for info in infos.values()}
+    stored = origins.load_types(home, dataset)
+    found = {name: types for name, types in stored.items() if name in modalities}
     paths = DatasetPaths.of(home, dataset)
     for info in infos.values():
         if "fitted_on" not in info.fields:
@@ -186,7 +191,7 @@ def _own(
 ) -> tuple[str, ...]:
     """The columns of one modality; () if there are none."""
     there = samples.columns
-    if name in there and (kind != "tabular" or isinstance(samples[name].dtype, pl.Struct)):
+    if name in there and (kind != "tabular" or _is_record(samples[name])):
         return (name,)
     own = tuple(column for column in known or () if column in there)
     if own and (kind == "tabular" or own == known):
@@ -195,6 +200,10 @@ def _own(
         return (name,) if known is None and name in there else ()
     own = tuple(column for column in there if columns.as_name(column) == name)
     return (own or tuple(column for column in there if _ascii_name(column) == name))[:1]
+
+
+def _is_record(column: pl.Series) -> bool:
+    return isinstance(column.dtype, pl.Struct) and not is_mixed(column)
 
 
 def _ascii_name(column: str) -> str:
@@ -209,8 +218,8 @@ def _read(
     ids: pl.Series | None,
 ) -> ModalityCells:
     nested = part.kind == "tabular" and part.columns == (part.name,)
-    if nested and isinstance(samples[part.name].dtype, pl.Struct):
-        fields = samples[part.name].struct.unnest()
+    if nested and _is_record(samples[part.name]):
+        fields = plain_columns(samples[part.name].struct.unnest())
         known = [name for name in fields.columns if not types or name in types]
         part = ModalitySpec(part.name, part.kind, tuple(known or fields.columns))
         gone = samples[part.name].is_null()

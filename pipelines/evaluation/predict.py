@@ -37,7 +37,7 @@ from pipelines.encoding.encoder import (
 )
 from pipelines.encoding.weights import split_random
 from pipelines.evaluation import input_columns, sample
-from pipelines.media.cells import FILES, absent, read
+from pipelines.media.cells import FILES, absent, path_of, read
 from pipelines.media.payloads import Unreadable
 from pipelines.progress import Track, tracked_step, untracked
 
@@ -476,5 +476,5 @@ class _Encoding:
         return names
 
     def _fail(self, row: int, info: StreamInfo, cell: object, reason: str) -> None:
-        file = cell if info.kind in FILES and isinstance(cell, str) else ""
+        file = path_of(cell) if info.kind in FILES else ""
         self.failures.append(FailedCell(self._ids[row], info.key.modality, file, reason))

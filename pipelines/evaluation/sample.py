@@ -1,6 +1,7 @@
 """One sample from named cells, as a table with that row would have it."""
 
 import csv
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import polars as pl
 from cache.errors import MmfuseError, unknown
 from cache.samples import Kind
 from pipelines.data.columns import as_name, row_of_numbers
-from pipelines.media.cells import FILES, MAX_SERIES, TEXTS
+from pipelines.media.cells import FILES, MAX_SERIES, TEXTS, file_path
 
 ROOT = Path("/")
 """What the paths of a sample are relative to: they are absolute."""
@@ -119,9 +120,11 @@ def _place(name: str, cell: object) -> str:
     """
     if not isinstance(cell, str | Path):
         raise MmfuseError(f"{name} is a file; give its path, not a {type(cell).__name__}")
-    if isinstance(cell, str) and "://" in cell:
+    if isinstance(cell, str) and "://" in cell and not cell.startswith("file:"):
         raise MmfuseError(f"{name}={cell}: nothing is fetched; download the file and give its path")
     path = Path(cell).expanduser()
+    if not path.is_file():
+        path = Path(file_path(str(path), os.getcwd()))  # noqa: PTH109 - a string is needed
     if not path.is_file():
         what = "this is a folder" if path.is_dir() else "no such file"
         raise MmfuseError(f"{name}={cell}: {what} (looked for {path.absolute()})")

@@ -13,6 +13,7 @@ from pipelines.media.payloads import Unreadable, Waveform
 from pipelines.media.video import open_container
 
 FORMATS = "WAV, FLAC, OGG and MP3 can be read"
+MAX_RATE = 1 << 22  # hertz; ultrasound is recorded at a tenth of it
 MAX_CANCELLED = 20.0  # decibels that the mean of the channels may lie below them
 # Samples of one clip. Few bytes can state or hold any number of samples, so the limit grows with
 # the file: 12 minutes at 44.1 kHz for any, and twice what the best speech codec needs for large.
@@ -157,8 +158,10 @@ class _Mono:
         """The clip.
 
         Raises:
-            Unreadable: non-finite or cancelled-phase.
+            Unreadable: damaged, non-finite or cancelled-phase.
         """
+        if not 0 < rate <= MAX_RATE:
+            raise Unreadable("damaged", f"the audio states a rate of {rate:,} Hz")
         samples = self._blocks[0] if len(self._blocks) == 1 else np.concatenate(self._blocks)
         if not np.isfinite(samples).all():
             raise Unreadable("non-finite", "the audio holds NaN or infinity")

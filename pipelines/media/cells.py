@@ -5,6 +5,7 @@ import json
 import math
 import os
 import stat
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -51,8 +52,8 @@ def read(kind: Kind, cell: object, root: Path | None) -> Any:  # noqa: ANN401 - 
 def raw(kind: Kind, cell: object, root: Path | None) -> bytes:
     """The bytes whose digest is the row's identity.
 
-    Bytes of the file or archive member, the bytes themselves, text as UTF-8, a record as canonical
-    JSON, a series as its shape and little-endian float32.
+    Bytes of the file or archive member, the bytes themselves (also as `bytes` beside a `path`),
+    text as UTF-8, a record as canonical JSON, a series as its shape and little-endian float32.
 
     Args:
         kind: kind of the modality.
@@ -65,10 +66,12 @@ def raw(kind: Kind, cell: object, root: Path | None) -> bytes:
     """
     if isinstance(cell, bytes | bytearray | memoryview):
         data = bytes(cell)
+    elif kind in FILES and isinstance(cell, Mapping) and cell.get("bytes") is not None:
+        data = bytes(cell["bytes"])
     elif kind in FILES:
-        if not isinstance(cell, str):
+        if not (path := path_of(cell)) and not isinstance(cell, str):
             raise Unreadable("wrong-type", f"expected a path or bytes, this is {_type(cell)}")
-        data = _contents(locate(cell, root))
+        data = _contents(locate(path, root))
     elif kind in TEXTS:
         data = _text_bytes(cell)
     elif kind == "tabular":
@@ -158,18 +161,33 @@ def locate(cell: str, root: Path | None) -> Place:
     raise Unreadable("missing-file", f"no file {path}")
 
 
+def path_of(cell: object) -> str:
+    """The path in a cell of a media file; "" where the cell holds no path."""
+    if isinstance(cell, Mapping):
+        cell = cell.get("path")
+    return cell if isinstance(cell, str) else ""
+
+
 def file_path(cell: str, top: str) -> str:
     """The normalised absolute path that a cell means below the folder `top`.
 
-    Backslashes separate folders, and `file:` begins a URL, where no file has that very name.
+    Where no file has that very name: backslashes separate folders, `file:` begins a URL, blanks
+    around the name are dropped, and letters may be composed or decomposed in Unicode.
     """
     path = os.path.normpath(os.path.join(top, cell))  # noqa: PTH118 - a million cells pass here
-    if ("\\" in cell or cell.startswith("file:")) and not os.path.lexists(path):
-        if cell.startswith("file:"):
-            url = urlsplit(cell)
-            cell = unquote(("" if url.netloc == "localhost" else url.netloc) + url.path)
-        path = os.path.normpath(os.path.join(top, cell.replace("\\", "/")))  # noqa: PTH118
-    return path
+    plain = cell.isascii() and cell == cell.strip() and "\\" not in cell
+    if (plain and not cell.startswith("file:")) or os.path.lexists(path):
+        return path
+    word = cell.strip()
+    if word.startswith("file:"):
+        url = urlsplit(word)
+        word = unquote(("" if url.netloc == "localhost" else url.netloc) + url.path)
+    path = os.path.normpath(os.path.join(top, word.replace("\\", "/")))  # noqa: PTH118
+    if word.isascii() or os.path.lexists(path) or not path.startswith(top):
+        return path
+    below = path[len(top) :]
+    forms = (top + unicodedata.normalize(form, below) for form in ("NFC", "NFD"))
+    return next((form for form in forms if os.path.lexists(form)), path)
 
 
 @lru_cache(maxsize=16)

@@ -88,10 +88,17 @@ def _rgb(image: "Image") -> "Image":
     from PIL import Image
 
     if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_eight_bits(np.asarray(image), image.mode)).convert("RGB")
+        values = np.asarray(image)
+        mode = "8" if _is_wide(image) and 0 < values.max() <= 255 else image.mode
+        return Image.fromarray(_eight_bits(values, mode)).convert("RGB")
     if image.mode == "P":  # a palette with transparency must be converted to RGBA first
         image = image.convert("RGBA")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _is_wide(image: "Image") -> bool:
+    """Whether a file states 32 bits for each grey value, as arrays of int32 are saved."""
+    return image.mode == "I" and 32 in (getattr(image, "tag_v2", None) or {}).get(258, ())
 
 
 def _with_alpha(rgb: "Image", image: "Image") -> "Image":
@@ -107,14 +114,14 @@ def _with_alpha(rgb: "Image", image: "Image") -> "Image":
 def _eight_bits(values: NDArray[Any], mode: str) -> NDArray[np.uint8]:
     """(H, W) grey values of deep modes → 0 … 255.
 
-    Integers are taken as 16 bits wide, or 32 where they do not fit; floats as 0 … 1, or 0 … 255
-    where they do not fit.
+    Integers are taken as 16 bits wide, or 32 where they do not fit, and 32-bit files that hold no
+    more than 8 bits as 8; floats as 0 … 1, or 0 … 255 where they do not fit.
     """
     if not np.isfinite(values).all():
         raise Unreadable("non-finite", "the image holds NaN or infinity")
     top = values.max()
-    if mode == "F":
-        scale = 255.0 if top <= 1 else 1.0
+    if mode in ("F", "8"):
+        scale = 255.0 if top <= 1 and mode == "F" else 1.0
     else:
         scale = 255 / 65535 if top <= 65535 else 255 / (2**31 - 1)
     grey = np.empty(values.shape, np.uint8)

@@ -22,6 +22,11 @@ from cache.feature_store import FeatureStore
 from cache.layout import Home
 from cache.maintenance.verify import verify
 from cache.storage.objects import pack_record
+from pipelines.data.sources import open_dataset
+from pipelines.data.tables import TableOptions
+from pipelines.encoding.encoder import build_encoder
+from pipelines.extract.extract import extract
+from pipelines.extract.options import ExtractOptions
 
 INPUTS = [i % 40 if i % 7 else None for i in range(120)]
 
@@ -101,6 +106,26 @@ def test_progress_counts_every_part_once(home, tmp_path):
     unpack(third, tmp_path / "toy.pack", track=track)
     assert list(seen)[4:] == ["check toy.pack: members", *written]
     assert all(count == total for count, total in seen.values())
+
+
+def test_rows_without_a_group_keep_none_in_hdf5(tmp_path):
+    """A row alone is in no group; HDF5 has an empty word for it."""
+    rows = [
+        f"s{n},{'ab'[n % 2]} word {n},{'' if n % 3 else 'g' + str(n)},{n % 2}" for n in range(60)
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(["id,words,family,label", *rows]) + "\n")
+    options = TableOptions(name="t", group="family")
+    (dataset,) = open_dataset(str(tmp_path / "t.csv"), table=options)
+    homes = [Home(tmp_path / name) for name in ("one", "two")]
+    extract(dataset, [build_encoder("hashing")], home=homes[0], options=ExtractOptions(workers=0))
+    export_hdf5(FeatureStore(homes[0], "t"), tmp_path / "t.h5")
+    import_hdf5(homes[1], tmp_path / "t.h5")
+    groups = []
+    for home in homes:
+        store = FeatureStore(home, "t")
+        groups.append(store.samples(store.streams()[0]).groups.tolist())
+    assert groups[0] == groups[1]
+    assert groups[0][:4] == ["g0", None, None, "g3"]
 
 
 def test_the_layout_of_hdf5_is_as_documented(home, tmp_path):

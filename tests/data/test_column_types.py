@@ -53,7 +53,7 @@ def test_one_odd_cell_does_not_change_a_column_of_numbers(word):
     assert kind == NUMBER
     assert reading.values.to_list() == [*range(40), None]
     said = reading.describe_unfit(cells)
-    expected = f"1 of 41 cells is no number and count as missing, such as {word!r} in row 40"
+    expected = f"1 of 41 cells is no number and counts as missing, such as {word!r} in row 40"
     assert said == (expected if word else "")
 
 

@@ -81,6 +81,16 @@ def test_the_decimal_mark_can_be_given(tmp_path):
         ("{}.pdf", None),
         ("https://example.org/{}.jpg", None),
         ("s3://bucket/{}", None),
+        ("//cdn.example.org/{}", None),
+        ("www.example.org/{}", None),
+        ("data:image/png;base64,{}", None),
+        ("tree/{}.heic ", "image"),
+        ("tree/{}.jpg?w=200", "image"),
+        ("tree/{}", None),
+        ("tree\\IM{}", None),
+        ("tree/{}.parquet", None),
+        ("tree_{}.svs", None),
+        ("tree_{}.weird", None),
         ("site{}.com", "text"),
         ("a note about number {}", "text"),
     ],
@@ -92,7 +102,140 @@ def test_names_of_files_and_urls_are_never_text(cell, kind):
     assert [part.kind for part in found.parts] == ([kind] if kind else [])
     if kind is None:
         assert "left out" in found.notes[0]
-        assert ("download" if "://" in cell else "--modality NAME=KIND") in found.notes[0]
+        web = cell.startswith(("https:", "s3:", "//", "www", "data:"))
+        assert ("download" if web else "--modality NAME=KIND") in found.notes[0]
+
+
+def test_words_with_a_slash_or_a_point_are_words():
+    """Few different ones are categories, and what ends in many ways is no name of a file."""
+    frame = pl.DataFrame(
+        {
+            "sex": [("m/f", "m/m", "f/f")[row % 3] for row in range(60)],
+            "user": [f"john.name{chr(97 + row % 26) * (1 + row // 26)}" for row in range(60)],
+            "ratio": [f"{row}/{row + 1}" for row in range(60)],
+        }
+    )
+    found = guess_modalities(frame, [])
+    kinds = {part.name: part.kind for part in found.parts}
+    assert kinds == {"table": "tabular", "user": "text", "ratio": "text"}
+
+
+def test_words_that_say_no_value_in_a_column_of_files_are_absent(tmp_path):
+    """Neither text nor files that are not there; their number is told."""
+    for row in range(60):
+        (tmp_path / f"{row}.png").write_bytes(b"x")
+    dataset, notes = table(tmp_path, photo=lambda row: "NA" if row % 7 == 0 else f"{row}.png")
+    assert [m.kind for m in dataset.modalities] == ["image"]
+    assert dataset.table["photo"].null_count() == 9
+    assert any("9 of 60 cells are words such as NA" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("income", "note", "written"),
+    [
+        (lambda row: f"{(row + 1) * 1234:,}", lambda row: "1,5", "thousands ','"),
+        (lambda row: "12,34" if row == 7 else f"{(row + 1) * 1234:,}", lambda row: "x",
+         "thousands ','"),
+        (lambda row: f"{row / 8:.3f}".replace(".", ","), lambda row: "1.5", "decimal ','"),
+        (lambda row: f"USD{(row + 1) * 1000:,}.50", lambda row: "x", "thousands ',', in USD"),
+        (lambda row: f"R$ {row},50", lambda row: "x", "decimal ',', in R$"),
+        (lambda row: f"{row} zł", lambda row: "x", "in zł"),
+    ],
+)  # fmt: skip
+def test_a_column_is_written_as_most_of_its_own_cells_are(tmp_path, income, note, written):
+    """Odd cells here, and cells of columns of words, do not change how numbers are read."""
+    odd = lambda row: note(row) if row == 5 else "abc"[row % 3]  # noqa: E731
+    _, notes = table(tmp_path, income=income, note=odd)
+    assert any(f"guessed income: tabular (numbers ({written}))" in each for each in notes)
+
+
+def test_columns_of_numbers_vote_on_what_a_thousand_looks_like(tmp_path):
+    """`9.286` is nine thousand where other columns show commas, also beside one with points."""
+    columns = {
+        "people": lambda row: f"{row}.286" if row else "987",
+        "share": lambda row: f"{row},50",
+        "place": lambda row: f"52.{1234 + row}",
+    }
+    dataset, _ = table(tmp_path, ";", **columns)
+    assert values(dataset, "people")[:2].to_list() == [987, 1286]
+    assert values(dataset, "share")[3] == 3.5
+    assert values(dataset, "place")[0] == 52.1234
+
+
+def test_negative_numbers_of_bookkeepers_and_infinite_ones(tmp_path):
+    """Brackets are a minus; what no float holds is missing, and does not cost the row."""
+    cells_ = {3: "(1.5)", 4: "inf", 5: "1e400"}
+    dataset, notes = table(tmp_path, gain=lambda row: cells_.get(row, f"{row}.5"))
+    assert values(dataset, "gain")[2:6].to_list() == [2.5, -1.5, None, None]
+    assert any(
+        "2 of 60 cells are no number" in note and "'inf' in row s4" in note for note in notes
+    )
+
+
+def test_series_with_decimal_commas_are_read_as_the_file_writes_numbers(tmp_path):
+    """Also in new tables: what the file writes is learnt with the features."""
+    signal = lambda row: " ".join(f"{row},{n}5" for n in range(9))  # noqa: E731
+    dataset, notes = table(tmp_path, ";", signal=signal)
+    assert dataset.table["signal"][3].to_list()[:2] == pytest.approx([3.05, 3.15])
+    assert any("signal: series (numbers in a row (decimal ','))" in note for note in notes)
+    kinds = dataset.column_types["signal"]
+    new = pl.DataFrame({"signal": ["1,5 2,5"]})
+    found = cells(new, ModalitySpec("signal", "series", ("signal",)), types=kinds)
+    assert found.cells.to_list() == [[1.5, 2.5]]
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "left_out"),
+    [
+        ("bid", lambda row: str(1000 + 37 * row), False),
+        ("user_id", lambda row: str(1000 + 37 * row), True),
+        ("userId", lambda row: str(1000 + 37 * row), True),
+        ("passengerid", lambda row: str(row + 1), True),
+    ],
+)
+def test_numbers_of_the_rows_are_left_out_by_name(tmp_path, name, cell, left_out):
+    """A name that means an id, or one that may and numbers that follow one another."""
+    _, notes = table(tmp_path, **{name: cell, "n": lambda row: str(row % 5)})
+    assert any(f"{name}: left out (it numbers" in note for note in notes) is left_out
+
+
+def test_rows_of_one_group_are_together_however_its_name_is_written(tmp_path):
+    """Blanks, and `1` beside `1.0`, do not make another group."""
+    for names in (("g{}", "g{} "), ("{}", "{}.0")):
+        lines = ["id,words,g,label"]
+        lines += [
+            f"s{n},word {n} here,{names[n % 2].format(n // 6)},{LABELS[n]}" for n in range(60)
+        ]
+        (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+        found = load(tmp_path / "t.csv", TableOptions(name="t", group="g")).table
+        splits = found.group_by("group").agg(pl.col("split").n_unique())
+        assert len(splits) == 10
+        assert splits["split"].max() == 1
+
+
+def test_rows_without_a_split_are_told(tmp_path):
+    """They get features and are in no split."""
+    lines = ["id,words,split,label"]
+    words = ("train", "train", "test", "val", "")
+    lines += [f"s{n},word {n} here,{words[n % 5]},{LABELS[n]}" for n in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    notes = []
+    load(tmp_path / "t.csv", TableOptions(name="t"), notes.append)
+    assert any("12 of 60 rows have no 'split'" in note for note in notes)
+
+
+@pytest.mark.parametrize("odd", ["n/a", "(see note)", "1e400"])
+@pytest.mark.parametrize("price", [lambda row: row * 7, lambda row: row / 8])
+def test_a_word_among_numbers_to_predict_costs_its_row(tmp_path, odd, price):
+    """Forty prices and two words are a value, and two rows are left out."""
+    lines = ["id,size,price"]
+    lines += [f"s{n},{n % 9},{odd if n in (9, 19) else price(n)}" for n in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    notes = []
+    dataset = load(tmp_path / "t.csv", TableOptions(name="t", target="price"), notes.append)
+    assert dataset.task.kind == "value"
+    assert len(dataset.table) == 58
+    assert any("2 of 60 rows have a 'price' that is no number" in note for note in notes)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +248,9 @@ def test_names_of_files_and_urls_are_never_text(cell, kind):
         (["1", "1.0", "2"], "classes", 2),
         (["3", "NA", "4"], "classes", 3),
         (["cat", "cat ", "dog"], "classes", 2),
+        (["cat", "cat\u200b", "dog"], "classes", 3),
+        (["a", "b", "c"] * 19 + ["d; c", "a", "b"], "classes", 4),
+        (["a|b", "b|c", "c", "a|c"], "labels", 3),
         (["1", "9" * 5000], "classes", 2),
     ],
 )

@@ -10,7 +10,12 @@ from cache.errors import MmfuseError
 from cache.layout import DatasetPaths, Home
 from cache.maintenance.verify import verify
 from pipelines.data.columns import parse_modality
+from pipelines.data.origins import load_types, save_origin
+from pipelines.data.sources import open_dataset
 from pipelines.data.tables import TableOptions
+from pipelines.encoding.encoder import build_encoder
+from pipelines.extract.extract import extract
+from pipelines.extract.options import ExtractOptions
 
 
 @pytest.fixture
@@ -108,3 +113,33 @@ def test_modalities_named_one_after_the_other_are_joined(tmp_path):
     store = mmfuse.FeatureStore(home, "two")
     assert {m.name for m in store.samples(streams[0]).modalities} == {"a", "b"}
     assert verify(home).damages == ()
+
+
+def test_a_name_comes_before_a_folder_that_is_called_like_it(table, tmp_path, monkeypatch):
+    """A path with a slash is the folder; the note says how to mean it."""
+    home = Home(tmp_path / "home")
+    (dataset,) = open_dataset(str(table), table=OWN)
+    extract(dataset, [build_encoder("hashing")], home=home, options=ExtractOptions(workers=0))
+    monkeypatch.chdir(tmp_path)
+    for label in ("x", "y"):
+        for number in range(20):
+            path = tmp_path / "movies" / label / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"x")
+    notes = []
+    (found,) = open_dataset("movies", home=home, note=notes.append)
+    assert found.task == dataset.task
+    assert "read as it was extracted before; ./movies for what lies here" in notes[0]
+    (folder,) = open_dataset("./movies", home=home)
+    assert folder.task.names == ("x", "y")
+
+
+def test_how_columns_were_read_is_stored_for_encoders_that_learn_nothing(tmp_path):
+    """A series with decimal commas keeps them in new tables."""
+    rows = [f"s{n};{' '.join(f'{n},{k}5' for k in range(9))};{'ab'[n % 2]}" for n in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["id;sig;label", *rows]) + "\n")
+    (dataset,) = open_dataset(str(tmp_path / "t.csv"), table=TableOptions(name="t"))
+    home = Home(tmp_path / "home")
+    save_origin(home, dataset)
+    assert load_types(home, "t") == dataset.column_types
+    assert load_types(home, "t")["sig"]["sig"].decimal == ","

@@ -228,17 +228,24 @@ def test_sound_of_a_hub_is_sound(tmp_path):
 
 
 def test_media_that_a_hub_names_instead_of_holding_are_files(pictures):
-    """All names and no bytes: paths. Some without bytes among many: failures, not gaps."""
+    """Names and no bytes are paths, also beside cells with bytes; neither is absent."""
     media = [{"bytes": None, "path": name} for name in NAMES]
     path = pictures / "named.parquet"
     pl.DataFrame(table(media)).write_parquet(path)
     check(opened(path)[0])
     mixed = [{"bytes": data, "path": "x.png"} for data in inline(pictures)]
-    mixed[3] = {"bytes": None, "path": "x.png"}
+    mixed[3] = {"bytes": None, "path": NAMES[3]}
+    mixed[5] = {"bytes": None, "path": None}
+    mixed[7] = {"bytes": None, "path": "x.png"}
     pl.DataFrame(table(mixed)).write_parquet(path)
     found, _ = opened(path)
-    with pytest.raises(cells.Unreadable, match="empty"):
-        cells.read("image", found.table["image"][3], found.root)
+    column = found.table["image"]
+    assert column.is_null().arg_true().to_list() == [5]
+    for row in (2, 3):
+        data = cells.raw("image", column[row], found.root)
+        assert data == (pictures / NAMES[row]).read_bytes()
+    with pytest.raises(cells.Unreadable, match="missing-file"):
+        cells.read("image", column[7], found.root)
 
 
 def test_a_file_that_has_the_name_of_a_windows_path_is_that_file(tmp_path):

@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from cache.errors import MmfuseError
+from pipelines.data.mixed_cells import words_of
 from pipelines.data.table_files import read_table
 
 LINES = 'id,plot,genre\n0,à bientôt,drama\n1,"two\nlines",noir\n'
@@ -67,7 +68,7 @@ def test_json_lines_with_a_mark_and_empty_lines_are_read(tmp_path):
         ("a.jsonl", b'{"id":0,"x":NaN}\n', "write null for what is missing"),
         ("a.jsonl", b'[{"id":0}]\n', "line 1 is not an object"),
         ("a.json", b'{"id":0}\n', "write a list of objects"),
-        ("a.json", b"[1, 2]\n", "only deserialize json objects"),
+        ("a.json", b"[1, 2]\n", "item 1 is 1, not an object"),
         ("a.json", b'{"id":', "it is not JSON"),
         ("a.json", b'{"a":[{"x":1}],"b":[{"x":1}]}', "several lists of objects: 'a', 'b'"),
         ("a.json", b'{"a":[1,2],"b":[1]}', "write a list of objects"),
@@ -118,3 +119,47 @@ def test_a_folder_is_no_table(tmp_path):
     """A folder named like a table is said to be one."""
     (tmp_path / "a.csv").mkdir()
     assert "this is a folder" in refused(tmp_path / "a.csv")
+
+
+def test_lines_may_end_as_on_old_macs_and_headers_be_long(tmp_path):
+    """Bare carriage returns; sixteen thousand columns."""
+    text = b"id,plot,genre\r0,x,drama\r1,y,noir\r"
+    assert read_table(written(tmp_path, "a.csv", text))["plot"].to_list() == ["x", "y"]
+    names = [f"f{number}" for number in range(16_000)]
+    wide = "\n".join([",".join(names), ",".join("1" for _ in names)]) + "\n"
+    assert read_table(written(tmp_path, "b.csv", wide.encode())).columns == names
+
+
+@pytest.mark.parametrize("header", ['"id";"weight, kg";"label"', "id;weight, kg;label"])
+def test_a_comma_in_a_header_does_not_separate_where_a_semicolon_does(tmp_path, header):
+    """The mark is the one that cuts every record into equally many cells."""
+    lines = [header, *(f"s{row};{row},5;a" for row in range(60))]
+    found = read_table(written(tmp_path, "a.csv", "\n".join(lines).encode()))
+    assert found.columns == ["id", "weight, kg", "label"]
+    assert found["weight, kg"][3] == "3,5"
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "b.json"])
+def test_json_that_is_nested_without_end_is_one_line(tmp_path, name):
+    """Neither a crash nor a traceback."""
+    deep = '{"a":' * 100_000 + "1" + "}" * 100_000
+    text = f"[{deep}]" if name == "b.json" else deep
+    assert "nested too deeply" in refused(written(tmp_path, name, text.encode()))
+
+
+def test_a_number_of_thousands_of_digits_in_json_is_its_digits(tmp_path):
+    """As a label it is a word."""
+    digits = "9" * 5000
+    text = f'[{{"label": {digits}}}, {{"label": 7}}]'
+    found = read_table(written(tmp_path, "a.json", text.encode()))
+    assert words_of(found["label"]).to_list() == [digits, "7"]
+
+
+def test_a_parquet_of_few_bytes_and_more_rows_than_memory_is_refused(tmp_path, monkeypatch):
+    """One value repeated takes no space in the file, and much when it is read."""
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"a": pl.repeat(1, 2_000_000, eager=True)}).write_parquet(path)
+    assert len(read_table(path)) == 2_000_000
+    monkeypatch.setattr("os.sysconf", lambda name: {"SC_PAGE_SIZE": 4096}.get(name, 100_000))
+    with pytest.raises(MmfuseError, match=r"2,000,000 rows × 1 columns in [\d,]+ bytes"):
+        read_table(path)

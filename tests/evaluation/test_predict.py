@@ -334,3 +334,10 @@ def test_two_encoders_of_one_name_are_two_streams_of_a_modality(trained) -> None
     found = predict(home, run.id, test, encoders=encoders)
     recorded = run.predictions().filter((pl.col("split") == "test") & (pl.col("seed") == 0))
     assert list(found.ids) == recorded["id"].to_list()
+
+
+def test_a_table_without_rows_is_refused(trained) -> None:
+    """A header alone has nothing to predict."""
+    home, run, _ = trained
+    with pytest.raises(MmfuseError, match="the samples have no rows"):
+        predict(home, run, pl.DataFrame({"words": []}, schema={"words": pl.String}))

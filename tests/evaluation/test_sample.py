@@ -112,6 +112,7 @@ def test_values_have_several_forms(shop, monkeypatch) -> None:
     expected = predict(home, runs["value"], row).outputs
     for forms in (
         {"photo": Path(row["photo"]), "words": row["Its words"], "pulse": f"[{row['pulse']}]"},
+        {"photo": f"file://{folder}/{row['photo']}", "words": row["Its words"]},
         {"photo": f"~/{row['photo']}", "words": "@words.txt", "pulse": numbers},
         {"photo": Path(row["photo"]).read_bytes(), "words": "@~/words.txt", "pulse": "pulse.npy"},
         {"words": Path("words.txt"), "pulse": "pulse.csv", "colour": f"  {row['colour']} "},

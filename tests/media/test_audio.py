@@ -195,3 +195,11 @@ def test_few_bytes_of_long_sound_are_refused(monkeypatch):
     assert len(data) < 8_000
     assert why(data).reason == "too-large"
     assert len(cells.decode("audio", encoded(tone(20.0))).samples) == 20 * RATE
+
+
+def test_a_rate_that_no_sound_has_is_damage():
+    """A header may state any number of hertz."""
+    data = io.BytesIO()
+    soundfile.write(data, np.ones(100) / 2, 2**31 - 1, format="WAV")
+    with pytest.raises(Unreadable, match=r"damaged: the audio states a rate of 2,147,483,647 Hz"):
+        audio.decode_audio(data.getvalue())

@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import struct
+import unicodedata
 import zipfile
 import zlib
 from concurrent.futures import ProcessPoolExecutor
@@ -495,3 +496,22 @@ def test_alpha_is_turned_with_its_image():
     shown = on_white(cells.decode("image", picture_bytes(image, exif=exif)))
     assert shown.size == (2, 4)
     assert shown.getpixel((1, 0)) == (255, 255, 255)
+
+
+def test_arrays_of_wide_integers_that_hold_bytes_are_bytes():
+    """A TIFF of 32 bits with values up to 255 is not nearly black."""
+    for top, seen in ((255, 255), (65535, 255), (2**31 - 1, 255)):
+        data = picture_bytes(Image.fromarray(np.array([[0, top]], np.int32)), "TIFF")
+        assert np.asarray(cells.decode("image", data))[0, :, 0].tolist() == [0, seen]
+
+
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+@pytest.mark.parametrize("asked", ["NFC", "NFD"])
+def test_a_name_is_found_in_either_unicode_form_and_with_blanks_around(tmp_path, stored, asked):
+    """They look the same, and copies between systems change the form."""
+    name = "caf\u00e9/\u00fcber.png"
+    path = tmp_path / unicodedata.normalize(stored, name)
+    path.parent.mkdir()
+    path.write_bytes(b"x")
+    assert cells.raw("image", unicodedata.normalize(asked, name), tmp_path) == b"x"
+    assert cells.raw("image", f" {unicodedata.normalize(asked, name)}\t", tmp_path) == b"x"

@@ -1,5 +1,6 @@
 """CSV and TSV files: cells are strings, and the separator is found by the header."""
 
+import contextlib
 import csv
 import io
 import re
@@ -10,12 +11,15 @@ import polars as pl
 
 from cache.errors import MmfuseError
 
-_SEPARATORS = ";\t|"  # tried for a .csv whose header holds no comma
+_SEPARATORS = ";\t|"  # tried for a .csv beside the comma
+_RECORDS = 50  # lines that the separator is judged by
 _STATED = re.compile(r'^"?sep=(.)"?\r?\n', re.IGNORECASE)  # the first line that Excel may write
 
 
 def separator_of(start: str, suffix: str) -> str:
-    """The mark between cells.
+    """The mark between cells: the one that cuts the first records into most and equally many cells.
+
+    A comma where none does, or the comma does as well.
 
     Args:
         start: the first lines of the file.
@@ -25,9 +29,23 @@ def separator_of(start: str, suffix: str) -> str:
         return stated.group(1)
     if suffix == ".tsv":
         return "\t"
-    header = start.split("\n", 1)[0]
-    found = [mark for mark in _SEPARATORS if mark in header]
-    return found[0] if len(found) == 1 and "," not in header else ","
+    lines = start.split("\n")
+    found, most = "", 1
+    for mark in (",", *_SEPARATORS):
+        records = list(_records("\n".join(lines[:_RECORDS]), mark)) if mark in lines[0] else []
+        if len(lines) > _RECORDS and len(records) > 1:
+            del records[-1]  # it may go on
+        widths = {len(record) for record in records if record}
+        if len(widths) == 1 and max(widths) > most:
+            found, most = mark, max(widths)
+    named = [mark for mark in _SEPARATORS if mark in lines[0]]
+    return found or (named[0] if len(named) == 1 and "," not in lines[0] else ",")
+
+
+def _records(text: str, separator: str) -> Iterator[list[str]]:
+    """The records of a text, up to one that Python's csv module cannot read."""
+    with contextlib.suppress(csv.Error):
+        yield from csv.reader(io.StringIO(text, newline=""), delimiter=separator)
 
 
 def read_delimited(source: str | bytes, start: str, suffix: str, where: str) -> pl.DataFrame:
@@ -45,8 +63,7 @@ def read_delimited(source: str | bytes, start: str, suffix: str, where: str) -> 
     """
     separator = separator_of(start, suffix)
     stated = _STATED.match(start)
-    lines = io.StringIO(start[stated.end() if stated else 0 :])
-    header = next(csv.reader(lines, delimiter=separator), [])
+    header = next(_records(start[stated.end() if stated else 0 :], separator), [])
     if twice := [name for name, count in Counter(header).items() if count > 1]:
         raise MmfuseError(f"{where}: two columns are named {twice[0]!r}; rename one of them")
     return pl.read_csv(
@@ -57,10 +74,8 @@ def read_delimited(source: str | bytes, start: str, suffix: str, where: str) -> 
 def ragged_records(text: str, suffix: str) -> Iterator[str]:
     """Describe the records that have more cells than the header."""
     records = csv.reader(io.StringIO(text, newline=""), delimiter=separator_of(text, suffix))
-    try:
+    with contextlib.suppress(csv.Error):  # a cell too long for Python's csv module
         width = len(next(records, []))
         for record in records:
             if len(record) > width:
                 yield f"line {records.line_num} has {len(record)} cells, the header {width}"
-    except csv.Error:
-        return  # a cell too long for Python's csv module

@@ -5,6 +5,7 @@ from collections.abc import Collection
 import polars as pl
 
 from cache.errors import MmfuseError
+from pipelines.data.mixed_cells import MIXED
 
 
 def flattened(frame: pl.DataFrame, where: str, keep: Collection[str] = ()) -> pl.DataFrame:
@@ -41,4 +42,5 @@ def is_media(dtype: pl.DataType) -> bool:
 
 
 def _is_object(dtype: pl.DataType) -> bool:
-    return isinstance(dtype, pl.Struct) and bool(dtype.fields) and not is_media(dtype)
+    is_struct = isinstance(dtype, pl.Struct) and bool(dtype.fields)
+    return is_struct and dtype != MIXED and not is_media(dtype)

@@ -26,7 +26,7 @@ from pipelines.extract.engine.shard_queue import ShardQueue, Window
 from pipelines.extract.engine.shard_writer import ShardWriter
 from pipelines.extract.engine.timings import Timings
 from pipelines.extract.plan import StreamPlan
-from pipelines.media.cells import FILES
+from pipelines.media.cells import FILES, path_of
 
 _TICK = 0.2  # seconds between checks for Ctrl-C
 
@@ -208,9 +208,9 @@ class Runner:
         self.failed[failure.reason] += 1
         cell, where = self._column[row], self._where
         which = f"sample {self._plan.dataset.table['id'][row]} (row {row})"
-        if self._recipe.kind in FILES and isinstance(cell, str):
-            self.types[PurePath(cell).suffix.lower() or "no suffix"] += 1
-            which = f"{which[:-1]}, {cell})"
+        if self._recipe.kind in FILES and (path := path_of(cell)):
+            self.types[PurePath(path).suffix.lower() or "no suffix"] += 1
+            which = f"{which[:-1]}, {path})"
         detail = f"{failure.reason}: {failure.detail}" if failure.detail else failure.reason
         if self._options.strict:
             raise MmfuseError(

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cache.errors import MmfuseError
 from cache.samples import Modality, Samples, Task
-from pipelines.audit.label_checks import label_in_ids
+from pipelines.audit.label_checks import label_in_files, label_in_ids
 from pipelines.data.sources import open_dataset
 from pipelines.data.tables import TableOptions
 from pipelines.media import cells
@@ -160,3 +160,80 @@ def test_a_class_folder_without_files_is_reported(tmp_path, by_split):
     dataset, told = opened(tmp_path / "pets")
     assert dataset.task.names == ("cats", "dogs")
     assert "left out 1 folders without a file that can be read, such as: birds" in told
+
+
+def pets(folder, *places):
+    """Thirty photos in each of the folders."""
+    for place in places:
+        for number in range(30):
+            photo(folder / place / f"{number}.jpg", (number, 0, len(place)))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "beside",
+    ["empty", "unlabeled", "__MACOSX/train/cat", ".ipynb_checkpoints", "@eaDir", "lost+found"],
+)
+@pytest.mark.parametrize("names", [("train", "test"), ("seg_train", "seg_test")])
+def test_folders_beside_the_splits_are_no_classes(tmp_path, beside, names):
+    """What a system or a hub adds, unlabelled photos, and splits with a longer name."""
+    top = pets(tmp_path / "p", *(f"{split}/{label}" for split in names for label in ("cat", "dog")))
+    if beside == "empty":
+        (top / beside).mkdir()
+    else:
+        photo(top / beside / "1.jpg", (1, 2, 3))
+    dataset, notes = opened(top)
+    assert dataset.task.names == ("cat", "dog")
+    assert len(dataset.table) == 120
+    assert (dataset.table["split"] == "test").sum() == 60
+    if beside == "unlabeled":
+        assert any("in unlabeled, beside the splits" in note for note in notes)
+    if names[0] != "train":
+        assert "folders by split: seg_test is test, seg_train is train" in notes
+
+
+def test_hidden_folders_hold_no_samples_and_inner_folders_are_told(tmp_path):
+    """A preview is no photo; that the first folder is the label is said with an example."""
+    top = pets(tmp_path / "p", "2023/cats", "2024/dogs", "2024/.thumbs")
+    dataset, notes = opened(top)
+    assert dataset.task.names == ("2023", "2024")
+    assert len(dataset.table) == 60
+    assert any("30 hidden" in note for note in notes)
+    assert any(
+        "60 of 60 samples lie in folders below that of their class, such as 2023/cats/0; "
+        "the first folder is the label" in note
+        for note in notes
+    )
+
+
+def test_links_to_folders_are_followed_and_broken_ones_are_told(tmp_path):
+    """A class may lie elsewhere; a link to a folder above does not go round for ever."""
+    top = pets(tmp_path / "p", "cats", "dogs")
+    pets(tmp_path / "elsewhere", "birds")
+    (top / "birds").symlink_to(tmp_path / "elsewhere" / "birds")
+    (top / "dogs" / "up").symlink_to(top)
+    (top / "dogs" / "gone.jpg").symlink_to(tmp_path / "gone.jpg")
+    dataset, notes = opened(top)
+    assert dataset.task.names == ("birds", "cats", "dogs")
+    assert len(dataset.table) == 90
+    assert "left out 1 files: 1 broken link" in notes
+    assert cells.raw("image", dataset.table["image"][0], dataset.root)
+
+
+@pytest.mark.parametrize("names", ["tree/{}.png", "flat/tree_{}.png", "flat/tree{}.png"])
+def test_files_named_as_their_class_are_suspect(names):
+    """Their names are no features; folders of numbers count where they are the class."""
+    paths = [names.format(n).replace("tree", ("tree", "rock")[n % 2]) for n in range(12)]
+    splits = np.array((["train"] * 6 + ["val"] * 3 + ["test"] * 3), object)
+    targets = np.array([n % 2 for n in range(12)])
+    ids = np.array([f"row{n}" for n in range(12)], object)
+    task = Task("classes", ("tree", "rock"))
+    samples = Samples(ids, splits, targets, None, task, (Modality("photo", "image"),), "real")
+    found = label_in_files("photo", paths, samples)
+    assert (found.check, found.about, found.verdict) == ("label-in-files", "photo", "suspect")
+    assert label_in_files("photo", [f"img/{n}.png" for n in range(12)], samples).verdict == "clear"
+    digits = replace(samples, task=Task("classes", ("0", "1")))
+    assert (
+        label_in_files("photo", [f"{n % 2}/{n}.png" for n in range(12)], digits).verdict
+        == "suspect"
+    )
