@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cache.samples import Samples
 from pipelines.audit.finding import Finding, StreamArrays, Verdict, judge
+from pipelines.device import threads_for
 
 NEAR = 0.98  # cosine of standardised features from which two rows count as near-duplicates
 FEW_DIMENSIONS = 16.0  # effective ones; below, unrelated rows are near at random: compare equality
@@ -191,8 +192,10 @@ def _fit_probe(
     folds = (
         GroupKFold(min(FOLDS, count)) if whole else KFold(FOLDS, shuffle=True, random_state=seed)
     )
-    scores = cross_val_score(model, values, classes, groups=groups if whole else None, cv=folds)
-    return float(scores.mean()), model.fit(values, classes)
+    with threads_for(float(values.size) * min(values.shape)):  # of a decomposition
+        groups = groups if whole else None
+        scores = cross_val_score(model, values, classes, groups=groups, cv=folds)
+        return float(scores.mean()), model.fit(values, classes)
 
 
 def _as_classes(samples: Samples) -> NDArray[np.int64]:

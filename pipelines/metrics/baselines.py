@@ -16,6 +16,7 @@ from torch import Tensor
 from cache.baselines import Baselines
 from cache.runs import Scores
 from cache.samples import Task
+from pipelines.device import threads_for
 from pipelines.features.statistics import Moments, moments
 from pipelines.features.table import FeatureTable, at_least_single
 from pipelines.fusion.layers import pooled
@@ -172,7 +173,8 @@ def _fit(table: FeatureTable, names: tuple[str, ...]) -> Linear:
         chosen = np.sort(np.random.default_rng(0).choice(rows, MOST_ROWS, replace=False))
     train, task = table.take(chosen), table.samples.task
     x = design(train, names, seen)
-    weights = [found.to(x) for found in _weights(x, train.targets, task)]
+    with threads_for(4.0 * x.numel() * task.outputs):  # of a loss and its gradient
+        weights = [found.to(x) for found in _weights(x, train.targets, task)]
     losses = torch.zeros(len(weights), dtype=torch.float64)
     for part in _windows(held):
         shown = design(part, names, seen)

@@ -1,12 +1,14 @@
 """AdamW, SGD, gradient clipping, learning-rate schedules and early stopping for R replicas.
 
-Parameters of R heads lie in one matrix (R, P) per block, so a step is one fused kernel over rows,
-each row with its own learning rate; rows of stopped replicas are left out.
+Parameters of R heads lie in one matrix (R, P) per block, and gradients where autograd put them: a
+step is one fused kernel over the parameters of all replicas of one learning rate, without a copy of
+the gradients. Rows of stopped replicas are left out.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -30,7 +32,7 @@ class ParameterBlock:
         self.shapes = {name: tuple(parameters[name].shape[1:]) for name in self.names}
         rows = [_flat(parameters[name].detach()) for name in self.names]
         self.flat = torch.cat(rows, 1)  # (R, P)
-        self.border = sum(math.prod(self.shapes[n]) for n in self.names if n in decaying)
+        self.decaying = frozenset(decaying)
         self.first = torch.zeros_like(self.flat)
         self.second = torch.zeros_like(self.flat)
         self.count = torch.zeros(len(self.flat), device=self.flat.device)
@@ -44,13 +46,20 @@ class ParameterBlock:
             at += size
         return found
 
-    def gather(self, gradients: Mapping[str, Tensor]) -> Tensor:
-        """Flatten gradients by name to (R, P)."""
-        return torch.cat([_flat(gradients[name]) for name in self.names], 1)
+    def pieces(self, name: str) -> tuple[tuple[Tensor, ...], ...]:
+        """Of each replica the parameter, its first and its second moments, flat views (P,)."""
+        return self._pieces[name]
 
-    def segments(self, matrix: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Rows of the columns with weight decay, and rows of the others."""
-        return matrix[:, : self.border].unbind(0), matrix[:, self.border :].unbind(0)
+    @cached_property
+    def _pieces(self) -> dict[str, tuple[tuple[Tensor, ...], ...]]:
+        matrices = (self.flat, self.first, self.second)
+        views = [self.views(matrix) for matrix in matrices]
+        return {
+            name: tuple(
+                tuple(view[name][r].view(-1) for view in views) for r in range(len(self.flat))
+            )
+            for name in self.names
+        }
 
 
 @dataclass(frozen=True)
@@ -63,13 +72,16 @@ class Rates:
 
 
 def optimizer_step(
-    block: ParameterBlock, gradient: Tensor, rule: Rule, rates: Sequence[Rates | None]
+    block: ParameterBlock,
+    gradients: Mapping[str, Tensor],
+    rule: Rule,
+    rates: Sequence[Rates | None],
 ) -> None:
     """One step in place, equal to `torch.optim.AdamW` or `SGD` (momentum, coupled decay).
 
     Args:
         block: parameters to update.
-        gradient: (A, P) of the A replicas that move, in their order.
+        gradients: by name, (A, …) of the A replicas that move, in their order; contiguous.
         rule: which optimiser.
         rates: one per replica; None leaves a stopped replica exactly as it is.
     """
@@ -78,39 +90,44 @@ def optimizer_step(
         block.count += 1
     else:
         block.count[moving] += 1
-    groups: dict[Rates, list[tuple[int, int]]] = {}  # replica, and its row of the gradient
+    counts = block.count.unbind(0)
+    slopes = {name: _flat(gradients[name]).unbind(0) for name in block.names}
+    groups: dict[Rates, list[tuple[int, int]]] = {}  # replica, and its row of the gradients
     for row, r in enumerate(moving):
         groups.setdefault(rates[r], []).append((r, row))  # type: ignore[arg-type]
-    segments = [block.segments(matrix) for matrix in (block.flat, block.first, block.second)]
-    slopes, counts = block.segments(gradient), block.count.unbind(0)
+    step = _adamw if rule == "adamw" else _sgd
     for rate, pairs in groups.items():
-        rows = [r for r, _ in pairs]
-        for part, decay in ((0, rate.weight_decay), (1, 0.0)):
-            flat, first, second = ([pair[part][r] for r in rows] for pair in segments)
-            chosen = [flat, [slopes[part][row] for _, row in pairs], first, second]
-            if not chosen[0][0].numel():
-                continue
-            if rule == "adamw":
-                _adamw(chosen, [counts[r] for r in rows], rate, decay)
-            else:
-                _sgd(chosen, rate, decay)
+        for decay in dict.fromkeys((rate.weight_decay, 0.0)):
+            names = [
+                n for n in block.names if (rate.weight_decay if n in block.decaying else 0) == decay
+            ]
+            parts = [
+                (*block.pieces(name)[r], slopes[name][row], counts[r])
+                for name in names
+                for r, row in pairs
+            ]
+            if parts:
+                parameters, first, second, own, steps = map(list, zip(*parts, strict=True))
+                step([parameters, own, first, second], steps, rate, decay)
 
 
 def clip_gradients(gradients: Sequence[Tensor], largest: Sequence[float | None]) -> None:
     """Clip each replica's gradient norm to at most `largest`, in place.
 
     Args:
-        gradients: (R, P) of each block; the norm is over all of them, one per replica.
+        gradients: (R, …) of each parameter; the norm is over all of them, one per replica.
         largest: one per replica, None for no limit.
     """
     if all(limit is None for limit in largest):
         return
-    norms = torch.stack([torch.linalg.vector_norm(g, dim=1) for g in gradients])
+    norms = torch.stack([torch.linalg.vector_norm(_flat(g), dim=1) for g in gradients])
     norm = torch.linalg.vector_norm(norms, dim=0)  # (R,)
     limit = torch.tensor([math.inf if x is None else x for x in largest], device=norm.device)
     factor = (limit.to(norm) / (norm + 1e-6)).clamp(max=1)
+    if factor.device.type == "cpu" and bool((factor == 1).all()):
+        return  # elsewhere, looking would wait for the device
     for gradient in gradients:
-        gradient.mul_(factor[:, None])
+        gradient.mul_(factor.view(-1, *(1,) * (gradient.ndim - 1)))
 
 
 @dataclass
@@ -203,7 +220,7 @@ def _flat(values: Tensor) -> Tensor:
     return values.reshape(len(values), -1)
 
 
-def _adamw(rows: list[list[Tensor]], counts: list[Tensor], rate: Rates, decay: float) -> None:
+def _adamw(rows: list[list[Tensor]], steps: list[Tensor], rate: Rates, decay: float) -> None:
     parameters, gradients, first, second = rows
     torch._fused_adamw_(
         parameters,
@@ -211,7 +228,7 @@ def _adamw(rows: list[list[Tensor]], counts: list[Tensor], rate: Rates, decay: f
         first,
         second,
         [],
-        counts,
+        steps,
         lr=rate.learning_rate,
         beta1=BETAS[0],
         beta2=BETAS[1],
@@ -222,7 +239,7 @@ def _adamw(rows: list[list[Tensor]], counts: list[Tensor], rate: Rates, decay: f
     )
 
 
-def _sgd(rows: list[list[Tensor]], rate: Rates, decay: float) -> None:
+def _sgd(rows: list[list[Tensor]], _steps: list[Tensor], rate: Rates, decay: float) -> None:
     parameters, gradients, buffers, _ = rows
     torch._fused_sgd_(
         parameters,

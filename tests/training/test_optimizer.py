@@ -50,7 +50,7 @@ def test_steps_are_those_of_torch_optim_with_a_rate_for_each_replica(rule: Rule)
     for step in range(100):
         torch.manual_seed(step)
         gradients = {n: torch.randn(3, *s, dtype=torch.float64) for n, s in SHAPES.items()}
-        optimizer_step(block, block.gather(gradients), rule, rates)
+        optimizer_step(block, gradients, rule, rates)
         for r, (own, optimizer) in enumerate(others):
             for name, parameter in own.items():
                 parameter.grad = gradients[name][r].clone()
@@ -64,10 +64,10 @@ def test_steps_are_those_of_torch_optim_with_a_rate_for_each_replica(rule: Rule)
 def test_a_stopped_replica_stays_exactly_as_it_is(rule: Rule) -> None:
     """Weights, moments and count of a row without a rate do not change by one bit."""
     block = made_block(2)
-    ones = torch.ones_like(block.flat)
-    optimizer_step(block, ones.clone(), rule, [Rates(0.1, 0.1), Rates(0.1, 0.1)])
+    ones = {n: torch.ones(2, *s, dtype=torch.float64) for n, s in SHAPES.items()}
+    optimizer_step(block, ones, rule, [Rates(0.1, 0.1), Rates(0.1, 0.1)])
     stopped = [t[1].clone() for t in (block.flat, block.first, block.second, block.count)]
-    optimizer_step(block, ones[:1].clone(), rule, [Rates(0.1, 0.1), None])
+    optimizer_step(block, {n: one[:1] for n, one in ones.items()}, rule, [Rates(0.1, 0.1), None])
     for before, after in zip(
         stopped, (block.flat, block.first, block.second, block.count), strict=True
     ):
@@ -79,10 +79,12 @@ def test_five_rows_step_as_one_row_does() -> None:
     """A replica's step is bit-identical alone and among five."""
     many = made_block(5, torch.float32)
     views = {n: v[3:4].clone() for n, v in many.views(many.flat).items()}
-    one, gradient = ParameterBlock(views, {"weight"}), torch.randn_like(many.flat)
+    one = ParameterBlock(views, {"weight"})
+    slopes = {n: torch.randn(5, *s) for n, s in SHAPES.items()}
+    own = {n: slope[3:4] for n, slope in slopes.items()}
     for _ in range(10):
-        optimizer_step(many, gradient.clone(), "adamw", [Rates(1e-2, 0.1)] * 5)
-        optimizer_step(one, gradient[3:4].clone(), "adamw", [Rates(1e-2, 0.1)])
+        optimizer_step(many, slopes, "adamw", [Rates(1e-2, 0.1)] * 5)
+        optimizer_step(one, own, "adamw", [Rates(1e-2, 0.1)])
     assert torch.equal(many.flat[3:4], one.flat)
 
 
@@ -90,6 +92,7 @@ def test_clipping_is_that_of_torch_for_each_replica() -> None:
     """The norm is over all blocks, each replica has its own limit or none."""
     torch.manual_seed(1)
     parts = [torch.randn(3, 7, dtype=torch.float64) * 4, torch.randn(3, 2, dtype=torch.float64)]
+    shaped = [parts[0].clone().view(3, 7, 1), parts[1].clone()]
     wanted = []
     for r, limit in enumerate([1.0, None, 100.0]):
         own = [nn.Parameter(torch.zeros_like(p[r])) for p in parts]
@@ -98,8 +101,8 @@ def test_clipping_is_that_of_torch_for_each_replica() -> None:
         if limit is not None:
             nn.utils.clip_grad_norm_(own, limit)
         wanted.append(torch.cat([p.grad for p in own if p.grad is not None]))
-    clip_gradients(parts, [1.0, None, 100.0])
-    found = torch.cat(parts, 1)
+    clip_gradients(shaped, [1.0, None, 100.0])
+    found = torch.cat([part.flatten(1) for part in shaped], 1)
     assert torch.allclose(found, torch.stack(wanted), rtol=1e-12, atol=0)
 
 
@@ -175,5 +178,5 @@ def test_views_are_windows_into_the_matrix() -> None:
     views: dict[str, Tensor] = block.views(block.flat)
     views["scale"].fill_(9.0)
     assert {n: tuple(v.shape[1:]) for n, v in views.items()} == SHAPES
-    assert torch.equal(block.gather(views), block.flat)
+    assert torch.equal(torch.cat([views[n].reshape(2, -1) for n in block.names], 1), block.flat)
     assert (block.flat == 9).sum() == 2
