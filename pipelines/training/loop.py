@@ -131,7 +131,7 @@ def fit(replicas: Replicas, job: FitJob, progress: Progress | None = None) -> li
         while progress.epoch < plans[0].epochs and any(schedule.active):
             rates = _rates(plans, schedule, progress.epoch)
             losses = _one_epoch(replicas, job, plans, rates, progress)
-            monitored, primary = _validate(replicas, job.held, plans[0], stage)
+            monitored, primary = _validate(replicas, job.held, plans[0], stage, schedule.active)
             _copy_improved(replicas, progress, schedule.observe(monitored))
             progress.epoch += 1
             trained = [rate is not None for rate in rates]
@@ -201,11 +201,12 @@ def _drop(batch: Batch, table: FeatureTable, plans: Sequence[Plan]) -> Batch:
 
 
 def _validate(
-    replicas: Replicas, held: FeatureTable, plan: Plan, stage: Stage
+    replicas: Replicas, held: FeatureTable, plan: Plan, stage: Stage, active: Sequence[bool]
 ) -> tuple[list[float], list[float]]:
-    """Monitored value and primary metric on validation rows, one per replica."""
+    """Monitored value and primary metric on validation rows, one per replica; NaN where stopped."""
     task, monitor = held.samples.task, monitor_of(stage, plan)
-    logits = replicas.predict(held).logits  # (R, N, C)
+    going = [r for r, on in enumerate(active) if on]
+    logits = replicas.predict(held, going).logits  # (A, N, C)
     decoded_logits = [decoded(held, each) for each in logits]
     primary = [score(task, PRIMARY[task.kind], *each) for each in decoded_logits]
     if monitor not in ("task", "loss"):
@@ -213,16 +214,25 @@ def _validate(
         values = primary
         if name != PRIMARY[task.kind]:
             values = [score(task, name, *each) for each in decoded_logits]
-        return [value if name in LOWER_IS_BETTER else -value for value in values], primary
-    if monitor == "loss":
+        values = [value if name in LOWER_IS_BETTER else -value for value in values]
+    elif monitor == "loss":
         steps = replicas.steps(stage.name)
-        each = [replicas.losses(held, step, plan.batch_size) for step in steps]
-        return torch.stack(each).mean(0).tolist(), primary
-    rows = held.present.any(1)
-    weights = replicas.buffers["class_weight"]
-    pairs = zip(logits, weights, strict=True)
-    losses = [float(task_loss(task, each, held.targets, rows, weight)) for each, weight in pairs]
-    return losses, primary
+        each = [replicas.losses(held, step, plan.batch_size, going) for step in steps]
+        values = torch.stack(each).mean(0).tolist()
+    else:
+        rows = held.present.any(1)
+        weights = replicas.buffers["class_weight"][going]
+        pairs = zip(logits, weights, strict=True)
+        values = [float(task_loss(task, one, held.targets, rows, weight)) for one, weight in pairs]
+    return _placed(values, going, len(active)), _placed(primary, going, len(active))
+
+
+def _placed(values: Sequence[float], places: Sequence[int], count: int) -> list[float]:
+    """Values at their places, NaN elsewhere."""
+    found = [float("nan")] * count
+    for place, value in zip(places, values, strict=True):
+        found[place] = value
+    return found
 
 
 def monitor_of(stage: Stage, plan: Plan) -> str:

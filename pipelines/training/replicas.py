@@ -137,10 +137,19 @@ class Replicas:
                 found.append(functional_call(part, named, (_whole(table),)))
         return {name: [each[name] for each in found] for name in found[0]}
 
-    def losses(self, table: FeatureTable, step: str, size: int) -> Tensor:
-        """Mean loss (R,) of a step over the rows in eval mode, in batches of `size`."""
+    def losses(self, table: FeatureTable, step: str, size: int, rows: Sequence[int]) -> Tensor:
+        """Mean loss (A,) of a step over the rows in eval mode, in batches of `size`.
+
+        Args:
+            table: N rows.
+            step: name of the step.
+            size: rows in a batch.
+            rows: numbers of the A replicas that are asked.
+        """
         self.head.eval()
-        total = torch.zeros(self.count, device=table.device)
+        of = _Rows(rows, self.count, self.device)
+        states = {name: of.take(value) for name, value in self.state.items()}
+        total = torch.zeros(len(rows), device=table.device)
         for part in _chunks(table, size):
 
             def one(state: State, fields: Fields) -> Tensor:
@@ -148,7 +157,7 @@ class Replicas:
                 return loss
 
             with torch.no_grad():
-                losses = vmap(one, in_dims=(0, None))(self.state, _fields(_whole(part)))
+                losses = vmap(one, in_dims=(0, None))(states, _fields(_whole(part)))
             total += losses.to(total) * len(part)
         return total / len(table)
 
