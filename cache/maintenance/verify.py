@@ -39,7 +39,7 @@ class Damage:
         shard: number of the shard to encode again, or None.
         path: the file.
         what: `rows`, `commit`, `record`, `pointer`, `node`, `seal`, `snapshot`, `origin`,
-            `latency`, `report` or `store`.
+            `latency`, `report`, `baseline` or `store`.
     """
 
     dataset: str
@@ -127,6 +127,8 @@ def _dataset(dataset: str, paths: DatasetPaths) -> Iterator[Check]:
         yield _record(Damage(dataset, "", None, None, None, paths.store, "store"))
     if paths.origin.exists():
         yield _record(Damage(dataset, "", None, None, None, paths.origin, "origin"))
+    for path in sorted(paths.baselines.glob("*.json")):
+        yield _record(Damage(dataset, "", None, None, None, path, "baseline"))
     for path in sorted(paths.snapshots.glob("*.json")):
         base = Damage(dataset, "", None, None, None, path, "snapshot")
         yield _record(base)

@@ -8,6 +8,7 @@ from cache.baselines import Baselines
 from cache.feature_store import FeatureStore
 from cache.layout import DatasetPaths, Home
 from cache.maintenance.gc import collect_garbage, plan_gc
+from cache.maintenance.verify import verify
 
 
 @pytest.fixture
@@ -45,9 +46,11 @@ def test_a_damaged_one_is_none_and_written_anew(home):
     for damaged in (whole[:-9], whole.replace(b"weight", b"weighs")):
         path.write_bytes(damaged)
         assert stored.get(KEY) is None
+        assert [(d.what, d.path) for d in verify(home).damages] == [("baseline", path)]
         assert [(g.name, g.why) for g in plan_gc(home)] == [(KEY, "old baseline")]
     stored.put(KEY, ARRAYS, {})
     assert stored.get(KEY) is not None
+    assert verify(home).damages == ()
 
 
 def test_garbage_collection_keeps_those_whose_streams_are_there(home):
