@@ -4,15 +4,20 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cache.errors import MmfuseError, unknown
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
+
+    Module = TypeVar("Module", bound=torch.nn.Module)
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
+_WITHOUT_DOUBLES = ("mps",)
+_PIECE = 32 << 20  # bytes copied to a device at a time
 _PER_THREAD = 2e9  # operations that a thread should have to do: some twenty milliseconds
 
 
@@ -46,6 +51,54 @@ def threads_for(operations: float) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
+
+
+def where_double(device: "torch.device") -> "torch.device":
+    """Where to compute in double precision: on the device, or on the CPU if it has no doubles."""
+    import torch
+
+    return torch.device("cpu") if device.type in _WITHOUT_DOUBLES else device
+
+
+def onto(module: "Module", device: "torch.device") -> "Module":
+    """Move a module to the device, in single precision where the device has no doubles."""
+    return (module.float() if device.type in _WITHOUT_DOUBLES else module).to(device)
+
+
+def to_device(values: "NDArray[Any]", device: "torch.device") -> "torch.Tensor":
+    """A tensor of the values on the device; a view of them where that is the CPU.
+
+    To a CUDA device asynchronously, in pieces by way of page-locked memory, which torch keeps and
+    uses again: a page-locked copy of all would take as long as it saves.
+    """
+    import torch
+
+    tensor = torch.from_numpy(values)
+    if device.type != "cuda":
+        return tensor.to(device)
+    found = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+    rows = max(1, _PIECE // max(1, tensor[:1].nbytes)) if tensor.ndim and len(tensor) else 1
+    for source, target in zip(torch.split(tensor, rows), torch.split(found, rows), strict=True):
+        target.copy_(source.pin_memory(), non_blocking=True)
+    return found
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Compute float32 matrix products and convolutions in float32 inside, not in TensorFloat-32.
+
+    cuDNN rounds the inputs of float32 convolutions to 10 bits of mantissa unless told otherwise.
+    """
+    import torch
+
+    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before[0]
+        torch.set_float32_matmul_precision(before[1])
 
 
 def check_device(word: str) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError
 from cache.samples import Kind
 from cache.storage.weight_digests import WeightsMemory
+from pipelines.device import to_device
 from pipelines.encoding import open_clip
 from pipelines.encoding.hub import (
     Download,
@@ -32,7 +33,6 @@ from pipelines.encoding.pretrained import (
     encode_images,
     image_pixels,
     normalize_pixels,
-    to_device,
     to_rows,
     trained_or_random,
     video_fields,

@@ -16,7 +16,7 @@ from cache.errors import MmfuseError
 from cache.fingerprints import fingerprint
 from cache.samples import Kind
 from cache.storage.weight_digests import WeightsMemory
-from pipelines.device import check_dtype, pick_device, pick_dtype
+from pipelines.device import check_dtype, exact_float32, pick_device, pick_dtype, to_device
 from pipelines.encoding.encoder import Storage
 from pipelines.encoding.hub import Download
 from pipelines.encoding.model_files import ModelFiles
@@ -151,7 +151,7 @@ class PretrainedEncoder(ABC):
     def _forward(self, model: Any, kind: Kind, batch: Sequence[Any]) -> list[NDArray[Any]]:  # noqa: ANN401
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_float32():
             return self._run(model, kind, batch)
 
     def _check_probe(self, kind: Kind, vector: NDArray[np.float32]) -> None:
@@ -255,16 +255,6 @@ class FolderEncoder(PretrainedEncoder):
 
     def _common_fields(self) -> dict[str, object]:
         return super()._common_fields() | {"weights": self.folder.identity}
-
-
-def to_device(values: NDArray[Any], device: "torch.device") -> "torch.Tensor":
-    """A copy on the device; for GPUs asynchronous, from pinned memory."""
-    import torch
-
-    tensor = torch.from_numpy(values)
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
 
 
 def to_rows(values: "torch.Tensor") -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError, unknown
 from cache.samples import Kind
+from pipelines.device import to_device
 from pipelines.encoding.model_files import CONFIG, PREPROCESSOR, VOCABULARY, proposal
 from pipelines.encoding.pooling import (
     OPTIONAL,
@@ -28,7 +29,6 @@ from pipelines.encoding.pooling import (
 from pipelines.encoding.pretrained import (
     FolderEncoder,
     pool_frames,
-    to_device,
     to_rows,
     video_fields,
 )

@@ -4,6 +4,7 @@ import hashlib
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 import torch
@@ -64,9 +65,10 @@ def hide(table: FeatureTable, pattern: MissingPattern) -> HiddenTable:
     for name in pattern.hidden:
         keep[:, table.distinct.index(name)] = False
     if pattern.share:
-        u = hashed_uniform(list(table.samples.ids), table.distinct, pattern.seed).to(table.device)
-        keep &= _chosen(u, before & keep, pattern.share, pattern.protocol)
-    hidden = replace(table, present=table.present & keep[:, list(table.owners)])
+        u = hashed_uniform(list(table.samples.ids), table.distinct, pattern.seed)
+        there = (before & keep).cpu()  # where the numbers are: not every device has doubles
+        keep &= _chosen(u, there, pattern.share, pattern.protocol).to(keep.device)
+    hidden = replace(table, present=table.present & _by_stream(keep, table.owners))
     for name, share in pattern.frames:
         hidden = _fewer_frames(hidden, name, share, pattern.seed)
     if pattern.hidden or pattern.share:
@@ -89,8 +91,15 @@ def hashed_uniform(ids: Sequence[object], places: Sequence[str], seed: int) -> T
 
 def by_modality(present: Tensor, owners: Sequence[int]) -> Tensor:
     """(…, M) streams → (…, K) modalities: present where any stream of the modality is."""
+    # Columns are taken one by one: a list as index would be copied to the device in every step.
     groups = [[m for m, o in enumerate(owners) if o == k] for k in range(max(owners) + 1)]
-    return torch.stack([present[..., group].any(-1) for group in groups], -1)
+    columns = [[present[..., m] for m in group] for group in groups]
+    return torch.stack([reduce(torch.logical_or, group) for group in columns], -1)
+
+
+def _by_stream(kept: Tensor, owners: Sequence[int]) -> Tensor:
+    """(…, K) modalities → (…, M) streams."""
+    return torch.stack([kept[..., owner] for owner in owners], -1)
 
 
 def keep_one_present(u: Tensor, present: Tensor, share: Tensor | float) -> Tensor:
@@ -120,7 +129,7 @@ def drop_modalities(present: Tensor, owners: Sequence[int], share: Tensor, key: 
     """
     there = by_modality(present, owners)
     u = counter_rng.uniform(key, "drop rate", there.shape)
-    return present & keep_one_present(u, there, share)[:, list(owners)]
+    return present & _by_stream(keep_one_present(u, there, share), owners)
 
 
 def _chosen(u: Tensor, present: Tensor, share: float, protocol: Protocol) -> Tensor:
@@ -142,6 +151,6 @@ def _fewer_frames(table: FeatureTable, modality: str, share: float, seed: int) -
         if owner == modality and name in frames:
             there = frames[name]
             places = [f"{modality} frame {t}" for t in range(there.shape[1])]
-            u = hashed_uniform(list(table.samples.ids), places, seed).to(table.device)
-            frames[name] = there & keep_one_present(u, there, share)
+            u = hashed_uniform(list(table.samples.ids), places, seed)
+            frames[name] = there & keep_one_present(u, there.cpu(), share).to(there.device)
     return replace(table, frame_present=frames)

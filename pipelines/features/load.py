@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from cache.feature_store import FeatureStore
 from cache.format.streams import StreamInfo, display_names
 from cache.samples import SPLITS, Samples
+from pipelines.device import to_device
 from pipelines.features.arrays import pad
 from pipelines.features.statistics import target_scale
 from pipelines.features.table import FeatureTable
@@ -34,11 +35,11 @@ def load_table(
     for info, name in zip(infos, display_names(infos), strict=True):
         found = store.whole(info.key, order)
         if found.offsets is None:
-            features[name] = torch.from_numpy(found.values).to(device)
+            features[name] = to_device(found.values, device)
         else:
             values, there = pad(found.values, found.offsets)
-            features[name] = torch.from_numpy(values).to(device)
-            frames[name] = torch.from_numpy(there).to(device)
+            features[name] = to_device(values, device)
+            frames[name] = to_device(there, device)
         present.append(torch.from_numpy(found.present.astype(bool)))
     rows = np.arange(len(samples)) if order is None else order
     if order is not None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cache.errors import MmfuseError
 from cache.samples import Samples
+from pipelines.device import where_double
 from pipelines.features.table import FeatureTable, Scale
 
 _VALUES = 1 << 22  # looked at a time
@@ -35,16 +36,18 @@ def moments(table: FeatureTable, rows: NDArray[np.int64] | None = None) -> dict[
     found = {}
     for number, (name, x) in enumerate(table.features.items()):
         parts = torch.split(positions.to(table.device), max(1, _VALUES // x[:1].numel()))
+        place = where_double(x.device)
 
         def values(part: Tensor, number: int = number, name: str = name) -> Tensor:
             there = table.present[:, number].index_select(0, part)
             frames = table.frame_present.get(name)
             if frames is not None:
                 there = there[:, None] & frames.index_select(0, part)
-            return table.features[name].index_select(0, part)[there].double()  # (rows, D)
+            seen = table.features[name].index_select(0, part)[there]  # (rows, D)
+            return seen.to(where_double(seen.device)).double()
 
         count = 0
-        total = torch.zeros(x.shape[-1], dtype=torch.float64, device=x.device)
+        total = torch.zeros(x.shape[-1], dtype=torch.float64, device=place)
         for part in parts:
             seen = values(part)
             count, total = count + len(seen), total + seen.sum(0)
@@ -54,7 +57,7 @@ def moments(table: FeatureTable, rows: NDArray[np.int64] | None = None) -> dict[
             squares += (values(part) - mean).square().sum(0)
         spread = (squares / count).sqrt() if count else torch.ones_like(total)
         dtype = torch.promote_types(x.dtype, torch.float32)
-        found[name] = Moments(mean.to(dtype), spread.to(dtype))
+        found[name] = Moments(mean.to(dtype).to(x.device), spread.to(dtype).to(x.device))
     return found
 
 

@@ -137,7 +137,7 @@ class Projection(nn.Module):
         counted = self._counted(state, last=last)
         alpha: Tensor | float = self.options.alpha
         if self.options.schedule == "decay":
-            alpha = alpha * 0.1 ** (state["batch"].double() / state["batches"])
+            alpha = alpha * 0.1 ** (state["batch"].to(matrix.dtype) / state["batches"])
         some = mean.isfinite().all()
         mean = torch.where(some, mean, 0)
         if self.options.augment_bias:
@@ -204,8 +204,8 @@ def projected(gradients: Mapping[str, Tensor], head: str, use: Tensor) -> dict[s
     """
     weight, bias = gradients[f"{head}.weight"], gradients[f"{head}.bias"]
     if len(use) == weight.shape[1]:
-        return {f"{head}.weight": (weight.double() @ use).to(weight.dtype)}
-    both = torch.cat([weight, bias[:, None]], 1).double() @ use
+        return {f"{head}.weight": (weight.to(use.dtype) @ use).to(weight.dtype)}
+    both = torch.cat([weight, bias[:, None]], 1).to(use.dtype) @ use
     both = both.to(weight.dtype)
     return {f"{head}.weight": both[:, :-1], f"{head}.bias": both[:, -1]}
 
@@ -328,7 +328,8 @@ class Mla(FusionHead):
             return gradients, buffers
         number = self.steps.index(step)
         rows = batch.present.any(1) if self.rules.zeros else batch.present[:, number]
-        tokens = torch.as_tensor(fused.tokens)[:, number].detach().double()
+        tokens = torch.as_tensor(fused.tokens)[:, number].detach()
+        tokens = tokens.to(self.projection.matrix.dtype)
         count = rows.sum()
         mean = torch.where(rows[:, None], tokens, 0).sum(0) / count  # NaN without rows
         state = {n.removeprefix("projection."): b for n, b in buffers.items()}

@@ -185,7 +185,7 @@ class Trml(FusionHead):
         for (a, m), made in self._translated(means, batch).items():
             both = present[:, [self.inputs.names.index(name) for name in (a, m)]].all(1)
             if both.sum() > 1:
-                pair = [x[both].double().cpu().numpy() for x in (made, means[m])]
+                pair = [x[both].cpu().double().numpy() for x in (made, means[m])]
                 found["match_r1"].append(recall_at(pair[0], pair[1], 1))
                 found["match_r5"].append(recall_at(pair[0], pair[1], 5))
                 found["match_cosine"].append(mean_cosine(*pair))

@@ -102,6 +102,12 @@ class FitJob:
         return torch.as_tensor(self.table.split("train"), device=self.table.device)
 
     @cached_property
+    def drop_rates(self) -> Tensor | None:
+        """(R,) modality dropout rates on the device; None without any."""
+        rates = [plan.drop_rate for plan in self.plans]
+        return torch.tensor(rates, device=self.table.device) if any(rates) else None
+
+    @cached_property
     def held(self) -> FeatureTable:
         """The validation rows."""
         return self.table.take(self.table.split("val"))
@@ -179,7 +185,7 @@ def _one_epoch(
     counters = torch.arange(len(parts), device=table.device)
     keys = counter_rng.key(epoch_key, counters[:, None])  # (batches, R)
     for rows, key in zip(parts, keys, strict=True):
-        batch = _drop(gather(table, rows, key), table, plans)
+        batch = _drop(gather(table, rows, key), job)
         for number, step in enumerate(steps):
             own = replace(batch, numbers=counter_rng.key(key, number)) if number else batch
             losses = replicas.step(own, (step, stage), plans[0].optimizer, rates, limits)
@@ -187,15 +193,13 @@ def _one_epoch(
     return (total / sum(rows.shape[1] for rows in parts)).tolist()
 
 
-def _drop(batch: Batch, table: FeatureTable, plans: Sequence[Plan]) -> Batch:
+def _drop(batch: Batch, job: FitJob) -> Batch:
     """Modality dropout, each replica at its own rate."""
-    shares = [plan.drop_rate for plan in plans]
-    if not any(shares):
+    if job.drop_rates is None:
         return batch
-    rates = torch.tensor(shares, device=table.device)
-    owners = table.owners
+    owners = job.table.owners
     present = vmap(lambda p, s, k: drop_modalities(p, owners, s, k))(
-        batch.present, rates, batch.numbers
+        batch.present, job.drop_rates, batch.numbers
     )
     return replace(batch, present=present)
 
@@ -207,7 +211,7 @@ def _validate(
     task, monitor = held.samples.task, monitor_of(stage, plan)
     going = [r for r, on in enumerate(active) if on]
     logits = replicas.predict(held, going).logits  # (A, N, C)
-    decoded_logits = [decoded(held, each) for each in logits]
+    decoded_logits = [decoded(held, each) for each in logits.cpu()]
     primary = [score(task, PRIMARY[task.kind], *each) for each in decoded_logits]
     if monitor not in ("task", "loss"):
         name = selecting_metric(task.kind, monitor)
@@ -223,7 +227,8 @@ def _validate(
         rows = held.present.any(1)
         weights = replicas.buffers["class_weight"][going]
         pairs = zip(logits, weights, strict=True)
-        values = [float(task_loss(task, one, held.targets, rows, weight)) for one, weight in pairs]
+        each = [task_loss(task, one, held.targets, rows, weight) for one, weight in pairs]
+        values = torch.stack(each).tolist()
     return _placed(values, going, len(active)), _placed(primary, going, len(active))
 
 
@@ -246,7 +251,7 @@ def monitor_of(stage: Stage, plan: Plan) -> str:
 
 def decoded(table: FeatureTable, logits: Tensor) -> tuple[Any, Any]:
     """Outputs in units of the targets, and the targets, as arrays for `metrics.scores`."""
-    outputs = logits.double().cpu().numpy()
+    outputs = logits.cpu().double().numpy()
     if table.samples.task.kind == "value":
         outputs = outputs * table.scale.deviation + table.scale.mean
     return outputs, table.samples.targets
@@ -257,10 +262,11 @@ def _copy_improved(replicas: Replicas, progress: Progress, improved: Sequence[bo
     if not progress.best:
         progress.best = {name: value.clone() for name, value in replicas.state.items()}
         return
-    rows = [r for r, is_better in enumerate(improved) if is_better]
-    for name, value in replicas.state.items():
-        if rows:
-            progress.best[name][rows] = value[rows]
+    if any(improved):
+        better = [r for r, is_better in enumerate(improved) if is_better]
+        rows = torch.tensor(better, device=replicas.device)
+        for name, value in replicas.state.items():
+            progress.best[name].index_copy_(0, rows, value.index_select(0, rows))
 
 
 def _schedule_of(plans: Sequence[Plan]) -> ReplicaSchedule:

@@ -8,7 +8,7 @@ the gradients. Rows of stopped replicas are left out.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -86,11 +86,8 @@ def optimizer_step(
         rates: one per replica; None leaves a stopped replica exactly as it is.
     """
     moving = [r for r, rate in enumerate(rates) if rate is not None]
-    if len(moving) == len(rates):
-        block.count += 1
-    else:
-        block.count[moving] += 1
     counts = block.count.unbind(0)
+    torch._foreach_add_([counts[r] for r in moving], 1)
     slopes = {name: _flat(gradients[name]).unbind(0) for name in block.names}
     groups: dict[Rates, list[tuple[int, int]]] = {}  # replica, and its row of the gradients
     for row, r in enumerate(moving):
@@ -122,12 +119,17 @@ def clip_gradients(gradients: Sequence[Tensor], largest: Sequence[float | None])
         return
     norms = torch.stack([torch.linalg.vector_norm(_flat(g), dim=1) for g in gradients])
     norm = torch.linalg.vector_norm(norms, dim=0)  # (R,)
-    limit = torch.tensor([math.inf if x is None else x for x in largest], device=norm.device)
-    factor = (limit.to(norm) / (norm + 1e-6)).clamp(max=1)
+    factor = (_limits(tuple(largest), norm.device).to(norm) / (norm + 1e-6)).clamp(max=1)
     if factor.device.type == "cpu" and bool((factor == 1).all()):
         return  # elsewhere, looking would wait for the device
     for gradient in gradients:
         gradient.mul_(factor.view(-1, *(1,) * (gradient.ndim - 1)))
+
+
+@lru_cache(maxsize=16)
+def _limits(largest: tuple[float | None, ...], device: torch.device) -> Tensor:
+    """(A,) limits on the device, copied there once and not in every step."""
+    return torch.tensor([math.inf if x is None else x for x in largest], device=device)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Replicas: vmap over R heads of one shape (an ensemble), parameters and buffers stacked."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_map
 
+from pipelines.device import exact_float32
 from pipelines.features.table import Batch, FeatureTable, at_least_single
 from pipelines.fusion.head import Fused, FusionHead
 from pipelines.training.optimizer import ParameterBlock, Rates, clip_gradients, optimizer_step
@@ -81,8 +83,8 @@ class Replicas:
         Returns:
             (R,) losses before the step.
         """
-        rows = [r for r, rate in enumerate(rates) if rate is not None]
-        of = _Rows(rows, self.count, self.device)
+        rows = tuple(r for r, rate in enumerate(rates) if rate is not None)
+        of = _rows(rows, self.count, self.device)
         moving = [b for b in self.blocks if self._is_trained(b, *where)]
         names = [name for block in moving for name in block.names]
         leaves = {n: of.take(self.parameters[n]).detach().requires_grad_() for n in names}
@@ -120,9 +122,11 @@ class Replicas:
             table: N rows.
             rows: numbers of the replicas that predict; None: all R.
         """
-        of = _Rows(range(self.count) if rows is None else rows, self.count, self.device)
+        asked = tuple(range(self.count) if rows is None else rows)
+        of = _rows(asked, self.count, self.device)
         state = {name: of.take(value) for name, value in self.state.items()}
-        parts = [self._predict_part(state, part) for part in _chunks(table, EVAL_ROWS)]
+        with exact_float32():
+            parts = [self._predict_part(state, part) for part in _chunks(table, EVAL_ROWS)]
         return _unpack({name: torch.cat([p[name] for p in parts], 1) for name in parts[0]})
 
     def measures(self, table: FeatureTable, mine: Sequence[int]) -> dict[str, list[float]]:
@@ -147,7 +151,7 @@ class Replicas:
             rows: numbers of the A replicas that are asked.
         """
         self.head.eval()
-        of = _Rows(rows, self.count, self.device)
+        of = _rows(tuple(rows), self.count, self.device)
         states = {name: of.take(value) for name, value in self.state.items()}
         total = torch.zeros(len(rows), device=table.device)
         for part in _chunks(table, size):
@@ -243,6 +247,12 @@ class _Rows:
     def put(self, values: Tensor, rows: Tensor) -> Tensor:
         """(R, …) with these rows (A, …) in place of its own."""
         return rows if self.all else values.index_copy(0, self.index, rows.to(values))
+
+
+@lru_cache(maxsize=16)
+def _rows(rows: tuple[int, ...], count: int, device: torch.device) -> _Rows:
+    """The same object for the same rows: its index is copied to the device once."""
+    return _Rows(rows, count, device)
 
 
 class _Linear(nn.Linear):

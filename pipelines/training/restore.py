@@ -12,7 +12,7 @@ from cache.format.streams import StreamInfo
 from cache.layout import Home
 from cache.runs import RunRecord
 from pipelines import catalog
-from pipelines.device import pick_device
+from pipelines.device import onto, pick_device
 from pipelines.features.hiding import hide
 from pipelines.features.load import load_table
 from pipelines.features.table import FeatureTable, Scale
@@ -49,7 +49,7 @@ def rebuild(record: RunRecord, device: torch.device) -> Replicas:
     """Build the run's heads and load their weights."""
     streams = {s.name: Stream(s.width, s.modality, s.sequence) for s in record.streams}
     head = method_of(record)(Inputs(streams, record.task), **record.options)
-    replicas = Replicas([head.to(device)] * len(record.seeds))
+    replicas = Replicas([onto(head, device)] * len(record.seeds))
     replicas.load({name: torch.from_numpy(value) for name, value in record.state().items()})
     return replicas
 

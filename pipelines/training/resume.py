@@ -71,7 +71,7 @@ def read_checkpoint(path: Path, replicas: Replicas) -> Progress | None:
             for name in ("flat", "first", "second", "count"):
                 getattr(block, name).copy_(tensors[f"block {number} {name}"])
         for name, buffer in replicas.buffers.items():
-            replicas.buffers[name] = tensors[f"buffer {name}"].to(buffer.device)
+            replicas.buffers[name] = tensors[f"buffer {name}"].to(buffer)
     best = {n.removeprefix("best "): t for n, t in tensors.items() if n.startswith("best ")}
     device = replicas.blocks[0].flat.device
     return Progress(

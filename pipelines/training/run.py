@@ -18,7 +18,7 @@ from cache.fingerprints import fingerprint
 from cache.runs import RunRecord, Scores, new_id, write_run
 from pipelines import catalog
 from pipelines.data.splits import with_fold
-from pipelines.device import pick_device, threads_for
+from pipelines.device import exact_float32, onto, pick_device, threads_for
 from pipelines.features.hiding import HiddenTable, hide
 from pipelines.features.load import load_table
 from pipelines.features.missing import MissingPattern
@@ -169,11 +169,11 @@ def _fit(
     heads = build_heads(job.module, inputs_of(table), chosen[0].options, seeds)
     prepare(heads, seen, plans[0])
     check_outputs(heads[0], seen, job.request.method)
-    replicas = Replicas([head.to(table.device) for head in heads])
+    replicas = Replicas([onto(head, table.device) for head in heads])
     place = _checkpoint_path(job, chosen)
     keep = resume.checkpoint_writer(place, job.request.keep_seconds)
     fit_job = FitJob(seen, plans, seeds, job.request.on_epoch, keep)
-    with threads_for(replicas.operations(plans[0].batch_size)):
+    with threads_for(replicas.operations(plans[0].batch_size)), exact_float32():
         return replicas, fit(replicas, fit_job, resume.read_checkpoint(place, replicas))
 
 
@@ -189,7 +189,7 @@ def check_outputs(head: FusionHead, table: FeatureTable, method: str) -> None:
     batch = Batch(features, few.present, few.frame_present, few.targets, few.rows, number)
     head.eval()
     with torch.no_grad():
-        shape = tuple(head.to(few.device)(batch).logits.shape)
+        shape = tuple(onto(head, few.device)(batch).logits.shape)
     if shape != (len(few), table.samples.task.outputs):
         raise MmfuseError(
             f"{method}: logits of {len(few)} rows have shape {shape}, not "
