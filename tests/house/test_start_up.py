@@ -7,6 +7,8 @@ import start_probe
 from prestarted import WITHOUT_TORCH, prestarted
 from waiting import HANG
 
+from pipelines.methods import concat
+
 ERRORS = (
     "extract --dataset mug --encoder pixels",
     "extract --dataset digit --encoder pixels",
@@ -109,3 +111,14 @@ def test_a_sweep_takes_the_options_of_a_training(with_features, words):
     assert code == "exit 2", said
     assert SWEEP_VALUES[words] in said
     assert "torch" not in loaded.split()
+
+
+def test_training_imports_torch_the_store_and_what_prints(with_features):
+    """No compiler of torch, no model library; scikit-learn once, until the baseline is known."""
+    (with_features / "my_head.py").write_text(Path(concat.__file__).read_text(encoding="utf-8"))
+    for method, fits in (("concat", {"sklearn", "pandas"}), ("./my_head.py", set())):
+        words = f"train --method {method} --dataset digits --seeds 1 --epochs 1"
+        code, loaded, said = probe(with_features, words, ("numpy",))
+        assert code == "exit 0", said
+        known = {"torch", "numpy", "polars", "rich", "scipy", "safetensors", "zarr"}
+        assert set(loaded.split()) - fits <= known

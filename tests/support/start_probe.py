@@ -5,7 +5,11 @@ The last two lines of stdout are `exit CODE` and `loaded NAME...`.
 
 import sys
 
-HEAVY = ("torch", "numpy", "polars", "zarr", "sklearn", "rich")
+HEAVY = ("torch", "numpy", "polars", "zarr", "sklearn", "rich", "scipy", "safetensors")
+HEAVIER = (  # seconds each, or of no use to a small head
+    "torch._dynamo", "torch._inductor", "sympy", "onnx", "transformers", "open_clip", "timm",
+    "torchvision", "matplotlib", "pandas", "skimage", "librosa", "datasets", "jinja2",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -17,7 +21,7 @@ def main() -> None:
         mmfuse()
     except SystemExit as stop:
         print("exit", stop.code)  # noqa: T201 - what the test reads
-    print("loaded", *(name for name in HEAVY if name in sys.modules))  # noqa: T201
+    print("loaded", *(name for name in HEAVY + HEAVIER if name in sys.modules))  # noqa: T201
 
 
 if __name__ == "__main__":
