@@ -3,7 +3,8 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cache.errors import MmfuseError, unknown
@@ -18,6 +19,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 _WITHOUT_DOUBLES = ("mps",)
 _PIECE = 32 << 20  # bytes copied to a device at a time
+_most: ContextVar[int | None] = ContextVar("threads before the outermost limit", default=None)
 _PER_THREAD = 2e9  # operations that a thread should have to do: some twenty milliseconds
 
 
@@ -29,28 +31,36 @@ def cores() -> int:
 
 
 @contextmanager
-def threads_for(operations: float) -> Iterator[None]:
+def threads_for(operations: float, *, blas: bool = True) -> Iterator[None]:
     """Run inside with as many threads of torch and BLAS as a piece of work is worth, at least one.
 
     Threads wait for each other after every operation: where pieces are small, or other processes
     want the cores, waiting takes longer than the work. Two threads of a busy BLAS take up to forty
     times as long for a small logistic regression as one.
 
+    A command runs as a whole in `threads_for(0)`, its larger pieces inside with what they are worth:
+    as many as torch had before the command, at most.
+
     Args:
         operations: floating-point operations between two points where Python looks at results,
             such as one training step.
+        blas: whether the piece calls BLAS by another way than torch; setting that takes a
+            millisecond.
     """
     import torch
     from threadpoolctl import threadpool_limits
 
     before = torch.get_num_threads()
-    count = max(1, min(before, int(operations / _PER_THREAD)))
+    most = _most.get() or before
+    outer = _most.set(most)
+    count = max(1, min(most, int(operations / _PER_THREAD)))
     torch.set_num_threads(count)
     try:
-        with threadpool_limits(count, user_api="blas"):
+        with threadpool_limits(count, user_api="blas") if blas else nullcontext():
             yield
     finally:
         torch.set_num_threads(before)
+        _most.reset(outer)
 
 
 def where_double(device: "torch.device") -> "torch.device":

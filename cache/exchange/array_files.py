@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError
 
 ID_NAMES = ("id", "ids")
+_MAPPED = 1 << 24  # bytes from which an array is mapped where it lies, and not read
 _MAX_DEFLATED = 1100  # times that deflating can shorten bytes, and a little more
 NAMES_ARE_IDS = "."  # instead of an array's name
 SUFFIXES = (".npy", ".npz", ".parquet", ".safetensors", ".h5", ".hdf5", ".pkl", ".pickle")
@@ -85,8 +86,8 @@ def _tree(path: Path, suffix: str) -> Tree:
             return {"": np.load(path, mmap_mode="r", allow_pickle=False)}
         case ".npz":
             _check_members(path)
-            with np.load(path, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
+            with np.load(path, allow_pickle=False) as file, zipfile.ZipFile(path) as archive:
+                return {name: _member(archive, path, name, file) for name in file.files}
         case ".safetensors":
             from safetensors.numpy import load_file
 
@@ -95,7 +96,7 @@ def _tree(path: Path, suffix: str) -> Tree:
             import h5py
 
             with h5py.File(path, "r") as file:
-                return _groups(file)
+                return _groups(file, path)
         case _:
             tree = unpickle(path.read_bytes())
             return tree if isinstance(tree, Mapping) else {"": tree}
@@ -118,19 +119,55 @@ def _check_members(path: Path) -> None:
             if not info.filename.endswith(".npy"):
                 continue
             with archive.open(info) as file:
-                major, _ = np.lib.format.read_magic(file)
-                read = np.lib.format.read_array_header_1_0
-                if major > 1:
-                    read = np.lib.format.read_array_header_2_0
-                shape, _, dtype = read(file)
+                shape, _, dtype = _array_header(file)
             if math.prod(shape) * dtype.itemsize > info.file_size and not dtype.hasobject:
                 raise ValueError(f"{info.filename} states more values than it holds")
 
 
-def _groups(group: Any) -> dict[str, Any]:  # noqa: ANN401 - h5py has no types
+def _member(archive: zipfile.ZipFile, path: Path, name: str, file: Tree) -> Any:  # noqa: ANN401
+    """An array of an .npz file: a large one that is stored as it is, mapped; else read."""
+    info = next((i for i in archive.infolist() if i.filename == f"{name}.npy"), None)
+    if info is None or info.compress_type != zipfile.ZIP_STORED or info.file_size < _MAPPED:
+        return file[name]
+    with archive.open(info) as member:
+        shape, fortran, dtype = _array_header(member)
+        start = member.tell()
+        while member.read(1 << 20):  # compares the checksum at the end
+            pass
+    if dtype.hasobject:
+        return file[name]  # says why not
+    with path.open("rb") as whole:
+        whole.seek(info.header_offset + 26)
+        lengths = np.frombuffer(whole.read(4), "<u2")  # of the name, and of the extra field
+    at = info.header_offset + 30 + int(lengths.sum()) + start
+    return np.memmap(path, dtype, "r", at, shape, "F" if fortran else "C")
+
+
+def _array_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether columns come first, and dtype, of the header of an .npy file."""
+    major, _ = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0
+    if major > 1:
+        read = np.lib.format.read_array_header_2_0
+    found: tuple[tuple[int, ...], bool, np.dtype[Any]] = read(file)
+    return found
+
+
+def _groups(group: Any, path: Path) -> dict[str, Any]:  # noqa: ANN401 - h5py has no types
     return {
-        name: _groups(node) if hasattr(node, "keys") else node[()] for name, node in group.items()
+        name: _groups(node, path) if hasattr(node, "keys") else _dataset(node, path)
+        for name, node in group.items()
     }
+
+
+def _dataset(node: Any, path: Path) -> Any:  # noqa: ANN401
+    """An array of an HDF5 file: a large one that lies there in one piece, mapped; else read."""
+    if node.chunks or node.external or node.is_virtual or node.nbytes < _MAPPED:
+        return node[()]
+    at = node.id.get_offset()
+    if at is None or node.dtype.kind not in "fiu":
+        return node[()]
+    return np.memmap(path, node.dtype, "r", at, node.shape)
 
 
 class _NumpyOnly(pickle.Unpickler):

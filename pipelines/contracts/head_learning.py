@@ -142,7 +142,7 @@ def _scored(replicas: Replicas, task: SyntheticTask) -> tuple[dict[str, float], 
 
 
 def _logits(replicas: Replicas, table: FeatureTable) -> Tensor:
-    return replicas.predict(table).logits[0]
+    return replicas.logits(table)[0]
 
 
 def _accuracy(logits: Tensor, targets: Tensor) -> float:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cache.runs import RunRecord
 from cache.samples import Samples
-from pipelines.device import pick_device
+from pipelines.device import pick_device, threads_for
 from pipelines.features.arrays import pad
 from pipelines.features.table import FeatureTable, Scale
 from pipelines.metrics.metrics import softmax
@@ -17,6 +17,7 @@ from pipelines.training.loop import decoded
 from pipelines.training.restore import rebuild
 
 
+@threads_for(0)
 def infer(
     record: RunRecord, vectors: Mapping[str, Sequence[NDArray[Any] | None]], device: str
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -32,7 +33,7 @@ def infer(
     """
     where = pick_device(device)
     table = _new_table(record, vectors, where)
-    logits = rebuild(record, where).predict(table).logits
+    logits = rebuild(record, where).logits(table)
     outputs = np.stack([decoded(table, one)[0] for one in logits])
     if record.task.kind == "classes":
         outputs = softmax(outputs)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from cache.baselines import Baselines
 from cache.layout import Home
 from cache.runs import RunRecord, Scores
-from pipelines.device import pick_device
+from pipelines.device import pick_device, threads_for
 from pipelines.evaluation.result import Evaluation, PatternScores
 from pipelines.features.hiding import HiddenTable, hide
 from pipelines.features.missing import MissingPattern
@@ -23,6 +23,7 @@ from pipelines.training.restore import linear_name, plan_of, rebuild, run_table
 from pipelines.training.run import missing_pattern
 
 
+@threads_for(0)
 def score(
     home: Home,
     record: RunRecord,
@@ -117,7 +118,7 @@ def _score(
     """Scores on test rows, and some metrics of samples of these rows, of each replica."""
     part = hidden.table.take(hidden.table.split("test"))
     task = part.samples.task
-    outputs, targets = decoded(part, replicas.predict(part).logits)
+    outputs, targets = decoded(part, replicas.logits(part))
     found = replica_scores(task, outputs, targets, pattern=label, realised=hidden.realised("test"))
     return found, {name: [resampler(task, name, one, targets) for one in outputs] for name in names}
 

@@ -165,6 +165,7 @@ def _content(table: FeatureTable, names: Sequence[str]) -> bytes:
     return found.digest()
 
 
+@threads_for(0)
 def _fit(table: FeatureTable, names: tuple[str, ...]) -> Linear:
     rows, held = table.split("train"), table.take(table.split("val"))
     seen = {n: m for n, m in moments(table, rows).items() if n in names}

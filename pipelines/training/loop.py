@@ -210,7 +210,7 @@ def _validate(
     """Monitored value and primary metric on validation rows, one per replica; NaN where stopped."""
     task, monitor = held.samples.task, monitor_of(stage, plan)
     going = [r for r, on in enumerate(active) if on]
-    logits = replicas.predict(held, going).logits  # (A, N, C)
+    logits = replicas.logits(held, going)  # (A, N, C)
     decoded_logits = [decoded(held, each) for each in logits.cpu()]
     primary = [score(task, PRIMARY[task.kind], *each) for each in decoded_logits]
     if monitor not in ("task", "loss"):

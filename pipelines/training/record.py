@@ -159,7 +159,7 @@ def score_rows(
 ) -> tuple[Scores, NDArray[np.float64]]:
     """Scores, the method's own metrics among them, and outputs (R, N, C) on the rows of a split."""
     part = hidden.table.take(hidden.table.split(split))
-    outputs, targets = decoded(part, replicas.predict(part).logits[list(mine)])
+    outputs, targets = decoded(part, replicas.logits(part)[list(mine)])
     found = replica_scores(
         part.samples.task,
         outputs,
@@ -192,7 +192,7 @@ def score_all(
                 "row": rows,
                 "id": table.samples.ids[rows].tolist(),
                 "seed": [seed] * len(rows),
-                "outputs": pl.Series(one.astype(np.float32).tolist()),
+                "outputs": pl.Series(one.astype(np.float32)).arr.to_list(),
             }
             frames.append(pl.DataFrame(columns))
     return found, pl.concat(frames)

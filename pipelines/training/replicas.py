@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_map
 
-from pipelines.device import exact_float32
+from pipelines.device import exact_float32, threads_for
 from pipelines.features.table import Batch, FeatureTable, at_least_single
 from pipelines.fusion.head import Fused, FusionHead
 from pipelines.training.optimizer import ParameterBlock, Rates, clip_gradients, optimizer_step
@@ -115,8 +115,8 @@ class Replicas:
         """Of all parameters."""
         return self.blocks[0].flat.device
 
-    def predict(self, table: FeatureTable, rows: Sequence[int] | None = None) -> Fused:
-        """Outputs on every row in eval mode: logits (R, N, C) and so on.
+    def logits(self, table: FeatureTable, rows: Sequence[int] | None = None) -> Tensor:
+        """Logits (R, N, C) of every row in eval mode.
 
         Args:
             table: N rows.
@@ -125,9 +125,10 @@ class Replicas:
         asked = tuple(range(self.count) if rows is None else rows)
         of = _rows(asked, self.count, self.device)
         state = {name: of.take(value) for name, value in self.state.items()}
-        with exact_float32():
-            parts = [self._predict_part(state, part) for part in _chunks(table, EVAL_ROWS)]
-        return _unpack({name: torch.cat([p[name] for p in parts], 1) for name in parts[0]})
+        work = self.operations(min(len(table), EVAL_ROWS)) / 3
+        with exact_float32(), threads_for(work, blas=False):
+            parts = [self._logits(state, part) for part in _chunks(table, EVAL_ROWS)]
+        return torch.cat(parts, 1)
 
     def measures(self, table: FeatureTable, mine: Sequence[int]) -> dict[str, list[float]]:
         """The head's own metrics on every row in eval mode, one value per replica in `mine`."""
@@ -165,14 +166,15 @@ class Replicas:
             total += losses.to(total) * len(part)
         return total / len(table)
 
-    def _predict_part(self, states: State, table: FeatureTable) -> State:
+    def _logits(self, states: State, table: FeatureTable) -> Tensor:
         self.head.eval()
 
-        def one(state: State, fields: Fields) -> State:
-            return _pack(functional_call(self.head, state, (Batch(*fields),)))
+        def one(state: State, fields: Fields) -> Tensor:
+            fused: Fused = functional_call(self.head, state, (Batch(*fields),))
+            return fused.logits
 
         with torch.no_grad():
-            return dict(vmap(one, in_dims=(0, None))(states, _fields(_whole(table))))
+            return vmap(one, in_dims=(0, None))(states, _fields(_whole(table)))
 
     def _forward(
         self, parameters: State, buffers: State, fields: Fields, step: str

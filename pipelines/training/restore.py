@@ -12,7 +12,7 @@ from cache.format.streams import StreamInfo
 from cache.layout import Home
 from cache.runs import RunRecord
 from pipelines import catalog
-from pipelines.device import onto, pick_device
+from pipelines.device import onto, pick_device, threads_for
 from pipelines.features.hiding import hide
 from pipelines.features.load import load_table
 from pipelines.features.table import FeatureTable, Scale
@@ -24,6 +24,7 @@ from pipelines.training.replicas import Replicas
 from pipelines.training.run import missing_pattern, resplit
 
 
+@threads_for(0)
 def score_test(home: Home, record: RunRecord, device: str = "auto") -> None:
     """Score a run on test rows, under its own missing protocol, if a sweep had left them out.
 

@@ -55,6 +55,7 @@ def grid_of(request: Request) -> list[Setting]:
     return grid
 
 
+@threads_for(0)
 def open_job(request: Request) -> TrainingJob:
     """Load what the settings of a request share: method, source and rows."""
     module = catalog.find("methods", request.method)
@@ -119,6 +120,7 @@ def missing_pattern(plan: Plan) -> MissingPattern:
     return MissingPattern.rate(plan.missing_rate, plan.missing_seed, plan.missing_protocol)
 
 
+@threads_for(0)
 def train_together(job: TrainingJob, chosen: Sequence[Setting]) -> list[RunRecord]:
     """Train and record settings that can be one stack of replicas, settings × seeds."""
     began, plan = time.perf_counter(), chosen[0].plan

@@ -302,19 +302,38 @@ def test_an_import_with_failures_says_how_many_and_ends_with_1(tmp_path, monkeyp
     assert "--stream z must be ENCODER/MODALITY" in ended["z"][1]
 
 
+def save_npy(path, values):
+    """One array."""
+    np.save(path, values)
+
+
+def save_npz(path, values):
+    """Stored as it is, behind another member, columns first."""
+    np.savez(path, note=np.arange(3), x=np.asfortranarray(values))
+
+
+def save_hdf5(path, values):
+    """In one piece."""
+    with h5py.File(path, "w") as file:
+        file.create_dataset("inner/x", data=values)
+
+
+@pytest.mark.parametrize("save", [save_npy, save_npz, save_hdf5])
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
-def test_an_import_never_holds_the_whole_file(tmp_path, dtype, monkeypatch):
-    """Twenty to eighty megabytes of an .npy are read block by block and written by shard."""
+def test_an_import_never_holds_the_whole_file(tmp_path, dtype, save, monkeypatch):
+    """Twenty to eighty megabytes are read block by block and written by shard."""
     monkeypatch.setattr("cache.format.grid.CHUNKS_PER_SHARD", 4)
     monkeypatch.setattr("cache.exchange.import_arrays._BLOCK", 1000)
     rows, width = 20_000, 512
     values = np.random.default_rng(0).standard_normal((rows, width), np.float32).astype(dtype)
-    np.save(tmp_path / "x.npy", values)
+    path = tmp_path / f"x.{save.__name__.removeprefix('save_')}"
+    save(path, values)
     store = FeatureStore(Home(tmp_path / "home"), "toy")
     samples = samples_of(range(rows))
     tracemalloc.start()
     try:
-        source = ImportSource(tmp_path / "x.npy", "wavlm", "image", weights="random")
+        array = None if save is save_npy else "x"
+        source = ImportSource(path, "wavlm", "image", array=array, weights="random")
         found = import_arrays(store, samples, source)
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -322,3 +341,15 @@ def test_an_import_never_holds_the_whole_file(tmp_path, dtype, monkeypatch):
     stored = store.whole(found.info.key).values
     assert np.array_equal(stored, values.astype(stored.dtype))
     assert peak < 0.8 * stored.nbytes
+
+
+def test_a_large_array_whose_bytes_changed_is_not_read(tmp_path, monkeypatch):
+    """A mapped member of an .npz is compared with its checksum, as a small one is."""
+    monkeypatch.setattr("cache.exchange.array_files._MAPPED", 1000)
+    np.savez(tmp_path / "x.npz", x=np.arange(3000.0).reshape(-1, 3))
+    assert np.array_equal(load_arrays(tmp_path / "x.npz").rows[:, 0], np.arange(0, 3000.0, 3))
+    data = bytearray((tmp_path / "x.npz").read_bytes())
+    data[5000] ^= 1
+    (tmp_path / "x.npz").write_bytes(data)
+    with pytest.raises(MmfuseError, match=r"cannot be read.*CRC"):
+        load_arrays(tmp_path / "x.npz")

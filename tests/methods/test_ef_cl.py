@@ -333,7 +333,7 @@ def test_v17_the_weights_of_the_best_epoch_are_restored_not_the_last():
     history = fit(replicas, FitJob(table, [plan], (0,)))
     monitored = [epoch.monitored[0] for epoch in history]
     held = table.take(table.split("val"))
-    logits = replicas.predict(held).logits[0]
+    logits = replicas.logits(held)[0]
     reached = float(torch.nn.functional.cross_entropy(logits, held.targets))
     assert reached == pytest.approx(min(monitored), rel=1e-5)
     assert monitored[-1] > min(monitored)

@@ -118,7 +118,7 @@ def test_twenty_steps_side_by_side_give_the_logits_of_a_plain_loop(method):
     """In single precision the logits of every row agree to 1e-4."""
     table = made_table(65, CLASSES)
     replicas, heads = trained(method, table, 20, torch.float32)
-    together = replicas.predict(table).logits
+    together = replicas.logits(table)
     rows = gather(table, torch.arange(len(table))[None], torch.zeros(1, dtype=torch.int64))
     for replica, head in enumerate(heads):
         alone = head.eval()(one_of(rows, 0)).logits.detach()

@@ -126,7 +126,7 @@ def test_replicas_equal_a_plain_loop_in_single_precision() -> None:
     table = made_table(65)
     replicas = Replicas(heads_of(table, 3, torch.float32, concat.build))
     stacked_loop(replicas, table, range(3), 20)
-    logits = replicas.predict(table).logits
+    logits = replicas.logits(table)
     for seed, head in enumerate(heads_of(table, 3, torch.float32, concat.build)):
         plain_loop(head, table, seed, 20)
         head.eval()
@@ -260,18 +260,18 @@ def test_a_state_goes_round() -> None:
     """A state loaded into another stack gives equal outputs."""
     table = made_table(40)
     one, other = (Replicas(heads_of(table, n, torch.float32)[-2:]) for n in (2, 4))
-    assert not torch.equal(one.predict(table).logits, other.predict(table).logits)
+    assert not torch.equal(one.logits(table), other.logits(table))
     other.load({n: v.clone() for n, v in one.state.items()})
-    assert torch.equal(one.predict(table).logits, other.predict(table).logits)
+    assert torch.equal(one.logits(table), other.logits(table))
 
 
 def test_outputs_do_not_depend_on_how_rows_are_cut(monkeypatch: Any) -> None:
     """Logits of rows scored by threes are those scored at once."""
     table = made_table(40)
     replicas = Replicas(heads_of(table, 2, torch.float32))
-    whole = replicas.predict(table).logits
+    whole = replicas.logits(table)
     monkeypatch.setattr("pipelines.training.replicas.EVAL_ROWS", 3)
-    assert torch.allclose(replicas.predict(table).logits, whole, atol=1e-5)
+    assert torch.allclose(replicas.logits(table), whole, atol=1e-5)
 
 
 def test_what_is_behind_absence_changes_nothing() -> None:

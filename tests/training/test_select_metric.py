@@ -46,7 +46,7 @@ def test_the_best_epoch_is_the_best_by_the_metric(task, metric, sign) -> None:
     table = made_table(120, task)
     replicas, history = fitted(table, replace(QUICK, monitor=metric))
     held = table.take(table.split("val"))
-    logits = replicas.predict(held).logits
+    logits = replicas.logits(held)
     now = [score(task, metric, *decoded(held, each)) for each in logits]
     monitored = np.array([epoch.monitored for epoch in history])
     assert sign * np.array(now) == pytest.approx(monitored.min(0), abs=1e-6)
