@@ -127,8 +127,15 @@ class Replicas:
         state = {name: of.take(value) for name, value in self.state.items()}
         work = self.operations(min(len(table), EVAL_ROWS)) / 3
         with exact_float32(), threads_for(work, blas=False):
-            parts = [self._logits(state, part) for part in _chunks(table, EVAL_ROWS)]
-        return torch.cat(parts, 1)
+            parts = _chunks(table, EVAL_ROWS)
+            first = self._logits(state, parts[0])
+            # In place from the start: kept one by one, they would keep the allocator's heap apart.
+            found = first.new_empty(len(first), len(table), first.shape[-1])
+            found[:, : len(parts[0])] = first
+            for number, part in enumerate(parts[1:], 1):
+                start = number * EVAL_ROWS
+                found[:, start : start + len(part)] = self._logits(state, part)
+        return found
 
     def measures(self, table: FeatureTable, mine: Sequence[int]) -> dict[str, list[float]]:
         """The head's own metrics on every row in eval mode, one value per replica in `mine`."""
