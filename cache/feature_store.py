@@ -1,6 +1,7 @@
 """FeatureStore: the cached feature streams of one dataset; stage 1 fills it, stage 2 reads it."""
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -81,6 +82,17 @@ class FeatureStore:
     def are_samples_of(self, info: StreamInfo, snapshot: str) -> bool:
         """Whether a stream has the rows of a snapshot, rows of no split aside."""
         return same_splits(info.snapshot, snapshot, self.paths)
+
+    def inputs_digest(self, info: StreamInfo) -> str:
+        """Digest of what was encoded, row for row, rows of no split aside: 32 hex digits.
+
+        Raises:
+            MmfuseError: if the stream is not complete, or damaged.
+        """
+        labelled = self.samples(info).splits != ""
+        with self._naming_repair(info.key):
+            inputs = self.reader(info.key).small().inputs
+        return hashlib.blake2b(inputs[labelled].tobytes(), digest_size=16).hexdigest()
 
     def whole(self, key: StreamKey, order: NDArray[np.int64] | None = None) -> StreamValues:
         """Every row of a stream; each chunk's crc32c is checked while it is copied.

@@ -44,6 +44,7 @@ class RunStream:
         width: D.
         sequence: whether a row is (T, D) instead of (D,).
         weights: pretrained, weight-free, random or unknown.
+        inputs: see `FeatureStore.inputs_digest`; "" in runs of older versions.
         word: that the encoder was built from, such as `clip:ViT-B-16/openai`; "" if unrecorded.
         options: that the encoder was built with.
     """
@@ -55,6 +56,7 @@ class RunStream:
     width: int
     sequence: bool
     weights: str
+    inputs: str = ""
     word: str = field(default="", compare=False)
     options: dict[str, Any] = field(default_factory=dict, compare=False)
 
@@ -129,6 +131,8 @@ class RunRecord(Shown):
         created: ISO time in UTC.
         notes: remarks shown under every table of the run.
         path: its folder.
+        sources: by modality, `columns` of the table that it was made of and `types`, how each was
+            read; empty where that is not recorded.
     """
 
     id: str
@@ -155,6 +159,7 @@ class RunRecord(Shown):
     created: str
     notes: tuple[str, ...]
     path: Path
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         streams = ", ".join(stream.name for stream in self.streams)

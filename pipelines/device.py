@@ -38,8 +38,8 @@ def threads_for(operations: float, *, blas: bool = True) -> Iterator[None]:
     want the cores, waiting takes longer than the work. Two threads of a busy BLAS take up to forty
     times as long for a small logistic regression as one.
 
-    A command runs as a whole in `threads_for(0)`, its larger pieces inside with what they are worth:
-    as many as torch had before the command, at most.
+    A command runs as a whole in `threads_for(0)`, and its larger pieces inside with what they are
+    worth: as many as torch had before the command, at most.
 
     Args:
         operations: floating-point operations between two points where Python looks at results,

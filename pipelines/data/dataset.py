@@ -34,6 +34,7 @@ class Dataset:
         source: real or synthetic data.
         licence: one line that exported features carry (`cache pack`).
         origin: for the user's own data: what it was read from and how, see `origins`.
+        columns: modality → columns of the table that it was made of, where that is known.
         column_types: modality → column → how its cells were read, for `tabular` and `series` of
             several columns; fitted encoders keep it, so that new rows are read the same way.
     """
@@ -46,6 +47,7 @@ class Dataset:
     source: Literal["real", "synthetic"] = "real"
     licence: str = ""
     origin: Mapping[str, object] | None = None
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     column_types: Mapping[str, Mapping[str, ColumnType]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

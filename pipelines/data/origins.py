@@ -1,14 +1,14 @@
 """Origin of the user's own data, stored with its features so that a name reopens it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from cache.errors import MmfuseError
+from cache.format.streams import StreamInfo
 from cache.layout import DatasetPaths, Home
 from cache.storage.objects import DamagedError, get_record, put_record
-from pipelines.data.column_types import ColumnType
 from pipelines.data.columns import ModalitySpec
 from pipelines.data.dataset import Dataset
 from pipelines.data.tables import TableOptions
@@ -35,7 +35,8 @@ def save_origin(home: Home, dataset: Dataset) -> None:
         modality: {name: kind.record() for name, kind in known.items()}
         for modality, known in dataset.column_types.items()
     }
-    origin = {**dataset.origin, "types": types}
+    columns = {name: list(own) for name, own in dataset.columns.items()}
+    origin = {**dataset.origin, "columns": columns, "types": types}
     if _read(paths) != origin:
         put_record(paths.origin, origin, paths.scratch)
 
@@ -57,13 +58,67 @@ def load_origin(home: Home, name: str, typed: TableOptions) -> tuple[str, TableO
     return found["word"], replace(options, **given)
 
 
-def load_types(home: Home, name: str) -> dict[str, dict[str, ColumnType]]:
-    """By modality and column, how the cells of a named dataset were read."""
-    found = _read(DatasetPaths.of(home, name)) or {}
+def sources(home: Home, dataset: str, infos: Iterable[StreamInfo]) -> dict[str, dict[str, Any]]:
+    """By modality, `columns` that it was made of and `types`, how each was read; as JSON.
+
+    Of the data that streams are extracted from now: a run records them when it is trained. What a
+    fitted encoder learned comes first.
+
+    Args:
+        home: where the features are.
+        dataset: its name.
+        infos: its streams.
+    """
+    infos, paths = list(infos), DatasetPaths.of(home, dataset)
+    origin = _read(paths) or {}
+    columns = {part["name"]: part["columns"] for part in _typed(origin)}
+    columns |= origin.get("columns", {})
+    types = dict(origin.get("types", {}))
+    for info in infos:
+        if "fitted_on" not in info.fields:
+            continue
+        fitted = get_record(paths.stream(info.key.label).fitted) or {}
+        learned = _names(fitted.get("state")) if info.kind == "tabular" else []
+        if learned:
+            columns[info.key.modality] = learned
+        if read := fitted.get("columns") or _types_of_state(fitted.get("state")):
+            types[info.key.modality] = read
+    found: dict[str, dict[str, Any]] = {}
+    for what, known in (("columns", columns), ("types", types)):
+        for name in dict.fromkeys(info.key.modality for info in infos):
+            if known.get(name):
+                found.setdefault(name, {})[what] = known[name]
+    return found
+
+
+def _typed(origin: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    options = origin.get("options", {})
+    return list(options.get("modalities", ()))
+
+
+def _types_of_state(state: object) -> dict[str, dict[str, Any]]:
+    """How `tabular` reads its columns, by its state alone.
+
+    Encoders were fitted before it was recorded; numbers have a decimal point then, and dates are in
+    ISO form.
+    """
+    if not _names(state):
+        return {}
+    dates = {True: "iso", False: "iso date"}
     return {
-        modality: {column: ColumnType.from_record(kind) for column, kind in known.items()}
-        for modality, known in found.get("types", {}).items()
+        str(column["name"]): {"kind": "date", "date": dates[bool(column["clock"])]}
+        if column["kind"] == "date"
+        else {"kind": column["kind"]}
+        for column in state["columns"]  # type: ignore[index]  # `_names` has looked
     }
+
+
+def _names(state: object) -> list[str]:
+    """Names of the columns in the state of `tabular`; [] for the state of another encoder."""
+    listed = state.get("columns") if isinstance(state, dict) else None
+    if not isinstance(listed, list) or not all(isinstance(c, dict) and "name" in c for c in listed):
+        return []
+    return [str(column["name"]) for column in listed]
 
 
 def _read(paths: DatasetPaths) -> dict[str, Any] | None:
@@ -71,7 +126,7 @@ def _read(paths: DatasetPaths) -> dict[str, Any] | None:
         found = get_record(paths.origin)
     except DamagedError:  # `cache verify` names it; the next extract of the file writes it again
         return None
-    fields = ("word", "options", "types")
+    fields = ("word", "options", "columns", "types")
     return None if found is None else {name: found[name] for name in fields if name in found}
 
 

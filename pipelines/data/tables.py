@@ -178,6 +178,7 @@ def assemble(
         modalities=tuple(Modality(part.name, part.kind) for part in parts),
         task=task,
         root=root,
+        columns={part.name: part.columns for part in parts},
         column_types={name: known for name, known in types.items() if known},
     )
 

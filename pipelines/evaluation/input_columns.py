@@ -9,9 +9,9 @@ import polars as pl
 from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
 from cache.format.streams import StreamInfo
-from cache.layout import DatasetPaths, Home
+from cache.layout import Home
+from cache.runs import RunRecord
 from cache.samples import Kind
-from cache.storage.objects import get_record
 from pipelines.data import columns, origins
 from pipelines.data.column_types import ColumnType
 from pipelines.data.columns import ModalityCells, ModalitySpec
@@ -29,12 +29,15 @@ class MatchedColumns:
         lacking: modalities without a column, and columns that a table lacks, as text.
         unused: columns of the samples that nothing uses.
         notes: one sentence for every column with cells that count as missing.
+        instead: one sentence for every modality that is read from a column of its name, and was
+            made of another one in training.
     """
 
     cells: dict[str, pl.Series]
     lacking: tuple[str, ...]
     unused: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    instead: tuple[str, ...] = ()
 
 
 def match_columns(
@@ -46,14 +49,14 @@ def match_columns(
 ) -> MatchedColumns:
     """Find the columns of a run's modalities.
 
-    A modality is made of the column of its name, or of the columns that it was made of in
-    training. A table whose columns are not recorded takes all that are left.
+    A modality is made of the columns that it was made of in training, or else of the column of its
+    name. A table whose columns are not recorded takes all that are left.
 
     Args:
         samples: one row a sample.
         kinds: by modality.
-        made_of: by modality, columns it was made of where known, see `source_columns`.
-        types: by modality, how its columns were read in training, see `source_types`.
+        made_of: by modality, columns it was made of where known, see `sources_of`.
+        types: by modality, how its columns were read in training.
         ids: names of the rows, for notes, and the column that holds them.
 
     Raises:
@@ -87,32 +90,36 @@ def match_columns(
         if own
     }
     notes = tuple(note for each in read.values() for note in each.notes)
-    return MatchedColumns({k: each.cells for k, each in read.items()}, tuple(lacking), rest, notes)
+    instead = tuple(
+        f"{name} is read from the column {own[0]!r}; in training it was {', '.join(made_of[name])}"
+        for name, own in found.items()
+        if own and kinds[name] != "tabular" and own[0] not in made_of.get(name, own)
+    )
+    cells = {name: each.cells for name, each in read.items()}
+    return MatchedColumns(cells, tuple(lacking), rest, notes, instead)
 
 
-def source_columns(
-    home: Home, dataset: str, infos: Mapping[str, StreamInfo]
-) -> dict[str, tuple[str, ...]]:
-    """By modality, the columns that it was made of: recorded by a fitted encoder or the data set.
+def sources_of(
+    home: Home, record: RunRecord, infos: Mapping[str, StreamInfo]
+) -> tuple[dict[str, tuple[str, ...]], dict[str, dict[str, ColumnType]]]:
+    """By modality, the columns that it was made of; and by column, how its cells were read.
+
+    As the run recorded them; of a run of an older version, as its dataset is extracted now.
 
     Args:
         home: where the features are.
-        dataset: its name.
-        infos: streams by name.
+        record: the run.
+        infos: its streams by name.
     """
-    known = {}
-    recorded = origins.load_origin(home, dataset, TableOptions())
-    for part in recorded[1].modalities if recorded else ():
-        known[part.name] = part.columns
-    paths = DatasetPaths.of(home, dataset)
-    for info in infos.values():
-        if info.kind == "tabular" and "fitted_on" in info.fields:
-            fitted = get_record(paths.stream(info.key.label).fitted) or {}
-            names = _names(fitted.get("state"))
-            if names:
-                known[info.key.modality] = names
     modalities = {info.key.modality for info in infos.values()}
-    return {name: own for name, own in known.items() if name in modalities}
+    known = record.sources or origins.sources(home, record.dataset, infos.values())
+    types = {
+        name: {column: ColumnType.from_record(kind) for column, kind in of["types"].items()}
+        for name, of in known.items()
+        if "types" in of and name in modalities
+    }
+    columns = {name: tuple(of["columns"]) for name, of in known.items() if "columns" in of}
+    return {name: own for name, own in columns.items() if name in modalities}, types
 
 
 def all_columns(
@@ -140,62 +147,16 @@ def ids_of(
     return sample_ids(samples, recorded[1].id if recorded else None, known)
 
 
-def source_types(
-    home: Home, dataset: str, infos: Mapping[str, StreamInfo]
-) -> dict[str, dict[str, ColumnType]]:
-    """By modality and column, how cells were read when features were extracted.
-
-    It is stored with what a fitted encoder learned, and with the origin of the data; of encoders
-    fitted before it was, numbers have a decimal point and dates are in ISO form.
-    """
-    modalities = {info.key.modality for info in infos.values()}
-    stored = origins.load_types(home, dataset)
-    found = {name: types for name, types in stored.items() if name in modalities}
-    paths = DatasetPaths.of(home, dataset)
-    for info in infos.values():
-        if "fitted_on" not in info.fields:
-            continue
-        fitted = get_record(paths.stream(info.key.label).fitted) or {}
-        if isinstance(recorded := fitted.get("columns"), dict):
-            types = {name: ColumnType.from_record(kind) for name, kind in recorded.items()}
-        else:
-            types = _types_of_state(fitted.get("state"))
-        if types:
-            found[info.key.modality] = types
-    return found
-
-
-def _types_of_state(state: object) -> dict[str, ColumnType]:
-    """How `tabular` reads its columns, by its state alone."""
-    if not _names(state):
-        return {}
-    dates = {True: "iso", False: "iso date"}
-    return {
-        str(column["name"]): ColumnType("date", date=dates[bool(column["clock"])])
-        if column["kind"] == "date"
-        else ColumnType(column["kind"])
-        for column in state["columns"]  # type: ignore[index]  # `_names` has looked
-    }
-
-
-def _names(state: object) -> tuple[str, ...]:
-    """Names of the columns in the state of `tabular`; () for the state of another encoder."""
-    listed = state.get("columns") if isinstance(state, dict) else None
-    if not isinstance(listed, list) or not all(isinstance(c, dict) and "name" in c for c in listed):
-        return ()
-    return tuple(str(column["name"]) for column in listed)
-
-
 def _own(
     samples: pl.DataFrame, name: str, kind: Kind, known: tuple[str, ...] | None
 ) -> tuple[str, ...]:
     """The columns of one modality; () if there are none."""
     there = samples.columns
-    if name in there and (kind != "tabular" or _is_record(samples[name])):
-        return (name,)
     own = tuple(column for column in known or () if column in there)
     if own and (kind == "tabular" or own == known):
         return own
+    if name in there and (kind != "tabular" or _is_record(samples[name])):
+        return (name,)
     if kind == "tabular":
         return (name,) if known is None and name in there else ()
     own = tuple(column for column in there if columns.as_name(column) == name)

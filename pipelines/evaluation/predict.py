@@ -188,8 +188,7 @@ def predict(
     record = load_run(home, run) if isinstance(run, str) else run
     infos = stream_infos(home, record)
     kinds: dict[str, Kind] = {i.key.modality: i.kind for i in infos.values()}  # type: ignore[misc]
-    made_of = input_columns.source_columns(home, record.dataset, infos)
-    types = input_columns.source_types(home, record.dataset, infos)
+    made_of, types = input_columns.sources_of(home, record, infos)
     said: list[str] = []
     if isinstance(samples, Mapping):
         known = sample.KnownCells(kinds, input_columns.all_columns(made_of, types))
@@ -203,6 +202,7 @@ def predict(
         rows = samples
     ids = input_columns.ids_of(home, record.dataset, infos, rows)
     matched = input_columns.match_columns(rows, kinds, made_of, types, ids)
+    said += () if isinstance(samples, Mapping) else matched.instead
     began = time.perf_counter()
     found = _Encoders(home, record, encoders, weights, device)
     encoding = _Encoding(ids.words.to_list(), root, track)

@@ -16,6 +16,7 @@ from cache.feature_store import FeatureStore
 from cache.fingerprints import fingerprint
 from cache.format.streams import StreamInfo, display_names
 from cache.runs import RunRecord, RunStream, Scores, new_id
+from pipelines.data import origins
 from pipelines.encoding.encoder import BuildCall
 from pipelines.features.hiding import HiddenTable, by_modality
 from pipelines.features.table import FeatureTable
@@ -90,6 +91,7 @@ def make_record(
         created=now.isoformat(timespec="milliseconds"),
         notes=hidden.remarks(),
         path=request.home.runs / run,
+        sources=origins.sources(request.home, request.dataset, request.infos),
     )
 
 
@@ -130,10 +132,23 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 def streams(request: Request) -> tuple[RunStream, ...]:
     """The request's streams as `RunStream`s."""
     names = display_names(request.infos)
-    return tuple(_stream(info, name) for info, name in zip(request.infos, names, strict=True))
+    store = FeatureStore(request.home, request.dataset)
+    each = zip(request.infos, names, strict=True)
+    return tuple(_stream(info, name, _inputs_digest(store, info)) for info, name in each)
 
 
-def _stream(info: StreamInfo, name: str) -> RunStream:
+_INPUTS: dict[tuple[str, int, str], str] = {}
+
+
+def _inputs_digest(store: FeatureStore, info: StreamInfo) -> str:
+    """As the store's, looked up once in a process."""
+    key = str(info.path), info.generation, info.snapshot
+    if key not in _INPUTS:
+        _INPUTS[key] = store.inputs_digest(info)
+    return _INPUTS[key]
+
+
+def _stream(info: StreamInfo, name: str, inputs: str) -> RunStream:
     call = BuildCall.of_stream(info.provenance)
     return RunStream(
         name,
@@ -143,6 +158,7 @@ def _stream(info: StreamInfo, name: str) -> RunStream:
         info.width,
         info.sequence,
         str(info.provenance.get("weights", "unknown")),
+        inputs,
         call.word if call else "",
         call.options if call else {},
     )

@@ -77,6 +77,11 @@ def run_table(home: Home, record: RunRecord, device: torch.device) -> FeatureTab
                 f"the samples of {record.dataset} changed since {record.id} was trained; run: "
                 f"mmfuse train --dataset {record.dataset} --method {record.method}"
             )
+        if stream.inputs not in ("", store.inputs_digest(info)):
+            raise MmfuseError(
+                f"what {stream.name} was made of changed since {record.id} was trained; run: "
+                f"mmfuse train --dataset {record.dataset} --method {record.method}"
+            )
         infos.append(info)
     table = resplit(load_table(store, infos, device), plan_of(record))
     return replace(table, scale=Scale(*record.scale))

@@ -1,6 +1,7 @@
 """Own data by its name: features know the file and the words they were made with."""
 
 import csv
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from cache.errors import MmfuseError
 from cache.layout import DatasetPaths, Home
 from cache.maintenance.verify import verify
 from pipelines.data.columns import parse_modality
-from pipelines.data.origins import load_types, save_origin
+from pipelines.data.origins import save_origin, sources
 from pipelines.data.sources import open_dataset
 from pipelines.data.tables import TableOptions
 from pipelines.encoding.encoder import build_encoder
@@ -141,5 +142,8 @@ def test_how_columns_were_read_is_stored_for_encoders_that_learn_nothing(tmp_pat
     (dataset,) = open_dataset(str(tmp_path / "t.csv"), table=TableOptions(name="t"))
     home = Home(tmp_path / "home")
     save_origin(home, dataset)
-    assert load_types(home, "t") == dataset.column_types
-    assert load_types(home, "t")["sig"]["sig"].decimal == ","
+    stored = sources(home, "t", [SimpleNamespace(fields={}, key=SimpleNamespace(modality="sig"))])
+    assert stored == {
+        "sig": {"columns": ["sig"], "types": {"sig": dataset.column_types["sig"]["sig"].record()}}
+    }
+    assert stored["sig"]["types"]["sig"]["decimal"] == ","
