@@ -70,7 +70,7 @@ def import_(
         )
     known = arguments.one_of("kind", kind, mmfuse.KINDS)
     made = arguments.one_of("weights", weights, ("pretrained", "weight-free", "random"))
-    source = mmfuse.ImportSource(file, encoder, modality, known, array, made)
+    source = mmfuse.ImportSource(file, encoder, modality, known, array, made, id=options.id)
     store = mmfuse.FeatureStore(asked.layout, own)
     found = mmfuse.import_arrays(store, samples, source, track=console.track)
     memory.remember(asked.home, "extract", {"dataset": own, "names": [own]})

@@ -1,8 +1,9 @@
 """Array files (.npy .npz .parquet .safetensors .h5 .pkl) → vectors by sample id.
 
 A file is read as a tree of named arrays. The array is found by its name, at the top or in every
-group (train, valid, test …), whose parts are concatenated; ids are beside it as `id` or `ids`. A
-tree whose names are the ids themselves, each with its own vector, is read too.
+group (train, valid, test …), whose parts are concatenated; ids are beside it, see `ID_NAMES`. A
+tree whose names are the ids themselves, each with its own vector, is read too. Vectors without ids
+are in the order of the file, unless it has several groups or words that may be ids.
 Nothing in a file is ever executed: pickles are read by an unpickler that allows numpy only.
 """
 
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 
-ID_NAMES = ("id", "ids")
+ID_NAMES = ("id", "ids", "sample_id", "sample_ids")  # in small or capital letters
 _MAPPED = 1 << 24  # bytes from which an array is mapped where it lies, and not read
 _MAX_DEFLATED = 1100  # times that deflating can shorten bytes, and a little more
 NAMES_ARE_IDS = "."  # instead of an array's name
@@ -43,7 +44,7 @@ class LoadedArrays:
     ids: list[str] | None
 
 
-def load_arrays(path: Path, array: str | None = None) -> LoadedArrays:
+def load_arrays(path: Path, array: str | None = None, id_name: str | None = None) -> LoadedArrays:
     """Read the vectors of a file.
 
     Args:
@@ -51,10 +52,12 @@ def load_arrays(path: Path, array: str | None = None) -> LoadedArrays:
         array: name of the array, or of the group that holds one array an id; of a parquet file a
             column of lists, or names and patterns of number columns (`voice_*,age`); `.` where the
             names are the ids. None where there is only one candidate.
+        id_name: of the ids, before those of `ID_NAMES`.
 
     Raises:
         MmfuseError: if the file cannot be read, holds other objects than numpy arrays, or has no or
-            several candidates.
+            several candidates; if ids are missing where groups are joined, or may be in an array of
+            another name.
     """
     if not path.is_file():
         raise MmfuseError(f"no such file: {path}")
@@ -66,8 +69,8 @@ def load_arrays(path: Path, array: str | None = None) -> LoadedArrays:
         )
     try:
         if suffix == ".parquet":
-            return _parquet(path, array)
-        return _find(_tree(path, suffix), array, path)
+            return _parquet(path, array, id_name)
+        return _find(_tree(path, suffix), array, id_name, path)
     except (
         OSError, ValueError, KeyError, EOFError, MemoryError, pickle.UnpicklingError,
         zipfile.BadZipFile,
@@ -219,21 +222,34 @@ def unpickle(data: bytes) -> Any:  # noqa: ANN401
     return _NumpyOnly(io.BytesIO(data), encoding="latin1").load()
 
 
-def _find(tree: Tree, array: str | None, path: Path) -> LoadedArrays:
+@dataclass(frozen=True)
+class _Leaf:
+    """An array of a tree, and the group that it is in, with the group's name ("" at the top)."""
+
+    group: Tree
+    place: str
+    name: str
+    value: Any
+
+    @property
+    def path(self) -> str:
+        """The name with those of its groups."""
+        return f"{self.place}/{self.name}" if self.place else self.name
+
+
+def _find(tree: Tree, array: str | None, id_name: str | None, path: Path) -> LoadedArrays:
     leaves = _leaves(tree)
-    if array == NAMES_ARE_IDS or (
-        array is None and not any(_is_vectors(leaf) for *_, leaf in leaves)
-    ):
+    names = sorted({leaf.name for leaf in leaves if _is_vectors(leaf.value)})
+    if array == NAMES_ARE_IDS or (array is None and not names):
         by_id = _by_id(tree)
         if by_id is not None:
             return by_id
     if array is None:
-        names = sorted({name for _, name, leaf in leaves if _is_vectors(leaf)})
         if not names:
             raise MmfuseError(
                 f"{path} holds no vectors, which are numbers of shape (N, D), or (N, T, D) of "
                 f"sequences; it has "
-                f"{'; '.join(_describe(name, leaf) for _, name, leaf in leaves[:5])}"
+                f"{'; '.join(_describe(leaf.name, leaf.value) for leaf in leaves[:5])}"
             )
         if len(names) != 1:
             raise MmfuseError(
@@ -241,32 +257,81 @@ def _find(tree: Tree, array: str | None, path: Path) -> LoadedArrays:
                 f"--array, or --array {NAMES_ARE_IDS} where the names are sample ids"
             )
         array = names[0]
-    groups = [(group, leaf) for group, name, leaf in leaves if name == array]
-    if not groups:
+    parts = [leaf for leaf in leaves if leaf.name == array]
+    if not parts:
         inner = tree.get(array)
         by_id = _by_id(inner) if isinstance(inner, Mapping) else None
         if by_id is not None:
             return by_id
-        names = sorted({name for _, name, leaf in leaves if _is_vectors(leaf)})
         raise MmfuseError(f"{path} has no array {array!r}; it has: {', '.join(names[:20])}")
-    parts = [_rows(group, leaf) for group, leaf in groups]
-    ids = [_ids(group) for group, _ in groups]
-    named = [group for group in ids if group is not None]
-    return LoadedArrays(
-        _joined(parts),
-        [name for group in named for name in group] if len(named) == len(ids) else None,
-    )
+    return _with_ids(parts, leaves, id_name, path)
 
 
-def _leaves(tree: Tree) -> list[tuple[Tree, str, Any]]:
+def _with_ids(
+    parts: Sequence[_Leaf], leaves: Sequence[_Leaf], id_name: str | None, path: Path
+) -> LoadedArrays:
+    """Parts of one name joined, with the ids that are beside each.
+
+    Raises:
+        MmfuseError: where several parts are not all with ids, or other words may be ids.
+    """
+    name = parts[0].name
+    ids = [_ids(part, id_name) for part in parts]
+    lacking = [part.place or "top" for part, own in zip(parts, ids, strict=True) if own is None]
+    if lacking and len(parts) > 1:
+        raise MmfuseError(
+            f"{path}: {name!r} is in {len(parts)} groups, without ids in {', '.join(lacking[:5])}, "
+            "and their order is not known; add an array `id` to each group"
+        )
+    rows = _joined([_rows(part.group, part.value) for part in parts])
+    found = [word for own in ids if own is not None for word in own]
+    if lacking:
+        words = {leaf.path: _distinct_words(leaf.value, len(rows)) for leaf in leaves}
+        _check_no_ids(words, len(rows), path)
+    elif len(found) != len(rows):
+        raise MmfuseError(f"{path}: {len(found)} ids are beside {len(rows)} vectors {name!r}")
+    return LoadedArrays(rows, None if lacking else found)
+
+
+def _check_no_ids(distinct: Mapping[str, int], rows: int, path: Path) -> None:
+    """Check that no words beside vectors without ids may be their ids.
+
+    Classes may stand there: words most of which recur are no ids.
+
+    Args:
+        distinct: by name of an array of one word a row, how many of them differ.
+        rows: how many vectors there are.
+        path: of the file.
+
+    Raises:
+        MmfuseError: naming the words.
+    """
+    for name, count in distinct.items():
+        if 2 * count > rows > 1:
+            raise MmfuseError(
+                f"{path}: its ids may be in {name!r}; call it id, beside the vectors, or leave it "
+                "out of the file if they are in the order of the rows"
+            )
+
+
+def _leaves(tree: Tree, place: str = "") -> list[_Leaf]:
     """Every array with its group and name."""
-    found: list[tuple[Tree, str, Any]] = []
+    found: list[_Leaf] = []
     for name, node in tree.items():
         if isinstance(node, Mapping):
-            found += _leaves(node)
+            found += _leaves(node, f"{place}/{name}" if place else str(name))
         else:
-            found.append((tree, str(name), node))
+            found.append(_Leaf(tree, place, str(name), node))
     return found
+
+
+def _distinct_words(leaf: Any, rows: int) -> int:  # noqa: ANN401
+    """How many words differ in an array or list of one word a row; 0 for anything else."""
+    if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "USO":
+        leaf = leaf.reshape(-1).tolist() if leaf.size == rows else None
+    if not isinstance(leaf, list | tuple) or len(leaf) != rows:
+        return 0
+    return len(set(leaf)) if all(isinstance(word, str | bytes) for word in leaf) else 0
 
 
 def _is_vectors(leaf: Any) -> bool:  # noqa: ANN401
@@ -316,11 +381,22 @@ def _rows(group: Tree, leaf: Any) -> NDArray[Any] | list[NDArray[Any]]:  # noqa:
     return leaf if leaf.ndim == 2 else list(leaf)
 
 
-def _ids(group: Tree) -> list[str] | None:
-    for name in ID_NAMES:
-        if name in group:
-            found = np.asarray(group[name]).reshape(-1).tolist()
-            return [i.decode() if isinstance(i, bytes) else str(i) for i in found]
+def _ids(part: _Leaf, id_name: str | None) -> list[str] | None:
+    beside = [n for n, v in part.group.items() if n != part.name and not isinstance(v, Mapping)]
+    name = _name_of_ids(beside, id_name)
+    if name is None:
+        return None
+    found = np.asarray(part.group[name]).reshape(-1).tolist()
+    return [i.decode() if isinstance(i, bytes) else str(i) for i in found]
+
+
+def _name_of_ids(names: Sequence[str], id_name: str | None) -> str | None:
+    """Which of these names is that of the ids: as it is written, else in other letters."""
+    wanted = ID_NAMES if id_name is None else (id_name, *ID_NAMES)
+    for word in wanted:
+        alike = [name for name in names if str(name).casefold() == word.casefold()]
+        if alike:
+            return word if word in alike else alike[0]
     return None
 
 
@@ -337,18 +413,37 @@ def _joined(
     return rows
 
 
-def _parquet(path: Path, array: str | None) -> LoadedArrays:
+def _parquet(path: Path, array: str | None, id_name: str | None) -> LoadedArrays:
     import polars as pl
 
     frame = pl.read_parquet(path)
-    ids = next((frame[name].cast(pl.String).to_list() for name in ID_NAMES if name in frame), None)
+    own = _name_of_ids(frame.columns, id_name)
+    ids = None if own is None else frame[own].cast(pl.String).to_list()
+    rows = _vectors_of(frame, array, id_name, path)
+    if ids is None:
+        texts = frame.select(pl.col(pl.String, pl.Categorical, pl.Enum))
+        _check_no_ids({text.name: text.n_unique() for text in texts}, len(frame), path)
+    return LoadedArrays(rows, ids)
+
+
+def _vectors_of(
+    frame: Any,  # noqa: ANN401 - a polars data frame
+    array: str | None,
+    id_name: str | None,
+    path: Path,
+) -> NDArray[Any] | list[NDArray[Any]]:
+    """A column of lists, or number columns side by side."""
+    import polars as pl
+
     lists = [n for n, t in frame.schema.items() if isinstance(t, pl.List | pl.Array)]
     if array is None and len(lists) == 1:
         array = lists[0]
     if array in lists:
-        return LoadedArrays(_joined([_of_lists(frame[str(array)])]), ids)
+        return _joined([_of_lists(frame[str(array)])])
     words = [] if array is None else array.split(",")
-    numbers = [n for n, t in frame.schema.items() if t.is_numeric() and n not in ID_NAMES]
+    numbers = [
+        n for n, t in frame.schema.items() if t.is_numeric() and not _name_of_ids([n], id_name)
+    ]
     picked = [n for n in numbers if any(fnmatchcase(n, word) for word in words)]
     unmatched = [w for w in words if not any(fnmatchcase(n, w) for n in numbers)]
     if not picked or unmatched:
@@ -358,7 +453,8 @@ def _parquet(path: Path, array: str | None) -> LoadedArrays:
             f"--array, such as {_example(lists, numbers)}; it has: "
             f"{', '.join([*lists, *numbers][:30]) or 'none of either'}"
         )
-    return LoadedArrays(frame.select(picked).cast(pl.Float32).to_numpy(), ids)
+    found: NDArray[Any] = frame.select(picked).cast(pl.Float32).to_numpy()
+    return found
 
 
 def _example(lists: Sequence[str], numbers: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from cache.format.streams import ABSENT, OK, StreamInfo, StreamKey, StreamSpec
 from cache.progress import Track, tracked_step, untracked
 from cache.samples import Kind, Modality, Samples
 from cache.snapshots import repoint_streams, with_known_modalities
+from cache.storage.objects import DamagedError, get_record
 from cache.writing.reuse import NO_FAILURES
 
 VERSION = 1
@@ -36,6 +37,8 @@ class ImportSource:
         modality: second part.
         kind: of the modality; None if the samples have it.
         array: name inside the file, see `load_arrays`.
+        id: name of the ids inside the file, besides `ID_NAMES` of `array_files`; else that of the
+            column that the ids of the samples were read from.
         weights: pretrained, weight-free or random, as stated by the user.
         dtype: to store; None means float16 for float16 vectors, else float32.
         provenance: further facts, such as the licence.
@@ -49,6 +52,7 @@ class ImportSource:
     weights: Literal["pretrained", "weight-free", "random"] = "pretrained"
     dtype: Literal["float16", "float32"] | None = None
     provenance: Mapping[str, object] | None = None
+    id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,9 @@ def import_arrays(
         MmfuseError: if the file cannot be read, no id is a sample's, an id occurs twice, or
             there are no ids and the number of vectors is not that of the samples.
     """
+    id_name = source.id or _column_of_ids(store)
     with tracked_step(track, f"read {source.path.name}"):
-        loaded = load_arrays(source.path, source.array)
+        loaded = load_arrays(source.path, source.array, id_name)
     at, aligned = _align(loaded, samples, source.path)
     sequence, width = _shape(loaded, source.path)
     dtype = source.dtype or _dtype(loaded)
@@ -125,6 +130,16 @@ def import_arrays(
     used = int((at >= 0).sum())
     failed = tuple(store.failures(key)["id"].to_list())
     return ImportResult(info, aligned, len(samples) - used, len(loaded.rows) - used, failed)
+
+
+def _column_of_ids(store: FeatureStore) -> str | None:
+    """The column that the ids of the dataset were read from, where that was recorded."""
+    try:
+        origin = get_record(store.paths.origin)
+    except DamagedError:  # `cache verify` names it
+        return None
+    options = {} if origin is None else origin.get("options", {})
+    return options.get("id") or None
 
 
 def _align(loaded: LoadedArrays, samples: Samples, path: Path) -> tuple[NDArray[np.int64], str]:

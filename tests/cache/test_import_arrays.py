@@ -3,6 +3,7 @@
 import os
 import pickle
 import tracemalloc
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -18,6 +19,7 @@ from cache.exchange.import_arrays import ImportSource, import_arrays
 from cache.feature_store import FeatureStore
 from cache.format.streams import FAILED
 from cache.layout import Home
+from cache.storage.objects import put_record
 from mmfuse_cli.main import app
 
 
@@ -101,6 +103,141 @@ def test_arrays_are_aligned_by_id(tmp_path, write):
         assert np.array_equal(found.values[row], values[ids.index(f"s{row}")])
     again = import_arrays(store, samples_of(range(6)), source)
     assert again.info == done.info
+
+
+def shuffled(rows=8):
+    """Vectors that state the number of their sample, and its id, in another order."""
+    order = np.random.default_rng(1).permutation(rows)
+    values = np.repeat(order[:, None], 2, 1).astype(np.float32)
+    return values, [f"s{number}" for number in order]
+
+
+@pytest.mark.parametrize("name", ["ID", "Ids", "sample_id", "SAMPLE_IDS", "Fall Nr.", "fall nr."])
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_ids_go_by_several_names(tmp_path, name, suffix):
+    """Small or capital letters; also the name of the dataset's own column of ids."""
+    values, ids = shuffled()
+    path = tmp_path / f"x.{suffix}"
+    if suffix == "npz":
+        np.savez(path, v=values, **{name: np.array(ids)})
+    else:
+        pl.DataFrame({"v": values.tolist(), name: ids}).write_parquet(path)
+    store = FeatureStore(Home(tmp_path / "home"), "toy")
+    done = import_arrays(
+        store, samples_of(range(8)), ImportSource(path, "x", "image", id="Fall Nr.")
+    )
+    assert (done.aligned, done.lacking) == ("id", 0)
+    assert store.whole(done.info.key).values[:, 0].tolist() == list(range(8))
+
+
+def test_the_column_of_ids_comes_from_the_origin_of_the_dataset(tmp_path):
+    """Recorded by an extract; ids under that name come before others."""
+    values, ids = shuffled()
+    path = tmp_path / "x.npz"
+    np.savez(path, v=values, patient=np.array(ids), id=np.arange(8))
+    store = FeatureStore(Home(tmp_path / "home"), "toy")
+    source = ImportSource(path, "x", "image")
+    with pytest.raises(MmfuseError, match="none of its ids is a sample"):
+        import_arrays(store, samples_of(range(8)), source)
+    origin = {"word": "rows.csv", "options": {"id": "patient"}}
+    put_record(store.paths.origin, origin, tmp_path / "scratch")
+    assert import_arrays(store, samples_of(range(8)), source).aligned == "id"
+
+
+def test_an_import_by_id_replaces_one_by_order(tmp_path):
+    """The same file, once its ids, numbers here, are found by their name."""
+    values, _ = shuffled()
+    np.savez(tmp_path / "x.npz", v=values, nr=values[:, 0].astype(int))
+    store = FeatureStore(Home(tmp_path / "home"), "toy")
+    samples = replace(samples_of(range(8)), ids=np.array([str(n) for n in range(8)], object))
+    for name, expected in ((None, values[:, 0].tolist()), ("nr", list(range(8)))):
+        source = ImportSource(tmp_path / "x.npz", "x", "image", id=name)
+        done = import_arrays(store, samples, source)
+        assert done.aligned == ("order" if name is None else "id")
+        assert store.whole(done.info.key).values[:, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("kind", ["npz", "parquet", "numbers", "pkl", "h5"])
+def test_words_that_may_be_ids_are_never_passed_over(tmp_path, kind):
+    """A different word a row beside vectors without ids: it is named, and nothing is written."""
+    values, ids = shuffled()
+    path = tmp_path / f"x.{'parquet' if kind == 'numbers' else kind}"
+    array, named = None, "clip"
+    match kind:
+        case "npz":
+            np.savez(path, v=values, clip=np.array(ids))
+        case "parquet":
+            pl.DataFrame({"v": values.tolist(), "clip": ids}).write_parquet(path)
+        case "numbers":
+            frame = {"v0": values[:, 0], "v1": values[:, 1], "clip": ids}
+            pl.DataFrame(frame, {"clip": pl.Categorical} | dict.fromkeys(("v0", "v1"))).select(
+                "v0", "v1", "clip"
+            ).write_parquet(path)
+            array = "v*"
+        case "pkl":
+            path.write_bytes(pickle.dumps({"v": values, "clip": ids}))
+        case "h5":
+            named = "about/id"
+            with h5py.File(path, "w") as file:
+                file["data/v"] = values
+                file.create_dataset("about/id", data=ids, dtype=h5py.string_dtype())
+    store = FeatureStore(Home(tmp_path / "home"), "toy")
+    with pytest.raises(MmfuseError, match=f"its ids may be in '{named}'; call it id"):
+        import_arrays(store, samples_of(range(8)), ImportSource(path, "x", "image", array=array))
+    assert not (tmp_path / "home").exists()
+
+
+def test_classes_beside_vectors_are_no_ids(tmp_path):
+    """Words that recur, and words of another number than the vectors: aligned by order."""
+    values, _ = shuffled()
+    words = {"label": np.array(["a", "b"] * 4), "names": np.array(["left", "right"])}
+    np.savez(tmp_path / "x.npz", v=values, **words)
+    pl.DataFrame({"v": values.tolist(), "label": ["a", "b"] * 4}).write_parquet(
+        tmp_path / "x.parquet"
+    )
+    for name in ("x.npz", "x.parquet"):
+        assert load_arrays(tmp_path / name).ids is None
+
+
+def test_groups_without_ids_are_not_joined(tmp_path):
+    """Their order is that of names, not of the samples; one group alone goes by order."""
+    values, ids = shuffled()
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for name, part in {"train": slice(0, 5), "dev": slice(5, 8)}.items():
+            file[f"{name}/v"] = values[part]
+    with h5py.File(tmp_path / "y.h5", "w") as file:
+        file["train/v"] = values
+    data = {"a": {"v": values[:5], "id": ids[:5]}, "b": {"v": values[5:]}}
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(data))
+    with pytest.raises(MmfuseError, match=r"'v' is in 2 groups, without ids in dev, train, .*`id`"):
+        load_arrays(tmp_path / "x.h5")
+    with pytest.raises(MmfuseError, match="'v' is in 2 groups, without ids in b,"):
+        load_arrays(tmp_path / "x.pkl")
+    assert load_arrays(tmp_path / "y.h5").ids is None
+
+
+def test_ids_of_another_number_than_the_vectors_are_an_error(tmp_path):
+    """One id for several vectors, or one too many."""
+    np.savez(tmp_path / "x.npz", v=shuffled()[0], id=np.array(["s0", "s1"]))
+    with pytest.raises(MmfuseError, match="2 ids are beside 8 vectors 'v'"):
+        load_arrays(tmp_path / "x.npz")
+
+
+def test_the_command_finds_the_column_of_ids_that_is_typed(tmp_path, monkeypatch):
+    """`--id` names the column in the table and the one in the file; else ids are asked for."""
+    monkeypatch.chdir(tmp_path)
+    values, ids = shuffled(30)
+    rows = {"Nr.": sorted(ids, key=lambda word: int(word[1:])), "label": ["a", "b"] * 15}
+    pl.DataFrame({**rows, "text": [f"some words {n}" for n in range(30)]}).write_csv("own.csv")
+    pl.DataFrame({"nr.": ids, "v": values.tolist()}).write_parquet("x.parquet")
+    common = ["cache", "import", "x.parquet", "--stream", "x/audio", "--kind", "audio"]
+    dataset = ["--dataset", "own.csv", "--name", "own"]
+    done = CliRunner().invoke(app, [*common, *dataset])
+    assert done.exit_code == 2
+    assert "its ids may be in 'nr.'" in " ".join(done.output.split())
+    done = CliRunner().invoke(app, [*common, *dataset, "--id", "Nr."])
+    assert done.exit_code == 0, done.output
+    assert "aligned by id; 0 samples have none" in " ".join(done.output.split())
 
 
 def test_vectors_without_ids_go_by_order_if_their_number_fits(tmp_path):
