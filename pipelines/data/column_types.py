@@ -31,6 +31,10 @@ _CODES = (
     "NOK", "DKK", "PLN", "CZK", "HUF", "RON", "TRY", "RUB", "KRW", "BRL", "MXN", "ZAR", "THB",
     "zł", "kr", "Kč", "Ft", "lei",
 )  # fmt: skip
+_WHAT = {pl.Float64: "number", pl.String: "word", pl.List: "row of numbers"}
+_IP = r"^(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}$"
+_SHAPES = 200  # ways of writing a number, digits aside, among which units are looked for
+_DECIDED = 64  # columns by which a decimal mark leads when no further ones are looked at
 _TRUTHS = ("true", "false")
 _SPACES = " \u00a0\u202f\u2009"  # blank, no-break blanks and the thin blank group digits too
 _GROUPINGS = {",": ",", ".": ".", " ": f"[{_SPACES}]", "'": "['’]"}
@@ -98,10 +102,12 @@ class ColumnReading:
     Attributes:
         values: (N,) Float64, Date, Datetime in UTC, or String; null where missing.
         unfit: (N,) bool, cells that hold something which is no value of the type.
+        fractions: (N,) bool, percentages that are stored as numbers, 0.12 for 12 %.
     """
 
     values: pl.Series
     unfit: pl.Series
+    fractions: pl.Series | None = None
 
     def describe_unfit(self, cells: pl.Series, ids: pl.Series | None = None) -> str:
         """`3 of 300 cells are no number and count as missing, such as 'NA' in row s7`; "" if none.
@@ -110,18 +116,21 @@ class ColumnReading:
             cells: (N,) as they were before they were read.
             ids: (N,) names of the rows; else they are numbered from 0.
         """
-        count = int(self.unfit.sum())
-        if not count:
-            return ""
-        first = int(self.unfit.arg_max() or 0)
-        row = first if ids is None else ids[first]
-        what = {pl.Float64: "number", pl.String: "word"}.get(type(self.values.dtype), "date")
-        verb, counted = ("is", "counts") if count == 1 else ("are", "count")
-        example = f"{_shown(cells, first)!r} in row {row}"
-        return (
-            f"{count} of {len(cells)} cells {verb} no {what} and {counted} as missing, "
-            f"such as {example}"
-        )
+        said = []
+        if count := int(self.unfit.sum()):
+            what = _WHAT.get(type(self.values.dtype), "date")
+            verb, counted = ("is", "counts") if count == 1 else ("are", "count")
+            said.append(
+                f"{count} of {len(cells)} cells {verb} no {what} and {counted} as missing, "
+                f"such as {_example(self.unfit, cells, ids)}"
+            )
+        if self.fractions is not None and (count := int(self.fractions.sum())):
+            verb = "is a stored number" if count == 1 else "are stored numbers"
+            said.append(
+                f"{count} of {len(cells)} cells {verb}, such as "
+                f"{_example(self.fractions, cells, ids)}; up to 1 they are fractions, 0.12 is 12 %"
+            )
+        return "; ".join(said)
 
 
 def infer(column: pl.Series, *, decimal: str | None = None) -> ColumnType:
@@ -142,8 +151,8 @@ def infer(column: pl.Series, *, decimal: str | None = None) -> ColumnType:
     mixed = is_mixed(column)
     if column.dtype != pl.String and not mixed:
         return _category(column)
-    if decimal != "," and not mixed and _plain_numbers(column) is not None:
-        return ColumnType("number")
+    if not mixed and _plain_numbers(column, decimal or ".") is not None:
+        return ColumnType("number", decimal or ".")
     text = _stripped(_unstored_words(column) if mixed else column)
     counts = text.drop_nulls().value_counts(sort=True)
     words, times = counts[column.name], counts["count"]
@@ -153,6 +162,8 @@ def infer(column: pl.Series, *, decimal: str | None = None) -> ColumnType:
     numbers = numbers_of(column).drop_nulls() if mixed else none
     moments = moments_of(column).drop_nulls() if mixed else none
     found = None
+    if len(words) and 2 * times.filter(words.str.contains(_IP)).sum() > times.sum():
+        return _category(column)  # `192.168.178.100` is no number with points between thousands
     if len(words) or len(numbers) or len(moments):
         total = int(times.sum()) + len(numbers) + len(moments)
         found = _best_number(words, times, decimal, numbers, total)
@@ -160,8 +171,12 @@ def infer(column: pl.Series, *, decimal: str | None = None) -> ColumnType:
     return found or _category(column)
 
 
-def _plain_numbers(column: pl.Series) -> pl.Series | None:
+def _plain_numbers(column: pl.Series, mark: str = ".") -> pl.Series | None:
     """(N,) Float64 where every cell is a plain number or null: most columns, in one step."""
+    if mark == ",":
+        if column.str.contains(".", literal=True).any():
+            return None
+        column = column.str.replace(",", ".", literal=True)
     numbers = column.cast(pl.Float64, strict=False)
     if numbers.null_count() != column.null_count() or numbers.null_count() == len(numbers):
         return None
@@ -191,8 +206,11 @@ def read_column(column: pl.Series, kind: ColumnType) -> ColumnReading:
         words = words.alias(column.name)
         return ColumnReading(words, pl.Series(column.name, [False]).new_from_index(0, len(column)))
     text, mixed = column.dtype == pl.String, is_mixed(column)
-    if text and kind == ColumnType("number") and (plain := _plain_numbers(column)) is not None:
-        return ColumnReading(plain, pl.repeat(False, len(column), eager=True))  # noqa: FBT003
+    plain = None
+    if text and kind == ColumnType("number", kind.decimal):
+        plain = _plain_numbers(column, kind.decimal)
+    if plain is not None:
+        return ColumnReading(plain, pl.Series([False]).new_from_index(0, len(column)))
     there = (_stripped(words_of(column)) if text or mixed else column).is_not_null()
     if mixed:
         cells = _stripped(_unstored_words(column))
@@ -202,11 +220,30 @@ def read_column(column: pl.Series, kind: ColumnType) -> ColumnReading:
         values = _numbers(cells, kind, lenient=True) if text or mixed else _typed_numbers(column)
         if mixed:
             values = _finite(numbers_of(column)).fill_null(values)
+        if kind.unit == "%" and not text:
+            return _of_fractions(column, values, there)
     else:
         values = _moments(cells, kind.date) if text or mixed else _typed_dates(column)
         if mixed:
             values = _one_type([moments_of(column), values])
     return ColumnReading(values.alias(column.name), (there & values.is_null()).alias(column.name))
+
+
+def _of_fractions(column: pl.Series, values: pl.Series, there: pl.Series) -> ColumnReading:
+    """Percentages some of which are stored as numbers, as Excel stores `12 %` as 0.12.
+
+    A stored number up to 1 is a fraction, a larger one is taken as it is; both are reported.
+    """
+    stored = numbers_of(column).is_not_null() if is_mixed(column) else values.is_not_null()
+    stored = stored & values.is_not_null()
+    scaled = values.set(stored & (values.abs() <= 1), None).fill_null((values * 100).round(10))
+    unfit = (there & scaled.is_null()).alias(column.name)
+    return ColumnReading(scaled.alias(column.name), unfit, stored)
+
+
+def _example(chosen: pl.Series, cells: pl.Series, ids: pl.Series | None) -> str:
+    first = int(chosen.arg_max() or 0)
+    return f"{_shown(cells, first)!r} in row {first if ids is None else ids[first]}"
 
 
 def _unstored_words(column: pl.Series) -> pl.Series:
@@ -241,6 +278,8 @@ def decimal_mark(columns: Iterable[pl.Series], separator: str = ",") -> str | No
                 continue
         mark = _mark_of(cells, pl.Series([1]).new_from_index(0, len(cells)))
         votes.update([mark] if mark else [])
+        if abs(votes[","] - votes["."]) >= _DECIDED:
+            break
     if votes[","] != votes["."]:
         return max(votes, key=votes.__getitem__)
     return "," if separator == ";" else None
@@ -291,13 +330,13 @@ def _best_number(
         mark = _mark_of(words, times) or decimal or "."
         ways = [
             ColumnType("number", point, grouping, unit)
-            for unit in ("", *_units_of(words))
+            for unit in (*_units_of(words), "")
             for point, grouping in _PAIRS
         ]
         # The other mark, where the column or the file shows one, must read many more cells.
         for own in (True, False):
             for way in ways:
-                if (way.decimal == mark) is own:
+                if (way.decimal == mark) is own and read < int(times.sum()):
                     count = _read_count(words, times, way)
                     if count > read and (own or _MOSTLY * count > read):
                         found, read = way, count
@@ -316,12 +355,24 @@ def _read_count(words: pl.Series, times: pl.Series, kind: ColumnType) -> int:
 def _units_of(words: pl.Series) -> list[str]:
     """Signs and codes that stand before or after the digits of at least half of the cells."""
     some = words.filter(words.str.contains(r"\d"))
-    if not len(some):
+    if not len(some) or not some.str.contains(r"[^\d\s.,'’+()−-]").any():
         return []
-    signs = [s for s in _SIGNS if some.str.contains(s, literal=True).sum() * 2 > len(some)]
-    shape = r"(?:^|[^\pL]){}(?:$|[^\pL])"
-    codes = [c for c in _CODES if some.str.contains(shape.format(c)).sum() * 2 > len(some)]
-    return signs + codes
+    shapes = some.str.replace_all(r"\d+", "0").value_counts(sort=True).head(_SHAPES)
+    return [
+        unit
+        for unit in (*_SIGNS, *_CODES)
+        if 2 * sum(count for cell, count in zip(*shapes, strict=True) if _holds(cell, unit))
+        > len(some)
+    ]
+
+
+def _holds(cell: str, unit: str) -> bool:
+    """Whether a sign is in a cell, or a code that no other letter touches."""
+    at = cell.find(unit)
+    if at < 0 or not unit[0].isalpha():
+        return at >= 0
+    around = cell[max(at - 1, 0) : at] + cell[at + len(unit) : at + len(unit) + 1]
+    return not any(map(str.isalpha, around))
 
 
 def _numbers(words: pl.Series, kind: ColumnType, *, lenient: bool = False) -> pl.Series:

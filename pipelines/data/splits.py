@@ -34,7 +34,8 @@ def parse_split_words(column: pl.Series, where: str) -> pl.Series:
     if strange:
         raise MmfuseError(
             f"{where}: unknown split {strange[:5]} in column {column.name!r}; "
-            f"use train, val (or dev) and test"
+            f"use train, val (or dev) and test; to split the rows anew, whatever it says: "
+            f"--split 0.8/0.1/0.1"
         )
     return words.replace(WORDS).alias("split")
 

@@ -109,7 +109,7 @@ def _read_text(path: Path, suffix: str, encoding: str | None, tell: Note) -> pl.
             if is_json:
                 return json_files.read_lines(path, str(path), tell)
             return delimited.read_delimited(
-                str(path), start.decode(errors="replace"), suffix, str(path)
+                str(path), start.decode(errors="replace"), suffix, str(path), tell
             )
     with gzip.open(path) if packed else path.open("rb") as file:
         data = file.read()
@@ -117,14 +117,14 @@ def _read_text(path: Path, suffix: str, encoding: str | None, tell: Note) -> pl.
     if is_json:
         read = json_files.read_json if suffix == ".json" else json_files.read_lines
         return read(text.encode(), str(path), tell)
+    if not text.strip():
+        raise MmfuseError(f"{path} cannot be read as a table: empty {suffix[1:].upper()}")
     if "\n" not in text:
         text = text.replace("\r", "\n")  # line ends of old Macs, and of Excel there
     try:
-        return delimited.read_delimited(text.encode(), text[: len(start)], suffix, str(path))
-    except pl.exceptions.PolarsError as error:
-        message = " ".join(str(error).split("\n", 1)[0].split())
-        why = next(delimited.ragged_records(text, suffix), message)
-        raise MmfuseError(f"{path} cannot be read as a table: {why}") from error
+        return delimited.read_delimited(text.encode(), text[: len(start)], suffix, str(path), tell)
+    except pl.exceptions.PolarsError:
+        return delimited.read_quotes(text, suffix, str(path), tell)
 
 
 def _with_plain_names(frame: pl.DataFrame, path: Path) -> pl.DataFrame:

@@ -341,8 +341,10 @@ def _split(
                 )
         if not (words == "val").any():
             words = _with_val(words, frame, classes, options, evenly=evenly, tell=tell)
+        _report_groups(words, frame, options, str(name), tell)
         return words, str(name)
     parts = splits.parse_shares(name or SHARES)
+    _report_groups(None, frame, options, "", tell)
     groups = frame[options.group].to_list() if options.group else None
     assigned = splits.assign_splits(parts, seed=options.seed, strata=classes, groups=groups)
     words = pl.Series("split", list(assigned), pl.String)
@@ -356,6 +358,25 @@ def _split(
     shown = ", ".join(f"{split} {size}" for split, size in sizes.items())
     tell(f"rows split {name or SHARES} ({shown}), {how}, seed {options.seed}")
     return words, ""
+
+
+def _report_groups(
+    words: pl.Series | None, frame: pl.DataFrame, options: TableOptions, name: str, tell: Note
+) -> None:
+    """Report rows of no group, and groups in several splits of a split column, which is kept."""
+    if options.group is None:
+        return
+    groups = frame[options.group]
+    if blank := groups.null_count():
+        tell(f"{blank} of {len(groups)} rows have no {options.group!r}: each is a group of its own")
+    if words is not None:
+        seen = pl.DataFrame({"group": groups, "split": words}).filter(pl.col("split") != "")
+        each = seen.drop_nulls().group_by("group").agg(pl.col("split").n_unique())
+        if several := int((each["split"] > 1).sum()):
+            tell(
+                f"{several} of {len(each)} groups of {options.group!r} are in several splits of "
+                f"column {name!r}, which is kept; to keep groups whole: --split {SHARES}"
+            )
 
 
 def _with_val(

@@ -65,8 +65,10 @@ def encode_target(
     if column.null_count() and (kind != "labels" or column.is_null().all()):
         first = "" if ids is None else f", such as {ids.filter(column.is_null())[0]}"
         raise MmfuseError(f"{where}: {column.null_count()} rows have no {name!r} to predict{first}")
+    written = ""
     if kind == "value":
-        target, task = _values(column, where, decimal, ids), Task("value", (name,))
+        target, written = _values(column, where, decimal, ids)
+        task = Task("value", (name,))
     elif kind == "labels":
         target, task = _labels(column)
     else:
@@ -79,7 +81,7 @@ def encode_target(
         )
     if kind == "labels" and (none := int((target.list.len() == 0).sum())):
         tell(f"target {name}: {none} rows have no label at all")
-    tell(f"target {name}: {_describe(target, task, column, wanted)}")
+    tell(f"target {name}: {_describe(target, task, column, wanted)}{written}")
     if kind == "classes" and (odd := [n for n in task.names if n.lower() in MISSING_WORDS]):
         shown = ", ".join(map(repr, odd[:3]))
         verb = "is a class" if len(odd) == 1 else "are classes"
@@ -185,14 +187,24 @@ def _are_few_classes(numbers: pl.Series) -> bool:
     return whole and numbers.n_unique() <= _MAX_CLASSES
 
 
-def _values(column: pl.Series, where: str, decimal: str | None, ids: pl.Series | None) -> pl.Series:
+def _values(
+    column: pl.Series, where: str, decimal: str | None, ids: pl.Series | None
+) -> tuple[pl.Series, str]:
+    """The numbers, and how they are written where that is not plain, as the end of a sentence."""
     kind = infer(column, decimal=decimal)
     if kind.kind != "number":
         kind = ColumnType("number", decimal or ".")
     reading = read_column(column, kind)
-    if odd := re.sub(r" and counts? as missing", "", reading.describe_unfit(column, ids)):
+    if reading.unfit.any():
+        odd = re.sub(r" and counts? as missing", "", reading.describe_unfit(column, ids))
         raise MmfuseError(f"{where}: {column.name!r} cannot be a number to predict: {odd}")
-    return reading.values
+    if kind == ColumnType("number"):
+        return reading.values, ""
+    first = column.drop_nulls()[0]
+    shown = f"; read as {kind}: {first!r} is {reading.values.drop_nulls()[0]:g}"
+    other = "." if kind.decimal == "," else ","
+    clear = kind.grouping not in (".", ",")
+    return reading.values, shown + ("" if clear else f"; else --decimal {other}")
 
 
 def _labels(column: pl.Series) -> tuple[pl.Series, Task]:

@@ -4,10 +4,13 @@ import polars as pl
 import pytest
 
 from cache.errors import MmfuseError
+from pipelines.data.column_types import infer, read_column
 from pipelines.data.columns import ModalitySpec, cells, guess_modalities
+from pipelines.data.mixed_cells import column_of
 from pipelines.data.tables import TableOptions, load
 
 LABELS = ["a", "b"] * 30
+SPLIT = ("train", "train", "train", "val", "test", "train")
 
 
 def table(folder, separator=",", **columns):
@@ -294,3 +297,60 @@ def test_a_name_that_no_file_system_takes_is_one_line(tmp_path, what):
     options = TableOptions((modality,), name=long if what == "dataset" else "t")
     with pytest.raises(MmfuseError, match=f"{what} 'nnn.*too long: at most 120"):
         load(tmp_path / "t.csv", options)
+
+
+def test_percentages_stored_as_fractions_are_the_same_as_words():
+    """Excel stores 0.12 for a cell that shows 12 %: in a new table, and beside words."""
+    words = pl.Series("rate", [f"{n} %" for n in range(60)])
+    kind = infer(words)
+    assert str(kind) == "numbers (in %)"
+    assert read_column(pl.Series("rate", [0.12, 0.5, 62.5]), kind).values.to_list() == [
+        12,
+        50,
+        62.5,
+    ]
+    both = column_of("rate", [*words[:50].to_list(), *(n / 100 for n in range(10))], print)
+    reading = read_column(both, infer(both))
+    assert reading.values.to_list() == [*range(50), *range(10)]
+    assert reading.describe_unfit(both) == (
+        "10 of 60 cells are stored numbers, such as '0' in row 50; up to 1 they are fractions, "
+        "0.12 is 12 %"
+    )
+
+
+def test_addresses_are_no_numbers(tmp_path):
+    """192.168.178.100 could be written with points between thousands, a column of them is not."""
+    dataset, _ = table(
+        tmp_path, host=lambda row: f"192.168.178.{100 + row}", size=lambda row: str(row)
+    )
+    assert "host" not in dataset.columns["table"]
+    plain = pl.Series("n", [f"1.{row:03}.250.{row:03}" for row in range(300, 360)])
+    assert str(infer(plain)) == "numbers (decimal ',', thousands '.')"
+
+
+def test_how_a_number_to_predict_is_written_is_told(tmp_path):
+    """Points between thousands, or fractions: both are read, and the first cell shows which."""
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["x;y", *(f"{n},5;{n / 8 + 1:.3f}" for n in range(60))]) + "\n")
+    notes = []
+    load(path, TableOptions(target="y"), notes.append)
+    told = "read as numbers (decimal ',', thousands '.'): '1.000' is 1000; else --decimal ."
+    assert any(told in note for note in notes)
+    notes.clear()
+    dataset = load(path, TableOptions(target="y", decimal="."), notes.append)
+    assert dataset.table["target"][1] == 1.125
+    assert not any("read as numbers" in note for note in notes if note.startswith("target"))
+
+
+def test_groups_that_a_split_column_cuts_and_rows_of_no_group_are_told(tmp_path):
+    """The column of splits is kept, since it may be the benchmark's own."""
+    path = tmp_path / "t.csv"
+    lines = [f"{n} words,{'ab'[n % 2]},{n // 6 if n % 4 else ''},{SPLIT[n % 6]}" for n in range(60)]
+    path.write_text("\n".join(["text,label,patient,split", *lines]) + "\n")
+    notes = []
+    load(path, TableOptions(group="patient"), notes.append)
+    assert "15 of 60 rows have no 'patient': each is a group of its own" in notes
+    assert (
+        "10 of 10 groups of 'patient' are in several splits of column 'split', which is kept; to "
+        "keep groups whole: --split 0.8/0.1/0.1" in notes
+    )

@@ -163,3 +163,53 @@ def test_a_parquet_of_few_bytes_and_more_rows_than_memory_is_refused(tmp_path, m
     monkeypatch.setattr("os.sysconf", lambda name: {"SC_PAGE_SIZE": 4096}.get(name, 100_000))
     with pytest.raises(MmfuseError, match=r"2,000,000 rows × 1 columns in [\d,]+ bytes"):
         read_table(path)
+
+
+def noted(path):
+    """The table, and what is said about it."""
+    notes = []
+    return read_table(path, note=notes.append), notes
+
+
+@pytest.mark.parametrize(
+    ("cells", "read"),
+    [
+        (['3" nail', "nut", '7" x 2" beam'], ['3" nail', "nut", '7" x 2" beam']),
+        (['"Top" brand', "plain", "other"], ["Top brand", "plain", "other"]),
+        (['"open', "plain", "other"], ['"open', "plain", "other"]),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_quotes_inside_of_cells_do_not_refuse_a_table(tmp_path, cells, read, suffix):
+    """Inches, names in quotes, a quote that nothing closes: kept, and the first line is named."""
+    mark = "," if suffix == ".csv" else "\t"
+    lines = [mark.join(["id", "item", "kind"])]
+    lines += [mark.join([str(n), cell, "ab"[n % 2]]) for n, cell in enumerate(cells * 5)]
+    frame, notes = noted(written(tmp_path, f"a{suffix}", "\n".join(lines).encode() + b"\n"))
+    assert frame["item"].to_list() == read * 5
+    assert frame["kind"].to_list() == ["ab"[n % 2] for n in range(15)]
+    assert notes == ["quotes inside of cells are kept as they are, the first in line 2"]
+
+
+def test_records_that_lack_cells_are_counted_with_the_line_of_the_first(tmp_path):
+    """A line break that nobody quoted makes one of a cell's rest; empty last cells do not count."""
+    text = b"label,size,words\na,1,one\nb,2,two and\nthree\na,3,\nb,4\na,5,five\n"
+    frame, notes = noted(written(tmp_path, "a.csv", text))
+    assert frame["label"].to_list() == ["a", "b", "three", "a", "b", "a"]
+    assert notes == [
+        "2 records have fewer cells than the header has names, the first ends in line 4 with 1 of "
+        "3 cells; what they lack counts as missing"
+    ]
+    assert noted(written(tmp_path, "b.csv", b"label,size\na,\nb,2\n"))[1] == []
+
+
+def test_columns_without_a_name(tmp_path):
+    """Empty ones go, as in a workbook; pandas' index goes and is told; others get a number."""
+    text = b",label,,x,\n0,a,,1.5,\n1,b,,2.5,\n2,a,,3.5,\n"
+    frame, notes = noted(written(tmp_path, "a.csv", text))
+    assert frame.columns == ["label", "x"]
+    assert notes == ["the first column has no name and counts the rows; it is left out"]
+    frame, notes = noted(written(tmp_path, "b.csv", b"column 2,,label\n7,5.5,a\n8,6.5,b\n"))
+    assert frame.columns == ["column 2", "column 5", "label"]
+    assert notes == ["column 2 has no name; it is called 'column 5'"]
+    assert frame["column 5"].to_list() == ["5.5", "6.5"]

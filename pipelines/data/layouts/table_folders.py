@@ -14,6 +14,7 @@ from pipelines.data.table_files import is_table_file, read_table, separator_of
 from pipelines.data.tables import Note, TableOptions, assemble, path_root
 
 _DEEPEST = 3  # folders below the named one in which tables are looked for
+_PART = re.compile(r"^(.*?)[-_]?\d+(?:-of-\d+|-[0-9a-f-]{36}.*)?$")
 _SPLIT = re.compile(rf"({'|'.join(sorted(splits.WORDS, key=len, reverse=True))})(?![a-z0-9])")
 
 
@@ -22,11 +23,19 @@ def table_files(folder: Path) -> list[Path]:
 
     Files named `metadata` (beside the media that their column `file_name` names), else files named
     after a split, or in a folder that is: `train.csv`, `data/train-00000-of-00002.parquet`,
-    `test/0000.parquet`.
+    `test/0000.parquet`; else numbered parts of one table: `part-00000.parquet`.
     """
     found = _all_tables(folder)
     about_media = [file for file in found if file.name.split(".")[0] == "metadata"]
-    return about_media or [file for file in found if _split(file, folder)]
+    return about_media or [file for file in found if _split(file, folder)] or _parts(found)
+
+
+def _parts(files: Sequence[Path]) -> list[Path]:
+    """The files, if they are numbered parts of one table; else none."""
+    found = [_PART.match(file.name.split(".")[0].lower()) for file in files]
+    pairs = zip(files, found, strict=True)
+    names = {(file.parent, file.suffix, part and part[1]) for file, part in pairs}
+    return list(files) if len(files) > 1 and len(names) == 1 and all(found) else []
 
 
 def _all_tables(folder: Path) -> list[Path]:

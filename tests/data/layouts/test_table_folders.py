@@ -121,3 +121,42 @@ def test_a_table_in_a_folder_that_is_no_dataset_is_named(tmp_path):
     rows(40).write_csv(tmp_path / "films.csv")
     with pytest.raises(MmfuseError, match=r"one class folder only, posters; .*films\.csv"):
         opened(tmp_path)
+
+
+def test_numbered_parts_are_one_table(tmp_path):
+    """As Spark and exports of databases write them; files of other names are not joined."""
+    for number in range(3):
+        rows(20, 20 * number).write_csv(tmp_path / f"export_{number:03}.csv")
+    dataset, _ = opened(tmp_path, target="label")
+    assert len(dataset.table) == 60
+    spark = tmp_path / "spark"
+    spark.mkdir()
+    for number in range(2):
+        name = f"part-0000{number}-0b4c9f2e-91f1-4f0a-8d6e-1d2f3a4b5c6d-c000.snappy.parquet"
+        rows(30, 30 * number).write_parquet(spark / name)
+    assert len(opened(spark, target="label")[0].table) == 60
+
+
+def test_a_column_that_a_file_spells_otherwise_or_lacks_is_told(tmp_path):
+    """The train file's spelling goes; rows of a file without the column lack its cells."""
+    rows(40).with_columns(Age=pl.int_range(40)).write_csv(tmp_path / "train.csv")
+    rows(10, 40).with_columns(AGE=pl.int_range(10)).write_csv(tmp_path / "val.csv")
+    rows(10, 50).write_csv(tmp_path / "test.csv")
+    dataset, notes = opened(tmp_path, target="label")
+    assert dataset.columns["table"] == ("Age",)
+    assert dataset.table["table"].struct.field("Age").null_count() == 10
+    assert "column 'AGE' of another file is 'Age'" in notes
+    assert "column 'Age' is not in every file: missing in 10 of 60 rows" in notes
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_cells_keep_their_type_where_files_differ(tmp_path, suffix):
+    """Booleans in one file and numbers in another are words, as beside each other in one file."""
+    kept = rows(40).with_columns(paid=pl.Series([n % 2 == 0 for n in range(40)]))
+    other = rows(20, 40).with_columns(paid=pl.Series([n % 3 for n in range(20)]))
+    for name, frame in (("train", kept), ("test", other)):
+        path = tmp_path / f"{name}.{suffix}"
+        frame.write_parquet(path) if suffix == "parquet" else frame.write_ndjson(path)
+    dataset, _ = opened(tmp_path, target="label")
+    cells_ = dataset.table["table"].struct.field("paid")
+    assert set(cells_.unique()) == {"true", "false", "0", "1", "2"}
