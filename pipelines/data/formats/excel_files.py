@@ -2,30 +2,35 @@
 
 import importlib
 import logging
+import posixpath
 import re
 import zipfile
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import polars as pl
 
 from cache.errors import MmfuseError, unknown
-from pipelines.data.mixed_cells import mixed_column
+from pipelines.data.mixed_cells import mixed_column, words_of
 
 _CELL = re.compile(rb"""\sr\s*=\s*["']([A-Z]{1,3})([0-9]{1,7})["']""")
+_ERROR = re.compile(rb"""<(?:\w+:)?c\s[^<>]*?\bt\s*=\s*["']e["'][^<>]*>""")
 _BLOCK = 1 << 22  # bytes of a sheet that are searched at a time
 _CELL_BYTES = 32  # of an empty cell within the used range, in memory
 _LEAST = 1 << 30  # bytes that any sheet may take
-_LAST_DAY = 2_958_465  # that Excel has: the end of the year 9999
+_DAY = 86_400_000  # milliseconds
 _GROWTH = 100  # bytes in memory for one of the sheet's XML
 
 
 def read_excel(path: Path, sheet: str | None, tell: Callable[[str], None]) -> pl.DataFrame:
-    """Read a sheet; cells are what they are stored as, errors such as #N/A missing.
+    """Read a sheet; cells are what they are stored as, errors such as #N/A missing, and counted.
 
-    A column of cells of several types is mixed, see `pipelines.data.mixed_cells`.
+    A column of cells of several types is mixed, see `pipelines.data.mixed_cells`. Durations and
+    times of day are numbers, of seconds.
 
     The header is the first row that fills at least half of the used columns; what stands above it,
     empty rows and empty columns are left out.
@@ -33,7 +38,8 @@ def read_excel(path: Path, sheet: str | None, tell: Callable[[str], None]) -> pl
     Args:
         path: an `.xlsx`, `.xlsm` or `.xls` file.
         sheet: its name; the first visible one with several columns and rows if left out.
-        tell: called with one sentence on the sheet, one on what stands above the header.
+        tell: called with one sentence on the sheet, one on errors in its cells, one on what stands
+            above the header.
 
     Raises:
         MmfuseError: where the package is not installed, the file is damaged, there is no such
@@ -62,10 +68,21 @@ def read_excel(path: Path, sheet: str | None, tell: Callable[[str], None]) -> pl
         if sheet is None and len(names) > 1:
             others = ", ".join(repr(other) for other in names if other != name)
             tell(f"{path}: sheet {name!r} is read, not {others}; --sheet NAME for another")
+        if errors := _errors(path, name):
+            some = f"{len(errors)} of {_count(filled[name]) + len(errors)} cells"
+            tell(
+                f"{path}, sheet {name!r}: {some} are errors of Excel and count as missing, such as "
+                f"that in {errors[0]}"
+            )
         return _table(book, name, filled[name], f"{path}, sheet {name!r}", tell)
     except fastexcel.FastExcelError as error:
         first = str(error).split("\n", 1)[0]
         raise MmfuseError(f"{path} cannot be read as a workbook: {first}") from error
+
+
+def _count(cells: pl.DataFrame) -> int:
+    """Cells that are not blank."""
+    return sum(column.count() for column in cells.drop(""))
 
 
 @dataclass(frozen=True)
@@ -87,63 +104,137 @@ def _words(book: Any, name: str) -> _Sheet:  # noqa: ANN401 - the package is opt
     return _Sheet(filled.with_row_index("", offset=1), visible)
 
 
-def _stored(book: Any, name: str, skipped: int, words: pl.DataFrame) -> list[pl.Series]:  # noqa: ANN401
-    """Columns of the rows below the header, in the types that the cells are stored as.
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of a sheet from one on, as fastexcel loads them."""
 
-    fastexcel tells the type of a column where all of its cells have one; it drops words such as
-    n/a beside numbers. In other columns a cell that converts to a date is stored as a number, and
-    one that converts to a duration as a date.
+    book: Any  # the package is optional
+    sheet: str
+    start: int
+
+    def cells(self, dtype: str) -> pl.DataFrame:
+        """(N, columns) what converts to a type, else null."""
+        sheet = self.book.load_sheet(self.sheet, header_row=None, skip_rows=0, dtypes=dtype)
+        found: pl.DataFrame = sheet.to_polars()
+        return found[self.start :]
+
+    def types(self, columns: list[str], row: int | None = None) -> pl.Schema | None:
+        """Types that these columns, or their cells of one row, are stored as.
+
+        A column of several types is of words, but fastexcel refuses durations beside others, and
+        some of Excel's errors: None then.
+        """
+        fastexcel = importlib.import_module("fastexcel")
+        try:
+            sheet = self.book.load_sheet(
+                self.sheet,
+                header_row=None,
+                skip_rows=self.start + (row or 0),
+                n_rows=None if row is None else 1,
+                use_columns=columns,
+                schema_sample_rows=None,
+            )
+        except (fastexcel.UnsupportedColumnTypeCombinationError, fastexcel.CalamineCellError):
+            return None
+        found: pl.DataFrame = sheet.to_polars()
+        return found.schema
+
+
+def _stored(rows: _Rows, words: pl.DataFrame) -> list[pl.Series]:
+    """Columns in the types that their cells are stored as.
+
+    What a cell converts to tells its type: to a boolean, only a number or boolean does; to a
+    duration, only a date, a time of day or a duration.
 
     Args:
-        book: the workbook.
-        name: of the sheet.
-        skipped: rows above.
+        rows: of the sheet, below its header.
         words: (N, columns) the same cells as words.
     """
-
-    def load(dtype: str | None) -> pl.DataFrame:
-        sheet = book.load_sheet(
-            name, header_row=None, skip_rows=skipped, dtypes=dtype, schema_sample_rows=None
-        )
-        found: pl.DataFrame = sheet.to_polars()
-        return found.tail(len(words)) if len(found) > len(words) else found
-
-    typed = load(None)
-    if (len(typed), typed.width) != (len(words), words.width):
-        return words.get_columns()  # the shape of what is typed is another: words are sure
-    lost = [(c.is_null() & w.is_not_null()).any() for c, w in zip(typed, words, strict=True)]
-    sure = [c.dtype != pl.String and not odd for c, odd in zip(typed, lost, strict=True)]
-    if all(sure):
-        return [_seconds_or_moments(column) for column in typed]
-    numbers, moments, spans = load("float"), load("datetime"), load("duration")
+    numbers, flags, spans = rows.cells("float"), rows.cells("boolean"), rows.cells("duration")
+    timed = spans.select(span.name for span in spans if span.null_count() < len(span))
+    seconds = _seconds(rows, timed)
+    moments = rows.cells("datetime") if timed.width else timed
     columns = []
-    for place, column in enumerate(typed):
-        if sure[place]:
-            columns.append(_seconds_or_moments(column))
-            continue
-        word = words.to_series(place)
-        is_moment = spans.to_series(place).is_not_null() & moments.to_series(place).is_not_null()
-        whole = word.str.contains(r"^-?\d+$") & (numbers.to_series(place).abs() > _LAST_DAY)
-        is_number = (moments.to_series(place).is_not_null() | whole) & ~is_moment
-        is_number &= numbers.to_series(place).is_not_null()
-        if not (is_number | is_moment).any():
-            columns.append(word)
-            continue
-        days = word.str.strip_suffix(" 00:00:00")
-        columns.append(
-            mixed_column(
-                column.name,
-                numbers.to_series(place).set(~is_number, None),
-                moments.to_series(place).dt.replace_time_zone("UTC").set(~is_moment, None),
-                pl.select(pl.when(is_moment).then(days).otherwise(word)).to_series(),
-            )
-        )
+    for word in words:
+        name = word.name
+        is_flag = flags[name].is_not_null() & word.is_in(["true", "false"])
+        number = numbers[name].set(flags[name].is_null() | is_flag, None)
+        moment = pl.Series([None], dtype=pl.Datetime("ms")).new_from_index(0, len(word))
+        if name in seconds:
+            is_date = timed[name].is_not_null() & seconds[name].is_null()
+            moment = moments[name].set(~is_date, None)
+            number = number.fill_null(seconds[name])
+            word = words_of(seconds[name]).zip_with(seconds[name].is_not_null(), word)
+        columns.append(_column(word, number, moment, is_flag))
     return columns
 
 
-def _seconds_or_moments(column: pl.Series) -> pl.Series:
-    """A column as it is stored; times of day and durations in seconds."""
-    return column.dt.total_milliseconds() / 1e3 if column.dtype == pl.Duration else column
+def _column(word: pl.Series, number: pl.Series, moment: pl.Series, is_flag: pl.Series) -> pl.Series:
+    """A column of its cells by type; mixed where they have several.
+
+    Args:
+        word: (N,) of all cells.
+        number: of cells that are stored as numbers, else null.
+        moment: of cells that are stored as dates, else null.
+        is_flag: whether cells are stored as booleans.
+    """
+    counts = {"number": number.count(), "moment": moment.count(), "flag": int(is_flag.sum())}
+    sole = [kind for kind, count in counts.items() if count and count == word.count()]
+    if sole:
+        return {"number": number, "moment": moment, "flag": word == "true"}[sole[0]]
+    if not (counts["number"] or counts["moment"]):
+        return word
+    days = word.str.strip_suffix(" 00:00:00")
+    words = days.zip_with(moment.is_not_null(), word)
+    return mixed_column(word.name, number, moment.dt.replace_time_zone("UTC"), words)
+
+
+def _seconds(rows: _Rows, spans: pl.DataFrame) -> dict[str, pl.Series]:
+    """By column (N,) seconds of durations and times of day; null for dates.
+
+    A cell of less than a day has no date, whatever its format.
+
+    Args:
+        rows: of the sheet.
+        spans: (N, columns) time since the day 0 of Excel, for dates too.
+    """
+    milliseconds = spans.select(pl.all().dt.total_milliseconds())
+    long = [column.name for column in milliseconds if (column >= _DAY).any()]
+    types = rows.types(long) if long else None
+    found = {}
+    for column in milliseconds:
+        is_date = column >= _DAY
+        if column.name in long:
+            own = types or rows.types([column.name])
+            if own is None:
+                is_date &= ~_are_durations(rows, column)
+            elif own[column.name] == pl.Duration:
+                is_date &= False
+        found[column.name] = (column / 1e3).set(is_date, None)
+    return found
+
+
+def _are_durations(rows: _Rows, column: pl.Series) -> pl.Series:
+    """(N,) whether cells of a day or more are durations, and not dates.
+
+    A column may have both: durations are then shorter than any date, which is searched for.
+
+    Args:
+        rows: of the sheet.
+        column: (N,) milliseconds since the day 0 of Excel.
+    """
+    order = [row for row in column.arg_sort().to_list() if (column[row] or 0) >= _DAY]
+
+    def is_duration(row: int) -> bool:
+        types = rows.types([column.name], row)
+        return types is not None and types[column.name] == pl.Duration
+
+    first = is_duration(order[0])
+    if is_duration(order[-1]) == first:
+        return pl.Series([first]).new_from_index(0, len(column))
+    end = bisect_left(order, 1, key=lambda row: int(is_duration(row) != first))
+    shorter: pl.Series = column < column[order[end]]
+    return shorter if first else ~shorter
 
 
 def _table(
@@ -168,7 +259,7 @@ def _table(
     some = filled[header + 1 :] > 0
     kept = {}
     for place, (word, column) in enumerate(
-        zip(words, _stored(book, name, header + 1, below), strict=True), 1
+        zip(words, _stored(_Rows(book, name, header + 1), below), strict=True), 1
     ):
         header_name = " ".join(word.split()) if word else f"column {place}"
         if word is None and below.to_series(place - 1).null_count() == len(column):
@@ -207,3 +298,45 @@ def _check_extent(path: Path) -> None:
                     f"{path}: a sheet of {size:,} bytes has {rows:,} rows × {columns:,} columns, "
                     f"nearly all empty; delete the stray cells, up to {column}{rows}"
                 )
+
+
+def _errors(path: Path, sheet: str) -> list[str]:
+    """Cells of a sheet that hold an error, such as `B7`; fastexcel has nothing there.
+
+    Of .xlsx and .xlsm only.
+    """
+    if not zipfile.is_zipfile(path):
+        return []
+    found: list[str] = []
+    with zipfile.ZipFile(path) as archive:
+        part = _part(archive, sheet)
+        if part is None:
+            return []
+        with archive.open(part) as file:
+            rest = b""
+            while block := file.read(_BLOCK):
+                whole, mark, rest = (rest + block).rpartition(b"<")
+                rest = mark + rest
+                cells = [_CELL.search(tag) for tag in _ERROR.findall(whole)]
+                found += [b"".join(cell.groups()).decode() for cell in cells if cell]
+    return found
+
+
+def _part(archive: zipfile.ZipFile, sheet: str) -> str | None:
+    """The file of a sheet within a workbook, None where it is not found."""
+    files = set(archive.namelist())
+    root, links = "xl/workbook.xml", "xl/_rels/workbook.xml.rels"
+    if not {root, links} <= files:
+        return None
+    try:
+        sheets = ElementTree.fromstring(archive.read(root)).iterfind(".//{*}sheet")
+        targets = {
+            link.get("Id"): link.get("Target", "")
+            for link in ElementTree.fromstring(archive.read(links))
+        }
+    except ElementTree.ParseError:
+        return None
+    own = next((found for found in sheets if found.get("name") == sheet), None)
+    keys = [] if own is None else [key for name, key in own.items() if name.endswith("}id")]
+    parts = [posixpath.join("/xl", targets.get(key, "")).strip("/") for key in keys]
+    return next((part for part in map(posixpath.normpath, parts) if part in files), None)

@@ -70,6 +70,116 @@ def test_a_stored_number_is_told_from_a_word_of_digits(tmp_path):
     assert words(found)["a"][5:7] == ["1950-01-02", "true"]
 
 
+DAYS = datetime.timedelta(days=1)
+HOURS = datetime.timedelta(hours=1)
+
+
+def column(path, cells):
+    """The column that these cells make beside one of words, read again."""
+    return read_table(book(path, ("S", [["a", "b"], *([cell, "x"] for cell in cells)])))["a"]
+
+
+def test_a_boolean_beside_numbers_is_no_number(tmp_path):
+    """Nor is a number beside booleans a boolean; booleans alone stay what they are."""
+    found = column(tmp_path / "a.xlsx", [1, True, 0, False, None, 2.5])
+    assert found.dtype == MIXED
+    assert numbers_of(found).to_list() == [1, None, 0, None, None, 2.5]
+    assert words_of(found).to_list() == ["1", "true", "0", "false", None, "2.5"]
+    assert column(tmp_path / "b.xlsx", [True, None, False]).to_list() == [True, None, False]
+
+
+SPANS = [30 * HOURS, 90 * DAYS, 2 * HOURS, -HOURS]
+SECONDS = [108_000, 7_776_000, 7_200, -3_600]
+
+
+@pytest.mark.parametrize(
+    ("odd", "word"),
+    [
+        ("unknown", "unknown"),
+        ("n/a", "n/a"),
+        (True, "true"),
+        (datetime.date(2024, 3, 1), "2024-03-01"),
+    ],
+)
+def test_durations_are_seconds_whatever_stands_beside_them(tmp_path, odd, word):
+    """Of more than a day too; the odd cell is what it is stored as."""
+    found = column(tmp_path / "a.xlsx", [*SPANS, odd])
+    assert numbers_of(found).to_list() == [*SECONDS, None]
+    assert words_of(found).to_list() == [*(str(second) for second in SECONDS), word]
+    assert moments_of(found).count() == isinstance(odd, datetime.date)
+
+
+@pytest.mark.parametrize("odd", [0, 1.5, None])
+def test_numbers_beside_durations_stay_as_they_are(tmp_path, odd):
+    """So the column has one type, numbers."""
+    assert column(tmp_path / "a.xlsx", [odd, *SPANS]).to_list() == [odd, *SECONDS]
+
+
+def test_a_column_of_odd_cells_does_not_keep_others_from_being_read(tmp_path):
+    """Durations beside a number, in a table that does not begin in the first cell."""
+    made = openpyxl.Workbook()
+    day = datetime.date(2024, 3, 1)
+    rows = [["Spans", "Days", "Both"], [30 * HOURS, day, day], [0, day, 50 * HOURS], [7, "?", day]]
+    for row, cells in enumerate(rows, 5):
+        for place, cell in enumerate(cells, 3):
+            made.active.cell(row, place, cell)
+    made.save(tmp_path / "a.xlsx")
+    found = read_table(tmp_path / "a.xlsx")
+    assert found["Spans"].to_list() == [108_000, 0, 7]
+    assert numbers_of(found["Days"]).null_count() == 3
+    assert words_of(found["Days"]).to_list() == ["2024-03-01", "2024-03-01", "?"]
+    assert numbers_of(found["Both"]).to_list() == [None, 180_000, None]
+    assert words_of(found["Both"]).to_list() == ["2024-03-01", "180000", "2024-03-01"]
+
+
+def test_dates_and_durations_in_one_column_are_told_apart(tmp_path):
+    """Dates of 1900 are dates beside numbers and words; long durations are no dates."""
+    early = [datetime.date(1900, 5, day) for day in (1, 2, 3)]
+    found = column(tmp_path / "a.xlsx", [*early, 12, "x"])
+    assert words_of(found).to_list() == ["1900-05-01", "1900-05-02", "1900-05-03", "12", "x"]
+    assert [moment is not None for moment in moments_of(found)] == [True] * 3 + [False] * 2
+    spans = [number * 100 * DAYS for number in range(1, 8)]
+    late = [datetime.datetime(1950 + year, 1, 1, 12) for year in range(9)]
+    mixed = [cell for pair in zip(late, spans, strict=False) for cell in pair]
+    found = column(tmp_path / "b.xlsx", [*mixed, late[-1], 5, True])
+    numbers = [n for cell in spans for n in (None, cell.total_seconds())]
+    assert numbers_of(found).to_list() == [*numbers, None, 5, None]
+    assert moments_of(found).count() == len(late) - 1
+
+
+def test_times_of_day_are_seconds_since_midnight(tmp_path):
+    """As in Parquet; beside dates too, whose own times of day stay with them."""
+    times = [datetime.time(1, 30), datetime.time(0, 0), None, datetime.time(23, 59, 59, 500_000)]
+    assert column(tmp_path / "a.xlsx", times).to_list() == [5_400, 0, None, 86_399.5]
+    moment = datetime.datetime(2024, 3, 1, 1, 30)
+    found = column(tmp_path / "b.xlsx", [datetime.time(1, 30), moment, "late"])
+    assert numbers_of(found).to_list() == [5_400, None, None]
+    assert words_of(found).to_list() == ["5400", "2024-03-01 01:30:00", "late"]
+
+
+def test_errors_in_cells_are_missing_and_counted(tmp_path):
+    """Whatever the error; words that look like one are words, and other sheets do not count."""
+    cells = [1, "#NAME?", "#N/A", "#DIV/0!", 2, datetime.date(2024, 3, 1), 30 * HOURS]
+    rows = [["a", "b"], *([cell, "#N/A"] for cell in cells)]
+    path = book(tmp_path / "a.xlsx", ("S & T", rows), ("Others", rows), ("Fine", [[1, 2], [3, 4]]))
+    made = openpyxl.load_workbook(path)
+    for sheet in ("S & T", "Others"):
+        for row in range(2, len(rows) + 1):
+            made[sheet].cell(row, 2).data_type = "s"
+    made.save(path)
+    notes = []
+    found = read_table(path, sheet="S & T", note=notes.append)
+    assert numbers_of(found["a"]).to_list() == [1, None, None, None, 2, None, 108_000]
+    assert found["b"].to_list() == ["#N/A"] * len(cells)
+    assert notes == [
+        f"{path}, sheet 'S & T': 3 of 16 cells are errors of Excel and count as missing, such as "
+        "that in A3"
+    ]
+    notes.clear()
+    read_table(path, sheet="Fine", note=notes.append)
+    assert not notes
+
+
 def test_a_sheet_that_is_hidden_is_not_read_unless_it_is_named(tmp_path):
     """People hide sheets that they do not want to be seen."""
     path = book(tmp_path / "a.xlsx", ("Old", [["a", "b"], [1, 2]]), ("New", [["c", "d"], [1, 2]]))
