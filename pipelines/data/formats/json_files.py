@@ -38,6 +38,7 @@ def read_json(data: bytes, where: str, tell: Note) -> pl.DataFrame:
     if data.lstrip()[:1] == b"[":
         with contextlib.suppress(pl.exceptions.PolarsError):  # Python says what is wrong
             frame = pl.read_json(io.BytesIO(data), infer_schema_length=None)
+            frame = _in_order(frame, data)
             names = _may_be_mixed(frame, with_truths=_TRUTH.search(data) is not None)
             return _typed(frame, names, _loads(data, where) if names else (), where, tell)
         return _table(_loads(data, where), where, tell)
@@ -67,9 +68,29 @@ def read_lines(source: bytes | Path, where: str, tell: Note) -> pl.DataFrame:
     """
     with contextlib.suppress(pl.exceptions.PolarsError):  # Python says what is wrong
         lines = source if isinstance(source, Path) else io.BytesIO(source)
-        frame = pl.read_ndjson(lines, infer_schema_length=None)
+        frame = _in_order(pl.read_ndjson(lines, infer_schema_length=None), source)
         return _typed(frame, _may_be_mixed(frame), _objects(source, where), where, tell)
     return _table(list(_objects(source, where)), where, tell)
+
+
+def _in_order(frame: pl.DataFrame, source: bytes | Path) -> pl.DataFrame:
+    """The columns in the order of the first object, then by name; polars shuffles wide tables."""
+    names = {name: place for place, name in enumerate(_first_names(source))}
+    return frame.select(sorted(frame.columns, key=lambda n: (names.get(n, len(names)), n)))
+
+
+def _first_names(source: bytes | Path) -> list[str]:
+    """Names in the first object of a file."""
+    size = 1 << 16
+    while True:
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+            start = file.read(size)
+        with contextlib.suppress(ValueError):
+            text = start.decode(errors="ignore")
+            return list(json.JSONDecoder().raw_decode(text, text.index("{"))[0])
+        if len(start) < size:
+            return []
+        size *= 8
 
 
 def _may_be_mixed(frame: pl.DataFrame, *, with_truths: bool = False) -> list[str]:

@@ -27,7 +27,7 @@ def load_folder(path: Path, options: TableOptions, note: Note | None = None) -> 
     Files of one folder and stem are modalities of one sample: `cats/a.png` and `cats/a.wav`.
 
     Raises:
-        MmfuseError: for a folder without such files, or with two of one kind and stem.
+        MmfuseError: for a folder without such files.
     """
     root = path.expanduser().absolute()
     for option in ("root", "encoding", "sheet"):
@@ -125,11 +125,11 @@ def _samples(
             if os.fsencode(place) != str(place).encode(errors="replace"):
                 raise MmfuseError(f"{root} holds {str(place)!a}, a name not in UTF-8; rename it")
             name = place.with_suffix("").as_posix()
+            if kind in rows.get(name, ()):  # `1.jpg` and `1.png` are two samples
+                name = place.as_posix()
             row = rows.setdefault(name, {"label": place.parts[depth - 1]})
             if splits_of:
                 row["split"] = splits_of[place.parts[0]]
-            if kind in row:
-                raise MmfuseError(f"{root} holds {row[kind]} and {place}: two of one name and kind")
             row[kind] = place.as_posix()
     return rows, left_out
 

@@ -88,3 +88,14 @@ def test_a_field_named_like_another_column_is_refused():
     frame = pl.DataFrame({"a": [{"b": 1}], "a.b": [2]})
     with pytest.raises(MmfuseError, match=r"two columns are named 'a\.b'"):
         flattened(frame, "a.json")
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_columns_come_in_the_order_of_the_first_object(tmp_path, suffix):
+    """Also of wide tables, whose columns polars shuffles; later ones follow by name."""
+    names = [f"c{n * 37 % 211}" for n in range(211)]
+    rows = [dict.fromkeys(names, "c5") | {"text": "x" * 100_000}, {"z": 1, "b": 2, **{names[0]: 3}}]
+    path = tmp_path / f"t{suffix}"
+    lines = [json.dumps(row) for row in rows]
+    path.write_text("\n".join(lines) if suffix == ".jsonl" else f"[{','.join(lines)}]")
+    assert read_table(path).columns == [*names, "text", "b", "z"]

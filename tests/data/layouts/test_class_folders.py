@@ -237,3 +237,16 @@ def test_files_named_as_their_class_are_suspect(names):
         label_in_files("photo", [f"{n % 2}/{n}.png" for n in range(12)], digits).verdict
         == "suspect"
     )
+
+
+def test_two_pictures_of_one_stem_are_two_samples(tmp_path):
+    """Converted copies, or numbers that two cameras gave: neither refuses the folder."""
+    for number in range(12):
+        for label in ("cat", "dog"):
+            photo(tmp_path / label / f"{number}.jpg", (number, 0, 0))
+    photo(tmp_path / "cat" / "3.png", (0, 9, 0))
+    (dataset,) = open_dataset(str(tmp_path))
+    assert len(dataset.table) == 25
+    rows = dict(dataset.table.select("id", "image").iter_rows())
+    assert rows["cat/3"] == "cat/3.jpg"
+    assert rows["cat/3.png"] == "cat/3.png"
