@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-sys.path.insert(0, str(HERE.parent / "support"))
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
 from measured_page import PAGE, RECORD, page_of
 from project import ROOT
 
+HERE = Path(__file__).parent
 HEAD = ROOT / "docs" / "examples" / "my_head.py"
 MMFUSE = [sys.executable, "-m", "mmfuse_cli"]
 LOAD = 13  # processes beside ours on a busy machine
