@@ -7,11 +7,13 @@ import polars as pl
 from cache.errors import MmfuseError
 from pipelines.data.mixed_cells import MIXED
 
+_NAMES = (pl.String, pl.Categorical, pl.Enum, pl.Null)  # types of file names
+
 
 def flattened(frame: pl.DataFrame, where: str, keep: Collection[str] = ()) -> pl.DataFrame:
     """The table with each field of a nested object as a column `outer.inner`, at any depth.
 
-    Objects that hold encoded media (`bytes`, as Hugging Face stores them) stay whole.
+    Objects that hold encoded media (binary `bytes`, as Hugging Face stores them) stay whole.
 
     Args:
         frame: the table.
@@ -37,8 +39,18 @@ def flattened(frame: pl.DataFrame, where: str, keep: Collection[str] = ()) -> pl
 
 
 def is_media(dtype: pl.DataType) -> bool:
-    """Whether cells are objects of encoded bytes and the name of their file."""
-    return isinstance(dtype, pl.Struct) and "bytes" in {field.name for field in dtype.fields}
+    """Whether cells are objects of encoded bytes and the name of their file.
+
+    Their field `bytes` is binary; where no cell has any, they have no fields but `bytes` and
+    `path`. A number or a word called `bytes` is a field like any other.
+    """
+    fields = dtype.fields if isinstance(dtype, pl.Struct) else []
+    types = {field.name: field.dtype for field in fields}
+    if types.get("path", pl.String) not in _NAMES:
+        return False
+    return types.get("bytes") == pl.Binary or (
+        types.get("bytes") == pl.Null and types.keys() <= {"bytes", "path"}
+    )
 
 
 def _is_object(dtype: pl.DataType) -> bool:
