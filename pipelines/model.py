@@ -2,11 +2,12 @@
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from cache.errors import MmfuseError
@@ -41,6 +42,8 @@ WEIGHT_FREE: dict[Kind, str] = {
     "series": "series",
 }
 """The encoder of each kind of modality where `fit` is given none."""
+_DOUBLE = 8  # bytes of the longest number that polars has
+Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,16 @@ class Model:
         """Predict new samples; any modality may be absent.
 
         Args:
-            data: a data frame (polars or pandas) or a dict of columns, as in `fit`.
+            data: a data frame (polars or pandas) or a dict of columns, as in `fit`; or of the cells
+                of one sample.
 
         Raises:
             MmfuseError: where it has none of the run's modalities.
         """
-        return predict(self.home, self.run, as_frame(data), root=self.root, encoders=self.encoders)
+        said: list[str] = []
+        frame = as_frame(data, said.append)
+        found = predict(self.home, self.run, frame, root=self.root, encoders=self.encoders)
+        return replace(found, notes=(*said, *found.notes))
 
     def evaluate(self, missing: str | Sequence[str] | None = None) -> Evaluation:
         """Score the test rows with modalities hidden, beside complete data and baselines.
@@ -93,11 +100,18 @@ class Model:
     def report(self, path: str | Path = "report.html") -> Path:
         """Write one HTML page about the run; it loads nothing from elsewhere.
 
+        Args:
+            path: the file, or a folder for `report.html`.
+
         Raises:
             MmfuseError: where the file cannot be written.
         """
-        place = Path(path)
-        put(place, report(self.home, [self.run]).encode())
+        place = Path(path).expanduser()
+        place = place / "report.html" if place.is_dir() else place
+        try:
+            put(place, report(self.home, [self.run]).encode())
+        except OSError as error:
+            raise MmfuseError(f"{place} cannot be written: {error.strerror}") from error
         return place
 
     def table(self) -> Table:
@@ -153,7 +167,7 @@ def fit(
     notes: list[str] = []
     asked = table or TableOptions()
     if target is not None:
-        asked = replace(asked, target=target)
+        asked = replace(asked, target=str(target))  # pandas may name columns by numbers
     if modalities is not None:
         asked = replace(asked, modalities=tuple(map(parse_modality, modalities)))
     dataset = _dataset(data, asked, None if root is None else Path(root), home, notes)
@@ -173,34 +187,73 @@ def fit(
     return Model(run, home, tuple(notes), built, dataset.root)
 
 
-def as_frame(data: object) -> pl.DataFrame:
+def as_frame(data: object, tell: Note | None = None) -> pl.DataFrame:
     """A data frame of polars or pandas, or a dict of columns, as a polars data frame.
 
+    Args:
+        data: of cells of any type; a dict may also have one cell a column, and is then one row.
+        tell: called with a sentence on cells that count as missing, or as words.
+
     Raises:
-        MmfuseError: for anything else.
+        MmfuseError: for anything else, columns of one name or different lengths, and objects that
+            cannot be cells.
     """
+    said = tell or (lambda _: None)
     if isinstance(data, pl.DataFrame):
-        return data
+        objects = [column for column in data if column.dtype == pl.Object]
+        return data.with_columns(_column(each.name, each, said) for each in objects)
     if isinstance(data, Mapping):
-        return _of_columns(data)
+        return _of_columns(list(data.items()), said)
     frame: Any = data
     if type(frame).__module__.partition(".")[0] == "pandas" and hasattr(frame, "columns"):
-        cells = frame.astype(object).where(frame.notna(), None)  # NaN, NaT and NA are missing
-        return _of_columns({str(name): cells[name].tolist() for name in cells.columns})
+        cells = frame.astype(object)
+        columns = [(name, cells.iloc[:, at].tolist()) for at, name in enumerate(cells.columns)]
+        return _of_columns(columns, said)
     raise MmfuseError(f"expected a data frame of polars or pandas, or a dict, not {type(data)}")
 
 
-def _of_columns(columns: Mapping[Any, Any]) -> pl.DataFrame:
+def _of_columns(columns: Sequence[tuple[Any, Any]], tell: Note) -> pl.DataFrame:
     """A data frame that keeps the type of every cell, where those of a column differ."""
-    found = []
-    for name, cells in columns.items():
-        is_list = isinstance(cells, list | tuple)
-        found.append(
-            column_of(str(name), cells, lambda _: None)
-            if is_list
-            else pl.Series(str(name), cells, strict=False)
+    names = [str(name) for name, _ in columns]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise MmfuseError(f"two columns are named {twice!r}; rename one of them")
+    single = [str(name) for name, cells in columns if not _is_column(cells)]
+    if single and len(single) < len(columns):
+        raise MmfuseError(
+            f"column {single[0]!r} is one cell, beside columns that are lists; give a list of cells"
+        )
+    given = ((name, [cells] if single else cells) for name, cells in columns)
+    found = [_column(str(name), cells, tell) for name, cells in given]
+    if len({len(column) for column in found}) > 1:
+        first = found[0]
+        other = next(column for column in found if len(column) != len(first))
+        raise MmfuseError(
+            f"columns have different lengths: {first.name!r} has {len(first)} cells, "
+            f"{other.name!r} has {len(other)}"
         )
     return pl.DataFrame(found)
+
+
+def _is_column(cells: object) -> bool:
+    """Whether a value of a dict is several cells: not a word, a path, a mapping or an image."""
+    if isinstance(cells, str | bytes | bytearray | Mapping):
+        return False
+    return hasattr(cells, "__iter__") and getattr(cells, "ndim", 1) > 0
+
+
+def _column(name: str, cells: Any, tell: Note) -> pl.Series:  # noqa: ANN401 - whatever was given
+    """A column of cells of any type.
+
+    Raises:
+        MmfuseError: for a set, whose cells have no order.
+    """
+    if isinstance(cells, set | frozenset):
+        raise MmfuseError(f"column {name!r} is a set, which has no order; give a list of cells")
+    if isinstance(cells, pl.Series) and cells.dtype != pl.Object:
+        return cells.alias(name)
+    if isinstance(cells, np.ndarray) and cells.dtype.kind in "iufb" and cells.itemsize <= _DOUBLE:
+        return pl.Series(name, cells)
+    return column_of(name, list(cells), tell)
 
 
 def _dataset(
@@ -214,7 +267,7 @@ def _dataset(
             names = ", ".join(dataset.name for dataset in opened)
             raise MmfuseError(f"{data} is several datasets; name one of them: {names}")
         return opened[0]
-    frame = as_frame(data)
+    frame = as_frame(data, notes.append)
     if asked.name is None:
         asked = replace(asked, name=f"frame-{_digest(frame, asked)}")
     place = (root or Path()).expanduser().absolute()
