@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,10 +11,10 @@ import polars as pl
 
 from cache.errors import MmfuseError, unknown
 from cache.samples import KINDS, Kind
-from pipelines.data.column_types import ColumnReading, ColumnType, infer, read_column
+from pipelines.data.column_types import MISSING_WORDS, ColumnType, infer, read_column
 from pipelines.data.file_names import is_url, kind_of_paths, without_missing_words
 from pipelines.data.formats.nested import is_media
-from pipelines.data.mixed_cells import is_mixed, words_of
+from pipelines.data.mixed_cells import each_leaf, is_mixed, leaf_of, words_of
 from pipelines.data.targets import TARGETS
 from pipelines.media.cells import TEXTS, locate
 from pipelines.media.file_kinds import HEAD, sniffed
@@ -26,6 +26,7 @@ _BLANK = re.compile(r"[;\s]")
 _NAMES_ROWS = re.compile(r"(?i:(^|[_\-. ])id)$|(?<=[a-z])I[dD]$")  # `id`, `user_id`, `userId`
 _MOST = 0.9  # share of the cells that decides what a column is
 _LOOK = 200  # cells that a guess looks at, for speed
+_AXES = 2  # of a series: times, and variables
 _LONGEST_NAME = 80  # letters of a modality's name that is made of a column's
 _SHOWN_NAMES = 8  # columns that one note names
 
@@ -277,10 +278,7 @@ def _numbers_rows(column: pl.Series, kind: ColumnType) -> bool:
 
 def _kind_of_nested(values: pl.Series) -> tuple[Kind | None, str]:
     if isinstance(values.dtype, pl.List | pl.Array):
-        inner = values.dtype.inner
-        while isinstance(inner, pl.List | pl.Array):
-            inner = inner.inner
-        return ("series", "lists of numbers") if inner.is_numeric() else (None, "lists of words")
+        return _kind_of_lists(values)
     if values.dtype == pl.Binary:
         return _kind_of_bytes(values)
     if not is_media(values.dtype):
@@ -291,6 +289,22 @@ def _kind_of_nested(values: pl.Series) -> tuple[Kind | None, str]:
     names = _file_names(values).drop_nulls()
     found = kind_of_paths(names.head(_LOOK)) if len(names) else None
     return found or (None, "media without bytes and names of files")
+
+
+def _kind_of_lists(values: pl.Series) -> tuple[Kind | None, str]:
+    leaf, depth = leaf_of(values.dtype)
+    if depth > _AXES:
+        return None, "lists of lists of lists"
+    if leaf.is_numeric():
+        return "series", "lists of numbers"
+    if leaf != pl.String:
+        return None, "empty lists" if leaf == pl.Null else f"lists of {leaf.base_type()}"
+    first = values.filter(values.list.len() > 0).head(_LOOK)
+    odd = _any(first, _is_odd)
+    numbers = int((_any(first, lambda word: _number(word).is_not_null()) & ~odd).sum())
+    if numbers and numbers > _MOST * (numbers + int(odd.sum())):
+        return "series", "lists of numbers"
+    return None, "lists of words"
 
 
 def _kind_of_words(
@@ -359,24 +373,81 @@ def _read_columns(
 def _series(
     column: pl.Series, part: ModalitySpec, written: ColumnType, ids: pl.Series | None
 ) -> ModalityCells:
-    if isinstance(column.dtype, pl.Array):
-        column = column.arr.to_list()
-    if isinstance(column.dtype, pl.List):
-        inner = column.dtype.inner
-        if isinstance(inner, pl.List | pl.Array):
-            return ModalityCells(column.cast(pl.List(pl.List(pl.Float32))))
-        return ModalityCells(column.cast(pl.List(pl.Float32)))
+    if isinstance(column.dtype, pl.List | pl.Array):
+        return _series_of_lists(column, part, ids)
     if column.dtype == pl.String or is_mixed(column):
         cells = words_of(column)
         mark = written.decimal
         rows = [None if c is None else row_of_numbers(c, least=1, decimal=mark) for c in cells]
         values = pl.Series(part.name, rows, pl.List(pl.Float32))
         if values.null_count() < len(values) or cells.null_count() == len(cells):
-            reading = ColumnReading(values, cells.is_not_null() & values.is_null())
-            said = reading.describe_unfit(cells, ids)
-            notes = (f"series {part.name}: {said}",) if said else ()
+            odd = cells.is_not_null() & values.is_null()
+            notes = _odd_series(part.name, odd, cells.filter(odd), ids)
             return ModalityCells(values, {part.columns[0]: written}, notes)
-    raise MmfuseError(f"column {part.columns[0]!r} holds {column.dtype}, not rows of numbers")
+    raise _no_series(column, part)
+
+
+def _series_of_lists(column: pl.Series, part: ModalitySpec, ids: pl.Series | None) -> ModalityCells:
+    """Lists of numbers, or of as many numbers each; a list with a word is missing."""
+    leaf, depth = leaf_of(column.dtype)
+    if depth > _AXES or not (leaf.is_numeric() or leaf in (pl.String, pl.Boolean, pl.Null)):
+        raise _no_series(column, part)
+    notes: tuple[str, ...] = ()
+    if leaf == pl.String:
+        odd = _any(column, _is_odd)
+        if odd.any() and odd.sum() == len(column) - column.null_count():
+            raise _no_series(column, part)
+        words = column.filter(odd).head(1)
+        for _ in range(depth):
+            words = words.explode()
+        words = words.to_frame().filter(_is_odd(pl.col(column.name))).to_series()
+        notes = _odd_series(part.name, odd, words, ids)
+        numbers = each_leaf(column, _number)
+        column = pl.select(pl.when(~odd).then(numbers).alias(column.name)).to_series()
+    values = each_leaf(column, lambda value: value.cast(pl.Float32))
+    return ModalityCells(values.alias(part.name), notes=notes)
+
+
+def _no_series(column: pl.Series, part: ModalitySpec) -> MmfuseError:
+    return MmfuseError(f"column {part.columns[0]!r} holds {column.dtype}, not rows of numbers")
+
+
+def _number(word: pl.Expr) -> pl.Expr:
+    return word.str.strip_chars().cast(pl.Float64, strict=False).fill_nan(None)
+
+
+def _is_odd(word: pl.Expr) -> pl.Expr:
+    """Whether a word is no number and does not say "no value" either."""
+    missing = word.str.strip_chars().str.to_lowercase().is_in(["", *MISSING_WORDS])
+    return word.is_not_null() & _number(word).is_null() & ~missing
+
+
+def _any(lists: pl.Series, test: Callable[[pl.Expr], pl.Expr]) -> pl.Series:
+    """(N,) bool, lists at any depth in which a value passes a test."""
+    found = each_leaf(lists, test)
+    if leaf_of(lists.dtype)[1] > 1:
+        found = found.list.eval(pl.element().list.any())
+    return found.list.any().fill_null(value=False)
+
+
+def _odd_series(
+    name: str, odd: pl.Series, words: pl.Series, ids: pl.Series | None
+) -> tuple[str, ...]:
+    """One sentence on cells that are no rows of numbers, if there are any.
+
+    Args:
+        name: of the modality.
+        odd: (N,) bool, those cells.
+        words: of them, the first of which is shown.
+        ids: (N,) names of the rows; else they are numbered from 0.
+    """
+    if not (count := int(odd.sum())):
+        return ()
+    row = int(odd.arg_max() or 0)
+    at = row if ids is None else ids[row]
+    verb, counts = ("is", "counts") if count == 1 else ("are", "count")
+    said = f"series {name}: {count} of {len(odd)} cells {verb} no row of numbers and {counts} as"
+    return (f"{said} missing, such as {words[0][:40]!r} in row {at}",)
 
 
 def row_of_numbers(cell: str, least: int = 8, *, decimal: str = ".") -> list[float | None] | None:
@@ -397,6 +468,7 @@ def row_of_numbers(cell: str, least: int = 8, *, decimal: str = ".") -> list[flo
         row = [None if word in ("", "null") else float(word) for word in words]
     except ValueError:
         return None
+    row = [None if number != number else number for number in row]  # noqa: PLR0124 - NaN is missing
     return row if len(row) >= least else None
 
 
