@@ -17,9 +17,9 @@ from cache.samples import Kind
 from cache.storage.objects import put
 from pipelines.data.columns import parse_modality
 from pipelines.data.dataset import Dataset
-from pipelines.data.mixed_cells import column_of
 from pipelines.data.sources import open_dataset
 from pipelines.data.tables import TableOptions, assemble
+from pipelines.data.values.mixed_cells import column_of
 from pipelines.encoding.encoder import Encoder, build_encoder
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.evaluation.predict import Predictions, predict

@@ -1,9 +1,8 @@
-"""Columns of the user's own table: guess their kinds and convert their cells."""
+"""Columns of the user's own table as cells of modalities."""
 
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,24 +10,16 @@ import polars as pl
 
 from cache.errors import MmfuseError, unknown
 from cache.samples import KINDS, Kind
-from pipelines.data.column_types import MISSING_WORDS, ColumnType, infer, read_column
-from pipelines.data.file_names import is_url, kind_of_paths, without_missing_words
+from pipelines.data.file_names import is_url, without_missing_words
 from pipelines.data.formats.nested import is_media
-from pipelines.data.mixed_cells import each_leaf, is_mixed, leaf_of, words_of
-from pipelines.data.targets import TARGETS
+from pipelines.data.values.column_types import ColumnType, infer, read_column
+from pipelines.data.values.mixed_cells import each_leaf, is_mixed, leaf_of, words_of
+from pipelines.data.values.series import AXES, any_value, is_odd, number, row_of_numbers
 from pipelines.media.cells import TEXTS, locate
-from pipelines.media.file_kinds import HEAD, sniffed
 from pipelines.media.payloads import Unreadable
 
-_SEPARATED = re.compile(r"[,;\s]+")
-_SEPARATED_BESIDE_COMMAS = re.compile(r"[;\s]+|,\s+")
-_BLANK = re.compile(r"[;\s]")
-_NAMES_ROWS = re.compile(r"(?i:(^|[_\-. ])id)$|(?<=[a-z])I[dD]$")  # `id`, `user_id`, `userId`
-_MOST = 0.9  # share of the cells that decides what a column is
 _LOOK = 200  # cells that a guess looks at, for speed
-_AXES = 2  # of a series: times, and variables
 _LONGEST_NAME = 80  # letters of a modality's name that is made of a column's
-_SHOWN_NAMES = 8  # columns that one note names
 
 
 @dataclass(frozen=True)
@@ -38,21 +29,6 @@ class ModalitySpec:
     name: str
     kind: Kind
     columns: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ColumnGuess:
-    """Guessed modalities of a table.
-
-    Attributes:
-        parts: the modalities.
-        notes: one sentence for all columns of one kind and reason.
-        types: how the tabular columns are written, by name.
-    """
-
-    parts: tuple[ModalitySpec, ...]
-    notes: tuple[str, ...]
-    types: Mapping[str, ColumnType]
 
 
 def parse_modality(words: str) -> ModalitySpec:
@@ -78,38 +54,6 @@ def parse_modality(words: str) -> ModalitySpec:
     if kind not in known:
         raise unknown("kind", kind, KINDS)
     return ModalitySpec(name, known[kind], tuple(columns.split(",")) if colon else (name,))
-
-
-def guess_modalities(
-    frame: pl.DataFrame, taken: Sequence[str], decimal: str | None = None
-) -> ColumnGuess:
-    """Guess the kinds of all columns not in `taken`; tabular ones become one modality, `table`.
-
-    File names go by their endings; lists of numbers are series; numbers, dates and words of few
-    distinct values are tabular; other words are text, or code where lines and brackets abound.
-    """
-    parts: list[ModalitySpec] = []
-    record: dict[str, ColumnType] = {}
-    alike: dict[str, list[str]] = {}
-    for column in frame:
-        if column.name in taken:
-            continue
-        kind, reason, written = _reserved(column.name) or _kind(column, decimal)
-        alike.setdefault(f"{kind or 'left out'} ({reason})", []).append(column.name)
-        if kind == "tabular" and written is not None:
-            record[column.name] = written
-        elif kind:
-            parts.append(ModalitySpec(_fresh(as_name(column.name), parts), kind, (column.name,)))
-    if record:
-        parts.append(ModalitySpec(_fresh("table", parts), "tabular", tuple(record)))
-    notes = (f"{_listed(names)}: {what}" for what, names in alike.items())
-    return ColumnGuess(tuple(parts), tuple(notes), record)
-
-
-def _listed(names: Sequence[str]) -> str:
-    """`a, b and 7 more`."""
-    more = len(names) - _SHOWN_NAMES
-    return ", ".join(names) if more < 2 else f"{', '.join(names[:_SHOWN_NAMES])} and {more:,} more"
 
 
 @dataclass(frozen=True)
@@ -161,7 +105,7 @@ def cells(
         written = (types or {}).get(name) or ColumnType("series", decimal or ".")
         return _series(column, part, written, ids)
     if part.kind in TEXTS:
-        if _is_nested(column):
+        if is_nested(column):
             raise MmfuseError(f"column {name!r} holds {column.dtype}, not {part.kind}")
         return ModalityCells(words_of(column))
     return _media(column, part)
@@ -170,7 +114,7 @@ def cells(
 def _media(column: pl.Series, part: ModalitySpec) -> ModalityCells:
     if is_media(column.dtype):  # as Hugging Face stores media: bytes inline, or the file's name
         inline = column.struct.field("bytes").alias(part.name)
-        names = _file_names(column).alias(part.name)
+        names = file_names(column).alias(part.name)
         if inline.null_count() == len(inline):
             return ModalityCells(names)
         if not (inline.is_null() & names.is_not_null()).any():
@@ -193,12 +137,12 @@ def _media(column: pl.Series, part: ModalitySpec) -> ModalityCells:
     return ModalityCells(cells, notes=(lost,) if count else ())
 
 
-def _is_nested(column: pl.Series) -> bool:
+def is_nested(column: pl.Series) -> bool:
     """Whether cells are lists, objects or bytes."""
     return column.dtype == pl.Binary or (column.dtype.is_nested() and not is_mixed(column))
 
 
-def _file_names(media: pl.Series) -> pl.Series:
+def file_names(media: pl.Series) -> pl.Series:
     """(N,) the file names in cells of encoded media; null where there are none."""
     if "path" in media.struct.fields:
         return media.struct.field("path").cast(pl.String)
@@ -238,107 +182,6 @@ def check_paths(column: pl.Series, root: Path, where: str) -> None:
         )
 
 
-def _reserved(name: str) -> tuple[None, str, None] | None:
-    """Why a column is left out for its name alone: it may leak the target."""
-    if name.lower() in TARGETS:
-        return None, "it is named like a target", None
-    if name.lower().startswith("split"):
-        return None, "it is named like a split", None
-    return None
-
-
-def _kind(column: pl.Series, decimal: str | None) -> tuple[Kind | None, str, ColumnType | None]:
-    """Kind, reason, and of tabular columns how they are written."""
-    values = column.drop_nulls()
-    if not len(values):
-        return None, "it is empty", None
-    if _is_nested(column):
-        return *_kind_of_nested(values), None
-    distinct = values.n_unique()
-    if distinct == 1:
-        return None, "it has one value only", None
-    kind = infer(column, decimal=decimal)
-    if kind.kind == "category" and (column.dtype == pl.String or is_mixed(column)):
-        return *_kind_of_words(words_of(values), distinct, decimal), kind
-    if kind.kind == "number" and distinct == len(column) and _numbers_rows(column, kind):
-        return None, "it numbers the rows", None
-    return "tabular", "yes and no" if column.dtype == pl.Boolean else str(kind), kind
-
-
-def _numbers_rows(column: pl.Series, kind: ColumnType) -> bool:
-    """Whether different whole numbers are names of the rows: by the column's, or all in a row."""
-    numbers = read_column(column, kind).values.drop_nulls()
-    if not len(numbers) or not (numbers % 1 == 0).all():
-        return False
-    if _NAMES_ROWS.search(column.name):
-        return True
-    in_a_row = numbers.max() - numbers.min() == len(numbers) - 1  # type: ignore[operator]
-    return column.name.lower().endswith("id") and in_a_row
-
-
-def _kind_of_nested(values: pl.Series) -> tuple[Kind | None, str]:
-    if isinstance(values.dtype, pl.List | pl.Array):
-        return _kind_of_lists(values)
-    if values.dtype == pl.Binary:
-        return _kind_of_bytes(values)
-    if not is_media(values.dtype):
-        return None, "nested"
-    inline = values.struct.field("bytes").drop_nulls()
-    if len(inline):
-        return _kind_of_bytes(inline)
-    names = _file_names(values).drop_nulls()
-    found = kind_of_paths(names.head(_LOOK)) if len(names) else None
-    return found or (None, "media without bytes and names of files")
-
-
-def _kind_of_lists(values: pl.Series) -> tuple[Kind | None, str]:
-    leaf, depth = leaf_of(values.dtype)
-    if depth > _AXES:
-        return None, "lists of lists of lists"
-    if leaf.is_numeric():
-        return "series", "lists of numbers"
-    if leaf != pl.String:
-        return None, "empty lists" if leaf == pl.Null else f"lists of {leaf.base_type()}"
-    first = values.filter(values.list.len() > 0).head(_LOOK)
-    odd = _any(first, _is_odd)
-    numbers = int((_any(first, lambda word: _number(word).is_not_null()) & ~odd).sum())
-    if numbers and numbers > _MOST * (numbers + int(odd.sum())):
-        return "series", "lists of numbers"
-    return None, "lists of words"
-
-
-def _kind_of_words(
-    values: pl.Series, distinct: int, decimal: str | None
-) -> tuple[Kind | None, str]:
-    first = values.head(_LOOK)
-    if (found := kind_of_paths(first)) is not None:
-        return found
-    rows = sum(row_of_numbers(cell, decimal=decimal or ".") is not None for cell in first)
-    if rows > _MOST * len(first):
-        return "series", str(ColumnType("series", decimal or "."))
-    words = float(first.str.count_matches(r"\S+").mean() or 0)  # type: ignore[arg-type]
-    lined = first.str.contains("\n").mean() or 0
-    marks = first.str.count_matches(r"[;{}()=\[\]]").sum() / int(first.str.len_chars().sum())
-    if float(lined) > 0.5 and marks > 0.03:  # type: ignore[arg-type]
-        return "code", "lines with many brackets"
-    share = distinct / len(values)
-    if (share > 0.01 and words >= 3) or share > 0.5:
-        return "text", f"{words:.0f} words a cell"
-    return "tabular", f"{distinct} different words"
-
-
-def _kind_of_bytes(values: pl.Series) -> tuple[Kind | None, str]:
-    heads = values.head(_LOOK).bin.head(HEAD)
-    found = Counter(map(sniffed, heads))
-    kind, count = found.most_common(1)[0]
-    if kind is None:
-        return None, "bytes of no known format"
-    if count <= _MOST * len(heads):
-        shown = ", ".join(f"{count} {kind or 'unknown'}" for kind, count in found.most_common())
-        return None, f"bytes of several kinds: {shown}; --modality NAME=KIND:COLUMN says which"
-    return kind, "encoded bytes"
-
-
 def _read_columns(
     frame: pl.DataFrame,
     part: ModalitySpec,
@@ -351,7 +194,7 @@ def _read_columns(
     fields, notes = [], []
     for name in part.columns:
         column = frame[name]
-        if _is_nested(column):
+        if is_nested(column):
             raise MmfuseError(f"column {name!r} holds {column.dtype}, which is not tabular")
         kind = types.get(name) or infer(column, decimal=decimal)
         if part.kind == "series" and kind.kind != "number":
@@ -390,19 +233,19 @@ def _series(
 def _series_of_lists(column: pl.Series, part: ModalitySpec, ids: pl.Series | None) -> ModalityCells:
     """Lists of numbers, or of as many numbers each; a list with a word is missing."""
     leaf, depth = leaf_of(column.dtype)
-    if depth > _AXES or not (leaf.is_numeric() or leaf in (pl.String, pl.Boolean, pl.Null)):
+    if depth > AXES or not (leaf.is_numeric() or leaf in (pl.String, pl.Boolean, pl.Null)):
         raise _no_series(column, part)
     notes: tuple[str, ...] = ()
     if leaf == pl.String:
-        odd = _any(column, _is_odd)
+        odd = any_value(column, is_odd)
         if odd.any() and odd.sum() == len(column) - column.null_count():
             raise _no_series(column, part)
         words = column.filter(odd).head(1)
         for _ in range(depth):
             words = words.explode()
-        words = words.to_frame().filter(_is_odd(pl.col(column.name))).to_series()
+        words = words.to_frame().filter(is_odd(pl.col(column.name))).to_series()
         notes = _odd_series(part.name, odd, words, ids)
-        numbers = each_leaf(column, _number)
+        numbers = each_leaf(column, number)
         column = pl.select(pl.when(~odd).then(numbers).alias(column.name)).to_series()
     values = each_leaf(column, lambda value: value.cast(pl.Float32))
     return ModalityCells(values.alias(part.name), notes=notes)
@@ -410,24 +253,6 @@ def _series_of_lists(column: pl.Series, part: ModalitySpec, ids: pl.Series | Non
 
 def _no_series(column: pl.Series, part: ModalitySpec) -> MmfuseError:
     return MmfuseError(f"column {part.columns[0]!r} holds {column.dtype}, not rows of numbers")
-
-
-def _number(word: pl.Expr) -> pl.Expr:
-    return word.str.strip_chars().cast(pl.Float64, strict=False).fill_nan(None)
-
-
-def _is_odd(word: pl.Expr) -> pl.Expr:
-    """Whether a word is no number and does not say "no value" either."""
-    missing = word.str.strip_chars().str.to_lowercase().is_in(["", *MISSING_WORDS])
-    return word.is_not_null() & _number(word).is_null() & ~missing
-
-
-def _any(lists: pl.Series, test: Callable[[pl.Expr], pl.Expr]) -> pl.Series:
-    """(N,) bool, lists at any depth in which a value passes a test."""
-    found = each_leaf(lists, test)
-    if leaf_of(lists.dtype)[1] > 1:
-        found = found.list.eval(pl.element().list.any())
-    return found.list.any().fill_null(value=False)
 
 
 def _odd_series(
@@ -450,41 +275,12 @@ def _odd_series(
     return (f"{said} missing, such as {words[0][:40]!r} in row {at}",)
 
 
-def row_of_numbers(cell: str, least: int = 8, *, decimal: str = ".") -> list[float | None] | None:
-    """Parse `1, 2.5, 3` or `[1 2.5 3]`, empty places missing; None for what is no such row.
-
-    Args:
-        cell: the text.
-        least: numbers that a row has.
-        decimal: `,` reads `1,5 2,5` as two numbers; what stands between them is then a blank or
-            a semicolon, or a comma alone where there are none.
-    """
-    bare = cell.strip().strip("[]").strip()
-    commas = decimal == "," and _BLANK.search(bare) is not None
-    words = (_SEPARATED_BESIDE_COMMAS if commas else _SEPARATED).split(bare)
-    if commas:
-        words = [word.replace(",", ".") if "." not in word else word for word in words]
-    try:
-        row = [None if word in ("", "null") else float(word) for word in words]
-    except ValueError:
-        return None
-    row = [None if number != number else number for number in row]  # noqa: PLR0124 - NaN is missing
-    return row if len(row) >= least else None
-
-
 def _fault(cell: str, root: Path) -> str:
     try:
         locate(cell, root)
     except Unreadable as fault:
         return fault.reason
     return ""
-
-
-def _fresh(word: str, parts: Sequence[ModalitySpec]) -> str:
-    """The name, with a number appended where another modality has it already."""
-    taken = {part.name for part in parts} | {"id", "split", "target", "group"}
-    numbered = (f"{word}_{number}" for number in range(2, len(taken) + 3))
-    return word if word not in taken else next(name for name in numbered if name not in taken)
 
 
 def as_name(name: str) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cache.errors import MmfuseError
 from cache.layout import check_modality_name, check_name
 from cache.samples import SPLITS, UNLABELLED, Modality, Samples, Task
-from pipelines.data.column_types import ColumnType
+from pipelines.data.values.column_types import ColumnType
 
 
 @dataclass(frozen=True)

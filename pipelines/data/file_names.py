@@ -3,7 +3,7 @@
 import polars as pl
 
 from cache.samples import Kind
-from pipelines.data.column_types import MISSING_WORDS
+from pipelines.data.values.column_types import MISSING_WORDS
 from pipelines.media.file_kinds import SUFFIXES
 
 URL = r"^([A-Za-z][A-Za-z0-9+.-]*://|www\.[^\s/]+\.|//[^\s/]+\.|data:[a-z]+/[\w.+-]+[;,])"

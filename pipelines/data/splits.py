@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cache.errors import MmfuseError
 from cache.samples import SPLITS, Samples
-from pipelines.data.mixed_cells import words_of
+from pipelines.data.values.mixed_cells import words_of
 
 WORDS = {
     "train": "train", "training": "train",

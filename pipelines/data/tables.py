@@ -11,13 +11,10 @@ import polars as pl
 
 from cache.errors import MmfuseError, unknown
 from cache.samples import Modality, Task
-from pipelines.data import columns, splits
-from pipelines.data.category_words import are_decimals, canonical_words
-from pipelines.data.column_types import ColumnType, decimal_mark
+from pipelines.data import columns, guesses, splits
 from pipelines.data.columns import ModalitySpec
 from pipelines.data.dataset import Dataset
 from pipelines.data.formats.nested import flattened
-from pipelines.data.mixed_cells import plain_columns, words_of
 from pipelines.data.table_files import read_table, separator_of
 from pipelines.data.targets import (
     EVENLY,
@@ -27,6 +24,9 @@ from pipelines.data.targets import (
     odd_among_numbers,
     strata,
 )
+from pipelines.data.values.category_words import are_decimals, canonical_words
+from pipelines.data.values.column_types import ColumnType, decimal_mark
+from pipelines.data.values.mixed_cells import plain_columns, words_of
 from pipelines.media.cells import FILES
 
 SHARES = "0.8/0.1/0.1"
@@ -214,7 +214,7 @@ def _spread(values: pl.Series, rows: pl.Series) -> pl.Series:
 def _guessed(
     frame: pl.DataFrame, taken: Sequence[str], where: str, tell: Note, decimal: str | None
 ) -> tuple[tuple[ModalitySpec, ...], Mapping[str, ColumnType]]:
-    found = columns.guess_modalities(frame, taken, decimal)
+    found = guesses.guess_modalities(frame, taken, decimal)
     for line in found.notes:
         tell(f"guessed {line}")
     if not found.parts:

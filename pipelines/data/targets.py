@@ -10,14 +10,14 @@ import polars as pl
 
 from cache.errors import MmfuseError, unknown
 from cache.samples import Task
-from pipelines.data.category_words import (
+from pipelines.data.values.category_words import (
     canonical_words,
     is_canonical_decimal,
     look_alikes,
     sort_words,
 )
-from pipelines.data.column_types import MISSING_WORDS, ColumnType, infer, read_column
-from pipelines.data.mixed_cells import is_mixed, words_of
+from pipelines.data.values.column_types import MISSING_WORDS, ColumnType, infer, read_column
+from pipelines.data.values.mixed_cells import is_mixed, words_of
 
 KINDS = ("classes", "labels", "value")
 TARGETS = ("target", "label", "labels", "class", "y")  # column names that mean the target

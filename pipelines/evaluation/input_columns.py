@@ -13,11 +13,11 @@ from cache.layout import Home
 from cache.runs import RunRecord
 from cache.samples import Kind
 from pipelines.data import columns, origins
-from pipelines.data.column_types import ColumnType
 from pipelines.data.columns import ModalityCells, ModalitySpec
 from pipelines.data.formats.nested import flattened
-from pipelines.data.mixed_cells import is_mixed, plain_columns
 from pipelines.data.tables import SampleIds, TableOptions, sample_ids
+from pipelines.data.values.column_types import ColumnType
+from pipelines.data.values.mixed_cells import is_mixed, plain_columns
 
 
 @dataclass(frozen=True)

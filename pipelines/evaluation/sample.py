@@ -12,7 +12,8 @@ import polars as pl
 
 from cache.errors import MmfuseError, unknown
 from cache.samples import Kind
-from pipelines.data.columns import as_name, row_of_numbers
+from pipelines.data.columns import as_name
+from pipelines.data.values.series import row_of_numbers
 from pipelines.media.cells import FILES, MAX_SERIES, TEXTS, file_path
 
 ROOT = Path("/")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from project import with_project
 
-from pipelines.data.category_words import canonical_words, look_alikes, sort_words
+from pipelines.data.values.category_words import canonical_words, look_alikes, sort_words
 
 WORDS = st.one_of(
     st.text(max_size=6), st.from_regex(r"-?0*[0-9]{1,4}(\.[0-9]{1,3})?", fullmatch=True)
@@ -73,7 +73,7 @@ def test_words_are_stable_and_their_order_is_total(cells):
 
 def test_the_order_is_the_same_in_every_process():
     """The hash seed decides nothing."""
-    script = "from pipelines.data.category_words import sort_words; print(sort_words({!r}))"
+    script = "from pipelines.data.values.category_words import sort_words; print(sort_words({!r}))"
     code = script.format(["7", "07", "007", "-0", "8", "٧"])
     said = set()
     for seed in ("1", "2", "3"):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.data.column_types import ColumnType, decimal_mark, infer, read_column
+from pipelines.data.values.column_types import ColumnType, decimal_mark, infer, read_column
 
 NUMBER = ColumnType("number")
 

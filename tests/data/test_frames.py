@@ -15,7 +15,7 @@ from PIL import Image
 
 import mmfuse
 from cache.errors import MmfuseError
-from pipelines.data.mixed_cells import moments_of, plain_columns
+from pipelines.data.values.mixed_cells import moments_of, plain_columns
 from pipelines.media.cells import read
 from pipelines.model import as_frame
 

@@ -4,10 +4,11 @@ import polars as pl
 import pytest
 
 from cache.errors import MmfuseError
-from pipelines.data.column_types import infer, read_column
-from pipelines.data.columns import ModalitySpec, cells, guess_modalities
-from pipelines.data.mixed_cells import column_of
+from pipelines.data.columns import ModalitySpec, cells
+from pipelines.data.guesses import guess_modalities
 from pipelines.data.tables import TableOptions, load
+from pipelines.data.values.column_types import infer, read_column
+from pipelines.data.values.mixed_cells import column_of
 
 LABELS = ["a", "b"] * 30
 SPLIT = ("train", "train", "train", "val", "test", "train")

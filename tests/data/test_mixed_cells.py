@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.data.column_types import ColumnType, infer, read_column
-from pipelines.data.mixed_cells import column_of, is_mixed, plain_columns, words_of
 from pipelines.data.table_files import read_table
+from pipelines.data.values.column_types import ColumnType, infer, read_column
+from pipelines.data.values.mixed_cells import column_of, is_mixed, plain_columns, words_of
 from pipelines.model import as_frame
 
 TYPES = [

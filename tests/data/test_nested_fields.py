@@ -10,9 +10,9 @@ import pytest
 
 from cache.errors import MmfuseError
 from pipelines.data.columns import parse_modality
-from pipelines.data.mixed_cells import words_of
 from pipelines.data.table_files import read_table
 from pipelines.data.tables import TableOptions, load
+from pipelines.data.values.mixed_cells import words_of
 from pipelines.media.cells import raw
 
 ROWS = 30

@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 
 from cache.errors import MmfuseError
-from pipelines.data.mixed_cells import words_of
 from pipelines.data.table_files import read_table
+from pipelines.data.values.mixed_cells import words_of
 
 LINES = 'id,plot,genre\n0,à bientôt,drama\n1,"two\nlines",noir\n'
 WHOLE = pl.DataFrame(

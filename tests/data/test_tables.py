@@ -11,7 +11,7 @@ from PIL import Image
 
 from cache.errors import MmfuseError
 from cache.samples import Modality
-from pipelines.data import columns, sources, tables
+from pipelines.data import guesses, sources, tables
 from pipelines.data.columns import parse_modality
 from pipelines.data.tables import TableOptions
 from pipelines.media import cells as reading
@@ -465,5 +465,5 @@ def test_what_looks_like_another_target_or_split_is_left_out(folder):
 def test_notes_and_options_are_plain_data():
     """Options compare by value, so that a run can be recorded and repeated."""
     assert TableOptions((parse_modality("a=text"),)) == TableOptions((parse_modality("a=text"),))
-    assert json.dumps(columns.guess_modalities(films(), ["genre", "id"]).notes)
+    assert json.dumps(guesses.guess_modalities(films(), ["genre", "id"]).notes)
     assert tables.SHARES == "0.8/0.1/0.1"

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import polars as pl
 
 from cache.errors import MmfuseError, unknown
-from pipelines.data.mixed_cells import mixed_column, words_of
+from pipelines.data.values.mixed_cells import mixed_column, words_of
 
 _CELL = re.compile(rb"""\sr\s*=\s*["']([A-Z]{1,3})([0-9]{1,7})["']""")
 _ERROR = re.compile(rb"""<(?:\w+:)?c\s[^<>]*?\bt\s*=\s*["']e["'][^<>]*>""")
@@ -29,8 +29,8 @@ _GROWTH = 100  # bytes in memory for one of the sheet's XML
 def read_excel(path: Path, sheet: str | None, tell: Callable[[str], None]) -> pl.DataFrame:
     """Read a sheet; cells are what they are stored as, errors such as #N/A missing, and counted.
 
-    A column of cells of several types is mixed, see `pipelines.data.mixed_cells`. Durations and
-    times of day are numbers, of seconds.
+    A column of cells of several types is mixed, see `data.values.mixed_cells`. Durations and times
+    of day are numbers, of seconds.
 
     The header is the first row that fills at least half of the used columns; what stands above it,
     empty rows and empty columns are left out.

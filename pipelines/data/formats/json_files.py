@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from cache.errors import MmfuseError
-from pipelines.data.mixed_cells import column_of
+from pipelines.data.values.mixed_cells import column_of
 
 FORMS = (
     "a list of objects, an object a line, one object with such a list in it, or an object of "
@@ -75,8 +75,9 @@ def read_lines(source: bytes | Path, where: str, tell: Note) -> pl.DataFrame:
 
 def _in_order(frame: pl.DataFrame, source: bytes | Path) -> pl.DataFrame:
     """The columns in the order of the first object, then by name; polars shuffles wide tables."""
-    names = {name: place for place, name in enumerate(_first_names(source))}
-    return frame.select(sorted(frame.columns, key=lambda n: (names.get(n, len(names)), n)))
+    places = {name: place for place, name in enumerate(_first_names(source))}
+    ranked = [(places.get(name, len(places)), name) for name in frame.columns]
+    return frame.select([name for _, name in sorted(ranked)])
 
 
 def _first_names(source: bytes | Path) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Collection
 import polars as pl
 
 from cache.errors import MmfuseError
-from pipelines.data.mixed_cells import MIXED
+from pipelines.data.values.mixed_cells import MIXED
 
 _NAMES = (pl.String, pl.Categorical, pl.Enum, pl.Null)  # types of file names
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import polars as pl
 
 from pipelines.data import splits
-from pipelines.data.mixed_cells import column_of, is_mixed, moments_of, numbers_of, words_of
 from pipelines.data.tables import Note
 from pipelines.data.targets import TARGETS
+from pipelines.data.values.mixed_cells import column_of, is_mixed, moments_of, numbers_of, words_of
 
 _RELATED = (
     lambda dtype: dtype.is_numeric(),

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from cache.errors import MmfuseError
-from pipelines.data.mixed_cells import MIXED, moments_of, numbers_of, words_of
 from pipelines.data.table_files import read_table
+from pipelines.data.values.mixed_cells import MIXED, moments_of, numbers_of, words_of
 
 
 def book(path, *sheets):

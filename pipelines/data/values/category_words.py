@@ -14,7 +14,7 @@ from decimal import Decimal
 
 import polars as pl
 
-from pipelines.data.mixed_cells import words_of
+from pipelines.data.values.mixed_cells import words_of
 
 _CANONICAL = re.compile(r"(0|-?[1-9][0-9]*|-?0(?=\.[0-9]*[1-9]))(\.[0-9]+)?", re.ASCII)
 
