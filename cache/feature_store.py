@@ -22,6 +22,7 @@ from cache.format.streams import (
     resolve,
 )
 from cache.layout import DatasetPaths, Home
+from cache.runs import RunRecord
 from cache.samples import Samples
 from cache.snapshots import publish_snapshot, read_snapshot, same_splits, snapshot_task
 from cache.storage.objects import DamagedError, get_record, put_record, remove_orphans
@@ -82,6 +83,35 @@ class FeatureStore:
     def are_samples_of(self, info: StreamInfo, snapshot: str) -> bool:
         """Whether a stream has the rows of a snapshot, rows of no split aside."""
         return same_splits(info.snapshot, snapshot, self.paths)
+
+    def streams_of(self, record: RunRecord) -> dict[str, tuple[StreamInfo, str]]:
+        """By name, the streams that a run was trained on, each with its `inputs_digest`.
+
+        Raises:
+            MmfuseError: if they are gone, or are of other samples or inputs now.
+        """
+        there = {(i.key.fingerprint, i.key.modality): i for i in self.streams() if i.complete}
+        again = f"run: mmfuse train --dataset {record.dataset} --method {record.method}"
+        found = {}
+        for stream in record.streams:
+            info = there.get((stream.fingerprint, stream.modality))
+            if info is None:
+                raise MmfuseError(
+                    f"the features {stream.encoder}-{stream.fingerprint[:8]}/{stream.modality} "
+                    f"that {record.id} was trained on are gone; run: mmfuse extract --dataset "
+                    f"{record.dataset} --encoder {stream.encoder}"
+                )
+            if not self.are_samples_of(info, record.snapshot):
+                raise MmfuseError(
+                    f"the samples of {record.dataset} changed since {record.id} was trained; "
+                    f"{again}"
+                )
+            found[stream.name] = info, self.inputs_digest(info)
+            if stream.inputs not in ("", found[stream.name][1]):
+                raise MmfuseError(
+                    f"what {stream.name} was made of changed since {record.id} was trained; {again}"
+                )
+        return found
 
     def inputs_digest(self, info: StreamInfo) -> str:
         """Digest of what was encoded, row for row, rows of no split aside: 32 hex digits.

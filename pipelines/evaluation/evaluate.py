@@ -5,8 +5,11 @@ Imports no torch, so that a user error is reported at once; `pipelines.evaluatio
 
 from collections.abc import Sequence
 
+from cache.feature_store import FeatureStore
 from cache.layout import Home
 from cache.runs import RunRecord, load_run
+from cache.samples import Samples
+from pipelines.evaluation.known import Known
 from pipelines.evaluation.result import Evaluation
 from pipelines.features.missing import MissingPattern
 from pipelines.metrics.metrics import PRIMARY, check_metric
@@ -23,6 +26,8 @@ def evaluate(
     track: Track = untracked,
 ) -> Evaluation:
     """Score a run on its test rows under missing patterns; scores are saved beside the record.
+
+    What was scored before, of the same weights, inputs, pattern and metrics, is not scored again.
 
     Args:
         home: where features and runs are.
@@ -43,7 +48,36 @@ def evaluate(
     sequences = {stream.modality for stream in record.streams if stream.sequence}
     for pattern in patterns:
         pattern.check(record.modalities, sequences)
-    from pipelines.evaluation.score import score  # torch: not needed where something is wrong
-
+    store = FeatureStore(home, record.dataset)
+    streams = store.streams_of(record)
+    known = Known(record, {name: of for name, (_, of) in streams.items()}, shown, device)
     distinct = list(dict.fromkeys([MissingPattern(), *patterns]))
-    return score(home, record, distinct, device, metrics=shown, track=track)
+    found = {pattern: known.get(pattern) for pattern in distinct}
+    if unknown := [pattern for pattern, scores in found.items() if scores is None]:
+        from pipelines.evaluation.score import score  # torch: not needed for what is known
+
+        fresh = score(home, record, unknown, device, metrics=shown, track=track)
+        for pattern, scores in fresh.items():
+            known.put(pattern, scores)
+        found |= fresh
+    rows = [scores for scores in found.values() if scores is not None]
+    notes = [*record.notes, *(remark for each in rows for remark in each.remarks)]
+    notes += _general_notes(record, store.samples(next(iter(streams.values()))[0]), len(rows))
+    return Evaluation(record, shown, tuple(each.row for each in rows), tuple(dict.fromkeys(notes)))
+
+
+def _general_notes(record: RunRecord, samples: Samples, patterns: int) -> list[str]:
+    """What the table cannot say: heads that never saw an absence, modalities outside of the run."""
+    notes = []
+    if record.absent["train"] == 0 and not record.plan["drop_rate"] and patterns > 1:
+        notes.append(
+            "no modality was ever absent in training, so this head never learned to do without "
+            "one; train with --drop-rate 0.3"
+        )
+    unused = [m.name for m in samples.modalities if m.name not in record.modalities]
+    if unused:
+        notes.append(
+            f"complete: all that the run has ({', '.join(record.modalities)}); not in this run: "
+            f"{', '.join(unused)} of {record.dataset}"
+        )
+    return notes

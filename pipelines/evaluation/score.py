@@ -7,7 +7,8 @@ from cache.baselines import Baselines
 from cache.layout import Home
 from cache.runs import RunRecord, Scores
 from pipelines.device import pick_device, threads_for
-from pipelines.evaluation.result import Evaluation, PatternScores
+from pipelines.evaluation.known import KnownScores
+from pipelines.evaluation.result import PatternScores
 from pipelines.features.hiding import HiddenTable, hide
 from pipelines.features.missing import MissingPattern
 from pipelines.features.table import FeatureTable
@@ -32,50 +33,39 @@ def score(
     *,
     metrics: tuple[str, ...],
     track: Track,
-) -> Evaluation:
-    """See `evaluation.evaluate`; the complete pattern comes first."""
+) -> dict[MissingPattern, KnownScores]:
+    """Scores under each pattern; see `evaluation.evaluate`."""
     where = pick_device(device)
     table = run_table(home, record, where)
     replicas = rebuild(record, where)
     stored = Baselines(home, record.dataset, [stream.fingerprint for stream in record.streams])
     linear = baselines.fit_linear(_as_trained(table, record), stored=stored)
     probes = _probes(table, record, stored, track)
-    base, rows = None, []
+    found_by: dict[MissingPattern, KnownScores] = {}
     known = {scores.pattern: scores for scores in record.scores if scores.split == "test"}
-    notes = list(record.notes)
+    complete = MissingPattern()
+    _, base = _score(replicas, hide(table, complete), complete.label, metrics)
     label = f"score {record.method} on {record.dataset}: patterns"
     for pattern in track(patterns, label, len(patterns)):
         hidden = hide(table, pattern)
-        notes += hidden.remarks("test")
         found, samplers = _score(replicas, hidden, pattern.label, metrics)
         found = _with_own_metrics(found, known.get(pattern.label))
-        base = base or samplers
         differences = {
             name: bootstrap(base[name], samplers[name], found.rows)
-            for name in (() if pattern == MissingPattern() else metrics)
+            for name in (() if pattern == complete else metrics)
         }
         single = _best_single(probes, hidden, pattern, selected_by([record]))
         line = baselines.linear_scores(
             linear, hidden.table, "test", pattern.label, hidden.realised("test")
         )
         common = baselines.majority(table, "test", pattern.label, hidden.realised("test"))
-        rows.append(PatternScores(found, differences, single, common, line))
+        row = PatternScores(found, differences, single, common, line)
+        found_by[pattern] = KnownScores(row, tuple(hidden.remarks("test")))
         record.add_scores([found])
         record.add_scores([line], linear_name(record))
         record.add_scores([common], "majority")
         record.add_scores([single[1]], f"single {single[0]}")
-    if _never_absent(record) and len(patterns) > 1:
-        notes.append(
-            "no modality was ever absent in training, so this head never learned to do without "
-            "one; train with --drop-rate 0.3"
-        )
-    unused = [m.name for m in table.samples.modalities if m.name not in record.modalities]
-    if unused:
-        notes.append(
-            f"complete: all that the run has ({', '.join(record.modalities)}); not in this run: "
-            f"{', '.join(unused)} of {record.dataset}"
-        )
-    return Evaluation(record, metrics, tuple(rows), tuple(dict.fromkeys(notes)))
+    return found_by
 
 
 def _as_trained(table: FeatureTable, record: RunRecord) -> FeatureTable:
@@ -128,7 +118,3 @@ def _with_own_metrics(found: Scores, recorded: Scores | None) -> Scores:
     own = {} if recorded is None else recorded.metrics
     more = {name: values for name, values in own.items() if name not in found.metrics}
     return replace(found, metrics=found.metrics | more)
-
-
-def _never_absent(record: RunRecord) -> bool:
-    return record.absent["train"] == 0 and not record.plan["drop_rate"]

@@ -8,7 +8,6 @@ import torch
 
 from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
-from cache.format.streams import StreamInfo
 from cache.layout import Home
 from cache.runs import RunRecord
 from pipelines import catalog
@@ -62,27 +61,7 @@ def run_table(home: Home, record: RunRecord, device: torch.device) -> FeatureTab
         MmfuseError: if they are gone, or are of other samples now.
     """
     store = FeatureStore(home, record.dataset)
-    there = {(i.key.fingerprint, i.key.modality): i for i in store.streams() if i.complete}
-    infos: list[StreamInfo] = []
-    for stream in record.streams:
-        info = there.get((stream.fingerprint, stream.modality))
-        command = f"mmfuse extract --dataset {record.dataset} --encoder {stream.encoder}"
-        if info is None:
-            raise MmfuseError(
-                f"the features {stream.encoder}-{stream.fingerprint[:8]}/{stream.modality} that "
-                f"{record.id} was trained on are gone; run: {command}"
-            )
-        if not store.are_samples_of(info, record.snapshot):
-            raise MmfuseError(
-                f"the samples of {record.dataset} changed since {record.id} was trained; run: "
-                f"mmfuse train --dataset {record.dataset} --method {record.method}"
-            )
-        if stream.inputs not in ("", store.inputs_digest(info)):
-            raise MmfuseError(
-                f"what {stream.name} was made of changed since {record.id} was trained; run: "
-                f"mmfuse train --dataset {record.dataset} --method {record.method}"
-            )
-        infos.append(info)
+    infos = [info for info, _ in store.streams_of(record).values()]
     table = resplit(load_table(store, infos, device), plan_of(record))
     return replace(table, scale=Scale(*record.scale))
 
