@@ -12,7 +12,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -233,6 +233,16 @@ class RunRecord(Shown):
             MmfuseError: when the disk is full, read-only or not ours.
         """
         put(self.path / "predictions.parquet", _parquet(predictions))
+
+
+def find_runs(home: Home, runs: "RunRecord | str | Sequence[RunRecord | str]") -> list[RunRecord]:
+    """Records of runs that are given as records, as ids or as prefixes of ids; one or several.
+
+    Raises:
+        MmfuseError: for an id that is unknown or ambiguous.
+    """
+    several = [runs] if isinstance(runs, RunRecord | str) else runs
+    return [load_run(home, run) if isinstance(run, str) else run for run in several]
 
 
 def new_id(method: str, dataset: str) -> str:

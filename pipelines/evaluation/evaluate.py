@@ -19,7 +19,7 @@ from pipelines.progress import Track, untracked
 def evaluate(
     home: Home,
     run: str | RunRecord,
-    patterns: Sequence[MissingPattern],
+    patterns: str | Sequence[MissingPattern | str],
     *,
     device: str = "auto",
     metrics: Sequence[str] = (),
@@ -32,7 +32,8 @@ def evaluate(
     Args:
         home: where features and runs are.
         run: a record, its id, or a prefix of the id.
-        patterns: what to hide; the complete pattern is always scored, first.
+        patterns: what to hide, or words as `--missing` takes them: `audio`, `audio,text` together,
+            `all`; the complete pattern is always scored, first.
         device: auto, cpu, cuda.
         metrics: names of those to give differences and intervals for; default: the task's first.
             Every metric is scored and saved in any case.
@@ -46,12 +47,13 @@ def evaluate(
     kind = record.task.kind
     shown = tuple(dict.fromkeys(check_metric(name, [kind]) for name in metrics)) or (PRIMARY[kind],)
     sequences = {stream.modality for stream in record.streams if stream.sequence}
-    for pattern in patterns:
+    asked = [pattern for word in _several(patterns) for pattern in _patterns(word, record)]
+    for pattern in asked:
         pattern.check(record.modalities, sequences)
     store = FeatureStore(home, record.dataset)
     streams = store.streams_of(record)
     known = Known(record, {name: of for name, (_, of) in streams.items()}, shown, device)
-    distinct = list(dict.fromkeys([MissingPattern(), *patterns]))
+    distinct = list(dict.fromkeys([MissingPattern(), *asked]))
     found = {pattern: known.get(pattern) for pattern in distinct}
     if unknown := [pattern for pattern, scores in found.items() if scores is None]:
         from pipelines.evaluation.score import score  # torch: not needed for what is known
@@ -64,6 +66,16 @@ def evaluate(
     notes = [*record.notes, *(remark for each in rows for remark in each.remarks)]
     notes += _general_notes(record, store.samples(next(iter(streams.values()))[0]), len(rows))
     return Evaluation(record, shown, tuple(each.row for each in rows), tuple(dict.fromkeys(notes)))
+
+
+def _several(patterns: str | Sequence[MissingPattern | str]) -> Sequence[MissingPattern | str]:
+    return [patterns] if isinstance(patterns, str) else patterns
+
+
+def _patterns(word: MissingPattern | str, record: RunRecord) -> list[MissingPattern]:
+    if isinstance(word, MissingPattern):
+        return [word]
+    return MissingPattern.parse(word, record.modalities)
 
 
 def _general_notes(record: RunRecord, samples: Samples, patterns: int) -> list[str]:

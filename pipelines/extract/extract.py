@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from cache.errors import MmfuseError
 from cache.feature_store import FeatureStore
 from cache.format.streams import OK
 from cache.layout import Home
@@ -18,7 +19,8 @@ from cache.storage.objects import get_record, put_record
 from cache.writing.writer import StreamWriter
 from pipelines.data import origins
 from pipelines.data.dataset import Dataset
-from pipelines.encoding.encoder import Encoder
+from pipelines.data.sources import open_dataset
+from pipelines.encoding.encoder import Encoder, build_encoder
 from pipelines.extract.engine.batches import (
     WINDOWS,
     AllInputsFailedError,
@@ -42,8 +44,8 @@ _FILES = 10_000  # failed rows whose files are recorded
 
 
 def extract(
-    dataset: Dataset,
-    encoders: Sequence[Encoder],
+    dataset: Dataset | str,
+    encoders: Sequence[Encoder | str],
     *,
     home: Home,
     options: ExtractOptions | None = None,
@@ -56,8 +58,8 @@ def extract(
     resumes. A second Ctrl-C does not wait for the batch.
 
     Args:
-        dataset: the rows.
-        encoders: built ones, such as `build_encoder("pixels")`.
+        dataset: the rows, or a word for one data set: `digits`, `mug/pkm_t1`, a path.
+        encoders: built ones, such as `build_encoder("pixels")`, or words for them.
         home: where the store is.
         options: workers, batches, limits, retries.
         track: progress, called as `track(items, label, total)`.
@@ -69,23 +71,34 @@ def extract(
         MmfuseError: for what the user can fix; rows finished before it stay in the store.
     """
     options = options or ExtractOptions()
-    origins.save_origin(home, dataset)
+    rows = _opened(dataset, home) if isinstance(dataset, str) else dataset
+    words = [encoders] if isinstance(encoders, str) else encoders
+    built = [build_encoder(each) if isinstance(each, str) else each for each in words]
+    origins.save_origin(home, rows)
     plans = plan(
-        dataset,
-        encoders,
+        rows,
+        built,
         home=home,
         retry_failed=options.retry_failed,
         rehash=options.rehash,
         track=track,
     )
-    skipped, samples = unserved(dataset, encoders), dataset.samples()
-    reports = StreamReports(dataset.name)
+    skipped, samples = unserved(rows, built), rows.samples()
+    reports = StreamReports(rows.name)
     with Extraction(home, options, track, samples) as extraction:
-        for stream in track(plans, f"extract {dataset.name}: streams", len(plans)):
+        for stream in track(plans, f"extract {rows.name}: streams", len(plans)):
             reports.append(extraction.extract(stream, skipped))
             if reports[-1].interrupted:
                 break
     return reports
+
+
+def _opened(word: str, home: Home) -> Dataset:
+    found = open_dataset(word, home=home)
+    if len(found) > 1:
+        names = ", ".join(each.name for each in found[:4])
+        raise MmfuseError(f"{word} are {len(found)} data sets; name one, such as {names}")
+    return found[0]
 
 
 class GracefulInterrupt:

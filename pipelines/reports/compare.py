@@ -7,7 +7,7 @@ import numpy as np
 
 from cache.errors import MmfuseError
 from cache.layout import Home
-from cache.runs import RunRecord
+from cache.runs import RunRecord, find_runs
 from cache.samples import Task
 from pipelines.evaluation.recorded import StoredOutputs, recorded_scores, stored_outputs
 from pipelines.metrics.metrics import METRICS
@@ -29,7 +29,7 @@ from pipelines.training.train import best_of
 
 def compare(
     home: Home,
-    runs: Sequence[RunRecord],
+    runs: RunRecord | str | Sequence[RunRecord | str],
     against: str | None = None,
     metrics: Sequence[str] = (),
     *,
@@ -39,7 +39,8 @@ def compare(
 
     Args:
         home: where they are.
-        runs: at least two of one dataset; a dataset's only run is left out.
+        runs: at least two of one dataset, as records, ids or prefixes of ids; a dataset's only run
+            is left out.
         against: id of the reference; default: the best run on validation rows.
         metrics: by name; default: the task's first, and the one that selected the runs.
         track: progress over the runs.
@@ -47,9 +48,10 @@ def compare(
     Raises:
         MmfuseError: where no two runs scored the same rows.
     """
+    chosen = find_runs(home, runs)
     rows: list[_Row] = []
-    for dataset in dict.fromkeys(run.dataset for run in runs):
-        group = [run for run in runs if run.dataset == dataset]
+    for dataset in dict.fromkeys(run.dataset for run in chosen):
+        group = [run for run in chosen if run.dataset == dataset]
         if len(group) < 2:
             continue
         reference = _reference(group, against)
@@ -64,7 +66,9 @@ def compare(
             for run, name in zip(group, run_labels(group), strict=True)
         ]
     if not rows:
-        raise MmfuseError("two runs of one dataset are needed: mmfuse train --method A --method B")
+        raise MmfuseError(
+            "two runs of one dataset are needed: mmfuse train --method A --method B"
+        )
     return _table(rows, metrics)
 
 

@@ -6,7 +6,7 @@ import polars as pl
 
 from cache.feature_store import FeatureStore
 from cache.layout import Home
-from cache.runs import RunRecord
+from cache.runs import RunRecord, find_runs
 from pipelines.evaluation.recorded import recorded_scores
 from pipelines.metrics.metrics import RECALL
 from pipelines.progress import Track, untracked
@@ -36,7 +36,7 @@ code { font-size: .9em; } details { margin: .4rem 0; }
 
 def report(
     home: Home,
-    runs: Sequence[RunRecord],
+    runs: RunRecord | str | Sequence[RunRecord | str],
     metrics: Sequence[str] = (),
     *,
     track: Track = untracked,
@@ -45,29 +45,30 @@ def report(
 
     Args:
         home: where the runs are.
-        runs: at least one.
+        runs: one or several, as records, ids or prefixes of ids.
         metrics: to show; default: the task's first, and the one that selected the runs. `recall`
             adds that of each class.
         track: progress over the runs that are compared, and the datasets.
     """
-    datasets = list(dict.fromkeys(run.dataset for run in runs))
+    chosen = find_runs(home, runs)
+    datasets = list(dict.fromkeys(run.dataset for run in chosen))
     title = html_text(", ".join(datasets))
-    parts = [f"<h1>mmfuse: {title}</h1>", results.train_table(runs, metrics).to_html()]
+    parts = [f"<h1>mmfuse: {title}</h1>", results.train_table(chosen, metrics).to_html()]
     if RECALL in metrics:
-        parts += [table.to_html() for table in recall_tables(runs)]
-    if len(runs) > len(datasets):
-        parts.append(compare(home, runs, metrics=metrics, track=track).to_html())
+        parts += [table.to_html() for table in recall_tables(chosen)]
+    if len(chosen) > len(datasets):
+        parts.append(compare(home, chosen, metrics=metrics, track=track).to_html())
     for dataset in track(datasets, "draw charts of datasets", len(datasets)):
-        group = [run for run in runs if run.dataset == dataset]
+        group = [run for run in chosen if run.dataset == dataset]
         every = [scores for run in group for scores in run.scores]
         shown = results.shown_metrics(group, metrics, every=every)
         for metric in shown:
             parts += _missing(dataset, group, metric, whole=metric == shown[-1])
         parts += _curves(dataset, group)
         parts += _failed(home, dataset, group)
-    parts.append(results.cost_table(runs).to_html())
+    parts.append(results.cost_table(chosen).to_html())
     parts.append("<h2>Settings to reproduce each run</h2>")
-    parts += [_details(run) for run in runs]
+    parts += [_details(run) for run in chosen]
     head = f'<meta charset="utf-8"><title>mmfuse: {title}</title><style>{STYLE}</style>'
     look = '<meta name="viewport" content="width=device-width, initial-scale=1">'
     body = "\n".join(parts)

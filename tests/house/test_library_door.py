@@ -60,6 +60,27 @@ def test_the_verbs_run_from_python(tmp_path, monkeypatch):
     assert mmfuse.audit(mmfuse.FeatureStore(home, "digits"))
 
 
+def test_words_stand_for_what_they_name(tmp_path, monkeypatch):
+    """Data sets, encoders, runs and patterns by the words of the command line."""
+    monkeypatch.chdir(tmp_path)
+    (one,) = mmfuse.extract("digits", "pixels")
+    assert one.key.encoder == "pixels"
+    mmfuse.extract("digits", ["hashing"])
+    runs = [mmfuse.train(method, "digits", options={"epochs": 1}) for method in ("mean", "concat")]
+    found = mmfuse.evaluate(runs[0].id, "text")
+    assert found == mmfuse.evaluate(runs[0], [mmfuse.MissingPattern.named("text")])
+    assert [row.scores.pattern for row in found.rows] == ["complete", "without text"]
+    with pytest.raises(mmfuse.MmfuseError, match=r"no modality .*'smell'"):
+        mmfuse.evaluate(runs[0], ["smell"])
+    assert runs[1].id in mmfuse.report(runs[1].id)
+    assert mmfuse.compare([run.id for run in runs]).rows == mmfuse.compare(runs).rows
+    for wrong in (lambda: mmfuse.report("nope"), lambda: mmfuse.compare(["nope", runs[0].id])):
+        with pytest.raises(mmfuse.MmfuseError, match="no run named 'nope'"):
+            wrong()
+    with pytest.raises(mmfuse.MmfuseError, match=r"extract --dataset digit|digits"):
+        mmfuse.extract("digit", ["pixels"])
+
+
 def test_a_home_is_a_home_a_path_a_string_or_left_out(tmp_path, monkeypatch):
     """In verbs that take it first and in those that take it by name, by every way of calling."""
     monkeypatch.chdir(tmp_path)
