@@ -209,6 +209,8 @@ def replicas_are_heads(subject: HeadUnderTest) -> str:
     widest = 0.0
     for case, inputs in test_cases(subject):
         heads = [subject.head(inputs, seed).double().train() for seed in range(3)]
+        if not heads[0].replicable:
+            return "one after another, as `replicable = False` says"
         batches = [synthetic.double(synthetic.batch(inputs, ROWS, seed)) for seed in range(3)]
         for stage, step in train_steps(heads[0]):
             gap = replica_drift(heads, batches, stage, step)
@@ -226,6 +228,8 @@ def runs_where_the_batch_lies(subject: HeadUnderTest) -> str:
     """
     for case, inputs in test_cases(subject):
         head = subject.head(inputs).to("meta").train()
+        if not head.replicable:
+            return "not tried: `replicable = False` lets Python read values"
         batch = synthetic.to_device(synthetic.batch(inputs, ROWS), "meta")
         for stage, step in train_steps(head):
             try:

@@ -117,6 +117,8 @@ class FusionHead(nn.Module):
             there are; 0 leaves batches at random.
         frozen: parameters that never receive a gradient (name, or prefix ending in "."), with
             the reason.
+        replicable: False where forward or loss cannot run under `torch.func.vmap`, since Python
+            reads values; the replicas of such a head are computed one after another.
     """
 
     steps: tuple[str, ...] = ("joint",)
@@ -125,6 +127,7 @@ class FusionHead(nn.Module):
     ignores: tuple[str, ...] = ()
     complete_rows: int = 0
     frozen: Mapping[str, str] = {}
+    replicable: bool = True
     class_weight: Tensor
 
     def __init__(self, inputs: Inputs) -> None:

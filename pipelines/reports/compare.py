@@ -66,9 +66,7 @@ def compare(
             for run, name in zip(group, run_labels(group), strict=True)
         ]
     if not rows:
-        raise MmfuseError(
-            "two runs of one dataset are needed: mmfuse train --method A --method B"
-        )
+        raise MmfuseError("two runs of one dataset are needed: mmfuse train --method A --method B")
     return _table(rows, metrics)
 
 

@@ -1,13 +1,13 @@
-"""Replicas: vmap over R heads of one shape (an ensemble), parameters and buffers stacked."""
+"""Replicas: R heads of one shape (an ensemble), parameters and buffers stacked, under vmap."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from pipelines.device import exact_float32, threads_for
 from pipelines.features.table import Batch, FeatureTable, at_least_single
@@ -38,6 +38,7 @@ class Replicas:
             if type(module) is nn.Linear:
                 module.__class__ = _Linear
         self.count = len(heads)
+        self._over_replicas = vmap if self.head.replicable else one_by_one
         self._objective = _Objective(self.head)
         states = [dict(head.named_parameters()) for head in heads]
         parameters = {n: torch.stack([s[n].detach() for s in states]) for n in states[0]}
@@ -169,7 +170,7 @@ class Replicas:
                 return loss
 
             with torch.no_grad():
-                losses = vmap(one, in_dims=(0, None))(states, _fields(_whole(part)))
+                losses = self._over_replicas(one, (0, None))(states, _fields(_whole(part)))
             total += losses.to(total) * len(part)
         return total / len(table)
 
@@ -181,19 +182,19 @@ class Replicas:
             return fused.logits
 
         with torch.no_grad():
-            return vmap(one, in_dims=(0, None))(states, _fields(_whole(table)))
+            return self._over_replicas(one, (0, None))(states, _fields(_whole(table)))
 
     def _forward(
         self, parameters: State, buffers: State, fields: Fields, step: str
     ) -> tuple[Tensor, State, State]:
-        """Losses (A,), outputs and next buffers of A replicas, by one vmapped forward."""
+        """Losses (A,), outputs and next buffers of A replicas."""
 
         def one(parameters: State, buffers: State, fields: Fields) -> tuple[Tensor, State, State]:
             state = parameters | buffers
             loss, fused = self._call(state, Batch(*fields), step)
             return loss, _pack(fused), {name: state[name] for name in buffers}
 
-        losses, packed, after = vmap(one)(parameters, buffers, fields)
+        losses, packed, after = self._over_replicas(one)(parameters, buffers, fields)
         return losses, packed, {name: value.detach() for name, value in after.items()}
 
     def _modified(
@@ -208,7 +209,7 @@ class Replicas:
             return self.head.modify_gradients(gradients, after, Batch(*fields), fused, step)
 
         packed = {name: value.detach() for name, value in packed.items()}
-        changed: tuple[State, State] = vmap(one)(gradients, after, fields, packed)
+        changed: tuple[State, State] = self._over_replicas(one)(gradients, after, fields, packed)
         return changed
 
     def _call(self, state: State, batch: Batch, step: str) -> tuple[Tensor, Fused]:
@@ -240,6 +241,34 @@ class Replicas:
         self.parameters: State = {}
         for block in self.blocks:
             self.parameters.update(block.views(block.flat))
+
+
+def one_by_one(
+    function: Callable[..., Any], in_dims: int | tuple[int | None, ...] = 0
+) -> Callable[..., Any]:
+    """As `torch.func.vmap`, by calling the function once for every replica.
+
+    Args:
+        function: of trees of tensors.
+        in_dims: for each argument 0 where its tensors have a leading axis R, None where all
+            replicas share it; 0: all have one.
+    """
+
+    def call(*arguments: Any) -> Any:  # noqa: ANN401 - trees
+        dims = (0,) * len(arguments) if isinstance(in_dims, int) else in_dims
+        stacked = next(a for a, dim in zip(arguments, dims, strict=True) if dim == 0)
+        count = len(tree_flatten(stacked)[0][0])
+        found = []
+        for r in range(count):
+            own = [
+                tree_map(lambda x, r=r: x[r], a) if dim == 0 else a
+                for a, dim in zip(arguments, dims, strict=True)
+            ]
+            found.append(tree_flatten(function(*own)))
+        leaves = zip(*(leaves for leaves, _ in found), strict=True)
+        return tree_unflatten([torch.stack(each) for each in leaves], found[0][1])
+
+    return call
 
 
 class _Rows:

@@ -1,7 +1,9 @@
 """Run a checked request: load features, fit heads, score, record."""
 
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -175,8 +177,37 @@ def _fit(
     place = _checkpoint_path(job, chosen)
     keep = resume.checkpoint_writer(place, job.request.keep_seconds)
     fit_job = FitJob(seen, plans, seeds, job.request.on_epoch, keep)
-    with threads_for(replicas.operations(plans[0].batch_size)), exact_float32():
+    with (
+        threads_for(replicas.operations(plans[0].batch_size)),
+        exact_float32(),
+        _told_of_vmap(job.request.method),
+    ):
         return replicas, fit(replicas, fit_job, resume.read_checkpoint(place, replicas))
+
+
+@contextmanager
+def _told_of_vmap(method: str) -> Iterator[None]:
+    """Say in one line what in a head's file cannot run under vmap, and what to do.
+
+    Raises:
+        MmfuseError: in place of torch's RuntimeError.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [
+            f for f in frames if method.endswith(".py") and f.filename.endswith(Path(method).name)
+        ]
+        if "vmap" not in text or not own:
+            raise
+        said = text.split("vmap: ")[-1].split(". ")[0]
+        raise MmfuseError(
+            f"{method}, line {own[-1].lineno}: `{own[-1].line}` cannot run for several replicas at "
+            f"once ({said}); write it without reading values (see docs/own-method.md), or say "
+            f"`replicable = False` in the class of the head, which trains them one after another"
+        ) from error
 
 
 def check_outputs(head: FusionHead, table: FeatureTable, method: str) -> None:
