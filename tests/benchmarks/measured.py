@@ -268,6 +268,7 @@ def clip(folder: Path) -> tuple[float, str]:
     from pipelines.data.dataset import Dataset
     from pipelines.encoding.encoder import build_encoder
     from pipelines.extract.extract import extract
+    from pipelines.extract.options import ExtractOptions
 
     chance = np.random.default_rng(0)
     names = [f"{row}.jpg" for row in range(300)]
@@ -277,23 +278,29 @@ def clip(folder: Path) -> tuple[float, str]:
     encoder = build_encoder("clip:ViT-B-32-quickgelu/random", device="cpu")
     encoder.encode("image", [encoder.prepare("image", _decoded(folder / names[0]))[0]])
     model, preprocess = encoder._model, _open_clip_preprocess()
-    table = pl.DataFrame({"id": names, "split": "train", "target": 0, "image": names})
+    splits, targets = ["train"] * 298 + ["val", "test"], [0, 1] * 150
+    table = pl.DataFrame({"id": names, "split": splits, "target": targets, "image": names})
     dataset = Dataset(
         "clip", table, (Modality("image", "image"),), Task("classes", ("a", "b")), root=folder
     )
     ours, theirs = [], []
     for turn in range(3):
         start = time.perf_counter()
-        extract(dataset, [encoder], home=Home(folder / f"home {turn}"))
+        options = ExtractOptions(latency=False)  # a second more, whatever the number of rows
+        extract(dataset, [encoder], home=Home(folder / f"home {turn}"), options=options)
         ours.append(time.perf_counter() - start)
-        start = time.perf_counter()
         files = [folder / name for name in names]
-        loader = DataLoader(_Files(files, preprocess), 32, num_workers=2)
-        with torch.inference_mode():
-            np.concatenate([model.encode_image(batch).numpy() for batch in loader])
-        theirs.append(time.perf_counter() - start)
+        for workers in (0, 1, 2):
+            start = time.perf_counter()
+            loader = DataLoader(_Files(files, preprocess), 32, num_workers=workers)
+            with torch.inference_mode():
+                np.concatenate([model.encode_image(batch).numpy() for batch in loader])
+            theirs.append(time.perf_counter() - start)
     a, b = min(ours), min(theirs)
-    return a / b, f"{a:.1f} s against {b:.1f} s with two workers, best of three"
+    return a / b, (
+        f"{a:.1f} s against {b:.1f} s, best of three and of nine with 0, 1 and 2 workers; without "
+        "the second that timing single samples takes"
+    )
 
 
 class _Files:
