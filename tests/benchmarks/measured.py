@@ -526,10 +526,11 @@ def main() -> None:
             print(f"{found['what']}: {found['figure']}; {about}", flush=True)
         else:
             print(name, *(f"{op} {share:.1%}" for op, share in found["top"]), sep="\n  ")
-    if asked.write:
-        record["parts"] = {name: parts[name] for name in names if name in parts}
-        RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        PAGE.write_text(page_of(record), encoding="utf-8")
+        if asked.write:
+            record["parts"] = {each: parts[each] for each in names if each in parts}
+            text = json.dumps(record, indent=1, ensure_ascii=False)
+            RECORD.write_text(f"{text}\n", encoding="utf-8")
+            PAGE.write_text(page_of(record), encoding="utf-8")
 
 
 if __name__ == "__main__":

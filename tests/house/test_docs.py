@@ -6,6 +6,7 @@ output of commands where its words changed (those commands then run at full leng
 
 import ast
 import functools
+import json
 import os
 import re
 import shlex
@@ -13,6 +14,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import measured_page
 import messy
 import pages
 import pytest
@@ -347,3 +349,11 @@ def test_measured_figures_name_scripts_and_methods_that_exist():
     table = (DOCS / "methods.md").read_text(encoding="utf-8")
     (head,) = re.findall(r"^\| data \| without \|(.+)\| best single", table, re.MULTILINE)
     assert {name.strip() for name in head.split("|")} <= set(catalog.entries("methods"))
+
+
+def test_the_page_of_measured_figures_is_that_of_its_record():
+    """docs/measured.md comes from docs/measured.json; a figure that misses its goal has a reason."""
+    record = json.loads(measured_page.RECORD.read_text(encoding="utf-8"))
+    assert measured_page.PAGE.read_text(encoding="utf-8") == measured_page.page_of(record)
+    missed = [n for n, part in record["parts"].items() if "figure" in part and not part["met"]]
+    assert set(missed) <= set(measured_page.WHY)
