@@ -352,7 +352,7 @@ def test_measured_figures_name_scripts_and_methods_that_exist():
 
 
 def test_the_page_of_measured_figures_is_that_of_its_record():
-    """docs/measured.md comes from docs/measured.json; a figure that misses its goal has a reason."""
+    """docs/measured.md comes from docs/measured.json; figures that miss their goal have reasons."""
     record = json.loads(measured_page.RECORD.read_text(encoding="utf-8"))
     assert measured_page.PAGE.read_text(encoding="utf-8") == measured_page.page_of(record)
     missed = [n for n, part in record["parts"].items() if "figure" in part and not part["met"]]
