@@ -26,7 +26,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
-from measured_page import PAGE, RECORD, page_of
+from measured_page import GPU, GPU_RECORD, PAGE, RECORD, page_of
 from project import ROOT
 
 HERE = Path(__file__).parent
@@ -531,6 +531,8 @@ def main() -> None:
             text = json.dumps(record, indent=1, ensure_ascii=False)
             RECORD.write_text(f"{text}\n", encoding="utf-8")
             PAGE.write_text(page_of(record), encoding="utf-8")
+    for what, goal in () if GPU_RECORD.exists() else GPU:
+        print(f"{what}: not measured; {goal}")
 
 
 if __name__ == "__main__":
