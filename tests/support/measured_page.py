@@ -22,6 +22,7 @@ _STEP = (
 WHY = {
     "peak_concat": _STEP,
     "peak_clarga": "as for `concat`.",
+    "replicas_clarga": "two runs before this one gave 1.48 and 1.50 ×; the machine is shared.",
     "demo": (
         "of 29 s of CPU time, 17 are training steps (four methods and three single streams, five "
         "seeds, up to 100 epochs), 2.5 scores, 2 making the data, 1.7 features and 1.7 importing "
