@@ -44,6 +44,7 @@ class FeatureStore:
         self.paths = DatasetPaths.of(self.home, dataset)
         open_store(self.paths, dataset, create=False)
         self._readers: dict[StreamKey, tuple[object, Reader, str]] = {}
+        self._samples: dict[str, Samples] = {}  # of the last snapshot that was asked for
 
     def streams(self) -> list[StreamInfo]:
         """All streams by label, complete or not, each as readers see it."""
@@ -78,20 +79,21 @@ class FeatureStore:
         Raises:
             MmfuseError: if they are missing or damaged.
         """
-        return read_snapshot(info.snapshot, self.paths)
+        if info.snapshot not in self._samples:
+            self._samples = {info.snapshot: read_snapshot(info.snapshot, self.paths)}
+        return self._samples[info.snapshot]
 
     def are_samples_of(self, info: StreamInfo, snapshot: str) -> bool:
         """Whether a stream has the rows of a snapshot, rows of no split aside."""
         return same_splits(info.snapshot, snapshot, self.paths)
 
-    def streams_of(self, record: RunRecord) -> dict[str, tuple[StreamInfo, str]]:
-        """By name, the streams that a run was trained on, each with its `inputs_digest`.
+    def streams_of(self, record: RunRecord) -> dict[str, StreamInfo]:
+        """By name, the streams that a run was trained on, whatever they hold now.
 
         Raises:
-            MmfuseError: if they are gone, or are of other samples or inputs now.
+            MmfuseError: for one that is gone.
         """
-        there = {(i.key.fingerprint, i.key.modality): i for i in self.streams() if i.complete}
-        again = f"run: mmfuse train --dataset {record.dataset} --method {record.method}"
+        there = {(info.key.fingerprint, info.key.modality): info for info in self.streams()}
         found = {}
         for stream in record.streams:
             info = there.get((stream.fingerprint, stream.modality))
@@ -101,13 +103,27 @@ class FeatureStore:
                     f"that {record.id} was trained on are gone; run: mmfuse extract --dataset "
                     f"{record.dataset} --encoder {stream.encoder}"
                 )
+            found[stream.name] = info
+        return found
+
+    def inputs_of(self, record: RunRecord) -> dict[str, str]:
+        """By name, the `inputs_digest` of each stream that a run was trained on.
+
+        Raises:
+            MmfuseError: if a stream is gone or not complete, or of other samples or inputs now.
+        """
+        again = f"run: mmfuse train --dataset {record.dataset} --method {record.method}"
+        infos, found = self.streams_of(record), {}
+        for stream in record.streams:
+            info = infos[stream.name]
+            self.reader(info.key)  # which a stream that is not complete does not have
             if not self.are_samples_of(info, record.snapshot):
                 raise MmfuseError(
                     f"the samples of {record.dataset} changed since {record.id} was trained; "
                     f"{again}"
                 )
-            found[stream.name] = info, self.inputs_digest(info)
-            if stream.inputs not in ("", found[stream.name][1]):
+            found[stream.name] = self.inputs_digest(info)
+            if stream.inputs not in ("", found[stream.name]):
                 raise MmfuseError(
                     f"what {stream.name} was made of changed since {record.id} was trained; {again}"
                 )

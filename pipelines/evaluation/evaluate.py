@@ -51,8 +51,7 @@ def evaluate(
     for pattern in asked:
         pattern.check(record.modalities, sequences)
     store = FeatureStore(home, record.dataset)
-    streams = store.streams_of(record)
-    known = Known(record, {name: of for name, (_, of) in streams.items()}, shown, device)
+    known = Known(record, store.inputs_of(record), shown, device)
     distinct = list(dict.fromkeys([MissingPattern(), *asked]))
     found = {pattern: known.get(pattern) for pattern in distinct}
     if unknown := [pattern for pattern, scores in found.items() if scores is None]:
@@ -64,7 +63,8 @@ def evaluate(
         found |= fresh
     rows = [scores for scores in found.values() if scores is not None]
     notes = [*record.notes, *(remark for each in rows for remark in each.remarks)]
-    notes += _general_notes(record, store.samples(next(iter(streams.values()))[0]), len(rows))
+    samples = store.samples(next(iter(store.streams_of(record).values())))
+    notes += _general_notes(record, samples, len(rows))
     return Evaluation(record, shown, tuple(each.row for each in rows), tuple(dict.fromkeys(notes)))
 
 

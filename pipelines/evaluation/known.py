@@ -7,6 +7,7 @@ each stream, the pattern, the metrics, the device and the version. A damaged one
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -70,7 +71,7 @@ class Known:
     def _place(self, pattern: MissingPattern) -> Any:  # noqa: ANN401
         about = {
             "version": [VERSION, version("mmfuse")],
-            "weights": self._weights(),
+            "weights": self._weights,
             "inputs": dict(self.inputs),
             "pattern": asdict(pattern),
             "metrics": list(self.metrics),
@@ -78,6 +79,7 @@ class Known:
         }
         return self.run.path / "known" / f"{fingerprint(about)[:32]}.json"
 
+    @cached_property
     def _weights(self) -> str:
         data = (self.run.path / "head.safetensors").read_bytes()
         return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -186,7 +186,7 @@ def predict(
             is not the one the head was trained on, or encoded none of its streams.
     """
     record = load_run(home, run) if isinstance(run, str) else run
-    infos = stream_infos(home, record)
+    infos = FeatureStore(home, record.dataset).streams_of(record)
     kinds: dict[str, Kind] = {i.key.modality: i.kind for i in infos.values()}  # type: ignore[misc]
     made_of, types = input_columns.sources_of(home, record, infos)
     said: list[str] = []
@@ -242,26 +242,6 @@ def _unseen(encoder: Encoder, cells: pl.Series) -> list[str]:
         f"in training, such as {first!r}"
         for column, (count, first) in encoder.unknown_words(cells.to_list()).items()
     ]
-
-
-def stream_infos(home: Home, record: RunRecord) -> dict[str, StreamInfo]:
-    """The store's record of each stream, which has the fields and provenance of its encoder.
-
-    Raises:
-        MmfuseError: for a stream that is gone.
-    """
-    store = FeatureStore(home, record.dataset)
-    there = {(i.key.fingerprint, i.key.modality): i for i in store.streams()}
-    found = {}
-    for stream in record.streams:
-        info = there.get((stream.fingerprint, stream.modality))
-        if info is None:
-            raise MmfuseError(
-                f"{stream.name}, which {record.id} was trained on, is gone from this home; run: "
-                f"mmfuse extract --dataset {record.dataset} --encoder {stream.encoder}"
-            )
-        found[stream.name] = info
-    return found
 
 
 class _Encoders:

@@ -9,7 +9,7 @@ from cache.feature_store import FeatureStore
 from cache.format.streams import OK
 from cache.layout import Home
 from cache.runs import RunRecord, load_run
-from pipelines.evaluation.predict import Predictions, Vectors, stream_infos
+from pipelines.evaluation.predict import Predictions, Vectors
 from pipelines.progress import Track, tracked_step, untracked
 
 
@@ -30,8 +30,8 @@ def predict_unlabelled(
         MmfuseError: where there are no such rows, or the features are gone or of other samples.
     """
     record = load_run(home, run) if isinstance(run, str) else run
-    infos = stream_infos(home, record)
     store = FeatureStore(home, record.dataset)
+    infos = store.streams_of(record)
     samples = store.samples(next(iter(infos.values())))
     rows = np.flatnonzero(samples.splits == "")
     if not len(rows):

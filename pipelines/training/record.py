@@ -132,20 +132,8 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 def streams(request: Request) -> tuple[RunStream, ...]:
     """The request's streams as `RunStream`s."""
     names = display_names(request.infos)
-    store = FeatureStore(request.home, request.dataset)
-    each = zip(request.infos, names, strict=True)
-    return tuple(_stream(info, name, _inputs_digest(store, info)) for info, name in each)
-
-
-_INPUTS: dict[tuple[str, int, str], str] = {}
-
-
-def _inputs_digest(store: FeatureStore, info: StreamInfo) -> str:
-    """As the store's, looked up once in a process."""
-    key = str(info.path), info.generation, info.snapshot
-    if key not in _INPUTS:
-        _INPUTS[key] = store.inputs_digest(info)
-    return _INPUTS[key]
+    each = zip(request.infos, names, request.inputs, strict=True)
+    return tuple(_stream(info, name, inputs) for info, name, inputs in each)
 
 
 def _stream(info: StreamInfo, name: str, inputs: str) -> RunStream:

@@ -6,6 +6,7 @@ What needs torch is in `pipelines.training.run`, so that a mistake is reported a
 import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
@@ -56,6 +57,12 @@ class Request:
     on_epoch: "Callable[[Epoch], None] | None"
     keep_seconds: float = KEEP_SECONDS
     splits: tuple[str, ...] = ("val", "test")
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """What was encoded for each stream, see `FeatureStore.inputs_digest`."""
+        store = FeatureStore(self.home, self.dataset)
+        return tuple(store.inputs_digest(info) for info in self.infos)
 
 
 def checked_request(

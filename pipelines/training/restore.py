@@ -61,7 +61,8 @@ def run_table(home: Home, record: RunRecord, device: torch.device) -> FeatureTab
         MmfuseError: if they are gone, or are of other samples now.
     """
     store = FeatureStore(home, record.dataset)
-    infos = [info for info, _ in store.streams_of(record).values()]
+    store.inputs_of(record)  # which raises where they are not those of the training
+    infos = list(store.streams_of(record).values())
     table = resplit(load_table(store, infos, device), plan_of(record))
     return replace(table, scale=Scale(*record.scale))
 

@@ -1,5 +1,7 @@
 """A run predicts from the columns that it was trained on, whatever else has their names."""
 
+import shutil
+
 import polars as pl
 import pytest
 
@@ -103,3 +105,14 @@ def test_features_of_another_column_do_not_pass_for_those_of_an_older_run(tmp_pa
         evaluate(home, old, []).rows[0].scores.metrics
         == evaluate(home, again, []).rows[0].scores.metrics
     )  # what it was made of is there again
+
+
+def test_features_that_were_deleted_and_made_anew_are_those_of_the_new_run(tmp_path):
+    """In one process, at one place, of the same rows: nothing is remembered of what was there."""
+    table = table_of(body=0, title=1)
+    home, old = filled(tmp_path, table, ["words=text:body"])
+    shutil.rmtree(home.root / "features")
+    home, new = filled(tmp_path, table, ["words=text:title"])
+    assert evaluate(home, new, []).rows
+    with pytest.raises(MmfuseError, match="was made of changed"):
+        evaluate(home, old, [])
