@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -215,8 +216,8 @@ def as_frame(data: object, tell: Note | None = None) -> pl.DataFrame:
 def _of_columns(columns: Sequence[tuple[Any, Any]], tell: Note) -> pl.DataFrame:
     """A data frame that keeps the type of every cell, where those of a column differ."""
     names = [str(name) for name, _ in columns]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise MmfuseError(f"two columns are named {twice!r}; rename one of them")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise MmfuseError(f"two columns are named {twice[0]!r}; rename one of them")
     single = [str(name) for name, cells in columns if not _is_column(cells)]
     if single and len(single) < len(columns):
         raise MmfuseError(

@@ -15,7 +15,7 @@ from PIL import Image
 
 import mmfuse
 from cache.errors import MmfuseError
-from pipelines.data.values.mixed_cells import moments_of, plain_columns
+from pipelines.data.values.mixed_cells import datetimes_of, plain_columns
 from pipelines.media.cells import read
 from pipelines.model import as_frame
 
@@ -85,7 +85,7 @@ def test_objects_become_the_cells_that_they_mean(column, cells):
 def test_moments_with_and_without_a_zone_stand_in_one_column():
     """Those without are in UTC, as everywhere."""
     column = as_frame({"c": [MOMENT, MOMENT.replace(tzinfo=ZONE)]})["c"]
-    hours = moments_of(column).dt.hour().to_list()
+    hours = datetimes_of(column).dt.hour().to_list()
     assert hours == [5, 7]
 
 
@@ -102,7 +102,7 @@ def test_moments_with_and_without_a_zone_stand_in_one_column():
         (
             pd.period_range("2021-03", periods=1, freq="M"),
             [datetime.datetime(2021, 3, 1)],
-            "Period objects and count as the moments that they start",
+            "Period objects and count as the datetimes they start at",
         ),
         ([3j], ["3j"], "complex objects and count as their words"),
     ],
@@ -190,3 +190,10 @@ def test_fit_predict_and_report_take_what_a_session_has(tmp_path):
         model.report(tmp_path / "file" / "page.html")
     with pytest.raises(MmfuseError, match="no column in the data frame named '8'"):
         mmfuse.fit(data, 8, home=tmp_path / "home")
+
+
+@pytest.mark.parametrize("number", [2**64, 2**130])
+def test_whole_numbers_too_large_for_64_bits_are_words_also_in_lists(number):
+    """Labels may be ids of any length; none of them goes missing."""
+    found = as_frame({"ids": [[number, 1], [3], None]})["ids"]
+    assert found.to_list() == [[str(number), "1"], ["3"], None]

@@ -22,6 +22,7 @@ _ERROR = re.compile(rb"""<(?:\w+:)?c\s[^<>]*?\bt\s*=\s*["']e["'][^<>]*>""")
 _BLOCK = 1 << 22  # bytes of a sheet that are searched at a time
 _CELL_BYTES = 32  # of an empty cell within the used range, in memory
 _LEAST = 1 << 30  # bytes that any sheet may take
+_LARGEST_LIST = 1 << 24  # bytes of a workbook's list of sheets
 _DAY = 86_400_000  # milliseconds
 _GROWTH = 100  # bytes in memory for one of the sheet's XML
 
@@ -153,40 +154,40 @@ def _stored(rows: _Rows, words: pl.DataFrame) -> list[pl.Series]:
     numbers, flags, spans = rows.cells("float"), rows.cells("boolean"), rows.cells("duration")
     timed = spans.select(span.name for span in spans if span.null_count() < len(span))
     seconds = _seconds(rows, timed)
-    moments = rows.cells("datetime") if timed.width else timed
+    datetimes = rows.cells("datetime") if timed.width else timed
     columns = []
     for word in words:
         name = word.name
         is_flag = flags[name].is_not_null() & word.is_in(["true", "false"])
         number = numbers[name].set(flags[name].is_null() | is_flag, None)
-        moment = pl.Series([None], dtype=pl.Datetime("ms")).new_from_index(0, len(word))
+        dated = pl.Series([None], dtype=pl.Datetime("ms")).new_from_index(0, len(word))
         if name in seconds:
             is_date = timed[name].is_not_null() & seconds[name].is_null()
-            moment = moments[name].set(~is_date, None)
+            dated = datetimes[name].set(~is_date, None)
             number = number.fill_null(seconds[name])
             word = words_of(seconds[name]).zip_with(seconds[name].is_not_null(), word)
-        columns.append(_column(word, number, moment, is_flag))
+        columns.append(_column(word, number, dated, is_flag))
     return columns
 
 
-def _column(word: pl.Series, number: pl.Series, moment: pl.Series, is_flag: pl.Series) -> pl.Series:
+def _column(word: pl.Series, number: pl.Series, dated: pl.Series, is_flag: pl.Series) -> pl.Series:
     """A column of its cells by type; mixed where they have several.
 
     Args:
         word: (N,) of all cells.
         number: of cells that are stored as numbers, else null.
-        moment: of cells that are stored as dates, else null.
+        dated: of cells that are stored as dates, else null.
         is_flag: whether cells are stored as booleans.
     """
-    counts = {"number": number.count(), "moment": moment.count(), "flag": int(is_flag.sum())}
+    counts = {"number": number.count(), "dated": dated.count(), "flag": int(is_flag.sum())}
     sole = [kind for kind, count in counts.items() if count and count == word.count()]
     if sole:
-        return {"number": number, "moment": moment, "flag": word == "true"}[sole[0]]
-    if not (counts["number"] or counts["moment"]):
+        return {"number": number, "dated": dated, "flag": word == "true"}[sole[0]]
+    if not (counts["number"] or counts["dated"]):
         return word
     days = word.str.strip_suffix(" 00:00:00")
-    words = days.zip_with(moment.is_not_null(), word)
-    return mixed_column(word.name, number, moment.dt.replace_time_zone("UTC"), words)
+    words = days.zip_with(dated.is_not_null(), word)
+    return mixed_column(word.name, number, dated.dt.replace_time_zone("UTC"), words)
 
 
 def _seconds(rows: _Rows, spans: pl.DataFrame) -> dict[str, pl.Series]:
@@ -327,6 +328,8 @@ def _part(archive: zipfile.ZipFile, sheet: str) -> str | None:
     files = set(archive.namelist())
     root, links = "xl/workbook.xml", "xl/_rels/workbook.xml.rels"
     if not {root, links} <= files:
+        return None
+    if max(archive.getinfo(name).file_size for name in (root, links)) > _LARGEST_LIST:
         return None
     try:
         sheets = ElementTree.fromstring(archive.read(root)).iterfind(".//{*}sheet")

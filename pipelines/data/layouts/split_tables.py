@@ -1,5 +1,6 @@
 """Tables of one dataset, a split each, as one table."""
 
+import contextlib
 from collections.abc import Sequence
 
 import polars as pl
@@ -7,7 +8,13 @@ import polars as pl
 from pipelines.data import splits
 from pipelines.data.tables import Note
 from pipelines.data.targets import TARGETS
-from pipelines.data.values.mixed_cells import column_of, is_mixed, moments_of, numbers_of, words_of
+from pipelines.data.values.mixed_cells import (
+    column_of,
+    datetimes_of,
+    is_mixed,
+    numbers_of,
+    words_of,
+)
 
 _RELATED = (
     lambda dtype: dtype.is_numeric(),
@@ -83,17 +90,18 @@ def _column(
     name: str, parts: Sequence[pl.Series], there: Sequence[pl.Series], tell: Note
 ) -> pl.Series:
     types = {part.dtype for part in there if part.dtype != pl.Null}
-    if len(types) > 1 and not any(all(map(same, types)) for same in _RELATED):
-        return column_of(name, [cell for part in parts for cell in _cells(part)], tell)
-    frames = [part.alias(name).to_frame() for part in parts]
-    return pl.concat(frames, how="vertical_relaxed").to_series()
+    if len(types) < 2 or any(all(map(same, types)) for same in _RELATED):
+        frames = [part.alias(name).to_frame() for part in parts]
+        with contextlib.suppress(pl.exceptions.PolarsError):  # such as dates beside durations
+            return pl.concat(frames, how="vertical_relaxed").to_series()
+    return column_of(name, [cell for part in parts for cell in _cells(part)], tell)
 
 
 def _cells(column: pl.Series) -> list[object]:
     """Python values; of a mixed column as they were stored."""
     if not is_mixed(column):
         return column.to_list()
-    stored = zip(numbers_of(column), moments_of(column), words_of(column), strict=True)
+    stored = zip(numbers_of(column), datetimes_of(column), words_of(column), strict=True)
     return [next((cell for cell in each if cell is not None), None) for each in stored]
 
 

@@ -15,7 +15,7 @@ import polars as pl
 
 from pipelines.data.values import dates
 from pipelines.data.values.category_words import are_decimals, canonical_words
-from pipelines.data.values.mixed_cells import is_mixed, moments_of, numbers_of, words_of
+from pipelines.data.values.mixed_cells import datetimes_of, is_mixed, numbers_of, words_of
 
 MISSING_WORDS = (
     "na", "n/a", "n.a.", "#n/a", "nan", "null", "none", "nil", "-", "--", "–", "—", "?", "??", ".",
@@ -151,14 +151,14 @@ def infer(column: pl.Series, *, decimal: str | None = None) -> ColumnType:
     words, times = words.filter(is_word), times.filter(is_word)
     none = pl.Series(dtype=pl.Float64)
     numbers = numbers_of(column).drop_nulls() if mixed else none
-    moments = moments_of(column).drop_nulls() if mixed else none
+    datetimes = datetimes_of(column).drop_nulls() if mixed else none
     found = None
     if len(words) and 2 * times.filter(words.str.contains(_IP)).sum() > times.sum():
         return _category(column)  # `192.168.178.100` is no number with points between thousands
-    if len(words) or len(numbers) or len(moments):
-        total = int(times.sum()) + len(numbers) + len(moments)
+    if len(words) or len(numbers) or len(datetimes):
+        total = int(times.sum()) + len(numbers) + len(datetimes)
         found = _best_number(words, times, decimal, numbers, total)
-        found = found or _best_date(words, times, len(moments), total)
+        found = found or _best_date(words, times, len(datetimes), total)
     return found or _category(column)
 
 
@@ -214,9 +214,9 @@ def read_column(column: pl.Series, kind: ColumnType) -> ColumnReading:
         if kind.unit == "%" and not text:
             return _of_fractions(column, values, there)
     else:
-        values = dates.moments(cells, kind.date) if text or mixed else dates.typed_dates(column)
+        values = dates.datetimes(cells, kind.date) if text or mixed else dates.typed_dates(column)
         if mixed:
-            values = dates.one_type([moments_of(column), values])
+            values = dates.one_type([datetimes_of(column), values])
     return ColumnReading(values.alias(column.name), (there & values.is_null()).alias(column.name))
 
 
@@ -239,7 +239,7 @@ def _example(chosen: pl.Series, cells: pl.Series, ids: pl.Series | None) -> str:
 
 def _unstored_words(column: pl.Series) -> pl.Series:
     """(N,) the words of a mixed column; null for cells that were stored as numbers or dates."""
-    stored = numbers_of(column).is_not_null() | moments_of(column).is_not_null()
+    stored = numbers_of(column).is_not_null() | datetimes_of(column).is_not_null()
     return words_of(column).set(stored, None)
 
 
@@ -416,7 +416,7 @@ def _finite(numbers: pl.Series) -> pl.Series:
 def _best_date(words: pl.Series, times: pl.Series, stored: int, total: int) -> ColumnType | None:
     best, read = "iso date" if stored else "", 0
     for name in ("iso", *(name for name, _, _ in dates.FORMS)):
-        count = int(times.filter(dates.moments_of_form(words, name).is_not_null()).sum())
+        count = int(times.filter(dates.datetimes_in_form(words, name).is_not_null()).sum())
         if count > read:
             best, read = name, count
     return ColumnType("date", date=best) if best and read + stored >= _MOSTLY * total else None

@@ -16,16 +16,16 @@ _TIME = r"[T ](\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?)$"
 _ISO = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?$"
 
 
-def moments(words: pl.Series, name: str) -> pl.Series:
+def datetimes(words: pl.Series, name: str) -> pl.Series:
     """(N,) Date, or Datetime in UTC where cells have a time; null for what is no such date.
 
     Dates in ISO form mean one thing only and are read whatever the form of the others.
     """
-    found = moments_of_form(words, name)
+    found = datetimes_in_form(words, name)
     left = words.set(found.is_not_null(), None)
     if left.null_count() == len(left):
         return found
-    return one_type([found, _iso_moments(left), moments_of_form(left, "iso date")])
+    return one_type([found, _iso_datetimes(left), datetimes_in_form(left, "iso date")])
 
 
 def one_type(parts: Sequence[pl.Series]) -> pl.Series:
@@ -45,10 +45,10 @@ def one_type(parts: Sequence[pl.Series]) -> pl.Series:
     return found
 
 
-def moments_of_form(words: pl.Series, name: str) -> pl.Series:
+def datetimes_in_form(words: pl.Series, name: str) -> pl.Series:
     """(N,) Date, or Datetime in UTC where cells have a time; null for what is not in this form."""
     if name == "iso":
-        return _iso_moments(words)
+        return _iso_datetimes(words)
     _, form, shape = next(each for each in FORMS if each[0] == name)
     timed = words.str.contains(_TIME)
     if timed.any():
@@ -69,7 +69,7 @@ def _seconds(clock: pl.Series) -> pl.Series:
     return (total * 1_000_000).cast(pl.Int64).cast(pl.Duration("us"))
 
 
-def _iso_moments(words: pl.Series) -> pl.Series:
+def _iso_datetimes(words: pl.Series) -> pl.Series:
     cells = words.set(~words.str.contains(_ISO), None)
     cells = cells.str.replace(" ", "T", literal=True).str.replace("Z$", "+00:00")
     cells = cells.str.replace(r"T(\d{2}:\d{2})($|[+-])", "T${1}:00$2")

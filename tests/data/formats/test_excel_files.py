@@ -10,7 +10,7 @@ import pytest
 
 from cache.errors import MmfuseError
 from pipelines.data.table_files import read_table
-from pipelines.data.values.mixed_cells import MIXED, moments_of, numbers_of, words_of
+from pipelines.data.values.mixed_cells import MIXED, datetimes_of, numbers_of, words_of
 
 
 def book(path, *sheets):
@@ -65,8 +65,8 @@ def test_a_stored_number_is_told_from_a_word_of_digits(tmp_path):
     found = read_table(book(tmp_path / "a.xlsx", ("S", rows)))
     numbers = [1.234, None, -7.5, 12345678901, 0, None, None, None, 1e-9]
     assert numbers_of(found["a"]).to_list() == numbers
-    moments = moments_of(found["a"]).to_list()
-    assert [n for n, moment in enumerate(moments) if moment is not None] == [5]
+    datetimes = datetimes_of(found["a"]).to_list()
+    assert [n for n, moment in enumerate(datetimes) if moment is not None] == [5]
     assert words(found)["a"][5:7] == ["1950-01-02", "true"]
 
 
@@ -106,7 +106,7 @@ def test_durations_are_seconds_whatever_stands_beside_them(tmp_path, odd, word):
     found = column(tmp_path / "a.xlsx", [*SPANS, odd])
     assert numbers_of(found).to_list() == [*SECONDS, None]
     assert words_of(found).to_list() == [*(str(second) for second in SECONDS), word]
-    assert moments_of(found).count() == isinstance(odd, datetime.date)
+    assert datetimes_of(found).count() == isinstance(odd, datetime.date)
 
 
 @pytest.mark.parametrize("odd", [0, 1.5, None])
@@ -137,14 +137,14 @@ def test_dates_and_durations_in_one_column_are_told_apart(tmp_path):
     early = [datetime.date(1900, 5, day) for day in (1, 2, 3)]
     found = column(tmp_path / "a.xlsx", [*early, 12, "x"])
     assert words_of(found).to_list() == ["1900-05-01", "1900-05-02", "1900-05-03", "12", "x"]
-    assert [moment is not None for moment in moments_of(found)] == [True] * 3 + [False] * 2
+    assert [moment is not None for moment in datetimes_of(found)] == [True] * 3 + [False] * 2
     spans = [number * 100 * DAYS for number in range(1, 8)]
     late = [datetime.datetime(1950 + year, 1, 1, 12) for year in range(9)]
     mixed = [cell for pair in zip(late, spans, strict=False) for cell in pair]
     found = column(tmp_path / "b.xlsx", [*mixed, late[-1], 5, True])
     numbers = [n for cell in spans for n in (None, cell.total_seconds())]
     assert numbers_of(found).to_list() == [*numbers, None, 5, None]
-    assert moments_of(found).count() == len(late) - 1
+    assert datetimes_of(found).count() == len(late) - 1
 
 
 def test_times_of_day_are_seconds_since_midnight(tmp_path):

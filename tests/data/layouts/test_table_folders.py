@@ -1,5 +1,7 @@
 """Folders of tables: shards of a hub, the files of a competition, metadata beside media."""
 
+import datetime
+
 import datasets
 import polars as pl
 import pytest
@@ -160,3 +162,12 @@ def test_cells_keep_their_type_where_files_differ(tmp_path, suffix):
     dataset, _ = opened(tmp_path, target="label")
     cells_ = dataset.table["table"].struct.field("paid")
     assert set(cells_.unique()) == {"true", "false", "0", "1", "2"}
+
+
+def test_dates_in_one_file_and_durations_in_another_are_read(tmp_path):
+    """As columns of cells of several types, not as an error of the library that joins them."""
+    day, span = datetime.date(2024, 3, 1), datetime.timedelta(seconds=5)
+    rows(40).with_columns(when=pl.lit(day)).write_parquet(tmp_path / "train.parquet")
+    rows(20, 40).with_columns(when=pl.lit(span)).write_parquet(tmp_path / "test.parquet")
+    dataset, _ = opened(tmp_path, target="label")
+    assert len(dataset.table) == 60
