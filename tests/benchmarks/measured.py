@@ -8,6 +8,7 @@ docs/measured.json, the rest of which stays, and writes docs/measured.md from it
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
 import platform
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -136,93 +137,9 @@ def demo(folder: Path) -> tuple[float, str]:
     return wall, f"{cpu:.1f} s of CPU time"
 
 
-def logistic(rows: int, width: int, classes: int) -> tuple[float, str]:
-    """Our linear baseline against five fits by scikit-learn on the same design matrix."""
-    import torch
-    from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits
-    from train import Size, made
-
-    from cache.samples import Task
-    from pipelines.features.table import FeatureTable
-    from pipelines.metrics import baselines
-
-    size = Size(rows, (width // 2, width // 2), classes)
-    plain: FeatureTable = made(size, torch.device("cpu"))
-    signal = sum(x[:, :classes] for x in plain.features.values())
-    noise = torch.from_numpy(np.random.default_rng(1).gumbel(size=signal.shape)).float()
-    targets = (signal + noise).argmax(1).numpy()
-    splits = np.array(["train"] * (rows * 4 // 5) + ["val"] * (rows - rows * 4 // 5), object)
-    task = Task("classes", tuple(map(str, range(classes))))
-    samples = replace(plain.samples, splits=splits, targets=targets, task=task)
-    table = replace(plain, samples=samples)
-    ours, theirs = [], []
-    for _ in range(5):
-        baselines._FITTED.clear()
-        start = time.perf_counter()
-        baselines.fit_linear(table)
-        ours.append(time.perf_counter() - start)
-        train = table.take(table.split("train"))
-        seen = baselines.moments(train)
-        x = baselines.design(train, list(table.features), seen)[:, :-1].numpy()
-        start = time.perf_counter()
-        with threadpool_limits(1, user_api="blas"):
-            for penalty in baselines.PENALTIES:
-                LogisticRegression(C=1 / (penalty * len(x)), max_iter=100).fit(x, targets[: len(x)])
-        theirs.append(time.perf_counter() - start)
-    a, b = np.median(ours), np.median(theirs)
-    return float(a / b), f"{a:.2f} s against {b:.2f} s, medians of five"
-
-
-def replicas(method: str) -> tuple[float, str]:
-    """Five plain loops against five replicas, one thread."""
-    import torch
-    from train import MUG, epoch_seconds
-
-    torch.set_num_threads(1)
-    loop, _, _, all_of = epoch_seconds(method, MUG, 5, 12, torch.device("cpu"))
-    return 5 * loop / all_of, (
-        f"{all_of * 1e3:.0f} ms an epoch of {MUG.rows} rows against {5 * loop * 1e3:.0f} ms"
-    )
-
-
-def one_step(method: str) -> tuple[Callable[[], None], Any]:
-    """A function that takes one step of five replicas at the size of MuG."""
-    import torch
-    from train import MUG, made, stacked, stacked_batches
-
-    from pipelines import catalog
-    from pipelines.training.plan import base_plan
-    from pipelines.training.replicas import Replicas
-    from pipelines.training.run import build_heads, inputs_of
-
-    torch.set_num_threads(1)
-    module = catalog.find("methods", method)
-    table, plan = made(MUG, torch.device("cpu")), base_plan(module, method)
-    five = Replicas(build_heads(module, inputs_of(table), {}, range(5)))
-    batch = next(iter(stacked_batches(table, MUG, range(5), 0)))
-    return lambda: stacked(five, plan, iter([batch]), table), five
-
-
-def peak(method: str) -> tuple[float, str]:
-    """Floating-point operations a second of a step, of what one matrix product reaches."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    step, _ = one_step(method)
-    with FlopCounterMode(display=False) as counter:
-        step()
-    a = torch.randn(1024, 1024)
-    shares = []
-    for _ in range(30):
-        start = time.perf_counter()
-        a @ a
-        product = 2 * 1024**3 / (time.perf_counter() - start)
-        start = time.perf_counter()
-        for _ in range(5):
-            step()
-        shares.append(5 * counter.get_total_flops() / (time.perf_counter() - start) / product)
-    return 100 * float(np.median(shares)), f"{counter.get_total_flops() / 1e6:.0f} Mflop a step"
+def of_heads(name: str, *about: Any) -> Any:
+    """A function of train.py called; torch is imported in the process that needs it alone."""
+    return getattr(importlib.import_module("train"), name)(*about)
 
 
 def mfcc(folder: Path) -> tuple[float, str]:
@@ -413,23 +330,27 @@ PARTS = {
     "logistic_wide": Part(
         "logistic baseline against scikit-learn, five penalties, 1,500 × 1,200, 10 classes",
         "≤ 1.2 ×",
-        lambda _: logistic(1500, 1200, 10),
+        lambda _: of_heads("logistic", 1500, 1200, 10),
     ),
     "logistic_long": Part(
-        "the same, 8,000 × 256, 4 classes", "≤ 1.2 ×", lambda _: logistic(8000, 256, 4)
+        "the same, 8,000 × 256, 4 classes", "≤ 1.2 ×", lambda _: of_heads("logistic", 8000, 256, 4)
     ),
     "replicas_concat": Part(
         "five replicas of `concat` against five plain loops, one thread",
         "≥ 1.3 ×",
-        lambda _: replicas("concat"),
+        lambda _: of_heads("against_loops", "concat"),
     ),
-    "replicas_clarga": Part("the same, `clarga`", "≥ 1.3 ×", lambda _: replicas("clarga")),
+    "replicas_clarga": Part(
+        "the same, `clarga`", "≥ 1.3 ×", lambda _: of_heads("against_loops", "clarga")
+    ),
     "peak_concat": Part(
         "share of the core's matrix-product peak in a step, `concat`",
         "≥ 50 %",
-        lambda _: peak("concat"),
+        lambda _: of_heads("share_of_peak", "concat"),
     ),
-    "peak_clarga": Part("the same, `clarga`", "≥ 50 %", lambda _: peak("clarga")),
+    "peak_clarga": Part(
+        "the same, `clarga`", "≥ 50 %", lambda _: of_heads("share_of_peak", "clarga")
+    ),
     "mfcc": Part("`mfcc`, a clip of half a second", "≤ 0.3 ms", mfcc),
     "clip": Part("`clip`, 300 JPEG files, against a DataLoader and open_clip", "≤ 1 ×", clip),
     "minilm": Part(
@@ -457,23 +378,6 @@ PARTS = {
 }
 
 
-def profile(method: str) -> list[tuple[str, float]]:
-    """The ten operations that take most of a step, with their shares of it."""
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as profiler
-
-    step, _ = one_step(method)
-    for _ in range(20):
-        step()
-    with profiler(activities=[ProfilerActivity.CPU]) as seen:
-        for _ in range(50):
-            step()
-    each = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
-    whole = sum(each.values())
-    largest = sorted(each.items(), key=lambda item: -item[1])[:10]
-    return [(name, round(spent / whole, 3)) for name, spent in largest]
-
-
 def measured(name: str) -> dict[str, Any]:
     """A part in a process of its own."""
     load = os.getloadavg()[0]
@@ -487,7 +391,7 @@ def measured(name: str) -> dict[str, Any]:
 def one(name: str) -> dict[str, Any]:
     """The same in this process."""
     if name.startswith("profile_"):
-        return {"top": profile(name.removeprefix("profile_"))}
+        return {"top": of_heads("profile", name.removeprefix("profile_"))}
     part = PARTS[name]
     with tempfile.TemporaryDirectory() as folder:
         figure, details = part.measure(Path(folder))

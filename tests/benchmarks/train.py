@@ -14,16 +14,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.func import vmap
+from torch.profiler import ProfilerActivity
+from torch.profiler import profile as profiler
 from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
 
 from cache.samples import Samples, Task
 from pipelines import catalog, counter_rng
 from pipelines.device import onto
 from pipelines.features.hiding import drop_modalities
+from pipelines.features.statistics import moments
 from pipelines.features.table import Batch, FeatureTable, batch_bounds, gather
 from pipelines.fusion.head import FusionHead
+from pipelines.metrics import baselines
 from pipelines.training.optimizer import Rates
 from pipelines.training.plan import Plan, base_plan, option_defaults
 from pipelines.training.replicas import Replicas
@@ -239,6 +246,81 @@ def compare(method: str, size: Size, count: int, epochs: int, device: torch.devi
         f"{count * loader / all_of:4.2f} x, {count} runs of one replica "
         f"{count * single / all_of:4.2f} x; one loader loop / one replica {loader / single:4.2f} x"
     )
+
+
+def against_loops(method: str) -> tuple[float, str]:
+    """Five plain loops against five replicas, one thread: the ratio, and the seconds in words."""
+    torch.set_num_threads(1)
+    loop, _, _, all_of = epoch_seconds(method, MUG, 5, 12, torch.device("cpu"))
+    return 5 * loop / all_of, (
+        f"{all_of * 1e3:.0f} ms an epoch of {MUG.rows} rows against {5 * loop * 1e3:.0f} ms"
+    )
+
+
+def one_step(method: str) -> Callable[[], None]:
+    """A function that takes one step of five replicas at the size of MuG, on one thread."""
+    torch.set_num_threads(1)
+    module = catalog.find("methods", method)
+    table, plan = made(MUG, torch.device("cpu")), base_plan(module, method)
+    five = Replicas(build_heads(module, inputs_of(table), {}, range(5)))
+    batch = next(iter(stacked_batches(table, MUG, range(5), 0)))
+    return lambda: stacked(five, plan, iter([batch]), table)
+
+
+def share_of_peak(method: str) -> tuple[float, str]:
+    """Floating-point operations a second of a step, in percent of what a matrix product reaches."""
+    step = one_step(method)
+    with FlopCounterMode(display=False) as counter:
+        step()
+    a, work, shares = torch.randn(1024, 1024), counter.get_total_flops(), []
+    for _ in range(30):
+        start = time.perf_counter()
+        a @ a
+        product = 2 * 1024**3 / (time.perf_counter() - start)
+        start = time.perf_counter()
+        for _ in range(5):
+            step()
+        shares.append(5 * work / (time.perf_counter() - start) / product)
+    return 100 * float(np.median(shares)), f"{work / 1e6:.0f} Mflop a step"
+
+
+def profile(method: str) -> list[tuple[str, float]]:
+    """The ten operations that take most of a step, with their shares of it."""
+    step = one_step(method)
+    for _ in range(20):
+        step()
+    with profiler(activities=[ProfilerActivity.CPU]) as seen:
+        for _ in range(50):
+            step()
+    each = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
+    whole = sum(each.values())
+    largest = sorted(each.items(), key=lambda item: -item[1])[:10]
+    return [(name, round(spent / whole, 3)) for name, spent in largest]
+
+
+def logistic(rows: int, width: int, classes: int) -> tuple[float, str]:
+    """Our linear baseline against five fits by scikit-learn on the design matrix that we made."""
+    plain = made(Size(rows, (width // 2, width // 2), classes), torch.device("cpu"))
+    signal = sum(x[:, :classes] for x in plain.features.values())
+    noise = torch.from_numpy(np.random.default_rng(1).gumbel(size=signal.shape)).float()
+    targets = (signal + noise).argmax(1).numpy()
+    splits = np.array(["train"] * (rows * 4 // 5) + ["val"] * (rows - rows * 4 // 5), object)
+    table = replace(plain, samples=replace(plain.samples, splits=splits, targets=targets))
+    ours, theirs = [], []
+    for _ in range(5):
+        baselines._FITTED.clear()
+        start = time.perf_counter()
+        baselines.fit_linear(table)
+        ours.append(time.perf_counter() - start)
+        train = table.take(table.split("train"))
+        x = baselines.design(train, list(table.features), moments(train))[:, :-1].numpy()
+        start = time.perf_counter()
+        with threadpool_limits(1, user_api="blas"):
+            for penalty in baselines.PENALTIES:
+                LogisticRegression(C=1 / (penalty * len(x)), max_iter=100).fit(x, targets[: len(x)])
+        theirs.append(time.perf_counter() - start)
+    a, b = np.median(ours), np.median(theirs)
+    return float(a / b), f"{a:.2f} s against {b:.2f} s, medians of five"
 
 
 def main() -> None:

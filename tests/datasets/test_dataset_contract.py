@@ -13,6 +13,7 @@ from pipelines.data import sources
 from pipelines.media import cells
 
 NAMES = sorted(catalog.entries("datasets"))
+WITH_DATA = [n for n in NAMES if catalog.entries("datasets")[n].constants["NEEDS_DATA"]]
 PACKS = {"mug": "monsters"}  # where a pack is not called as the dataset
 HEAVY = {"torch", "sklearn", "PIL", "soundfile", "librosa", "transformers"}
 
@@ -94,10 +95,9 @@ def test_building_twice_gives_the_same_rows(name, built, pack):
     assert all(a.table.equals(b.table) for a, b in zip(built, again, strict=True))
 
 
+@pytest.mark.parametrize("name", WITH_DATA)
 def test_absent_data_says_where_it_was_looked_for(name, tmp_path):
     """The error names every folder tried, the source, and what works without data."""
-    if not catalog.find("datasets", name).NEEDS_DATA:
-        pytest.skip("it is built in")
     roots = [tmp_path / "one", tmp_path / "two"]
     with pytest.raises(MmfuseError) as caught:
         sources.open_dataset(name, roots=roots)

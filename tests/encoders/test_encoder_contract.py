@@ -17,6 +17,7 @@ from pipelines.contracts.encoder import CHECKS, COSINE, EncoderUnderTest, buildi
 from pipelines.contracts.sample_payloads import sample_payloads
 from pipelines.encoding.encoder import Encoder, FittedEncoder, build_encoder
 
+WITH_WEIGHTS = [case for case in CASES if "weights" in case.options]  # others have one dtype
 HALF = 0.999  # in half precision
 # Whether building is light is tested below for all of them in one process.
 ENGINE = [check for check in CHECKS if check is not building_is_light]
@@ -78,11 +79,10 @@ def test_another_stored_dtype_is_another_stream_of_the_same_vectors(case, encode
         built(case, top, storage="bfloat16")
 
 
+@pytest.mark.parametrize("case", WITH_WEIGHTS, ids=lambda case: case.label)
 @pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_half_precision_keeps_the_bound_that_it_can_keep(case, top, dtype):
     """A row alone and in a mixed batch, and half precision and float32, agree to 0.999."""
-    if "weights" not in case.options:
-        pytest.skip("an encoder without weights computes in one dtype")
     half, whole = built(case, top, dtype=dtype), built(case, top, dtype="float32")
     for kind in _kinds(half):
         mixed = _encode(half, kind, sample_payloads(kind))

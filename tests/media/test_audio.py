@@ -2,6 +2,7 @@
 
 import io
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -28,7 +29,6 @@ def encoded(samples, rate=RATE, kind="WAV", subtype="FLOAT"):
 
 def by_ffmpeg(samples, codec, container, *, picture=False):
     """An audio file, or the sound of a film, by PyAV."""
-    av = pytest.importorskip("av")
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container) as file:
         stream = file.add_stream(codec, rate=RATE, layout="mono")
@@ -115,7 +115,6 @@ def test_what_has_no_sound_has_its_reason():
     buffer = io.BytesIO()
     Image.new("RGB", (20, 20)).save(buffer, "PNG")
     assert why(buffer.getvalue()).reason == "wrong-type"
-    av = pytest.importorskip("av")
     silent = io.BytesIO()
     with av.open(silent, "w", format="mp4") as file:
         stream = file.add_stream("mpeg4", rate=5)

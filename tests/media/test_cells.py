@@ -1,13 +1,10 @@
 """Reading: every kind of cell becomes its payload, every fault becomes its reason."""
 
 import contextlib
-import io
 import os
 import pickle
-import struct
 import unicodedata
 import zipfile
-import zlib
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date, datetime
 from multiprocessing import get_context
@@ -15,62 +12,18 @@ from multiprocessing import get_context
 import numpy as np
 import polars as pl
 import pytest
-import soundfile
+from encoded import film_bytes, image_bytes, sound_bytes, why
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
-from pipelines.encoding.encoder import build_encoder
-from pipelines.media import cells, decode
-from pipelines.media.images import on_white
+from pipelines.media import cells
 from pipelines.media.payloads import Unreadable
 from pipelines.media.video import decode_frames
 
 
-def picture_bytes(image, kind="PNG", **options):
-    """An encoded image."""
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def sound_bytes(samples, rate=8000, kind="WAV", subtype=None):
-    """An encoded audio clip."""
-    buffer = io.BytesIO()
-    soundfile.write(buffer, samples, rate, format=kind, subtype=subtype)
-    return buffer.getvalue()
-
-
-def film_bytes(count=7):
-    """A video of `count` grey frames, each 30 lighter than the one before."""
-    av = pytest.importorskip("av")
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("mpeg4", rate=10)
-        stream.width = stream.height = 32
-        for number in range(count):
-            grey = np.full((32, 32, 3), 30 * number, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
-        container.mux(stream.encode())
-    return buffer.getvalue()
-
-
-def why(kind, cell, root=None):
-    """The reason a cell cannot be read."""
-    with pytest.raises(Unreadable) as caught:
-        cells.read(kind, cell, root)
-    return caught.value.reason
-
-
-@pytest.fixture
-def noise():
-    """An image of noise, which compresses badly."""
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8))
-
-
 def test_a_picture_is_read_the_same_from_a_file_a_zip_and_bytes(tmp_path, noise):
     """Files, members of a sibling archive (with or without the folder's name) and bytes agree."""
-    data = picture_bytes(noise)
+    data = image_bytes(noise)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x.png").write_bytes(data)
     with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
@@ -148,7 +101,7 @@ def test_an_archive_that_changed_is_opened_anew(tmp_path):
 def test_archives_are_read_by_spawned_workers(tmp_path, noise):
     """Nothing that reading keeps open has to travel to another process."""
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
-        archive.writestr("z/x.png", picture_bytes(noise))
+        archive.writestr("z/x.png", image_bytes(noise))
     expected = cells.raw("image", "z/x.png", tmp_path)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         assert pool.submit(cells.raw, "image", "z/x.png", tmp_path).result(60) == expected
@@ -158,124 +111,6 @@ def test_a_fault_survives_the_way_from_a_worker():
     """Unreadable pickles with its reason, detail and whether to try again."""
     fault = pickle.loads(pickle.dumps(Unreadable("io", "disk", transient=True)))
     assert (fault.reason, fault.detail, fault.transient) == ("io", "disk", True)
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
-def test_a_picture_cut_anywhere_never_passes_for_whole(noise, kind):
-    """A file cut to any length either fails with a reason or had every pixel already."""
-    whole = picture_bytes(noise, kind)
-    full = np.asarray(cells.decode("image", whole))
-    for keep in range(1, len(whole) - 1, max(1, len(whole) // 40)):
-        try:
-            cut = cells.decode("image", whole[:keep])
-        except Unreadable:
-            continue
-        assert np.array_equal(cut, full)
-
-
-def test_half_a_jpeg_is_truncated(noise, monkeypatch):
-    """Even where another library set Pillow to pad truncated files with grey."""
-    from PIL import ImageFile
-
-    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-    data = picture_bytes(noise, "JPEG")
-    assert why("image", data[: len(data) // 2]) == "truncated"
-
-
-def test_bytes_that_are_no_picture_have_their_reason():
-    """Text under an image's name is of the wrong type, nothing is empty."""
-    assert why("image", b"hello, I am text") == "wrong-type"
-    assert why("image", b"") == "empty"
-
-
-def test_orientation_is_applied(noise):
-    """A camera's turned image is decoded upright."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    upright = cells.decode("image", picture_bytes(noise, "PNG", exif=exif))
-    assert upright.size == (40, 30)
-    assert np.array_equal(upright, noise.transpose(Image.Transpose.ROTATE_270))
-
-
-def test_nonsense_for_metadata_does_not_cost_the_picture(noise):
-    """A broken EXIF block is ignored: the pixels are whole."""
-    data = picture_bytes(noise, "JPEG", exif=b"Exif\0\0MM\0*" + b"\xff" * 40)
-    assert cells.decode("image", data).size == (30, 40)
-
-
-def test_sixteen_bits_are_scaled_to_eight():
-    """Deep grey keeps its brightness: 0, half and full stay 0, 128 and 255."""
-    deep = np.array([[0, 32896, 65535]], np.uint16)
-    for kind in ("PNG", "TIFF"):
-        data = picture_bytes(Image.fromarray(deep), kind)
-        assert np.asarray(cells.decode("image", data))[0, :, 0].tolist() == [0, 128, 255]
-
-
-def test_floating_pictures_are_scaled_and_nan_is_refused():
-    """Floats in 0 … 1 become 0 … 255; NaN is a reason, not a black dot."""
-    grey = np.array([[0, 0.5, 1]], np.float32)
-    data = picture_bytes(Image.fromarray(grey), "TIFF")
-    assert np.asarray(cells.decode("image", data))[0, :, 0].tolist() == [0, 128, 255]
-    grey[0, 1] = np.nan
-    assert why("image", picture_bytes(Image.fromarray(grey), "TIFF")) == "non-finite"
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "LAB", "I", "I;16"])
-def test_every_mode_becomes_rgb(noise, mode):
-    """Whatever the colours were stored as, an encoder is given RGB with eight bits."""
-    grey = noise.convert("L")
-    image = grey.convert("I").convert(mode) if mode.startswith("I") else noise.convert(mode)
-    decoded = cells.decode("image", picture_bytes(image, "PNG" if mode in {"LA"} else "TIFF"))
-    assert (decoded.mode, decoded.size) == ("RGB", noise.size)
-
-
-def test_cmyk_jpeg_keeps_its_colours():
-    """A red CMYK image comes out red, not its negative."""
-    data = picture_bytes(Image.new("RGB", (16, 16), (220, 20, 20)).convert("CMYK"), "JPEG")
-    red, green, blue = np.asarray(cells.decode("image", data)).mean(axis=(0, 1))
-    assert red > 180
-    assert max(green, blue) < 70
-
-
-def test_a_palette_with_transparency_gives_its_colours(noise):
-    """Transparency in a palette is dropped without a warning and the colours stay."""
-    image = noise.convert("P", palette=Image.Palette.ADAPTIVE)
-    data = picture_bytes(image, "PNG", transparency=bytes(range(256)))
-    assert np.array_equal(cells.decode("image", data), image.convert("RGB"))
-
-
-def test_the_first_frame_of_an_animation_is_given(noise):
-    """An animated GIF counts as its first image."""
-    first, second = noise.convert("P"), Image.new("P", noise.size)
-    data = picture_bytes(first, "GIF", save_all=True, append_images=[second])
-    assert np.array_equal(cells.decode("image", data), first.convert("RGB"))
-
-
-def test_one_pixel_is_a_picture():
-    """An image of one pixel is valid."""
-    one = cells.decode("image", picture_bytes(Image.new("RGB", (1, 1), (1, 2, 3))))
-    assert one.getpixel((0, 0)) == (1, 2, 3)
-
-
-@pytest.mark.parametrize("side", [10_000, 20_000])
-def test_a_picture_of_monstrous_size_is_a_bomb(side):
-    """A few bytes that state 10^8 pixels and more are refused before they are unpacked."""
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    chunk = b"IHDR" + header
-    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk
-    data += struct.pack(">I", zlib.crc32(chunk)) + struct.pack(">I", 0) + b"IDAT"
-    assert why("image", data + b"\x35\xaf\x06\x1e") == "bomb"
-
-
-def test_channels_count_in_the_size_of_an_image(monkeypatch):
-    """An alpha channel or floats make an image a bomb that grey or RGB of its sides is not."""
-    monkeypatch.setattr(decode, "MAX_PIXELS", 100)
-    for mode, bomb in (("L", False), ("RGB", False), ("RGBA", True), ("F", True), ("I;16", False)):
-        data = picture_bytes(Image.new(mode, (10, 10)), "TIFF")
-        if bomb:
-            assert why("image", data) == "bomb"
-        else:
-            assert cells.decode("image", data).size == (10, 10)
 
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
@@ -328,7 +163,7 @@ def test_damaged_bytes_are_a_reason_and_never_a_crash(noise, kind):
     numbers = np.random.default_rng(0)
     sound = kind in {"WAV", "FLAC", "OGG"}
     whole = sound_bytes(numbers.uniform(-1, 1, 3000), 8000, kind) if sound else None
-    whole = whole or picture_bytes(noise, kind)
+    whole = whole or image_bytes(noise, kind)
     for _ in range(200):
         data = bytearray(whole)
         for _ in range(numbers.integers(1, 12)):
@@ -421,88 +256,6 @@ def test_a_series_of_monstrous_length_is_refused(monkeypatch):
     assert why("series", [0.5] * 101) == "too-large"
     assert why("series", [[1, 2, 3]] * 34) == "too-large"
     assert cells.read("series", [[1, 2, 3, 4]] * 25, None).shape == (25, 4)
-
-
-@pytest.mark.parametrize("mode", ["I", "F"])
-def test_deep_images_are_scaled_in_parts_as_a_whole(mode, monkeypatch):
-    """Parts of any number of rows give the same greys, scaled by the brightest of all of them."""
-    values = np.random.default_rng(7).integers(0, 65000, (50, 9))
-    deep = values.astype(np.int32) if mode == "I" else (values / 65000).astype(np.float32)
-    expected = np.rint(deep * (255 / 65535 if mode == "I" else 255.0)).astype(np.uint8)
-    data = picture_bytes(Image.fromarray(deep), "TIFF")
-    for rows in (1, 7, 256):
-        monkeypatch.setattr(decode, "_ROWS", rows)
-        assert (
-            np.abs(np.asarray(cells.decode("image", data))[..., 0] - expected.astype(int)).max()
-            == 0
-        )
-
-
-def logo(mode, hidden):
-    """A red square on a transparent ground under which another colour is hidden."""
-    values = np.full((12, 20, 4), 255, np.uint8)
-    values[3:9, 6:14, :3] = (200, 30, 40)
-    clear = np.ones((12, 20), bool)
-    clear[3:9, 6:14] = False
-    values[clear] = (*hidden, 0)
-    image = Image.fromarray(values)
-    if mode == "LA":
-        image = image.convert("LA")
-    if mode == "P":
-        image = Image.new("P", (20, 12), 0)
-        image.putpalette([*hidden, 200, 30, 40])
-        image.paste(1, (6, 3, 14, 9))
-        return picture_bytes(image, "PNG", transparency=0)
-    if mode == "RGB":
-        return picture_bytes(image.convert("RGB"), "PNG", transparency=hidden)
-    if mode == "RGBA":
-        return picture_bytes(image, "WEBP", lossless=True, exact=True)
-    return picture_bytes(image)
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB"])
-def test_what_is_hidden_under_transparent_pixels_counts_only_without_blending(mode):
-    """On white all look alike; as it is, the RGB is that of the file, as torchvision has it."""
-    one, two = (cells.decode("image", logo(mode, hidden)) for hidden in ((0, 0, 0), (9, 250, 90)))
-    assert not np.array_equal(one, two)
-    assert np.array_equal(on_white(one), on_white(two))
-    assert np.asarray(on_white(one))[0, 0].tolist() == [255, 255, 255]
-    assert np.array_equal(np.asarray(on_white(one))[5, 10], np.asarray(one)[5, 10])
-    encoder = build_encoder("pixels")
-    vectors = [encoder.encode("image", [encoder.prepare("image", x)[0]])[0] for x in (one, two)]
-    assert np.array_equal(*vectors)
-    assert vectors[0].any()
-
-
-def test_half_transparent_pixels_are_half_white():
-    """Black of alpha 51, a fifth, on white is a grey of 204."""
-    data = picture_bytes(Image.new("RGBA", (2, 2), (0, 0, 0, 51)))
-    assert np.asarray(on_white(cells.decode("image", data)))[0, 0].tolist() == [204, 204, 204]
-
-
-def test_an_opaque_image_is_left_as_it_is(noise):
-    """An alpha channel that is full everywhere changes nothing, and nothing is kept of it."""
-    image = cells.decode("image", picture_bytes(noise.convert("RGBA")))
-    assert on_white(image) is image
-    assert np.array_equal(image, noise)
-
-
-def test_alpha_is_turned_with_its_image():
-    """The orientation of a camera applies to the transparent pixels too."""
-    image = Image.new("RGBA", (4, 2), (10, 20, 30, 255))
-    image.putpixel((0, 0), (0, 0, 0, 0))
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    shown = on_white(cells.decode("image", picture_bytes(image, exif=exif)))
-    assert shown.size == (2, 4)
-    assert shown.getpixel((1, 0)) == (255, 255, 255)
-
-
-def test_arrays_of_wide_integers_that_hold_bytes_are_bytes():
-    """A TIFF of 32 bits with values up to 255 is not nearly black."""
-    for top, seen in ((255, 255), (65535, 255), (2**31 - 1, 255)):
-        data = picture_bytes(Image.fromarray(np.array([[0, top]], np.int32)), "TIFF")
-        assert np.asarray(cells.decode("image", data))[0, :, 0].tolist() == [0, seen]
 
 
 @pytest.mark.parametrize("stored", ["NFC", "NFD"])

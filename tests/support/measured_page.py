@@ -11,7 +11,8 @@ PAGE = ROOT / "docs" / "measured.md"
 
 # Why a figure misses its goal and what was tried; shown where it does.
 _STEP = (
-    "matrix products take half of a step and run near the peak by themselves. The rest is small "
+    "matrix products take half of a step, and in a step run at half of the peak that the same "
+    "products reach when nothing else is between them. The rest is small "
     "operations: random numbers of dropout and modality dropout, which are hashes of 64 bits so "
     "that every device and number of replicas draws the same; masks that keep what is absent from "
     "the sums; z-scores; the optimiser; and Python between them. In: gradients laid out as the "
@@ -52,8 +53,9 @@ _TOP = """# Measured speed and memory
 
 Written by `python tests/benchmarks/measured.py --write` from [measured.json](measured.json). Each
 part runs in a process of its own. Ratios are of times taken in turns in that process, so they hold
-better than seconds, which another machine or a busy one changes. A figure that misses its goal is
-bold, with the reason below the table.
+better than seconds, which another machine or a busy one changes. Commands that take less than ten
+seconds are the best of two or three, on an idle machine. A figure that misses its goal is bold,
+with the reason below the table.
 
 {machine}
 
